@@ -1,0 +1,33 @@
+# Two commands on a machine with Python >= 3.11 and make: `make run` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test setup check ui lock
+
+run: setup          ## the main job on generated members
+	$(BIN)/churnlab pipeline
+
+test: setup         ## the whole test suite
+	$(BIN)/python -m pytest -n 2 -q
+
+check: setup        ## format, lint, types, import contract, lock file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@! grep -n '://' requirements.lock || { echo 'requirements.lock names an address'; exit 1; }
+
+setup: .venv/made   ## .venv from requirements.lock
+
+.venv/made: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "churnlab needs Python 3.11 or newer; say which with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+ui: setup           ## the MLflow UI on the local store
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(or $(CHURNLAB_HOME),$(CURDIR))/mlflow.db
+
+lock:               ## requirements.lock from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-header --quiet -o requirements.lock

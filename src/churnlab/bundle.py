@@ -1,0 +1,157 @@
+"""The served model: MLflow copies this file into each registered version and runs it where churnlab is not installed.
+
+So it stands alone. What it needs besides its own lines lies beside it in the version: the churn pipeline and the
+segmentation (skops, no pickle), ``served.json`` (inputs, checks, expressions, threshold, names and actions) and the
+evaluator of expressions, ``expressions.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import skops.io
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+TRUSTED = [
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+]
+"""Types a pipeline may hold besides those skops trusts itself; in the code, never read from a file."""
+
+REASONS_TOLD, REASON_LOG_ODDS = 3, 0.2
+"""At most so many reasons for a member, each worth at least so much of the log odds of leaving."""
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):
+    """One member in, one object out: probability, decision, segment, action and reasons."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the version's files."""
+        files = {name: Path(path) for name, path in context.artifacts.items()}
+        self.served: dict[str, Any] = json.loads(files["served"].read_text(encoding="utf-8"))
+        self.churn = skops.io.load(files["churn"], trusted=TRUSTED)
+        self.segmentation = skops.io.load(files["segments"], trusted=[])
+        self.expressions = _module(files["expressions"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[Any]:
+        """One object for each row, in order; ``params``: ``threshold`` (0 to 1) and ``reasons`` (true or false).
+
+        Raises INVALID_PARAMETER_VALUE for a row that breaks the dataset's contract: a bad request gets no number.
+        """
+        asked = params or {}
+        threshold = asked.get("threshold", self.served["threshold"])
+        if not 0 <= threshold <= 1:
+            raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
+        members = model_input.reset_index(drop=True)
+        self._check(members)
+        probability = self._probability(members)
+        segments = self._segments(members)
+        reasons = self._reasons(members, probability) if asked.get("reasons", True) else None
+        answers = []
+        for row, (chance, number) in enumerate(zip(probability, segments, strict=True)):
+            segment = self.served["segments"][str(number)]
+            answer: dict[str, Any] = {
+                "churn_probability": float(chance),
+                "will_churn": bool(chance >= threshold),
+                "segment": int(number),
+                "segment_name": segment["name"],
+                "recommended_action": segment["recommended_action"],
+            }
+            if reasons is not None:
+                answer["reasons"] = reasons[row]
+            answers.append(answer)
+        if "member_id" in members:
+            given = members["member_id"]
+            answers = [
+                answer if pd.isna(member) else {"member_id": str(member), **answer}
+                for member, answer in zip(given, answers, strict=True)
+            ]
+        return answers
+
+    def _check(self, members: pd.DataFrame) -> None:
+        """Refuse rows that the dataset's contract does not allow, naming row, column, value and limit."""
+        inputs = members[self.served["inputs"]]
+        missing = inputs.isna().to_numpy()
+        if missing.any():
+            row, column = np.argwhere(missing)[0]
+            raise _refusal(f"Row {row}: {inputs.columns[column]} is missing; give it a value.")
+        for check in self.served["checks"]:
+            holds = self.expressions.evaluate(check["holds"], inputs)
+            if not holds.all():
+                row = int(np.flatnonzero(~holds)[0])
+                found = ", ".join(f"{name} is {inputs[name].iloc[row]}" for name in check["columns"])
+                raise _refusal(f"Row {row}: {found}; {check['text']}.")
+
+    def _probability(self, members: pd.DataFrame) -> np.ndarray:
+        features = self.served["features"]
+        X = self.expressions.derive(members[features["keep"]], features["derive"])
+        return self.churn.predict_proba(X)[:, 1]
+
+    def _segments(self, members: pd.DataFrame) -> np.ndarray:
+        columns = self.served["segment_columns"]
+        Z = self.expressions.derive(members[self.served["inputs"]], columns)[list(columns)]
+        return self.segmentation.predict(Z)
+
+    def _reasons(self, members: pd.DataFrame, probability: np.ndarray) -> list[list[str]]:
+        """What raises a member's risk most: the fall of the log odds when a group of columns is made typical.
+
+        Columns that say the same thing are one group, so that their effects do not cancel; "typical" is the
+        median member who stayed.
+        """
+        groups = self.served["reasons"]
+        if not groups:
+            return [[] for _ in probability]
+        typical = [
+            members.assign(**{name: self.served["typical"][name] for name in group["columns"]}) for group in groups
+        ]
+        changed = self._probability(pd.concat(typical, ignore_index=True)).reshape(len(groups), len(members))
+        worth = _log_odds(probability) - _log_odds(changed)
+        order = np.argsort(-worth, axis=0, kind="stable")[:REASONS_TOLD]
+        rows = members.to_dict("records")
+        return [
+            [
+                self._text(groups[group], row)
+                for group in order[:, position]
+                if worth[group, position] >= REASON_LOG_ODDS
+            ]
+            for position, row in enumerate(rows)
+        ]
+
+    def _text(self, group: dict[str, Any], row: dict[Any, Any]) -> str:
+        for option in group["texts"]:
+            if option["when"] is None or self.expressions.evaluate(option["when"], pd.DataFrame([row])).all():
+                return option["text"].format(**row)
+        return ", ".join(f"{name} is {row[name]}" for name in group["columns"])
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probability, 0.001, 0.999)
+    return np.log(clipped / (1 - clipped))
+
+
+def _refusal(text: str) -> MlflowException:
+    return MlflowException(text, error_code=INVALID_PARAMETER_VALUE)
+
+
+def _module(path: Path) -> ModuleType:
+    """The version's own evaluator, whatever churnlab is installed around it."""
+    spec = importlib.util.spec_from_file_location("churnlab_version_expressions", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,82 @@
+"""What kinds of members there are: evidence for the number of segments, dendrogram, k-means, portraits, actions.
+
+Why: the number of segments is chosen by what can be checked (stability under resampling, the dendrogram's largest
+gap), never by taste; churn is no input and is measured afterwards. The playbook turns what a segment is like into what
+to do about it.
+
+    churnlab segment
+    churnlab segment segments=seed002 playbook.language=ru
+    churnlab segment dataset=gym dataset.path=members.csv segments.k=5
+"""
+
+from __future__ import annotations
+
+import logging
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from churnlab import schema, tracking
+from churnlab.clustering import all_columns, fit_segmentation, segment_frame, standardized
+from churnlab.commands import Result
+from churnlab.data import Dataset
+from churnlab.dendrogram import WardTree, proposed_k, ward_tree
+from churnlab.evidence import Choice, choose_k, evidence_per_k, given_k
+from churnlab.plots import segments as plots
+from churnlab.portraits import advice_for_everyone, deviations, portraits, profile
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: schema.Segment, dataset: Dataset) -> Result:
+    """Examine every number of segments in the range, choose one, fit it on all rows and describe it."""
+    keys, playbook, X, y = settings.segments, settings.playbook, dataset.X, dataset.y
+    columns = all_columns(X) if keys.columns == "all" else dict(keys.columns)
+    frame = segment_frame(X, columns)
+    with tracking.start_run(
+        "segment", settings.model_dump(), name=f"segments {keys.name}", dataset=dataset
+    ) as mlflow_run:
+        tree = ward_tree(standardized(frame), random_state=keys.random_state)
+        evidence = evidence_per_k(frame, tree, keys.examined, y=y, **keys.effort)
+        choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
+        segmentation = fit_segmentation(frame, choice.k, n_init=keys.n_init, random_state=keys.random_state)
+        labels = segmentation.predict(frame)
+        described = portraits(X, labels, y, playbook=playbook.model_dump(), language=playbook.language)
+        _log_evidence(evidence, tree, choice)
+        _log_segments(dataset, labels, [portrait["name"] for portrait in described])
+        mlflow.log_dict(described, "portraits.json")
+        mlflow.log_dict(
+            {"columns": columns, "for_everyone": advice_for_everyone(playbook.model_dump(), playbook.language)},
+            "segmentation.json",
+        )
+        tracking.log_segmentation(segmentation)
+    if choice.warning:
+        log.warning("warning: %s", choice.warning)
+    shown = pd.DataFrame(described)[["id", "name", "size", "churn_rate", "recommended_action"]]
+    log.info("%s\n%s", choice.reason, shown.to_string(index=False, float_format="{:.3f}".format))
+    told = shown.to_dict("records")
+    return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": told})
+
+
+def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice) -> None:
+    """The criteria as metrics with step=k, the dendrogram with its cut, and why this k."""
+    for row in evidence.reset_index().to_dict("records"):
+        tracking.log_metrics({str(name): value for name, value in row.items() if name != "k"}, step=int(row["k"]))
+    proposed = proposed_k(tree, evidence.index)
+    mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed})
+    mlflow.set_tags({"churnlab.k_reason": choice.reason, "mlflow.note.content": choice.warning or choice.reason})
+    tracking.log_table(evidence.reset_index(), "evidence.csv")
+    mlflow.log_figure(plots.dendrogram(tree, choice.k, proposed=proposed), "figures/dendrogram.png")
+    mlflow.log_figure(plots.stability(evidence, choice.k), "figures/stability.png")
+    mlflow.log_figure(plots.criteria(evidence, choice.k), "figures/criteria.png")
+
+
+def _log_segments(dataset: Dataset, labels: np.ndarray, names: list[str]) -> None:
+    """Who is in which segment, what the segments are like and how many left, as tables and figures."""
+    table = profile(dataset.X, labels, dataset.y)
+    tracking.log_table(table.reset_index().assign(name=names), "segments.csv")
+    tracking.log_table(pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet")
+    mlflow.log_figure(plots.profile_map(deviations(dataset.X, labels)[0], names), "figures/profile.png")
+    rates = plots.churn_rates(table, names, base_rate=float(dataset.y.mean()))
+    mlflow.log_figure(rates, "figures/churn_by_segment.png")

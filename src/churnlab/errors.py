@@ -1,0 +1,25 @@
+"""What stops a job: wrong input, or a signal."""
+
+import difflib
+from collections.abc import Sequence
+
+
+class InputError(ValueError):
+    """The user's input is wrong: one paragraph that says where, what was found and how to mend it (exit code 2)."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: runs end as KILLED and the process with exit code 143."""
+
+
+def meant(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """The sentence that offers the nearest known word, or nothing when none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
+
+
+def unknown_key(parents: Sequence[str], key: str, known: Sequence[str]) -> str:
+    """Say that a key does not exist, which one was probably meant, and which exist."""
+    prefix = "".join(f"{parent}." for parent in parents)
+    place = f"under {'.'.join(parents)}" if parents else "here"
+    return f"There is no key {prefix}{key}.{meant(key, known, prefix)} The keys {place}: {', '.join(known)}."

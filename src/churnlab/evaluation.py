@@ -1,0 +1,333 @@
+"""How good a churn model is: hold-out, folds, metrics, their intervals, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.pipeline import Pipeline
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from churnlab.decision import will_churn
+from churnlab.errors import InputError
+
+CLIP = 0.001
+"""Probabilities are moved into [CLIP, 1 - CLIP] where their logarithm is taken."""
+
+LOWER_IS_BETTER = {"log_loss", "brier", "ece"}
+"""Metrics that are losses."""
+
+GROUPS = 4096
+"""The bootstrap pools probabilities into this many groups of equal size when more of them are distinct."""
+
+
+class Fold(NamedTuple):
+    """One fold of one repeat; ``train`` and ``validation`` are positions in the y that was split."""
+
+    repeat: int
+    fold: int
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def hold_out(y: np.ndarray, *, test_size: float, stratify: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training part and of the hold-out, in the order of scikit-learn's train_test_split.
+
+    InputError: too few members to have both classes in both parts.
+    """
+    told = f"evaluation.test_size={test_size} of {len(y)} members"
+    try:
+        train, test = train_test_split(
+            np.arange(len(y)), test_size=test_size, stratify=y if stratify else None, random_state=seed
+        )
+    except ValueError as error:
+        raise InputError(f"{told} cannot be split off: {error} Give more members or another size.") from None
+    for part, positions in {"training part": train, "hold-out": test}.items():
+        if len(np.unique(y[positions])) < 2:
+            raise InputError(
+                f"{told} leaves a {part} in which all {len(positions)} members have the same outcome. Give more "
+                "members, a larger part, or evaluation.stratify=true."
+            )
+    return train, test
+
+
+def make_folds(y: np.ndarray, *, folds: int, repeats: int, seed: int) -> list[Fold]:
+    """Stratified shuffled folds; repeat r is drawn with random_state = seed + r.
+
+    InputError: a class with fewer members than folds.
+    """
+    rarest = int(np.bincount(y, minlength=2).min())
+    if folds < 2 or repeats < 1 or rarest < folds:
+        raise InputError(
+            f"evaluation.folds={folds} and evaluation.repeats={repeats} cannot be made of {len(y)} members of whom "
+            f"{int(y.sum())} left: each fold needs one of each kind. Give from 2 to {rarest} folds and at least one "
+            "repeat, or more members."
+        )
+    return [
+        Fold(repeat, fold, train, validation)
+        for repeat in range(repeats)
+        for fold, (train, validation) in enumerate(
+            StratifiedKFold(folds, shuffle=True, random_state=seed + repeat).split(y, y)
+        )
+    ]
+
+
+def fold_predictions(
+    model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold], *, rows: np.ndarray
+) -> Iterator[pd.DataFrame]:
+    """Fit a clone per fold and give its validation members: row, y, probability, fold, repeat.
+
+    ``rows`` are the positions of X's rows in the whole table. The features, which learn nothing, are computed
+    once; the rest is fitted inside the fold, with one thread, so that the bits do not depend on the machine.
+    """
+    table = model[0].transform(X)
+    numbers = all(dtype == np.float64 for dtype in table.dtypes)
+    values = np.ascontiguousarray(table.to_numpy()) if numbers else table  # names cost as much as a small fit
+    threads = ThreadpoolController()
+    for repeat, fold, train, validation in folds:
+        with threads.limit(limits=1):
+            fitted = clone(model[1:]).fit(_take(values, train), y[train])
+            probability = fitted.predict_proba(_take(values, validation))[:, 1]
+        members = {"row": rows[validation], "y": y[validation], "probability": probability.astype(np.float64)}
+        yield pd.DataFrame({**members, "fold": fold, "repeat": repeat})
+
+
+def cross_validate(
+    model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold], *, threshold: float, rows: np.ndarray
+) -> tuple[pd.DataFrame, list[dict[str, float]]]:
+    """Out-of-fold predictions (row, y, probability, fold, repeat) and the metrics of each fold."""
+    predictions = pd.concat(fold_predictions(model, X, y, folds, rows=rows), ignore_index=True)
+    return predictions, fold_metrics(predictions, threshold=threshold)
+
+
+def fold_metrics(predictions: pd.DataFrame, *, threshold: float) -> list[dict[str, float]]:
+    """The metrics of each fold of out-of-fold predictions, repeat by repeat."""
+    return [
+        classification_metrics(part["y"].to_numpy(), part["probability"].to_numpy(), threshold=threshold)
+        for _, part in predictions.groupby(["repeat", "fold"])
+    ]
+
+
+def cv_metrics(per_fold: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean (``cv_<metric>``) and standard deviation over the folds (``cv_<metric>_std``, n - 1)."""
+    table = {name: np.array([metrics[name] for metrics in per_fold]) for name in per_fold[0]}
+    means = {f"cv_{name}": float(values.mean()) for name, values in table.items()}
+    return means | {f"cv_{name}_std": float(values.std(ddof=1)) for name, values in table.items()}
+
+
+def classification_metrics(y: np.ndarray, probability: np.ndarray, *, threshold: float) -> dict[str, float]:
+    """The nine metrics of a churn model; who has ``probability > threshold`` is said to leave.
+
+    log_loss clips probabilities to [.001, .999]. ece is the mean gap between probability and outcome over ten
+    bins of equally many members, where members with one and the same probability share their mean outcome, so
+    that the order of the rows does not matter. Precision is 0 where nobody is said to leave, recall and f1 are 0
+    and roc_auc and average_precision nan where there is nothing to find.
+    """
+    cells = _cells(y, probability, threshold)
+    values = _metrics(cells, cells.left[None, :], cells.stayed[None, :])
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def bootstrap_intervals(
+    y: np.ndarray, probability: np.ndarray, *, threshold: float, resamples: int = 1000, seed: int
+) -> dict[str, tuple[float, float]]:
+    """95% percentile intervals of the nine metrics over resamples of the members.
+
+    A resample is drawn as multinomial counts over the distinct (probability, outcome) pairs, which is the same as
+    drawing members with replacement. With more than GROUPS distinct probabilities, neighbours are pooled (never
+    across the threshold), which bounds time and memory and moves a limit by less than a hundredth of its
+    interval's width. Resamples without both classes have no roc_auc and average_precision and are left out there.
+    Resampling inflates an ece, a sum of absolute gaps: its resamples are shifted back to have its mean.
+    """
+    cells = _cells(y, probability, threshold, groups=GROUPS)
+    rng = np.random.default_rng(seed)
+    counts = np.concatenate([cells.left, cells.stayed])
+    filled = np.flatnonzero(counts)
+    parts = []
+    for done in range(0, resamples, chunk := max(1, 250_000 // len(counts))):
+        drawn = np.zeros((min(chunk, resamples - done), len(counts)))
+        drawn[:, filled] = rng.multinomial(len(y), counts[filled] / len(y), size=len(drawn))
+        parts.append(_metrics(cells, *np.split(drawn, 2, axis=1)))
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    said = _metrics(cells, cells.left[None, :], cells.stayed[None, :])["ece"]
+    values["ece"] = np.maximum(values["ece"] - (values["ece"].mean() - said), 0)
+    return {name: _percentiles(value) for name, value in values.items()}
+
+
+def calibration(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Slope and intercept of an unpenalised logistic regression of y on the clipped logit, and the ece.
+
+    A perfect model has slope 1 and intercept 0; a slope above 1 says that the probabilities are too timid.
+    Where all probabilities or all outcomes are equal, slope and intercept are nan.
+    """
+    clipped = np.clip(probability, CLIP, 1 - CLIP)
+    logit = np.log(clipped / (1 - clipped))
+    slope = intercept = np.nan
+    if np.ptp(logit) > 0 and np.ptp(y) > 0:
+        line = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8).fit(logit[:, None], y)
+        slope, intercept = float(line.coef_[0, 0]), float(line.intercept_[0])
+    ece = classification_metrics(y, probability, threshold=0.5)["ece"]
+    return {"slope": slope, "intercept": intercept, "ece": ece}
+
+
+def reliability(y: np.ndarray, probability: np.ndarray, *, bins: int = 10) -> pd.DataFrame:
+    """Said against seen, by bins of about equally many members: members, probability, churn_rate, low, high.
+
+    ``probability`` is the bin's mean, low and high the 95% Wilson interval of the churn rate. Members with one
+    and the same probability stay in one bin.
+    """
+    _, inverse, count = np.unique(probability, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - count / 2
+    frame = pd.DataFrame({"bin": (middle * bins / len(y)).astype(int)[inverse], "y": y, "probability": probability})
+    table = frame.groupby("bin").agg(
+        members=("y", "size"), left=("y", "sum"), probability=("probability", "mean"), churn_rate=("y", "mean")
+    )
+    limits = [
+        binomtest(int(left), int(members)).proportion_ci(method="wilson")
+        for left, members in zip(table.pop("left"), table["members"], strict=True)
+    ]
+    return table.assign(low=[limit.low for limit in limits], high=[limit.high for limit in limits])
+
+
+def gains(y: np.ndarray, probability: np.ndarray, *, shares: Sequence[float]) -> pd.DataFrame:
+    """What the riskiest members hold: share, members, gain (share of all churners), precision, lift.
+
+    A share that ends inside a group of equal probabilities takes that part of the group's churners.
+    """
+    cells = _cells(y, probability, 0.5)
+    members = np.concatenate([[0], np.cumsum(cells.left + cells.stayed)])
+    left = np.concatenate([[0], np.cumsum(cells.left)])
+    share = np.asarray(shares, dtype=np.float64)
+    found = np.interp(share * len(y), members, left)
+    gain = found / max(left[-1], 1)
+    precision = found / (share * len(y))
+    table = {"share": share, "members": share * len(y), "gain": gain, "precision": precision, "lift": gain / share}
+    return pd.DataFrame(table)
+
+
+def _take(values: pd.DataFrame | np.ndarray, positions: np.ndarray) -> pd.DataFrame | np.ndarray:
+    return values.iloc[positions] if isinstance(values, pd.DataFrame) else values[positions]
+
+
+class _Cells(NamedTuple):
+    """Members grouped by probability, the highest first: counts, and means over the members of a group.
+
+    ``loss`` and ``square`` are the log-loss and the squared error, [of those who left, of those who stayed],
+    ``said`` the probabilities likewise; the first ``marked`` groups are above the threshold.
+    """
+
+    left: np.ndarray
+    stayed: np.ndarray
+    loss: np.ndarray
+    square: np.ndarray
+    said: np.ndarray
+    marked: int
+
+
+def _cells(y: np.ndarray, probability: np.ndarray, threshold: float, groups: int | None = None) -> _Cells:
+    p = np.asarray(probability, dtype=np.float64)
+    assert p.shape == np.shape(y) == (len(y),)
+    distinct, inverse, count = np.unique(-p, return_inverse=True, return_counts=True)
+    group = inverse
+    if groups is not None and len(distinct) > groups:
+        pooled = ((np.cumsum(count) - 1) * groups // len(p)) * 2 + ~will_churn(-distinct, threshold)
+        _, group = np.unique(pooled[inverse], return_inverse=True)
+    size = int(group.max()) + 1
+    marked = int(group[will_churn(p, threshold)].max(initial=-1)) + 1
+    clipped = np.clip(p, CLIP, 1 - CLIP)
+    left, stayed = np.asarray(y) == 1, np.asarray(y) == 0
+
+    def means(of_left: np.ndarray, of_stayed: np.ndarray) -> np.ndarray:
+        return np.array(
+            [_group_means(group[left], of_left[left], size), _group_means(group[stayed], of_stayed[stayed], size)]
+        )
+
+    return _Cells(
+        np.bincount(group[left], minlength=size).astype(np.float64),
+        np.bincount(group[stayed], minlength=size).astype(np.float64),
+        loss=means(-np.log(clipped), -np.log1p(-clipped)),
+        square=means((1 - p) ** 2, p**2),
+        said=means(p, p),
+        marked=marked,
+    )
+
+
+def _group_means(group: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(group, values, minlength=size) / np.maximum(np.bincount(group, minlength=size), 1)
+
+
+def _metrics(cells: _Cells, left: np.ndarray, stayed: np.ndarray) -> dict[str, np.ndarray]:
+    """The nine metrics of each resample; ``left`` and ``stayed`` are counts (resample, group)."""
+    found, wrong = np.cumsum(left, axis=1), np.cumsum(stayed, axis=1)
+    churners, stayers = found[:, -1], wrong[:, -1]
+    n = churners + stayers
+    reached = found + wrong
+    hit, false = (found[:, cells.marked - 1], wrong[:, cells.marked - 1]) if cells.marked else (0 * n, 0 * n)
+    gap = np.cumsum(left * (cells.said[0] - 1) + stayed * cells.said[1], axis=1)
+    precise = np.divide(found, reached, out=np.zeros_like(found), where=reached > 0)
+    return {
+        "roc_auc": _ratio(np.einsum("rg,rg->r", stayed, found - left / 2), churners * stayers, np.nan),
+        "average_precision": _ratio(np.einsum("rg,rg->r", left, precise), churners, np.nan),
+        "log_loss": _total(left, cells.loss[0], stayed, cells.loss[1]) / n,
+        "brier": _total(left, cells.square[0], stayed, cells.square[1]) / n,
+        "ece": np.array([_ece(*row) for row in zip(reached, gap, strict=True)]),
+        "accuracy": (hit + stayers - false) / n,
+        "precision": _ratio(hit, hit + false, 0.0),
+        "recall": _ratio(hit, churners, 0.0),
+        "f1": _ratio(2 * hit, hit + false + churners, 0.0),
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), otherwise), where=whole > 0)
+
+
+def _total(left: np.ndarray, of_left: np.ndarray, stayed: np.ndarray, of_stayed: np.ndarray) -> np.ndarray:
+    return np.einsum("rg,g->r", left, of_left) + np.einsum("rg,g->r", stayed, of_stayed)
+
+
+def _ece(reached: np.ndarray, gap: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error from the cumulative count and the cumulative (probability - outcome)."""
+    edges = np.linspace(0, reached[-1], bins + 1)
+    at_edges = np.interp(edges, np.concatenate([[0], reached]), np.concatenate([[0], gap]))
+    return float(np.abs(np.diff(at_edges)).sum() / reached[-1])
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def paired_difference(
+    y: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    metric: str,
+    thresholds: tuple[float, float],
+    resamples: int = 1000,
+    seed: int,
+) -> tuple[float, float, float]:
+    """The metric of ``first`` minus that of ``second`` on the same members, with its 95% paired bootstrap interval.
+
+    Every resample of the members scores both, so that what the members have in common cancels out.
+    """
+
+    def difference(y: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+        scores = [
+            classification_metrics(y, probability, threshold=threshold)[metric]
+            for probability, threshold in zip((first, second), thresholds, strict=True)
+        ]
+        return scores[0] - scores[1]
+
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(0, len(y), len(y)) for _ in range(resamples))
+    values = np.array([difference(y[rows], first[rows], second[rows]) for rows in drawn])
+    return difference(y, first, second), *_percentiles(values)

@@ -1,0 +1,125 @@
+"""From a composed config to an outcome: one job, or the jobs of a sweep under one parent run."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from churnlab import compose
+from churnlab.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from churnlab import schema
+    from churnlab.commands import Result
+    from churnlab.data import Dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended: done (yes), answered no, stopped by wrong input, or failed."""
+
+    status: Literal["done", "no", "input", "failed"]
+    overrides: list[str]
+    values: dict[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass
+class Launch:
+    """What one call of churnlab runs: Hydra hands it one composed config after another.
+
+    ``sweep`` holds the words that name a sweep (its overrides), or None for a plain command.
+    """
+
+    command: str
+    sweep: list[str] | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def run(self, composed: DictConfig, *, overrides: list[str]) -> None:
+        """Run one job and record its outcome: a job never raises, so that the others of its sweep go on."""
+        from churnlab import schema
+
+        config = compose.plain(composed)
+        if self.sweep is not None:
+            log.info("job %d: %s", len(self.outcomes) + 1, " ".join(overrides))
+        try:
+            settings = schema.read(self.command, config)
+            if settings.dry_run:
+                log.info("would run: churnlab %s", " ".join([self.command, *overrides]))
+                outcome = Outcome("done", overrides, {"dry_run": True})
+            else:
+                result = self._perform(settings)
+                outcome = Outcome("done" if result.yes else "no", overrides, result.values)
+        except InputError as error:
+            outcome = Outcome("input", overrides, message=str(error))
+            self._record_failure(config, error)
+        except Exception as error:
+            log.debug("%s", traceback.format_exc())
+            outcome = Outcome("failed", overrides, message=f"{type(error).__name__}: {error}")
+            self._record_failure(config, error)
+        self.outcomes.append(outcome)
+
+    def close(self, *, killed: bool = False) -> str | None:
+        """End the parent run of a sweep by what became of its jobs; returns its id."""
+        if self.sweep is None or all(outcome.values.get("dry_run") for outcome in self.outcomes):
+            return None
+        from churnlab import tracking
+
+        failed = [outcome for outcome in self.outcomes if outcome.message]
+        note = "\n".join(f"{' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)
+        return tracking.close_sweep("KILLED" if killed else "FAILED" if failed else "FINISHED", note=note)
+
+    def _perform(self, settings: Any) -> Result:
+        from churnlab import tracking  # takes seconds to import: only once the config is known to be good
+        from churnlab.commands import Result
+
+        command = importlib.import_module(f"churnlab.commands.{self.command}")
+        tracking.open_store(settings.tracking.uri, home=Path(os.environ["CHURNLAB_HOME"]))
+        dataset = load_dataset(settings.dataset)
+        for warning in dataset.warnings:
+            log.warning("warning: %s", warning)
+        if self.sweep is not None:
+            tracking.open_sweep(
+                self.command, self.sweep, dataset_name=dataset.contract.name, data_sha256=dataset.sha256
+            )
+            earlier = (
+                None if settings.force else tracking.finished_in_a_sweep(self.command, settings.model_dump(), dataset)
+            )
+            if earlier is not None:
+                log.info("already done as run %s", earlier)
+                return Result({"run_id": earlier})
+        return command.run(settings, dataset)
+
+    def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
+        """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""
+        if self.sweep is None or hasattr(error, "run_id"):
+            return
+        from churnlab import tracking
+
+        uri, name = config["tracking"]["uri"], config["dataset"]["name"]
+        tracking.open_store(uri, home=Path(os.environ["CHURNLAB_HOME"]))
+        tracking.open_sweep(self.command, self.sweep, dataset_name=name)
+        tracking.record_failure(self.command, config, error, dataset_name=name)
+
+
+def load_dataset(dataset: schema.Dataset) -> Dataset:
+    """Read or generate the table that a dataset's config names, and check it."""
+    from hydra.utils import instantiate
+
+    from churnlab.data import make_dataset, read_table
+
+    if dataset.path is not None:
+        frame, first_line = read_table(dataset.path)
+        return make_dataset(frame, dataset.contract, source=dataset.path, first_line=first_line)
+    generator = dict(dataset.generator or {})
+    return make_dataset(instantiate(generator), dataset.contract, source=generator["_target_"])

@@ -1,0 +1,149 @@
+"""The churn pipeline: features, preparation, estimator; and what may be said about an estimator in YAML."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from churnlab.contract import Column
+from churnlab.errors import InputError
+from churnlab.features import Features
+
+TRUSTED = [
+    "churnlab.features.Features",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+]
+"""Types that a saved model may hold besides those skops trusts itself: reviewed here, never read from a file."""
+
+
+def pipeline(estimator: Any, *, features: Features, columns: Mapping[str, Column], scale: bool) -> Pipeline:
+    """The unfitted steps features, prepare and estimator; every number stays float64.
+
+    Derived columns are numeric. ``columns`` are the dataset's, of which ``features`` keeps some.
+    """
+    categories = [name for name in features.keep if columns[name].kind == "category"]
+    numbers = [name for name in features.get_feature_names_out() if name not in categories]
+    prepare: Any = StandardScaler() if scale else "passthrough"
+    if categories:
+        encoders = [(name, _one_hot(columns[name]), [name]) for name in categories]
+        prepare = ColumnTransformer(
+            [("numbers", prepare, numbers), *encoders], sparse_threshold=0, verbose_feature_names_out=False
+        )
+    return Pipeline([("features", features), ("prepare", prepare), ("estimator", estimator)])
+
+
+def fit(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> Pipeline:
+    """Fit in place with one thread: small fits are faster, and the sums have the same bits on every machine."""
+    with threadpool_limits(limits=1):
+        return model.fit(X, y)
+
+
+def importances(model: Pipeline) -> pd.DataFrame:
+    """What the fitted estimator says of its columns: (feature, value, kind), the largest absolute value first.
+
+    ``kind`` is "coefficient" (per standard deviation where the pipeline scales) or "importance" (share of the
+    impurity removed); estimators that say nothing of their columns give an empty frame.
+    """
+    estimator = model[-1]
+    for kind, attribute in {"coefficient": "coef_", "importance": "feature_importances_"}.items():
+        value = getattr(estimator, attribute, None)
+        if value is not None:
+            names = model[:-1].get_feature_names_out()
+            table = pd.DataFrame({"feature": names, "value": np.ravel(value).astype(np.float64), "kind": kind})
+            return table.sort_values("value", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+    return pd.DataFrame({"feature": [], "value": [], "kind": []}).astype({"value": np.float64})
+
+
+def check_parameters(target: str, given: Mapping[str, Any], *, where: str = "model.estimator") -> None:
+    """Refuse a class that is not there or gives no probabilities, and parameters that it does not have.
+
+    ``target`` is a class's dotted name; ``given`` maps parameters to values (keys such as ``_target_`` are
+    Hydra's); values that name a class themselves are checked in turn. ``where`` is the key to name in the error.
+    """
+    made = _locate(target, where)
+    if inspect.isclass(made) and not hasattr(made, "predict_proba"):
+        raise InputError(
+            f"{where}: {target} has no predict_proba, and a churn model must give probabilities. Choose a "
+            "classifier that has it, or put this one into sklearn.calibration.CalibratedClassifierCV."
+        )
+    _check_keys(made, target, given, where)
+
+
+def check_values(estimator: Any) -> None:
+    """Refuse parameter values that scikit-learn refuses, before any work, and an estimator without probabilities."""
+    name = type(estimator).__name__
+    if not hasattr(estimator, "predict_proba"):
+        raise InputError(
+            f"model.estimator: {name} with these parameters has no predict_proba, and a churn model must give "
+            "probabilities. Change the parameters, or put it into sklearn.calibration.CalibratedClassifierCV."
+        )
+    inner = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else []
+    for part in [estimator, *inner]:
+        if hasattr(part, "_validate_params") and not inspect.isclass(part):
+            try:
+                part._validate_params()
+            except ValueError as error:  # scikit-learn's InvalidParameterError is private
+                raise InputError(f"model.estimator: {error}") from None
+
+
+def _one_hot(column: Column) -> OneHotEncoder:
+    values: Any = "auto" if column.values is None else [[str(value) for value in column.values]]
+    return OneHotEncoder(categories=values, handle_unknown="ignore", sparse_output=False)
+
+
+def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) -> None:
+    parameters = inspect.signature(made).parameters.values()
+    anything = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    known = [
+        parameter.name
+        for parameter in parameters  # of a function only what has a default or a keyword: the rest is its subject
+        if inspect.isclass(made) or parameter.kind == parameter.KEYWORD_ONLY or parameter.default != parameter.empty
+    ]
+    for key, value in given.items():
+        if key.startswith("_"):
+            continue
+        if key not in known and not anything:
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise InputError(
+                f"{where}.{key}: {target} has no parameter {key}.{meant} It has {', '.join(known) or 'none'}."
+            )
+        if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
+            inner = f"{where}.{key}"
+            _check_keys(_locate(value["_target_"], inner), value["_target_"], value, inner)
+
+
+def _locate(target: str, where: str) -> Any:
+    """The class (or function) of a dotted name."""
+    module, _, name = str(target).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}._target_: {target} cannot be imported ({error}). Name a class by its full dotted name, "
+            "as sklearn.linear_model.LogisticRegression, and install the package that it is in."
+        ) from None
+    if not callable(found):
+        raise InputError(f"{where}._target_: {target} is not a class.")
+    return found

@@ -1,0 +1,460 @@
+"""How a job becomes an MLflow run: the one place that names experiments, tags and artifact paths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+os.environ.update(
+    {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"),
+        "TQDM_DISABLE": "1",
+    }
+)
+import mlflow  # noqa: E402  (reads the settings above while it is imported)
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from mlflow.entities import Run  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.models import ModelSignature  # noqa: E402
+from mlflow.types import ColSpec, Schema, TensorSpec  # noqa: E402
+from sklearn.pipeline import Pipeline  # noqa: E402
+
+from churnlab.contract import Contract  # noqa: E402
+from churnlab.data import Dataset  # noqa: E402
+from churnlab.errors import InputError, Terminated  # noqa: E402
+from churnlab.evaluation import LOWER_IS_BETTER  # noqa: E402
+from churnlab.models import TRUSTED  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted in multiple ways")
+
+EXPERIMENTS = {
+    "explore": "explore",
+    "train": "churn",
+    "tune": "churn",
+    "trial": "churn",
+    "compare": "churn",
+    "segment": "segments",
+    "promote": "promotions",
+    "score": "promotions",
+    "report": "promotions",
+    "pipeline": "churn",
+}
+"""The experiment of a command's runs is <dataset.name>-<this>; a sweep's parent is beside its jobs."""
+
+NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "output"}
+"""Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
+
+
+def open_store(uri: str, *, home: Path) -> None:
+    """Point MLflow at the store and create its schema if it is new; safe for processes that start together.
+
+    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for the file store and for a store that cannot be
+    written.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///")).absolute()
+        uri, home = f"sqlite:///{path}", path.parent
+        _check_writable(path)
+        with _store_lock(home):
+            _create_sqlite(path)
+    elif "://" not in uri or uri.startswith("file:"):
+        raise InputError(
+            f"tracking.uri={uri} is a folder of files, which MLflow no longer keeps runs in; "
+            "use sqlite:////absolute/path/mlflow.db, or the address of an MLflow server."
+        )
+    mlflow.set_tracking_uri(uri)
+    os.environ["CHURNLAB_STORE"] = str(home)
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the work, not after it, that nothing can be kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Nothing can be written to {path.parent} ({error.strerror}), where the runs are kept; "
+            "set CHURNLAB_HOME to a folder of yours."
+        ) from error
+
+
+def _store_lock(home: Path) -> FileLock:
+    return FileLock(home / ".store.lock")
+
+
+def _create_sqlite(path: Path) -> None:
+    """Build the schema beside the database and move it into place: a kill in between leaves no broken store."""
+    for left_over in path.parent.glob(f"{path.name}.*.tmp*"):
+        left_over.unlink()
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    building = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    store = SqlAlchemyStore(f"sqlite:///{building}", (path.parent / "mlartifacts").as_uri())
+    store.engine.dispose()
+    os.replace(building, path)
+
+
+def experiment_id(name: str) -> str:
+    """The id of an experiment, which is created when it is new, its artifacts beside the store."""
+    client = mlflow.MlflowClient()
+    home = Path(os.environ["CHURNLAB_STORE"])
+    served = mlflow.get_tracking_uri().startswith("http")
+    with nullcontext() if served else _store_lock(home):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, None if served else (home / "mlartifacts").as_uri())
+            except MlflowException as error:  # a server has no lock of ours: another client may have been first
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise error
+    if found.lifecycle_stage != "active":
+        raise InputError(
+            f"The experiment {name} has been deleted in the store; bring it back with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
+        )
+    return found.experiment_id
+
+
+def config_sha256(command: str, config: Mapping[str, Any]) -> str:
+    """Fingerprint what decides a result: the command and its keys but for paths, engines and names of runs."""
+    deciding = {key: value for key, value in config.items() if key not in NOT_DECIDING}
+    if "dataset" in deciding:
+        deciding["dataset"] = {key: value for key, value in deciding["dataset"].items() if key != "path"}
+    return hashlib.sha256(json.dumps([command, deciding], sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Fingerprint the installed package: every Python file of it."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _git_tags() -> dict[str, str]:
+    """The commit the code stands at and whether it was changed since; nothing outside a checkout."""
+    asked = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*asked, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*asked, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"churnlab.git_commit": commit.stdout.strip(), "churnlab.git_dirty": str(bool(status.stdout)).lower()}
+
+
+def identity_tags(command: str, config: Mapping[str, Any], *, data_sha256: str | None = None) -> dict[str, str]:
+    """The tags by which runs of the same thing find each other: command, config, code and data."""
+    tags = {
+        "churnlab.command": command,
+        "churnlab.config_sha256": config_sha256(command, config),
+        "churnlab.code_sha256": code_sha256(),
+    }
+    return tags if data_sha256 is None else tags | {"churnlab.data_sha256": data_sha256}
+
+
+@contextmanager
+def start_run(
+    command: str,
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    dataset: Dataset | None = None,
+    dataset_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    resume: str | None = None,
+) -> Iterator[Run]:
+    """Open a run with everything that design.md says a run carries, and close it truthfully.
+
+    It becomes a child of the run that is open, or of the outer run of ``mlflow run``. An exception ends it as
+    FAILED with the message as its note; Ctrl-C and SIGTERM end it as KILLED. ``resume`` is the id of an earlier run
+    that goes on.
+    """
+    called = dataset.contract.name if dataset is not None else dataset_name
+    assert called is not None
+    all_tags = (
+        identity_tags(command, config, data_sha256=dataset.sha256 if dataset is not None else None)
+        | _git_tags()
+        | dict(tags or {})
+    )
+    if resume is not None:
+        run = mlflow.start_run(run_id=resume, nested=True)
+        mlflow.set_tags(all_tags)
+    else:
+        run = mlflow.start_run(
+            experiment_id=experiment_id(f"{called}-{EXPERIMENTS[command]}"),
+            run_name=config.get("run_name") or name,
+            nested=True,
+            parent_run_id=_parent_run_id(),
+            tags=all_tags,
+        )
+    with _closing():
+        mlflow.log_params(_scalars(config))
+        mlflow.log_dict(_plain(config), "config.yaml")
+        if dataset is not None and resume is None:
+            source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
+            frame = mlflow.data.from_pandas(
+                dataset.frame, source=source, name=dataset.contract.name, targets=dataset.contract.target
+            )
+            mlflow.log_input(frame, context="training")
+        yield run
+
+
+@contextmanager
+def _closing() -> Iterator[None]:
+    """End the active run by what happened to it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException as error:
+        mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
+        error.run_id = mlflow.active_run().info.run_id  # type: ignore[attr-defined]  # where it is recorded
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run("FINISHED")
+
+
+def log_metrics(metrics: Mapping[str, float], *, step: int | None = None) -> None:
+    """Log metrics, leaving out those that do not exist here (NaN)."""
+    mlflow.log_metrics({key: value for key, value in metrics.items() if value == value}, step=step)
+
+
+def log_table(frame: pd.DataFrame, path: str) -> None:
+    """Log a table as the artifact ``path``; CSV or Parquet by its ending."""
+    folder, _, name = path.rpartition("/")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / name
+        if name.endswith(".parquet"):
+            frame.to_parquet(file, index=False)
+        else:
+            frame.to_csv(file, index=False)
+        mlflow.log_artifact(str(file), folder or None)
+
+
+def log_pipeline(pipeline: Pipeline, contract: Contract) -> None:
+    """Log a fitted churn pipeline without pickle; it answers with the probabilities of staying and leaving.
+
+    A pipeline with types outside models.TRUSTED is not logged, and the run says so: it cannot be promoted.
+    """
+    fields = [
+        ColSpec("string" if column.kind == "category" else "double", name) for name, column in contract.columns.items()
+    ]
+    outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+    try:
+        _log_model(pipeline, ModelSignature(Schema(fields), outputs), predict="predict_proba")
+    except MlflowException as error:
+        if "untrusted types" not in str(error):
+            raise
+        log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
+        mlflow.set_tag("churnlab.model", "not kept: it holds types that models.TRUSTED does not list")
+
+
+def log_segmentation(segmentation: Pipeline) -> None:
+    """Log a fitted segmentation without pickle; it answers with the number of each row's segment."""
+    fields = [ColSpec("double", str(name)) for name in segmentation[0].get_feature_names_out()]
+    outputs = Schema([TensorSpec(np.dtype("int32"), (-1,))])
+    _log_model(segmentation, ModelSignature(Schema(fields), outputs), predict="predict")
+
+
+def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> None:
+    mlflow.sklearn.log_model(
+        pipeline,
+        name="model",
+        signature=signature,
+        pip_requirements=requirements(),
+        pyfunc_predict_fn=predict,
+        serialization_format="skops",
+        skops_trusted_types=TRUSTED,
+    )
+
+
+def requirements() -> list[str]:
+    """What a logged model needs, at the versions it was made with."""
+    needed = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+    return [f"{name}=={version(name)}" for name in needed]
+
+
+def take_outer_run() -> None:
+    """Remember the run that ``mlflow run`` opened around this process and make it the parent of ours.
+
+    MLflow would resume it instead, in an experiment and an artifact folder of its own.
+    """
+    outer = os.environ.pop("MLFLOW_RUN_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
+    if outer:
+        os.environ["CHURNLAB_OUTER_RUN_ID"] = outer
+
+
+def _parent_run_id() -> str | None:
+    active = mlflow.active_run()
+    return active.info.run_id if active else os.environ.get("CHURNLAB_OUTER_RUN_ID")
+
+
+@contextmanager
+def start_trial(dataset_name: str, study: str, number: int, params: Mapping[str, Any]) -> Iterator[str]:
+    """Open the run of one trial, a child of the study's; yields its id."""
+    run = mlflow.start_run(
+        experiment_id=experiment_id(f"{dataset_name}-{EXPERIMENTS['trial']}"),
+        run_name=f"trial {number}",
+        nested=True,
+        parent_run_id=_parent_run_id(),
+        tags={"churnlab.command": "trial", "churnlab.study": study, "churnlab.trial": str(number)},
+    )
+    with _closing():
+        mlflow.log_params(dict(params))
+        yield run.info.run_id
+
+
+def find_study(study: str, *, dataset_name: str) -> str | None:
+    """The parent run of a study that was begun earlier."""
+    found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", {"churnlab.command": "tune", "churnlab.study": study})
+    return found[0].info.run_id if found else None
+
+
+def end_left_over_trials(study: str, *, dataset_name: str, complete: Collection[int]) -> None:
+    """End the trial runs that a killed process left open: FINISHED when the study has their value, else KILLED."""
+    tags = {"churnlab.command": "trial", "churnlab.study": study}
+    for run in find_runs(f"{dataset_name}-{EXPERIMENTS['trial']}", tags, status="RUNNING"):
+        told = int(run.data.tags["churnlab.trial"]) in complete
+        mlflow.MlflowClient().set_terminated(run.info.run_id, "FINISHED" if told else "KILLED")
+
+
+def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sha256: str | None = None) -> None:
+    """Open the parent run of a sweep unless it is open: the one of the same sweep on the same data, or a new one."""
+    if mlflow.active_run():
+        return
+    name = f"{dataset_name}-{EXPERIMENTS[command]}"
+    tags = identity_tags("sweep", {"command": command, "sweep": sorted(words)}, data_sha256=data_sha256)
+    earlier = find_runs(name, tags) if data_sha256 else []
+    if earlier:
+        mlflow.start_run(run_id=earlier[0].info.run_id)
+        return
+    mlflow.start_run(
+        experiment_id=experiment_id(name),
+        run_name=f"sweep {command} {' '.join(words)}"[:250],
+        parent_run_id=_parent_run_id(),
+        tags=tags | _git_tags(),
+    )
+    mlflow.log_params({"command": command, "sweep": " ".join(words)})
+
+
+def close_sweep(status: str, *, note: str) -> str | None:
+    """End the parent run of a sweep; returns its id, None when there was none to open."""
+    run = mlflow.active_run()
+    if run is None:
+        return None
+    mlflow.set_tag("mlflow.note.content", note)
+    mlflow.end_run(status)
+    return run.info.run_id
+
+
+def record_failure(command: str, config: Mapping[str, Any], error: Exception, *, dataset_name: str) -> None:
+    """Give a job that failed before its run was opened a FAILED run with the message as its note."""
+    with suppress(type(error)), start_run(command, config, name=f"{command} failed", dataset_name=dataset_name):
+        raise error
+
+
+def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
+    """The run of any sweep in which the same was done with the same config, data and code."""
+    same = identity_tags(command, config, data_sha256=dataset.sha256)
+    for run in find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", same, status="FINISHED"):
+        parent = run.data.tags.get("mlflow.parentRunId")
+        if parent and mlflow.get_run(parent).data.tags.get("churnlab.command") == "sweep":
+            return run.info.run_id
+    return None
+
+
+def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
+    """The runs of an experiment with all of these tags, newest first."""
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return []
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    if status is not None:
+        wanted.append(f"attributes.status = '{status}'")
+    order = ["attributes.start_time DESC"]
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment.experiment_id], " and ".join(wanted), order_by=order, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
+    """The finished train runs on one data and split, the best cv_<metric> first; of equal runs the newest only."""
+    same = {key: tags[key] for key in ("churnlab.data_sha256", "churnlab.split_sha256")}
+    found = find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", same | {"churnlab.command": "train"}, status="FINISHED")
+    newest = {run.data.tags["churnlab.config_sha256"]: run for run in reversed(found)}
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
+
+
+def get_run(run_id: str, *, command: str) -> Run:
+    """A run of one command by its id; InputError when there is none."""
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException:
+        raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}.") from None
+    if run.data.tags.get("churnlab.command") != command or run.info.status != "FINISHED":
+        raise InputError(
+            f"Run {run_id} is a {run.info.status} {run.data.tags.get('churnlab.command', 'foreign')} run; "
+            f"name a FINISHED {command} run."
+        )
+    return run
+
+
+def read_table(run_id: str, path: str) -> pd.DataFrame:
+    """Read a table that a run has logged as the artifact ``path``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
+        return pd.read_parquet(file) if path.endswith(".parquet") else pd.read_csv(file)
+
+
+def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The config's plain values by dotted key; the columns of the dataset are in config.yaml only."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            if f"{prefix}{key}" != "dataset.columns":
+                flat |= _scalars(value, f"{prefix}{key}.")
+        elif not isinstance(value, list | tuple):
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _plain(config: Mapping[str, Any]) -> Any:
+    """The config in YAML's own types."""
+    return json.loads(json.dumps(config))
