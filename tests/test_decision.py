@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from churnlab.decision import (
     Economics,
+    choose,
     economics,
     expected_profit,
     expected_value,
@@ -18,7 +19,6 @@ from churnlab.decision import (
     will_churn,
 )
 from churnlab.errors import InputError
-from churnlab.models import check_parameters
 
 examples = settings(max_examples=60, deadline=None)
 
@@ -166,5 +166,17 @@ def test_every_decision_of_the_config_chooses_a_threshold(pytestconfig):
     assert [path.stem for path in paths] == ["expected_value", "f1", "fixed"]
     for path in paths:
         said = yaml.safe_load(path.read_text())
-        check_parameters(said["_target_"], said, where="decision")
-        assert 0 < call(said, y, p) < 1
+        assert 0 < choose(said, y, p) < 1
+        assert call(said, y, p) == choose(said, y, p)
+
+
+def test_a_number_that_a_decision_does_not_take_is_refused():
+    with pytest.raises(InputError, match=r"decision\.valeu: .* Did you mean value\?"):
+        choose({"_target_": "churnlab.decision.fixed", "valeu": 0.4}, np.array([0, 1]), np.array([0.1, 0.9]))
+
+
+def test_a_decision_must_choose_a_threshold():
+    with pytest.raises(InputError, match="a threshold is from 0 to 1"):
+        choose({"_target_": "numpy.hypot"}, 3.0, 4.0)
+    with pytest.raises(InputError, match="cannot be imported"):
+        choose({"value": 0.4}, np.array([0, 1]), np.array([0.1, 0.9]))

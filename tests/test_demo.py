@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from churnlab.demo import COLUMNS, members
 from churnlab.errors import InputError
-from churnlab.features import derive
+from churnlab.expressions import derive
 
 CONF = Path(__file__).parents[1] / "conf"
 FEATURES = [name for name in COLUMNS if name != "Churn"]

@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from churnlab.errors import InputError
-from churnlab.features import Features, derive
+from churnlab.expressions import derive
+from churnlab.features import Features
 
 CONF = Path(__file__).parents[1] / "conf"
 

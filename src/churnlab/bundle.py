@@ -63,7 +63,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             segment = self.served["segments"][str(number)]
             answer: dict[str, Any] = {
                 "churn_probability": float(chance),
-                "will_churn": bool(chance >= threshold),
+                "will_churn": bool(chance > threshold),
                 "segment": int(number),
                 "segment_name": segment["name"],
                 "recommended_action": segment["recommended_action"],
@@ -87,9 +87,9 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             row, column = np.argwhere(missing)[0]
             raise _refusal(f"Row {row}: {inputs.columns[column]} is missing; give it a value.")
         for check in self.served["checks"]:
-            holds = self.expressions.evaluate(check["holds"], inputs)
-            if not holds.all():
-                row = int(np.flatnonzero(~holds)[0])
+            broken = np.flatnonzero(self.expressions.evaluate(check["holds"], inputs) == 0)
+            if len(broken):
+                row = int(broken[0])
                 found = ", ".join(f"{name} is {inputs[name].iloc[row]}" for name in check["columns"])
                 raise _refusal(f"Row {row}: {found}; {check['text']}.")
 
@@ -99,9 +99,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return self.churn.predict_proba(X)[:, 1]
 
     def _segments(self, members: pd.DataFrame) -> np.ndarray:
-        columns = self.served["segment_columns"]
-        Z = self.expressions.derive(members[self.served["inputs"]], columns)[list(columns)]
-        return self.segmentation.predict(Z)
+        return self.segmentation.predict(self.expressions.select(members, self.served["segment_columns"]))
 
     def _reasons(self, members: pd.DataFrame, probability: np.ndarray) -> list[list[str]]:
         """What raises a member's risk most: the fall of the log odds when a group of columns is made typical.

@@ -10,10 +10,10 @@ import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from churnlab.errors import InputError
-from churnlab.features import derive
+from churnlab.expressions import select
 
 
 def all_columns(X: pd.DataFrame) -> dict[str, str]:
@@ -32,8 +32,7 @@ def segment_frame(X: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
             f"The segmentation needs the columns {', '.join(missing)}, which the table does not have; its columns are "
             f"{', '.join(map(str, X.columns))}. Choose segments=all, or write a preset for this table."
         )
-    derived = derive(X, {name: text for name, text in columns.items() if name not in plain})
-    return derived[list(columns)].astype(np.float64)
+    return select(X, columns)
 
 
 def standardized(frame: pd.DataFrame) -> np.ndarray:

@@ -52,6 +52,30 @@ class Contract:
     late: tuple[str, ...] = ()
 
 
+def row_checks(contract: Contract) -> list[dict[str, Any]]:
+    """What must hold in every row, as expressions that a served model can check without this module.
+
+    Each check has ``columns`` (whose values to tell), ``holds`` (the expression) and ``text`` (what is allowed).
+    """
+    checks = []
+    for name, column in contract.columns.items():
+        quoted, limits = f"`{name}`", []
+        values = (0, 1) if column.kind == "binary" else column.values
+        if values is not None:
+            limits.append((f"{quoted} in [{', '.join(map(repr, values))}]", f"one of {', '.join(map(str, values))}"))
+        if column.min is not None:
+            limits.append((f"{quoted} >= {column.min!r}", f"at least {column.min:g}"))
+        if column.max is not None:
+            limits.append((f"{quoted} <= {column.max!r}", f"at most {column.max:g}"))
+        if column.whole:
+            limits.append((f"floor({quoted}) == {quoted}", "a whole number"))
+        checks += [{"columns": [name], "holds": holds, "text": f"it must be {text}"} for holds, text in limits]
+    for rule in contract.rules.values():
+        named = [name for name in contract.columns if name in rule]
+        checks.append({"columns": named, "holds": rule, "text": f"it must hold that {rule}"})
+    return checks
+
+
 @dataclass(frozen=True)
 class Fault:
     """One way in which a table breaks its contract; ``rows`` are 0-based positions of the rows concerned."""
@@ -194,19 +218,14 @@ def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> li
 def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
     import numpy as np
 
+    from churnlab.expressions import evaluate
+
     faults = []
     for name, rule in contract.rules.items():
-        try:
-            holds = X.eval(rule)
-        except Exception as error:
-            raise InputError(
-                f"dataset.rules.{name} of {contract.name} cannot be read: {rule!r} ({error}). "
-                "A rule is a pandas expression over the dataset's columns that is true in every row."
-            ) from error
-        rows = np.flatnonzero(~np.asarray(holds, dtype=bool))
+        rows = np.flatnonzero(evaluate(rule, X) == 0)
         if len(rows):
             first = X.iloc[rows[0]]
-            named = ", ".join(f"{column} = {first[column]:g}" for column in X.columns if column in rule)
+            named = ", ".join(f"{column} = {first[column]}" for column in X.columns if column in rule)
             faults.append(
                 Fault(
                     f"rule {name}: {rule} does not hold ({named})",

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.errors import InputError
+from churnlab.models import check_parameters, locate
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,20 @@ class Economics:
 def will_churn(probability: np.ndarray, threshold: float) -> np.ndarray:
     """Who is said to leave: probability above the threshold (at .5 this is scikit-learn's own ``predict``)."""
     return np.asarray(probability) > threshold
+
+
+def choose(rule: Mapping[str, Any], y: np.ndarray, probability: np.ndarray) -> float:
+    """The threshold that a decision's YAML chooses on these predictions.
+
+    InputError: no such function, a number it does not take or that is not possible, a threshold outside [0, 1].
+    """
+    target = rule.get("_target_", "")
+    check_parameters(target, rule, where="decision")
+    numbers = {key: value for key, value in rule.items() if not key.startswith("_")}
+    threshold = float(locate(target, "decision")(y, probability, **numbers))
+    if not 0 <= threshold <= 1:
+        raise InputError(f"decision: {target} chose the threshold {threshold}, and a threshold is from 0 to 1.")
+    return threshold
 
 
 def fixed(y: np.ndarray, probability: np.ndarray, *, value: float) -> float:

@@ -12,13 +12,10 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import Pipeline
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController
 
-from churnlab.decision import will_churn
 from churnlab.errors import InputError
-
-CLIP = 0.001
-"""Probabilities are moved into [CLIP, 1 - CLIP] where their logarithm is taken."""
+from churnlab.metrics import CLIP, group_members, nine_metrics
 
 LOWER_IS_BETTER = {"log_loss", "brier", "ece"}
 """Metrics that are losses."""
@@ -94,6 +91,11 @@ def fold_predictions(
         with threads.limit(limits=1):
             fitted = clone(model[1:]).fit(_take(values, train), y[train])
             probability = fitted.predict_proba(_take(values, validation))[:, 1]
+        if not ((probability >= 0) & (probability <= 1)).all():  # also false for nan
+            raise InputError(
+                f"model.estimator: {type(model[-1]).__name__} gave a probability that is not between 0 and 1 in fold "
+                f"{fold}. Choose another estimator or other parameters."
+            )
         members = {"row": rows[validation], "y": y[validation], "probability": probability.astype(np.float64)}
         yield pd.DataFrame({**members, "fold": fold, "repeat": repeat})
 
@@ -129,8 +131,8 @@ def classification_metrics(y: np.ndarray, probability: np.ndarray, *, threshold:
     that the order of the rows does not matter. Precision is 0 where nobody is said to leave, recall and f1 are 0
     and roc_auc and average_precision nan where there is nothing to find.
     """
-    cells = _cells(y, probability, threshold)
-    values = _metrics(cells, cells.left[None, :], cells.stayed[None, :])
+    groups = group_members(y, probability, threshold)
+    values = nine_metrics(groups, groups.left[None, :], groups.stayed[None, :])
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -145,17 +147,17 @@ def bootstrap_intervals(
     interval's width. Resamples without both classes have no roc_auc and average_precision and are left out there.
     Resampling inflates an ece, a sum of absolute gaps: its resamples are shifted back to have its mean.
     """
-    cells = _cells(y, probability, threshold, groups=GROUPS)
+    groups = group_members(y, probability, threshold, most=GROUPS)
     rng = np.random.default_rng(seed)
-    counts = np.concatenate([cells.left, cells.stayed])
+    counts = np.concatenate([groups.left, groups.stayed])
     filled = np.flatnonzero(counts)
     parts = []
     for done in range(0, resamples, chunk := max(1, 250_000 // len(counts))):
         drawn = np.zeros((min(chunk, resamples - done), len(counts)))
         drawn[:, filled] = rng.multinomial(len(y), counts[filled] / len(y), size=len(drawn))
-        parts.append(_metrics(cells, *np.split(drawn, 2, axis=1)))
+        parts.append(nine_metrics(groups, *np.split(drawn, 2, axis=1)))
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    said = _metrics(cells, cells.left[None, :], cells.stayed[None, :])["ece"]
+    said = nine_metrics(groups, groups.left[None, :], groups.stayed[None, :])["ece"]
     values["ece"] = np.maximum(values["ece"] - (values["ece"].mean() - said), 0)
     return {name: _percentiles(value) for name, value in values.items()}
 
@@ -200,9 +202,9 @@ def gains(y: np.ndarray, probability: np.ndarray, *, shares: Sequence[float]) ->
 
     A share that ends inside a group of equal probabilities takes that part of the group's churners.
     """
-    cells = _cells(y, probability, 0.5)
-    members = np.concatenate([[0], np.cumsum(cells.left + cells.stayed)])
-    left = np.concatenate([[0], np.cumsum(cells.left)])
+    groups = group_members(y, probability, 0.5)
+    members = np.concatenate([[0], np.cumsum(groups.left + groups.stayed)])
+    left = np.concatenate([[0], np.cumsum(groups.left)])
     share = np.asarray(shares, dtype=np.float64)
     found = np.interp(share * len(y), members, left)
     gain = found / max(left[-1], 1)
@@ -213,90 +215,6 @@ def gains(y: np.ndarray, probability: np.ndarray, *, shares: Sequence[float]) ->
 
 def _take(values: pd.DataFrame | np.ndarray, positions: np.ndarray) -> pd.DataFrame | np.ndarray:
     return values.iloc[positions] if isinstance(values, pd.DataFrame) else values[positions]
-
-
-class _Cells(NamedTuple):
-    """Members grouped by probability, the highest first: counts, and means over the members of a group.
-
-    ``loss`` and ``square`` are the log-loss and the squared error, [of those who left, of those who stayed],
-    ``said`` the probabilities likewise; the first ``marked`` groups are above the threshold.
-    """
-
-    left: np.ndarray
-    stayed: np.ndarray
-    loss: np.ndarray
-    square: np.ndarray
-    said: np.ndarray
-    marked: int
-
-
-def _cells(y: np.ndarray, probability: np.ndarray, threshold: float, groups: int | None = None) -> _Cells:
-    p = np.asarray(probability, dtype=np.float64)
-    assert p.shape == np.shape(y) == (len(y),)
-    distinct, inverse, count = np.unique(-p, return_inverse=True, return_counts=True)
-    group = inverse
-    if groups is not None and len(distinct) > groups:
-        pooled = ((np.cumsum(count) - 1) * groups // len(p)) * 2 + ~will_churn(-distinct, threshold)
-        _, group = np.unique(pooled[inverse], return_inverse=True)
-    size = int(group.max()) + 1
-    marked = int(group[will_churn(p, threshold)].max(initial=-1)) + 1
-    clipped = np.clip(p, CLIP, 1 - CLIP)
-    left, stayed = np.asarray(y) == 1, np.asarray(y) == 0
-
-    def means(of_left: np.ndarray, of_stayed: np.ndarray) -> np.ndarray:
-        return np.array(
-            [_group_means(group[left], of_left[left], size), _group_means(group[stayed], of_stayed[stayed], size)]
-        )
-
-    return _Cells(
-        np.bincount(group[left], minlength=size).astype(np.float64),
-        np.bincount(group[stayed], minlength=size).astype(np.float64),
-        loss=means(-np.log(clipped), -np.log1p(-clipped)),
-        square=means((1 - p) ** 2, p**2),
-        said=means(p, p),
-        marked=marked,
-    )
-
-
-def _group_means(group: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-    return np.bincount(group, values, minlength=size) / np.maximum(np.bincount(group, minlength=size), 1)
-
-
-def _metrics(cells: _Cells, left: np.ndarray, stayed: np.ndarray) -> dict[str, np.ndarray]:
-    """The nine metrics of each resample; ``left`` and ``stayed`` are counts (resample, group)."""
-    found, wrong = np.cumsum(left, axis=1), np.cumsum(stayed, axis=1)
-    churners, stayers = found[:, -1], wrong[:, -1]
-    n = churners + stayers
-    reached = found + wrong
-    hit, false = (found[:, cells.marked - 1], wrong[:, cells.marked - 1]) if cells.marked else (0 * n, 0 * n)
-    gap = np.cumsum(left * (cells.said[0] - 1) + stayed * cells.said[1], axis=1)
-    precise = np.divide(found, reached, out=np.zeros_like(found), where=reached > 0)
-    return {
-        "roc_auc": _ratio(np.einsum("rg,rg->r", stayed, found - left / 2), churners * stayers, np.nan),
-        "average_precision": _ratio(np.einsum("rg,rg->r", left, precise), churners, np.nan),
-        "log_loss": _total(left, cells.loss[0], stayed, cells.loss[1]) / n,
-        "brier": _total(left, cells.square[0], stayed, cells.square[1]) / n,
-        "ece": np.array([_ece(*row) for row in zip(reached, gap, strict=True)]),
-        "accuracy": (hit + stayers - false) / n,
-        "precision": _ratio(hit, hit + false, 0.0),
-        "recall": _ratio(hit, churners, 0.0),
-        "f1": _ratio(2 * hit, hit + false + churners, 0.0),
-    }
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), otherwise), where=whole > 0)
-
-
-def _total(left: np.ndarray, of_left: np.ndarray, stayed: np.ndarray, of_stayed: np.ndarray) -> np.ndarray:
-    return np.einsum("rg,g->r", left, of_left) + np.einsum("rg,g->r", stayed, of_stayed)
-
-
-def _ece(reached: np.ndarray, gap: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error from the cumulative count and the cumulative (probability - outcome)."""
-    edges = np.linspace(0, reached[-1], bins + 1)
-    at_edges = np.interp(edges, np.concatenate([[0], reached]), np.concatenate([[0], gap]))
-    return float(np.abs(np.diff(at_edges)).sum() / reached[-1])
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:

@@ -6,14 +6,15 @@ The target enters one column of the evidence, the held-out churn AUC, which choo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from sklearn.cluster import KMeans
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
-from churnlab.clustering import fit_kmeans, standardized
+from churnlab.clustering import fit_kmeans, one_thread, standardized
 from churnlab.dendrogram import WardTree, height_gaps, ward_agreement
 from churnlab.errors import InputError
 from churnlab.stability import bootstrap_ari, gap_statistic, heldout_churn_auc, prediction_strength
@@ -45,29 +46,48 @@ def evidence_per_k(
     refit_n_init: int = 10,
     splits: int = 20,
     references: int = 10,
+    n_jobs: int = 1,
 ) -> pd.DataFrame:
     """What each number of segments has for and against it: one row per k, one float64 column per criterion.
 
     ``tree`` is the Ward tree of the same frame, standardised; its rows carry the silhouette too. ``y`` (1 = left)
-    adds nothing but heldout_churn_auc. The values of one k do not depend on the other k. InputError: too few rows.
+    adds nothing but heldout_churn_auc. The values of one k do not depend on the other k, nor on
+    ``n_jobs``, the number of processes. InputError: too few rows.
     """
     Z, numbers = standardized(frame), sorted(set(ks))
-    _check_rows(Z, numbers[-1])
-    refits: dict[str, Any] = {"n_init": refit_n_init, "random_state": random_state}
-    rows = []
-    for k in numbers:
+    _check_rows(frame, numbers[-1])
+
+    def row(k: int) -> dict[str, float]:
+        refits = {"n_init": refit_n_init, "random_state": random_state}
         kmeans = fit_kmeans(Z, k, n_init=n_init, random_state=random_state)
         agreement = bootstrap_ari(Z, kmeans.labels_, k, resamples=bootstraps, **refits)
         strength = prediction_strength(Z, k, splits=splits, **refits)
         gap, gap_s = gap_statistic(Z, kmeans.inertia_, k, references=references, random_state=random_state)
-        rows.append(
-            _criteria(Z, kmeans, tree)
+        return (
+            criteria(Z, kmeans, tree)
             | {"gap": gap, "gap_s": gap_s}
             | {"bootstrap_ari": agreement.mean(), "bootstrap_ari_min": agreement.min()}
             | {"prediction_strength": strength.mean(), "prediction_strength_sd": strength.std()}
             | ({} if y is None else {"heldout_churn_auc": heldout_churn_auc(frame.to_numpy(), y, k, **refits)})
         )
+
+    rows = Parallel(n_jobs=n_jobs)(delayed(row)(k) for k in numbers)
     return pd.DataFrame(rows, index=pd.Index(numbers, name="k"), dtype=np.float64)
+
+
+def criteria(Z: np.ndarray, kmeans: KMeans, tree: WardTree) -> dict[str, float]:
+    """What one fit is worth on the rows it was fitted on; the silhouette and Ward see the tree's rows."""
+    labels, k = kmeans.labels_, kmeans.n_clusters
+    with one_thread():
+        return {
+            "inertia": kmeans.inertia_,
+            "silhouette": silhouette_score(Z[tree.rows], labels[tree.rows]),
+            "calinski_harabasz": calinski_harabasz_score(Z, labels),
+            "davies_bouldin": davies_bouldin_score(Z, labels),
+            "min_share": np.bincount(labels, minlength=k).min() / len(labels),
+            "ward_height_gap": height_gaps(tree, [k])[k],
+            "ward_agreement": ward_agreement(tree, labels, k),
+        }
 
 
 def choose_k(evidence: pd.DataFrame) -> Choice:
@@ -96,25 +116,12 @@ def given_k(evidence: pd.DataFrame, k: int) -> Choice:
     return Choice(k, f"k={k}: set by hand, {rule}; {_figures(evidence, k)}", warning)
 
 
-def _criteria(Z: np.ndarray, kmeans: KMeans, tree: WardTree) -> dict[str, float]:
-    labels, k = kmeans.labels_, kmeans.n_clusters
-    return {
-        "inertia": kmeans.inertia_,
-        "silhouette": silhouette_score(Z[tree.rows], labels[tree.rows]),
-        "calinski_harabasz": calinski_harabasz_score(Z, labels),
-        "davies_bouldin": davies_bouldin_score(Z, labels),
-        "min_share": np.bincount(labels, minlength=k).min() / len(labels),
-        "ward_height_gap": height_gaps(tree, [k])[k],
-        "ward_agreement": ward_agreement(tree, labels, k),
-    }
-
-
-def _check_rows(Z: np.ndarray, most: int) -> None:
-    distinct = len(np.unique(Z, axis=0))
-    if distinct <= most or len(Z) < 10 * most:
+def _check_rows(frame: pd.DataFrame, most: int) -> None:
+    distinct = len(frame.drop_duplicates())
+    if distinct <= most or len(frame) < 10 * most:
         raise InputError(
-            f"{len(Z)} rows with {distinct} distinct combinations of the segmentation's columns are too few for {most} "
-            "segments: it takes ten rows a segment and more combinations than segments. Lower segments.range "
+            f"{len(frame)} rows with {distinct} distinct combinations of the segmentation's columns are too few for "
+            f"{most} segments: it takes ten rows a segment and more combinations than segments. Lower segments.range "
             "and segments.k, or choose more columns."
         )
 

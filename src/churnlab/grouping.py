@@ -110,7 +110,8 @@ def _cuts(values: np.ndarray, n_bins: int) -> np.ndarray:
     rest = values[values > lowest]
     # Many members at the lowest value (no visit, nothing spent) are a kind of their own, not the low end of others.
     has_own_bin = len(rest) <= 0.99 * len(values)
-    inner = np.unique(np.quantile(rest if has_own_bin else values, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    shares = np.linspace(0, 1, n_bins + 1)[1:-1]
+    inner = np.unique(np.quantile(rest if has_own_bin else values, shares, method="inverted_cdf"))
     for digits in (2, 3, 4):
         short = np.array([float(f"{cut:.{digits}g}") for cut in inner])
         if len(np.unique(short)) == len(inner) and lowest < short[0] and short[-1] < values.max():

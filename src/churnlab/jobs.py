@@ -85,6 +85,8 @@ class Launch:
 
         command = importlib.import_module(f"churnlab.commands.{self.command}")
         tracking.open_store(settings.tracking.uri, home=Path(os.environ["CHURNLAB_HOME"]))
+        if not settings.reads_table:
+            return command.run(settings)
         dataset = load_dataset(settings.dataset)
         for warning in dataset.warnings:
             log.warning("warning: %s", warning)
@@ -121,5 +123,7 @@ def load_dataset(dataset: schema.Dataset) -> Dataset:
     if dataset.path is not None:
         frame, first_line = read_table(dataset.path)
         return make_dataset(frame, dataset.contract, source=dataset.path, first_line=first_line)
-    generator = dict(dataset.generator or {})
+    if dataset.generator is None:
+        raise InputError(f"The dataset {dataset.name} has neither a path nor a generator; give dataset.path=FILE.")
+    generator = dict(dataset.generator)
     return make_dataset(instantiate(generator), dataset.contract, source=generator["_target_"])

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from churnlab.contract import Column
 from churnlab.errors import InputError
@@ -59,6 +59,12 @@ def fit(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> Pipeline:
         return model.fit(X, y)
 
 
+def churn_probability(model: Pipeline, X: pd.DataFrame) -> np.ndarray:
+    """The fitted pipeline's probability of leaving for each member, computed with one thread as in ``fit``."""
+    with threadpool_limits(limits=1):
+        return np.asarray(model.predict_proba(X)[:, 1], dtype=np.float64)
+
+
 def importances(model: Pipeline) -> pd.DataFrame:
     """What the fitted estimator says of its columns: (feature, value, kind), the largest absolute value first.
 
@@ -81,13 +87,28 @@ def check_parameters(target: str, given: Mapping[str, Any], *, where: str = "mod
     ``target`` is a class's dotted name; ``given`` maps parameters to values (keys such as ``_target_`` are
     Hydra's); values that name a class themselves are checked in turn. ``where`` is the key to name in the error.
     """
-    made = _locate(target, where)
+    made = locate(target, where)
     if inspect.isclass(made) and not hasattr(made, "predict_proba"):
         raise InputError(
             f"{where}: {target} has no predict_proba, and a churn model must give probabilities. Choose a "
             "classifier that has it, or put this one into sklearn.calibration.CalibratedClassifierCV."
         )
     _check_keys(made, target, given, where)
+
+
+def locate(target: str, where: str) -> Any:
+    """The class or function of a dotted name; InputError, naming the key ``where``, when there is none."""
+    module, _, name = str(target).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}._target_: {target} cannot be imported ({error}). Name a class by its full dotted name, "
+            "as sklearn.linear_model.LogisticRegression, and install the package that it is in."
+        ) from None
+    if not callable(found):
+        raise InputError(f"{where}._target_: {target} is not a class.")
+    return found
 
 
 def check_values(estimator: Any) -> None:
@@ -131,19 +152,4 @@ def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) ->
             )
         if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
             inner = f"{where}.{key}"
-            _check_keys(_locate(value["_target_"], inner), value["_target_"], value, inner)
-
-
-def _locate(target: str, where: str) -> Any:
-    """The class (or function) of a dotted name."""
-    module, _, name = str(target).rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{where}._target_: {target} cannot be imported ({error}). Name a class by its full dotted name, "
-            "as sklearn.linear_model.LogisticRegression, and install the package that it is in."
-        ) from None
-    if not callable(found):
-        raise InputError(f"{where}._target_: {target} is not a class.")
-    return found
+            _check_keys(locate(value["_target_"], inner), value["_target_"], value, inner)

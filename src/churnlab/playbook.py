@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from churnlab.errors import InputError
-from churnlab.features import check_expression
+from churnlab.expressions import check_expression
 
 PARTS = ("risk", "salient", "traits", "naming", "columns", "actions", "rules", "fallback", "everyone")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from churnlab.features import derive
+from churnlab.expressions import derive
 from churnlab.playbook import actions_of, check_playbook, risk_of, shares_in, text, traits_of
 
 Z95 = float(norm.ppf(0.975))

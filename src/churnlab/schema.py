@@ -7,7 +7,7 @@ its start-up time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -55,8 +55,6 @@ class Dataset(Keys):
 
     @model_validator(mode="after")
     def _consistent(self) -> Dataset:
-        if self.path is None and self.generator is None:
-            raise ValueError("a dataset needs a path= or a generator")
         unknown = [name for name in self.late if name not in self.columns]
         if unknown:
             raise ValueError(f"late names {', '.join(unknown)}, which is not among the columns")
@@ -100,6 +98,9 @@ class Tracking(Keys):
 
 class Command(Keys):
     """What every command shares."""
+
+    reads_table: ClassVar[bool] = True
+    """Whether the command works on the table of its dataset."""
 
     seed: Seed
     tracking: Tracking
@@ -208,6 +209,7 @@ class Playbook(Keys):
     rules: list[dict[str, Any]]
     fallback: list[str]
     everyone: list[str]
+    reasons: list[dict[str, Any]]
 
 
 class Segment(Command):
@@ -218,12 +220,43 @@ class Segment(Command):
     playbook: Playbook
 
 
+class Promote(Command):
+    """``churnlab promote``."""
+
+    dataset: Dataset
+    evaluation: Evaluation
+    metric: Metric
+    churn_run: str
+    segment_run: str
+    reason: str | None
+
+
+class Scoring(Keys):
+    """What a scored file holds besides the answers."""
+
+    reasons: bool
+
+
+class Score(Command):
+    """``churnlab score``."""
+
+    reads_table: ClassVar[bool] = False
+
+    dataset: Dataset
+    input: str
+    output: str
+    model_uri: str | None
+    score: Scoring
+
+
 COMMANDS: Mapping[str, type[Command]] = {
     "explore": Explore,
     "train": Train,
     "tune": Tune,
     "compare": Compare,
     "segment": Segment,
+    "promote": Promote,
+    "score": Score,
 }
 """Every command that reads a config, in the order of a working day."""
 

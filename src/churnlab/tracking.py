@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import tempfile
 import warnings
@@ -30,10 +31,11 @@ os.environ.update(
 import mlflow  # noqa: E402  (reads the settings above while it is imported)
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+import yaml  # noqa: E402
 from mlflow.entities import Run  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models import ModelSignature  # noqa: E402
-from mlflow.types import ColSpec, Schema, TensorSpec  # noqa: E402
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec  # noqa: E402
 from sklearn.pipeline import Pipeline  # noqa: E402
 
 from churnlab.contract import Contract  # noqa: E402
@@ -44,7 +46,8 @@ from churnlab.models import TRUSTED  # noqa: E402
 
 log = logging.getLogger(__name__)
 
-warnings.filterwarnings("ignore", message="The specified dataset source can be interpreted in multiple ways")
+for told_by_mlflow in ("The specified dataset source can be interpreted", ".*input example was not provided"):
+    warnings.filterwarnings("ignore", message=told_by_mlflow)
 
 EXPERIMENTS = {
     "explore": "explore",
@@ -294,6 +297,50 @@ def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -
         serialization_format="skops",
         skops_trusted_types=TRUSTED,
     )
+
+
+def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: float) -> str:
+    """Log a served model (bundle.py with its files), pickle-free and without a path of this machine; returns its id."""
+    kinds = {name: "string" if column.kind == "category" else "double" for name, column in contract.columns.items()}
+    inputs = [ColSpec(kind, name) for name, kind in kinds.items()] + [ColSpec("string", "member_id", required=False)]
+    outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long", "segment_name": "string"}
+    params = ParamSchema([ParamSpec("threshold", "double", threshold), ParamSpec("reasons", "boolean", True)])
+    info = mlflow.pyfunc.log_model(
+        name="bundle",
+        python_model=str(Path(__file__).with_name("bundle.py")),
+        artifacts=dict(artifacts),
+        signature=ModelSignature(
+            Schema(inputs), Schema([ColSpec(kind, name) for name, kind in outputs.items()]), params
+        ),
+        pip_requirements=requirements(),
+    )
+    return info.model_id
+
+
+def load_pipeline(run_id: str) -> Pipeline:
+    """The fitted pipeline that a train or segment run has logged; InputError when it was not kept."""
+    run = mlflow.get_run(run_id)
+    if run.outputs is None or not run.outputs.model_outputs:
+        raise InputError(f"Run {run_id} has kept no model ({run.data.tags.get('churnlab.model', 'none was logged')}).")
+    return mlflow.sklearn.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+
+
+def read_config(run_id: str) -> dict[str, Any]:
+    """The resolved config of a run."""
+    return yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config.yaml"))
+
+
+def read_json(run_id: str, path: str) -> Any:
+    """A JSON artifact of a run."""
+    return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
+
+
+def download(run_id: str, path: str, folder: Path) -> None:
+    """Put one artifact of a run into a folder, under its bare name."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
+        shutil.copy(file, folder / Path(path).name)
 
 
 def requirements() -> list[str]:

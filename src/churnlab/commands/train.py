@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import mlflow
 import numpy as np
 import pandas as pd
-from hydra.utils import call, instantiate
+from hydra.utils import instantiate
 from sklearn.pipeline import Pipeline
 
-from churnlab import evaluation, models, schema, tracking
+from churnlab import decision, evaluation, models, schema, tracking
 from churnlab.commands import Result
 from churnlab.data import Dataset, folds_sha256, split_sha256
 from churnlab.features import Features
@@ -54,11 +54,11 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
             evaluation.fold_predictions(pipeline, train_X, train_y, question.folds, rows=question.train),
             ignore_index=True,
         )
-        threshold = float(call(settings.decision, oof["y"].to_numpy(), oof["probability"].to_numpy()))
+        threshold = decision.choose(settings.decision, oof["y"].to_numpy(), oof["probability"].to_numpy())
         started = time.perf_counter()
         models.fit(pipeline, train_X, train_y)
         fit_seconds = time.perf_counter() - started
-        test_y, probability = y[question.test], pipeline.predict_proba(X.iloc[question.test])[:, 1]
+        test_y, probability = y[question.test], models.churn_probability(pipeline, X.iloc[question.test])
         per_fold = evaluation.fold_metrics(oof, threshold=threshold)
         test = evaluation.classification_metrics(test_y, probability, threshold=threshold)
         intervals = evaluation.bootstrap_intervals(test_y, probability, threshold=threshold, seed=settings.seed)
@@ -75,6 +75,7 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
         tracking.log_table(hold_out, "predictions/test.parquet")
         tracking.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), "folds.csv")
         _log_figures(pipeline, oof, hold_out, threshold)
+        _log_profit(settings, hold_out, threshold)
         mlflow.set_tag("mlflow.note.content", _note(name, metrics, question))
         tracking.log_pipeline(pipeline, dataset.contract)
     log.info("%s", _note(name, metrics, question))
@@ -135,3 +136,16 @@ def _log_figures(pipeline: Pipeline, oof: pd.DataFrame, hold_out: pd.DataFrame, 
         tracking.log_table(importances, "importances.csv")
     for name, figure in figures.items():
         mlflow.log_figure(figure, f"figures/{name}.png")
+
+
+def _log_profit(settings: schema.Train, hold_out: pd.DataFrame, threshold: float) -> None:
+    """What the decision would have earned on the hold-out, when the decision states what contacts cost and bring."""
+    economics = decision.economics(settings.decision)
+    if economics is None:
+        return
+    y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
+    contacted = decision.will_churn(probability, threshold)
+    mlflow.log_metric("test_profit", decision.profit(y, contacted, economics))
+    curve = decision.profit_curve(y, probability, economics)
+    mlflow.log_figure(plots.profit(curve, share=float(contacted.mean())), "figures/profit.png")
+    tracking.log_table(curve, "profit.csv")

@@ -34,7 +34,7 @@ def distributions(histograms: pd.DataFrame, *, units: Mapping[str, str] | None =
         else:
             _draw_bins(axes, table)
         _name_panel(axes, name, units)
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     figure.supylabel("share of each group", fontsize=9, color=INK)
     looks = [Line2D([], [], color=color, lw=6, alpha=0.8) for color in (BLUE, ORANGE)]
     figure.legend(looks, ["stayed", "left"], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
@@ -180,7 +180,7 @@ def _panels(title: str, n: int, *, most_across: int, width: float) -> tuple[Figu
     """A figure with n panels of about the same number across as is good to read."""
     across = min(most_across, max(n, 1))
     down = ceil(n / across) or 1
-    figure = new_figure(title, width=max(width * across + 0.5, 6.0), height=0.78 * width * down + 1.1)
+    figure = new_figure(title, width=max(width * across + 0.5, 7.4), height=0.78 * width * down + 1.1)
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes in grid[n:]:
         axes.remove()

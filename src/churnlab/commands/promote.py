@@ -1,0 +1,200 @@
+"""Make a version of a churn run and a segmentation run, gate it against the champion, move the alias.
+
+Why: what is served is one version, with its model, threshold, segmentation, names and actions in one place. The
+champion is replaced only by a version that is not worse on the same held-out members (exit 3 when it is worse).
+
+    churnlab promote
+    churnlab promote dataset=gym dataset.path=members.csv churn_run=RUN_ID reason="forest after tuning"
+    churnlab promote metric=roc_auc
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import skops.io
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from sklearn.pipeline import Pipeline
+
+import churnlab
+from churnlab import evaluation, registry, schema, tracking
+from churnlab.commands import Result, train
+from churnlab.contract import Contract, row_checks
+from churnlab.data import Dataset
+from churnlab.errors import InputError
+from churnlab.playbook import text
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: schema.Promote, dataset: Dataset) -> Result:
+    """Build, gate, register; the alias moves only when every check has passed."""
+    tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
+    churn = _churn_run(settings, dataset, tags)
+    segments = _segment_run(settings, dataset)
+    name = f"{dataset.contract.name}-churn"
+    with tracking.start_run(
+        "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
+    ) as mlflow_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            files = write_bundle(Path(scratch), churn, segments, dataset)
+            model_id = tracking.log_bundle(files, dataset.contract, threshold=churn.data.metrics["threshold"])
+        with registry.one_at_a_time():
+            champion = registry.champion(name)
+            checks = _gate(model_id, churn, champion, dataset, metric=settings.metric)
+            passed = all(check["passed"] for check in checks)
+            version = registry.register(
+                name,
+                model_id,
+                run_id=mlflow_run.info.run_id,
+                tags={
+                    "churnlab.gate": "passed" if passed else "refused",
+                    **{f"churnlab.gate.{check['name']}": json.dumps(check["value"]) for check in checks},
+                    "churnlab.churn_run_id": churn.info.run_id,
+                    "churnlab.segment_run_id": segments.info.run_id,
+                    "churnlab.replaced": "" if champion is None else str(champion.version),
+                    "churnlab.reason": settings.reason or "",
+                },
+            )
+            (registry.make_champion if passed else registry.make_challenger)(name, version)
+        mlflow.log_dict({"version": version, "promoted": passed, "checks": checks}, "gate.json")
+        said = f"{name} version {version} is {'the champion' if passed else 'not better: the champion stays'}"
+        mlflow.set_tag("mlflow.note.content", said)
+    shown = pd.DataFrame(checks).to_string(index=False)
+    log.info("%s\n%s", shown, said)
+    values = {"run_id": mlflow_run.info.run_id, "version": version, "promoted": passed, "checks": checks}
+    return Result(values, yes=passed)
+
+
+def _churn_run(settings: schema.Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
+    if settings.churn_run != "best":
+        found = tracking.get_run(settings.churn_run, command="train")
+        if found.data.tags.get("churnlab.data_sha256") != dataset.sha256:
+            raise InputError(
+                f"Run {settings.churn_run} was trained on another table than {dataset.source}; name that table with "
+                "dataset= and dataset.path=, or another churn_run=."
+            )
+        return found
+    ranked = tracking.ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
+    if not ranked:
+        raise InputError(
+            "There is no finished train run on this table and split to promote; run churnlab train (or tune) with the "
+            "same dataset=, seed= and evaluation keys first."
+        )
+    return ranked[0]
+
+
+def _segment_run(settings: schema.Promote, dataset: Dataset) -> Run:
+    if settings.segment_run != "best":
+        return tracking.get_run(settings.segment_run, command="segment")
+    tags = {"churnlab.command": "segment", "churnlab.data_sha256": dataset.sha256}
+    found = tracking.find_runs(f"{dataset.contract.name}-segments", tags, status="FINISHED")
+    if not found:
+        raise InputError("There is no finished segment run on this table; run churnlab segment first.")
+    return found[0]
+
+
+def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> dict[str, str]:
+    """Write the files of a version into a folder; returns the artifacts of bundle.py by name."""
+    pipeline: Pipeline = tracking.load_pipeline(churn.info.run_id)
+    segmentation: Pipeline = tracking.load_pipeline(segments.info.run_id)
+    config = tracking.read_config(segments.info.run_id)
+    portraits = tracking.read_json(segments.info.run_id, "portraits.json")
+    language, contract = config["playbook"]["language"], dataset.contract
+    features = pipeline[0]
+    trained = tracking.read_table(churn.info.run_id, "predictions/oof.parquet")
+    stayed = trained.loc[trained["y"] == 0, "row"].unique()
+    served = {
+        "dataset": contract.name,
+        "inputs": list(contract.columns),
+        "checks": row_checks(contract),
+        "features": {"keep": list(features.keep), "derive": dict(features.derive)},
+        "threshold": churn.data.metrics["threshold"],
+        "segment_columns": tracking.read_json(segments.info.run_id, "segmentation.json")["columns"],
+        "segments": {
+            str(portrait["id"]): {key: portrait[key] for key in ("name", "recommended_action")}
+            for portrait in portraits
+        },
+        "typical": _typical(dataset.X.iloc[stayed]),
+        "reasons": _reasons(config["playbook"]["reasons"], language, contract),
+    }
+    (folder / "served.json").write_text(json.dumps(served, ensure_ascii=False, indent=1), encoding="utf-8")
+    skops.io.dump(pipeline[1:], folder / "churn.skops")
+    skops.io.dump(segmentation, folder / "segments.skops")
+    shutil.copy(Path(churnlab.__file__).with_name("expressions.py"), folder)
+    shown = folder / "segmentation"
+    for path in ("portraits.json", "segments.csv", "figures/dendrogram.png"):
+        tracking.download(segments.info.run_id, path, shown)
+    (shown / "k_reason.txt").write_text(segments.data.tags["churnlab.k_reason"] + "\n", encoding="utf-8")
+    return {path.stem: str(path) for path in sorted(folder.iterdir())}
+
+
+def _typical(stayed: pd.DataFrame) -> dict[str, Any]:
+    """The median member who stayed; of a category the most frequent value."""
+    return {
+        str(name): float(column.median()) if pd.api.types.is_numeric_dtype(column) else str(column.mode().iloc[0])
+        for name, column in stayed.items()
+    }
+
+
+def _reasons(groups: list[dict[str, Any]], language: str, contract: Contract) -> list[dict[str, Any]]:
+    """The playbook's reasons in one language; without any, each column is a reason of its own."""
+    if not groups:
+        return [{"columns": [name], "texts": []} for name in contract.columns]
+    return [
+        {
+            "columns": group["columns"],
+            "texts": [
+                {"when": option.get("when"), "text": text(option["text"], language)} for option in group["texts"]
+            ],
+        }
+        for group in groups
+    ]
+
+
+def _gate(
+    model_id: str, churn: Run, champion: ModelVersion | None, dataset: Dataset, *, metric: str
+) -> list[dict[str, Any]]:
+    """Every check of the candidate: name, value, limit, passed."""
+    test = tracking.read_table(churn.info.run_id, "predictions/test.parquet")
+    served = _probabilities(f"models:/{model_id}", dataset.X.iloc[test["row"]])
+    gap = float(np.abs(served - test["probability"].to_numpy()).max())
+    checks = [{"name": "served_equals_trained", "value": gap, "limit": 1e-9, "passed": gap <= 1e-9}]
+    if champion is None:
+        return checks
+    reign = mlflow.get_run(champion.tags["churnlab.churn_run_id"])
+    unseen = ~test["row"].isin(_trained_on(reign, dataset)).to_numpy()
+    rows, y = test["row"].to_numpy()[unseen], test["y"].to_numpy()[unseen]
+    if len(np.unique(y)) < 2:
+        known = "members held out from both, of both outcomes"
+        return [*checks, {"name": "comparable", "value": len(rows), "limit": known, "passed": False}]
+    present = _probabilities(f"models:/{champion.name}/{champion.version}", dataset.X.iloc[rows])
+    scores = [
+        evaluation.classification_metrics(y, probability, threshold=run.data.metrics["threshold"])[metric]
+        for probability, run in ((served[unseen], churn), (present, reign))
+    ]
+    lower = metric in evaluation.LOWER_IS_BETTER
+    passed = scores[0] <= scores[1] if lower else scores[0] >= scores[1]
+    return [*checks, {"name": f"{metric}_against_champion", "value": scores[0], "limit": scores[1], "passed": passed}]
+
+
+def _trained_on(churn: Run, dataset: Dataset) -> np.ndarray:
+    """The rows of this table that a champion was trained on; none are known when it was another table."""
+    if churn.data.tags["churnlab.data_sha256"] != dataset.sha256:
+        return np.array([], dtype=int)
+    return tracking.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
+
+
+def _probabilities(model_uri: str, X: pd.DataFrame) -> np.ndarray:
+    """What a version answers for these members."""
+    answers = mlflow.pyfunc.load_model(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
+    return np.array([answer["churn_probability"] for answer in answers])

@@ -1,0 +1,93 @@
+"""A file of members in, the same members with probability, decision, segment and action out.
+
+Why: marketing works on files. Each row is checked against the dataset's contract and answered by a registered version,
+in order; the output appears whole or not at all.
+
+    churnlab score input=members.csv output=scored.csv
+    churnlab score dataset=gym input=members.parquet output=scored.parquet score.reasons=true
+    churnlab score model_uri=models:/gym-churn/3 dataset=gym input=members.csv output=scored.csv
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from churnlab import schema, tracking
+from churnlab.commands import Result
+from churnlab.contract import check
+from churnlab.data import read_table
+from churnlab.errors import InputError
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".csv", ".csv.gz", ".parquet")
+
+
+def run(settings: schema.Score) -> Result:
+    """Read, check, ask the version, write."""
+    contract, output = settings.dataset.contract, Path(settings.output)
+    _check_output(output, source=settings.input)
+    frame, first_line = read_table(settings.input)
+    X, _, _ = check(frame, contract, source=settings.input, first_line=first_line, needs_target=False)
+    if contract.id is not None:
+        X["member_id"] = frame[contract.id].astype("str").to_numpy()
+    model_uri = settings.model_uri or f"models:/{contract.name}-churn@champion"
+    config = settings.model_dump()
+    with tracking.start_run(
+        "score", config, name=f"score {Path(settings.input).name}", dataset_name=contract.name
+    ) as mlflow_run:
+        answers = pd.DataFrame(_model(model_uri).predict(X, params={"reasons": settings.score.reasons}))
+        if settings.score.reasons:
+            answers["reasons"] = answers["reasons"].str.join("; ")
+        answers = answers.drop(columns="member_id") if contract.id == "member_id" else answers
+        taken = [str(name) for name in answers.columns if name in frame.columns]
+        if taken:
+            raise InputError(
+                f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename them and score again."
+            )
+        scored = pd.concat([frame.reset_index(drop=True), answers], axis=1)
+        assert len(scored) == len(frame)
+        _write(scored, output)
+        leaving = int(answers["will_churn"].sum())
+        mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
+        mlflow.set_tag("churnlab.model_uri", model_uri)
+    log.info("%d members scored by %s, %d of them likely to leave: %s", len(scored), model_uri, leaving, output)
+    return Result({"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)})
+
+
+def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
+    try:
+        return mlflow.pyfunc.load_model(model_uri)
+    except (MlflowException, OSError) as error:
+        raise InputError(
+            f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote first, or name "
+            "another version with model_uri=models:/NAME/VERSION."
+        ) from error
+
+
+def _check_output(output: Path, *, source: str) -> None:
+    if not str(output).endswith(ENDINGS):
+        raise InputError(f"output={output} has no known ending; give one of {', '.join(ENDINGS)}.")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"output={output} lies in a folder that does not exist; make it first.")
+    if Path(source).absolute() == output.absolute():
+        raise InputError(f"output={output} is the input itself; give the answers another file.")
+
+
+def _write(scored: pd.DataFrame, output: Path) -> None:
+    """Write beside the output and move it into place: a kill leaves no half of a file under its name."""
+    building = output.with_name(f".{os.getpid()}.{output.name}")
+    try:
+        if output.suffix == ".parquet":
+            scored.to_parquet(building, index=False)
+        else:
+            scored.to_csv(building, index=False)
+        os.replace(building, output)
+    finally:
+        building.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from churnlab.stability import (
+    bootstrap_ari,
+    gap_statistic,
+    heldout_churn_auc,
+    prediction_strength,
+    smallest_share_of_pairs,
+)
+
+
+@pytest.fixture(scope="module")
+def Z() -> np.ndarray:
+    """300 rows in three well separated groups of 100."""
+    centres = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
+    return centres + np.random.default_rng(1).normal(size=centres.shape)
+
+
+def test_true_groups_come_back_on_other_rows_and_invented_ones_do_not(Z):
+    effort = {"n_init": 3, "random_state": 0}
+    labels = {k: KMeans(k, n_init=10, random_state=0).fit_predict(Z) for k in (3, 5)}
+    assert bootstrap_ari(Z, labels[3], 3, resamples=5, **effort).min() == 1.0
+    assert bootstrap_ari(Z, labels[5], 5, resamples=5, **effort).min() < 0.95
+    assert prediction_strength(Z, 3, splits=4, **effort).min() == 1.0
+    assert prediction_strength(Z, 5, splits=4, **effort).mean() < 0.8
+
+
+def test_the_share_of_pairs_counts_pairs_as_the_definition_does():
+    rng = np.random.default_rng(0)
+    labels, others = rng.integers(3, size=60), rng.integers(3, size=60)
+    shares = []
+    for segment in range(3):
+        rows = np.flatnonzero(labels == segment)
+        pairs = [(a, b) for a in rows for b in rows if a != b]
+        shares.append(np.mean([others[a] == others[b] for a, b in pairs]))
+    assert smallest_share_of_pairs(labels, others, 3) == pytest.approx(min(shares))
+
+
+def test_a_segment_of_one_row_keeps_nothing_together():
+    assert smallest_share_of_pairs(np.array([0, 0, 1]), np.array([0, 0, 1]), 2) == 0.0
+
+
+def test_more_repetitions_keep_the_earlier_ones(Z):
+    few, more = (prediction_strength(Z, 4, splits=splits, n_init=1, random_state=0) for splits in (2, 4))
+    assert np.array_equal(few, more[:2])
+
+
+def test_the_gap_is_larger_for_groups_than_for_rows_without_structure(Z):
+    uniform = np.random.default_rng(2).uniform(size=(300, 2))
+
+    def gap(rows: np.ndarray) -> tuple[float, float]:
+        inertia = KMeans(3, n_init=5, random_state=0).fit(rows).inertia_
+        return gap_statistic(rows, inertia, 3, references=5, random_state=0)
+
+    assert gap(Z)[0] > 1
+    assert abs(gap(uniform)[0]) < 0.15
+    assert 0 < gap(Z)[1] < 0.2
+
+
+def test_held_out_auc_is_high_when_segments_differ_in_churn_and_half_when_they_do_not(Z):
+    rng = np.random.default_rng(0)
+    effort = {"n_init": 3, "random_state": 0}
+    differing = (rng.uniform(size=300) < np.repeat([0.05, 0.5, 0.95], 100)).astype(int)
+    assert heldout_churn_auc(Z, differing, 3, **effort) > 0.85
+    anyone = rng.integers(2, size=3000)
+    assert heldout_churn_auc(np.tile(Z, (10, 1)), anyone, 3, **effort) == pytest.approx(0.5, abs=0.05)
+
+
+def test_held_out_auc_is_unknown_with_fewer_churners_than_folds(Z):
+    assert np.isnan(heldout_churn_auc(Z, (np.arange(300) < 4).astype(int), 3, n_init=1, random_state=0))
+
+
+def test_rows_with_few_distinct_values_are_no_warning():
+    Z = np.repeat(np.eye(4), [97, 1, 1, 1], axis=0)
+    labels = KMeans(4, n_init=1, random_state=0).fit_predict(Z)
+    assert bootstrap_ari(Z, labels, 4, resamples=3, n_init=1, random_state=0).shape == (3,)
+    assert prediction_strength(Z, 4, splits=2, n_init=1, random_state=0).tolist() == [0.0, 0.0]
