@@ -169,6 +169,7 @@ def test_members_without_a_visit_this_month_are_as_many_and_leave_as_often_as_pu
     assert large["Churn"][none].mean() == pytest.approx(0.745, abs=0.015)
 
 
+@pytest.mark.slow
 def test_the_course_split_on_ten_tables_scores_as_published(tables):
     def course(table, model):
         X_train, X_test, y_train, y_test = train_test_split(

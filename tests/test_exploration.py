@@ -232,6 +232,19 @@ def test_a_table_of_constants_has_no_drivers_and_no_gradients():
     assert exploration.gradients(X, y, columns).empty
 
 
+def test_a_column_without_any_value_is_passed_over():
+    X = pd.DataFrame({"plan": ["a", "b", "a", "b"], "note": pd.Series([None] * 4, dtype="str"), "age": [np.nan] * 4})
+    y, columns = (
+        np.array([0, 1, 0, 1]),
+        {"plan": Column("category"), "note": Column("category"), "age": Column("numeric")},
+    )
+    assert exploration.summary(X, columns)["missing"].tolist() == [0, 4, 4]
+    assert exploration.correlations(X, y)["feature"].tolist() == ["plan = a", "plan = b", "age"]
+    assert exploration.correlated_pairs(X, limit=0.1).empty
+    for compute in (exploration.drivers, exploration.gradients, exploration.histograms):
+        assert set(compute(X, y, columns)["feature"]) == {"plan"}
+
+
 # Gradients and histograms
 
 

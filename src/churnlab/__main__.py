@@ -88,6 +88,10 @@ def _wrong(message: str) -> int:
 
 def _launch(command: str, words: list[str]) -> int:
     """Let Hydra compose and run the job or the jobs, and turn their outcomes into the exit code."""
+    from churnlab import arguments
+
+    arguments.check(command, words, experiments=ROOT / "experiments")
+    ordered = arguments.options_first(words)
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -108,19 +112,19 @@ def _launch(command: str, words: list[str]) -> int:
 
     compose.register_experiments(ROOT / "experiments", command=command)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra prints errors for programmers; ours are for users
-    sys.argv = [f"churnlab {command}", *compose.options_first(words)]
+    sys.argv = [f"churnlab {command}", *ordered]
     signal.signal(signal.SIGTERM, _terminate)
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=command)(job)()
     except (KeyboardInterrupt, Terminated) as stop:
-        launch.close(killed=True)
+        launch.close(ended="KILLED")
         print(f"Stopped. To go on: {shlex.join(['churnlab', command, *words])}", file=sys.stderr)
         return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
     except SystemExit as leaving:  # argparse has refused a word
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException) as error:
-        launch.close()
-        raise InputError(compose.explain(error, command=command, experiments=ROOT / "experiments")) from None
+        launch.close(ended="FAILED")
+        raise InputError(compose.explain(error, command=command)) from None
     return _tell(launch)
 
 

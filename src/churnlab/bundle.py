@@ -7,7 +7,6 @@ evaluator of expressions, ``expressions.py``.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -25,9 +24,16 @@ TRUSTED = [
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
 ]
-"""Types a pipeline may hold besides those skops trusts itself; in the code, never read from a file."""
+"""Types a pipeline may hold besides those skops trusts itself (models.TRUSTED); never read from a file."""
 
 REASONS_TOLD, REASON_LOG_ODDS = 3, 0.2
 """At most so many reasons for a member, each worth at least so much of the log odds of leaving."""
@@ -55,8 +61,10 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
         members = model_input.reset_index(drop=True)
         self._check(members)
-        probability = self._probability(members)
-        segments = self._segments(members)
+        try:
+            probability, segments = self._probability(members), self._segments(members)
+        except ValueError as error:  # an expression has no value for one of these members
+            raise _refusal(str(error)) from error
         reasons = self._reasons(members, probability) if asked.get("reasons", True) else None
         answers = []
         for row, (chance, number) in enumerate(zip(probability, segments, strict=True)):
@@ -82,21 +90,29 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     def _check(self, members: pd.DataFrame) -> None:
         """Refuse rows that the dataset's contract does not allow, naming row, column, value and limit."""
         inputs = members[self.served["inputs"]]
-        missing = inputs.isna().to_numpy()
-        if missing.any():
-            row, column = np.argwhere(missing)[0]
-            raise _refusal(f"Row {row}: {inputs.columns[column]} is missing; give it a value.")
+        if inputs.empty:
+            raise _refusal("There is no row; give at least one member.")
+        infinite = inputs.isin([np.inf, -np.inf]).to_numpy()
+        for wrong, found in ((inputs.isna().to_numpy(), "missing"), (infinite, "infinite")):
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
+                raise _refusal(f"Row {row}: {inputs.columns[column]} is {found}; give it a value.")
         for check in self.served["checks"]:
             broken = np.flatnonzero(self.expressions.evaluate(check["holds"], inputs) == 0)
             if len(broken):
                 row = int(broken[0])
-                found = ", ".join(f"{name} is {inputs[name].iloc[row]}" for name in check["columns"])
+                found = ", ".join(f"{name} is {_shown(inputs[name].iloc[row])}" for name in check["columns"])
                 raise _refusal(f"Row {row}: {found}; {check['text']}.")
 
-    def _probability(self, members: pd.DataFrame) -> np.ndarray:
-        features = self.served["features"]
-        X = self.expressions.derive(members[features["keep"]], features["derive"])
-        return self.churn.predict_proba(X)[:, 1]
+    def _probability(self, members: pd.DataFrame, *, finite: bool = True) -> np.ndarray:
+        """The probability of leaving; with ``finite=False`` NaN for who has a feature without a value."""
+        keep, derived = self.served["features"]["keep"], self.served["features"]["derive"]
+        X = self.expressions.derive(members[keep], derived, finite=finite)
+        known = np.isfinite(X[list(derived)].to_numpy()).all(axis=1)
+        probability = np.full(len(X), np.nan)
+        if known.any():
+            probability[known] = self.churn.predict_proba(X[known])[:, 1]
+        return probability
 
     def _segments(self, members: pd.DataFrame) -> np.ndarray:
         return self.segmentation.predict(self.expressions.select(members, self.served["segment_columns"]))
@@ -105,7 +121,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         """What raises a member's risk most: the fall of the log odds when a group of columns is made typical.
 
         Columns that say the same thing are one group, so that their effects do not cancel; "typical" is the
-        median member who stayed.
+        median member who stayed. A change that no member could have (a feature has no value then) is no reason.
         """
         groups = self.served["reasons"]
         if not groups:
@@ -113,24 +129,26 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         typical = [
             members.assign(**{name: self.served["typical"][name] for name in group["columns"]}) for group in groups
         ]
-        changed = self._probability(pd.concat(typical, ignore_index=True)).reshape(len(groups), len(members))
-        worth = _log_odds(probability) - _log_odds(changed)
+        changed = self._probability(pd.concat(typical, ignore_index=True), finite=False)
+        worth = _log_odds(probability) - _log_odds(changed).reshape(len(groups), len(members))
+        worth = np.where(worth >= REASON_LOG_ODDS, worth, -np.inf)
         order = np.argsort(-worth, axis=0, kind="stable")[:REASONS_TOLD]
-        rows = members.to_dict("records")
-        return [
-            [
-                self._text(groups[group], row)
-                for group in order[:, position]
-                if worth[group, position] >= REASON_LOG_ODDS
-            ]
-            for position, row in enumerate(rows)
-        ]
+        texts: dict[tuple[int, int], str] = {}
+        for place, group in enumerate(groups):
+            rows = np.flatnonzero(np.isfinite(worth[place]) & (order == place).any(axis=0))
+            told = self._texts(group, members.iloc[rows])
+            texts |= {(place, int(row)): text for row, text in zip(rows, told, strict=True)}
+        return [[texts[place, row] for place in order[:, row] if (place, row) in texts] for row in range(len(members))]
 
-    def _text(self, group: dict[str, Any], row: dict[Any, Any]) -> str:
-        for option in group["texts"]:
-            if option["when"] is None or self.expressions.evaluate(option["when"], pd.DataFrame([row])).all():
-                return option["text"].format(**row)
-        return ", ".join(f"{name} is {row[name]}" for name in group["columns"])
+    def _texts(self, group: dict[str, Any], members: pd.DataFrame) -> list[str]:
+        """What a group says of each member: the first of its texts whose ``when`` holds, else its columns' values."""
+        rows = members[self.served["inputs"]].to_dict("records")
+        texts = [", ".join(f"{name} is {_shown(row[name], 6)}" for name in group["columns"]) for row in rows]
+        for option in reversed(group["texts"]):
+            holds = np.ones(len(rows)) if option["when"] is None else self.expressions.evaluate(option["when"], members)
+            for row in np.flatnonzero(holds):
+                texts[row] = option["text"].format(**rows[row])
+        return texts
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:
@@ -138,17 +156,19 @@ def _log_odds(probability: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
+def _shown(value: Any, digits: int = 15) -> str:
+    """A value in words: a number without needless digits, so that 31.0 is 31."""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
 def _refusal(text: str) -> MlflowException:
     return MlflowException(text, error_code=INVALID_PARAMETER_VALUE)
 
 
 def _module(path: Path) -> ModuleType:
-    """The version's own evaluator, whatever churnlab is installed around it."""
-    spec = importlib.util.spec_from_file_location("churnlab_version_expressions", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The version's own evaluator, whatever churnlab is installed around it; nothing compiled is left beside it."""
+    module = ModuleType("churnlab_version_expressions")
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True), module.__dict__)
     return module
 
 

@@ -26,13 +26,13 @@ def segment_frame(X: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
     A later expression may use an earlier column. InputError: a column that X does not have.
     """
-    plain = [name for name, expression in columns.items() if expression == name]
-    if missing := [name for name in plain if name not in X.columns]:
+    try:
+        return select(X, columns)
+    except InputError as error:
         raise InputError(
-            f"The segmentation needs the columns {', '.join(missing)}, which the table does not have; its columns are "
-            f"{', '.join(map(str, X.columns))}. Choose segments=all, or write a preset for this table."
-        )
-    return select(X, columns)
+            f"The table cannot be segmented by this preset. {error} Or choose segments=all, which takes every number "
+            "column, or write a preset for this table."
+        ) from None
 
 
 def standardized(frame: pd.DataFrame) -> np.ndarray:

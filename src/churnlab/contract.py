@@ -28,11 +28,20 @@ class Column:
     min: float | None = None
     max: float | None = None
     whole: bool = False
-    values: tuple[float | str, ...] | None = None
+    values: tuple[int | float | str, ...] | None = None
     unit: str | None = None
     cut: float | None = None
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.kind == "category":
+            if self.whole or self.min is not None or self.max is not None:
+                raise ValueError("a category has no min, max or whole; give values=[...], or kind=numeric")
+            if self.values is not None:  # 1 in a YAML is the text 1 in a table
+                object.__setattr__(self, "values", tuple(map(str, self.values)))
+        elif any(isinstance(value, str) for value in self.values or ()):
+            raise ValueError(f"a {self.kind} column has numbers for values; give them, or kind=category")
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,17 @@ class Contract:
 
     name: str
     target: str
-    positive: float | str
+    positive: int | float | str
     columns: Mapping[str, Column]
     id: str | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
     late: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> list[str]:
+        """The columns that are text even where they look like numbers: categories and the id."""
+        categories = [name for name, column in self.columns.items() if column.kind == "category"]
+        return categories if self.id is None else [*categories, self.id]
 
 
 def row_checks(contract: Contract) -> list[dict[str, Any]]:
@@ -172,7 +187,7 @@ def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Se
         f"{where}: {{value}} is not a number",
         "correct it, or declare the column as kind: category",
     )
-    known: tuple[float | str, ...] | None = (0.0, 1.0) if column.kind == "binary" else column.values
+    known: tuple[int | float | str, ...] | None = (0, 1) if column.kind == "binary" else column.values
     finite = np.isfinite(values)
     limits: list[tuple[np.ndarray, str, str]] = [(np.isinf(values), "is not a finite number", "kind")]
     if known is not None:

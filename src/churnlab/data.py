@@ -45,9 +45,10 @@ class Split:
     sha256: str
 
 
-def read_table(path: str) -> tuple[pd.DataFrame, int | None]:
+def read_table(path: str, *, text: Sequence[str] = ()) -> tuple[pd.DataFrame, int | None]:
     """Read CSV (also .gz), Parquet or a folder of Parquet from a path or URL.
 
+    ``text`` names the columns of a CSV that are text even where they look like numbers (the member 007).
     Returns the raw table and the file line of its first row (None for Parquet). Raises InputError when there is
     nothing to read.
     """
@@ -57,8 +58,8 @@ def read_table(path: str) -> tuple[pd.DataFrame, int | None]:
     try:
         if path.endswith((".parquet", ".pq")) or (not url and Path(path).is_dir()):
             return pd.read_parquet(path), None
-        # round_trip: the same table gives the same bits, and so the same fingerprint, from CSV and from Parquet.
-        return pd.read_csv(path, float_precision="round_trip", low_memory=False), 2
+        # pandas reads what it has written to the same bits, so that CSV and Parquet have one fingerprint.
+        return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), low_memory=False), 2
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(

@@ -28,7 +28,7 @@ def numbers(X: pd.DataFrame) -> pd.DataFrame:
             continue
         x = with_common_levels(X[name])
         parts += [(x == level).astype("float64").where(x.notna()).rename(f"{name} = {level}") for level in levels(x)]
-    return pd.concat(parts, axis=1)
+    return pd.concat([X.iloc[:, :0], *parts], axis=1)
 
 
 def summary(X: pd.DataFrame, columns: Columns) -> pd.DataFrame:

@@ -57,7 +57,7 @@ FUNCTIONS: dict[str, np.ufunc] = {"abs": np.absolute} | {
 }
 
 
-def derive(frame: pd.DataFrame, expressions: Mapping[str, str]) -> pd.DataFrame:
+def derive(frame: pd.DataFrame, expressions: Mapping[str, str], *, finite: bool = True) -> pd.DataFrame:
     """Append one float64 column per expression, in order; a later expression may use an earlier column.
 
     An expression is the part of pandas' eval that computes: columns (in backticks where the name is no plain
@@ -66,7 +66,7 @@ def derive(frame: pd.DataFrame, expressions: Mapping[str, str]) -> pd.DataFrame:
     call any method of a column, writing files included: a served model must do neither.
 
     InputError: an expression that cannot be read, needs a column that is not there, or gives something other
-    than a finite number in some row; a name that is taken.
+    than a finite number in some row (unless ``finite`` is false); a name that is taken.
     """
     names = list(frame.columns)
     known: dict[str, np.ndarray] = {}
@@ -77,7 +77,7 @@ def derive(frame: pd.DataFrame, expressions: Mapping[str, str]) -> pd.DataFrame:
             if column not in known:
                 known[column] = _array(frame[column])
         used = {key: known[column] for key, column in columns.items()}
-        known[name] = _compute(_where(name, expression), tree, used, len(frame))
+        known[name] = _compute(_where(name, expression), tree, used, len(frame), finite=finite)
         names.append(name)
     added = pd.DataFrame({name: known[name] for name in expressions}, index=frame.index)
     return pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
@@ -105,6 +105,10 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
 def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Just these columns as float64, each name with its expression; ``Age: Age`` takes a column as it is."""
     derived = derive(frame, {name: expression for name, expression in columns.items() if expression != name})
+    if missing := [name for name in columns if name not in derived.columns]:
+        raise InputError(
+            f"There is no column {', '.join(missing)}; the columns are {', '.join(map(str, frame.columns))}."
+        )
     return derived[list(columns)].astype(np.float64)
 
 
@@ -171,7 +175,9 @@ def _check_node(node: ast.AST) -> None:
     raise ValueError(f"'{ast.unparse(node) or type(node).__name__}' is not allowed")
 
 
-def _compute(where: str, tree: ast.expr, columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+def _compute(
+    where: str, tree: ast.expr, columns: Mapping[str, np.ndarray], rows: int, *, finite: bool = True
+) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):
             value = np.asarray(_value(tree, columns))
@@ -180,7 +186,7 @@ def _compute(where: str, tree: ast.expr, columns: Mapping[str, np.ndarray], rows
     if value.dtype.kind not in "biuf" or value.shape not in [(), (rows,)]:
         raise InputError(f"{where} does not give a number in each row.")
     result = np.broadcast_to(value.astype(np.float64), (rows,))
-    if not np.isfinite(result).all():
+    if finite and not np.isfinite(result).all():
         broken = np.flatnonzero(~np.isfinite(result))
         given = ", ".join(f"{name} = {values[broken[0]]}" for name, values in columns.items())
         raise InputError(

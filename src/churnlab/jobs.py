@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,10 +50,11 @@ class Launch:
         """Run one job and record its outcome: a job never raises, so that the others of its sweep go on."""
         from churnlab import schema
 
-        config = compose.plain(composed)
         if self.sweep is not None:
             log.info("job %d: %s", len(self.outcomes) + 1, " ".join(overrides))
+        config: dict[str, Any] = {}
         try:
+            config = compose.plain(composed)
             settings = schema.read(self.command, config)
             if settings.dry_run:
                 log.info("would run: churnlab %s", " ".join([self.command, *overrides]))
@@ -69,21 +71,22 @@ class Launch:
             self._record_failure(config, error)
         self.outcomes.append(outcome)
 
-    def close(self, *, killed: bool = False) -> str | None:
-        """End the parent run of a sweep by what became of its jobs; returns its id."""
-        if self.sweep is None or all(outcome.values.get("dry_run") for outcome in self.outcomes):
+    def close(self, *, ended: Literal["KILLED", "FAILED"] | None = None) -> str | None:
+        """End the parent run of a sweep, by what became of its jobs unless it ``ended`` otherwise; returns its id."""
+        if self.sweep is None or "churnlab.tracking" not in sys.modules:  # without it, no run was opened
             return None
         from churnlab import tracking
 
         failed = [outcome for outcome in self.outcomes if outcome.message]
         note = "\n".join(f"{' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)
-        return tracking.close_sweep("KILLED" if killed else "FAILED" if failed else "FINISHED", note=note)
+        return tracking.close_sweep(ended or ("FAILED" if failed else "FINISHED"), note=note)
 
     def _perform(self, settings: Any) -> Result:
         from churnlab import tracking  # takes seconds to import: only once the config is known to be good
         from churnlab.commands import Result
 
         command = importlib.import_module(f"churnlab.commands.{self.command}")
+        tracking.take_outer_run()
         tracking.open_store(settings.tracking.uri, home=Path(os.environ["CHURNLAB_HOME"]))
         if not settings.reads_table:
             return command.run(settings)
@@ -104,7 +107,7 @@ class Launch:
 
     def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
         """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""
-        if self.sweep is None or hasattr(error, "run_id"):
+        if self.sweep is None or hasattr(error, "run_id") or not config:
             return
         from churnlab import tracking
 
@@ -116,14 +119,14 @@ class Launch:
 
 def load_dataset(dataset: schema.Dataset) -> Dataset:
     """Read or generate the table that a dataset's config names, and check it."""
-    from hydra.utils import instantiate
-
     from churnlab.data import make_dataset, read_table
 
     if dataset.path is not None:
-        frame, first_line = read_table(dataset.path)
+        frame, first_line = read_table(dataset.path, text=dataset.contract.text)
         return make_dataset(frame, dataset.contract, source=dataset.path, first_line=first_line)
     if dataset.generator is None:
         raise InputError(f"The dataset {dataset.name} has neither a path nor a generator; give dataset.path=FILE.")
     generator = dict(dataset.generator)
-    return make_dataset(instantiate(generator), dataset.contract, source=generator["_target_"])
+    return make_dataset(
+        compose.build(generator, key="dataset.generator"), dataset.contract, source=generator["_target_"]
+    )

@@ -29,7 +29,7 @@ def champion(name: str) -> ModelVersion | None:
         raise
 
 
-def register(name: str, model_id: str, *, run_id: str, tags: Mapping[str, str]) -> str:
+def register(name: str, model_id: str, *, run_id: str, tags: Mapping[str, str], description: str) -> str:
     """Make a logged bundle the next version of a registered model; returns its number.
 
     Who and when are added to the tags.
@@ -42,7 +42,7 @@ def register(name: str, model_id: str, *, run_id: str, tags: Mapping[str, str]) 
             raise
     about = {"churnlab.who": getpass.getuser(), "churnlab.when": datetime.now(UTC).isoformat(timespec="seconds")}
     version = client.create_model_version(
-        name, f"models:/{model_id}", run_id=run_id, tags=about | dict(tags), model_id=model_id
+        name, f"models:/{model_id}", run_id=run_id, tags=about | dict(tags), model_id=model_id, description=description
     )
     return str(version.version)
 

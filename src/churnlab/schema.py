@@ -7,7 +7,8 @@ its start-up time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,10 +21,13 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
+Part = TypeVar("Part", bound="Command")
+
+
 class Keys(BaseModel):
     """A block of keys; a key that is not declared is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
 
 class Dataset(Keys):
@@ -32,7 +36,7 @@ class Dataset(Keys):
     name: Name
     path: str | None
     target: str
-    positive: float | str
+    positive: int | float | str
     id: str | None
     columns: dict[str, Column] = Field(min_length=1)
     rules: dict[str, str]
@@ -145,11 +149,11 @@ class Tune(Train):
     tune: Study
     storage: Storage
 
-    def train(self, params: Mapping[str, Any]) -> Train:
+    def train(self, params: Mapping[str, Any], *, run_name: str) -> Train:
         """The keys of ``train`` with these parameters of the estimator."""
         keys = {name: getattr(self, name) for name in Train.model_fields}
-        estimator = self.model.estimator | dict(params)
-        return Train(**keys | {"model": self.model.model_copy(update={"estimator": estimator})})
+        model = self.model.model_copy(update={"estimator": self.model.estimator | dict(params)})
+        return Train(**keys | {"model": model, "run_name": run_name})
 
 
 class Compare(Command):
@@ -249,6 +253,36 @@ class Score(Command):
     score: Scoring
 
 
+class Report(Command):
+    """``churnlab report``."""
+
+    dataset: Dataset
+    evaluation: Evaluation
+    metric: Metric
+    output: str | None
+
+
+class Pipeline(Command):
+    """``churnlab pipeline``: the keys of all the commands it runs, with every model and feature set by name."""
+
+    dataset: Dataset
+    feature_sets: dict[str, Features] = Field(min_length=1)
+    models: dict[str, Model] = Field(min_length=1)
+    evaluation: Evaluation
+    decision: dict[str, Any]
+    storage: Storage
+    segments: Segments
+    playbook: Playbook
+    metric: Metric
+    tune: Study
+    reason: str | None
+
+    def part(self, command: type[Part], **more: Any) -> Part:
+        """The keys of one of the commands: those it shares with the pipeline, and ``more``."""
+        shared = {name: getattr(self, name) for name in command.model_fields if name in type(self).model_fields}
+        return command(**shared | {"run_name": None} | more)
+
+
 COMMANDS: Mapping[str, type[Command]] = {
     "explore": Explore,
     "train": Train,
@@ -257,6 +291,8 @@ COMMANDS: Mapping[str, type[Command]] = {
     "segment": Segment,
     "promote": Promote,
     "score": Score,
+    "report": Report,
+    "pipeline": Pipeline,
 }
 """Every command that reads a config, in the order of a working day."""
 
@@ -269,8 +305,20 @@ def read(command: str, config: Mapping[str, Any]) -> Any:
     try:
         return COMMANDS[command].model_validate(config)
     except ValidationError as invalid:
-        faults = [_sentence(COMMANDS[command], fault) for fault in invalid.errors(include_url=False)]
-        raise InputError("\n".join(faults)) from None
+        faults: dict[str, list[str]] = {}
+        for fault in invalid.errors(include_url=False):
+            start, reason = _sentence(COMMANDS[command], fault, config)
+            faults.setdefault(start, []).append(reason)
+        sentences = [f"{start}{', or '.join(reasons)}." for start, reasons in faults.items()]
+        raise InputError("\n".join(sentences)) from None
+
+
+def check_key(command: str, path: list[str]) -> None:
+    """Refuse a dotted key that the command does not have; blocks with keys of their own choice are not looked into."""
+    for depth, key in enumerate(path):
+        known = known_keys(COMMANDS[command], path[:depth])
+        if known and key not in known:
+            raise InputError(unknown_key(path[:depth], key, known))
 
 
 def _not_given(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -282,28 +330,51 @@ def _not_given(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _sentence(model: type[BaseModel], fault: Any) -> str:
-    """One line for one fault: the key, what was found, what is allowed."""
-    path = [str(part) for part in fault["loc"]]
+def _sentence(model: type[BaseModel], fault: Any, config: Mapping[str, Any]) -> tuple[str, str]:
+    """One fault in two parts: the key with what was found, and what is allowed (a union's members have the first)."""
+    path = _path(fault, config)
     key = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        return unknown_key(path[:-1], path[-1], known_keys(model, path[:-1]))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return unknown_key(path[:-1], path[-1], known_keys(model, path[:-1])).removesuffix("."), ""
     if fault["type"] == "missing":
-        return f"The key {key} is missing; give it as {key}=VALUE."
-    found = fault["input"]
+        return f"{key} has too few values" if isinstance(fault["loc"][-1], int) else f"The key {key} is missing", ""
     if fault["type"] == "value_error":
-        return f"{key or 'The config'}: {fault['ctx']['error']}."
-    return f"{key}={found!r} is not possible: {fault['msg'][0].lower()}{fault['msg'][1:]}."
+        return f"{key or 'The config'}: {fault['ctx']['error']}", ""
+    return f"{key}={fault['input']!r} is not possible: ", f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _path(fault: Any, config: Mapping[str, Any]) -> list[str]:
+    """Where a fault is, in the config's own keys: pydantic's path also names the members of unions."""
+    path, block = [], config
+    for part in fault["loc"]:
+        if isinstance(block, Mapping) and part in block:
+            path.append(str(part))
+            block = block[part]
+    missing = fault["type"] == "missing" and isinstance(fault["loc"][-1], str)
+    return [*path, fault["loc"][-1]] if missing else path
 
 
 def known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     """The keys that a block may have; ``path`` leads to the block from the command's own keys."""
-    current: Any = model
-    for part in path:
-        fields = getattr(current, "model_fields", None)
-        if fields is None or part not in fields:
-            return [name for name in getattr(Column, "__dataclass_fields__", {}) if "columns" in path]
-        annotation = fields[part].annotation
-        blocks = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")]
-        current = blocks[0] if blocks else annotation
-    return list(getattr(current, "model_fields", {}))
+    block: Any = model
+    for key in path:
+        block = _inside(block, key)
+    return _keys(block)
+
+
+def _inside(block: Any, key: str) -> Any:
+    """The type of the block that another block has under a key, None when it is no block."""
+    if get_origin(block) is dict:
+        held = get_args(block)[1]
+    elif key in getattr(block, "model_fields", {}):
+        held = block.model_fields[key].annotation
+    else:
+        return None
+    kinds = [held] if get_origin(held) is dict else [held, *get_args(held)]
+    return next((kind for kind in kinds if get_origin(kind) is dict or _keys(kind)), None)
+
+
+def _keys(block: Any) -> list[str]:
+    if is_dataclass(block):
+        return [field.name for field in fields(block)]
+    return list(getattr(block, "model_fields", []))

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -62,6 +63,9 @@ EXPERIMENTS = {
     "pipeline": "churn",
 }
 """The experiment of a command's runs is <dataset.name>-<this>; a sweep's parent is beside its jobs."""
+
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""The MLflow UI opens such an experiment on its runs; without the tag it opens on a page about language models."""
 
 NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "output"}
 """Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
@@ -129,7 +133,8 @@ def experiment_id(name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                return client.create_experiment(name, None if served else (home / "mlartifacts").as_uri())
+                location = None if served else (home / "mlartifacts").as_uri()
+                return client.create_experiment(name, location, tags=EXPERIMENT_TAGS)
             except MlflowException as error:  # a server has no lock of ours: another client may have been first
                 found = client.get_experiment_by_name(name)
                 if found is None:
@@ -192,33 +197,36 @@ def start_run(
     dataset_name: str | None = None,
     tags: Mapping[str, str] | None = None,
     resume: str | None = None,
+    growing: Collection[str] = (),
 ) -> Iterator[Run]:
     """Open a run with everything that design.md says a run carries, and close it truthfully.
 
     It becomes a child of the run that is open, or of the outer run of ``mlflow run``. An exception ends it as
     FAILED with the message as its note; Ctrl-C and SIGTERM end it as KILLED. ``resume`` is the id of an earlier run
-    that goes on.
+    that goes on; ``growing`` names the keys that may change when it does: they are tags, for a param never changes.
     """
     called = dataset.contract.name if dataset is not None else dataset_name
     assert called is not None
+    scalars = _scalars(config)
     all_tags = (
         identity_tags(command, config, data_sha256=dataset.sha256 if dataset is not None else None)
         | _git_tags()
+        | {key: str(scalars.pop(key)) for key in growing}
         | dict(tags or {})
     )
-    if resume is not None:
-        run = mlflow.start_run(run_id=resume, nested=True)
-        mlflow.set_tags(all_tags)
-    else:
-        run = mlflow.start_run(
-            experiment_id=experiment_id(f"{called}-{EXPERIMENTS[command]}"),
-            run_name=config.get("run_name") or name,
-            nested=True,
-            parent_run_id=_parent_run_id(),
-            tags=all_tags,
-        )
     with _closing():
-        mlflow.log_params(_scalars(config))
+        if resume is not None:
+            run = mlflow.start_run(run_id=resume, nested=True)
+            mlflow.set_tags(all_tags)
+        else:
+            run = mlflow.start_run(
+                experiment_id=experiment_id(f"{called}-{EXPERIMENTS[command]}"),
+                run_name=config.get("run_name") or name,
+                nested=True,
+                parent_run_id=_parent_run_id(),
+                tags=all_tags,
+            )
+        mlflow.log_params({key: value for key, value in scalars.items() if key not in run.data.params})
         mlflow.log_dict(_plain(config), "config.yaml")
         if dataset is not None and resume is None:
             source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
@@ -231,18 +239,29 @@ def start_run(
 
 @contextmanager
 def _closing() -> Iterator[None]:
-    """End the active run by what happened to it."""
+    """End the run that is opened inside by what happened to it."""
+    outer = mlflow.active_run()
     try:
         yield
     except (KeyboardInterrupt, Terminated):
-        mlflow.end_run("KILLED")
+        if _opened_since(outer):
+            mlflow.end_run("KILLED")
         raise
     except BaseException as error:
-        mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
-        error.run_id = mlflow.active_run().info.run_id  # type: ignore[attr-defined]  # where it is recorded
-        mlflow.end_run("FAILED")
+        if run_id := _opened_since(outer):
+            mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
+            error.run_id = run_id  # type: ignore[attr-defined]  # where it is recorded
+            mlflow.end_run("FAILED")
         raise
     mlflow.end_run("FINISHED")
+
+
+def _opened_since(outer: Run | None) -> str | None:
+    """The id of the run that is open inside the outer one."""
+    run = mlflow.active_run()
+    if run is None or (outer is not None and outer.info.run_id == run.info.run_id):
+        return None
+    return run.info.run_id
 
 
 def log_metrics(metrics: Mapping[str, float], *, step: int | None = None) -> None:
@@ -300,21 +319,31 @@ def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -
 
 
 def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: float) -> str:
-    """Log a served model (bundle.py with its files), pickle-free and without a path of this machine; returns its id."""
+    """Log a served model (bundle.py with its files), pickle-free and without a path of the checkout; returns its id."""
     kinds = {name: "string" if column.kind == "category" else "double" for name, column in contract.columns.items()}
     inputs = [ColSpec(kind, name) for name, kind in kinds.items()] + [ColSpec("string", "member_id", required=False)]
-    outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long", "segment_name": "string"}
+    outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long"}
+    outputs |= {"segment_name": "string", "recommended_action": "string"}
     params = ParamSchema([ParamSpec("threshold", "double", threshold), ParamSpec("reasons", "boolean", True)])
-    info = mlflow.pyfunc.log_model(
-        name="bundle",
-        python_model=str(Path(__file__).with_name("bundle.py")),
-        artifacts=dict(artifacts),
-        signature=ModelSignature(
-            Schema(inputs), Schema([ColSpec(kind, name) for name, kind in outputs.items()]), params
-        ),
-        pip_requirements=requirements(),
-    )
+    answers = Schema([ColSpec(kind, name) for name, kind in outputs.items()])
+    with tempfile.TemporaryDirectory() as neutral:  # MLmodel tells from where the code was logged
+        info = mlflow.pyfunc.log_model(
+            name="bundle",
+            python_model=str(shutil.copy(Path(__file__).with_name("bundle.py"), neutral)),
+            artifacts=dict(artifacts),
+            signature=ModelSignature(Schema(inputs), answers, params),
+            pip_requirements=requirements(),
+        )
     return info.model_id
+
+
+def load_bundle(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
+    """A version as MLflow serves it; Python leaves none of its compiled files among the version's own."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        return mlflow.pyfunc.load_model(model_uri)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def load_pipeline(run_id: str) -> Pipeline:
@@ -343,6 +372,16 @@ def download(run_id: str, path: str, folder: Path) -> None:
         shutil.copy(file, folder / Path(path).name)
 
 
+def read_bytes(run_id: str, path: str) -> bytes | None:
+    """The file that a run has logged as the artifact ``path``; None when it has none."""
+    logged = mlflow.MlflowClient().list_artifacts(run_id, path.rpartition("/")[0] or None)
+    if path not in {file.path for file in logged}:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        file = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
+        return Path(file).read_bytes()
+
+
 def requirements() -> list[str]:
     """What a logged model needs, at the versions it was made with."""
     needed = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
@@ -369,14 +408,14 @@ def _parent_run_id() -> str | None:
 @contextmanager
 def start_trial(dataset_name: str, study: str, number: int, params: Mapping[str, Any]) -> Iterator[str]:
     """Open the run of one trial, a child of the study's; yields its id."""
-    run = mlflow.start_run(
-        experiment_id=experiment_id(f"{dataset_name}-{EXPERIMENTS['trial']}"),
-        run_name=f"trial {number}",
-        nested=True,
-        parent_run_id=_parent_run_id(),
-        tags={"churnlab.command": "trial", "churnlab.study": study, "churnlab.trial": str(number)},
-    )
     with _closing():
+        run = mlflow.start_run(
+            experiment_id=experiment_id(f"{dataset_name}-{EXPERIMENTS['trial']}"),
+            run_name=f"trial {number}",
+            nested=True,
+            parent_run_id=_parent_run_id(),
+            tags={"churnlab.command": "trial", "churnlab.study": study, "churnlab.trial": str(number)},
+        )
         mlflow.log_params(dict(params))
         yield run.info.run_id
 
@@ -401,17 +440,24 @@ def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sh
         return
     name = f"{dataset_name}-{EXPERIMENTS[command]}"
     tags = identity_tags("sweep", {"command": command, "sweep": sorted(words)}, data_sha256=data_sha256)
-    earlier = find_runs(name, tags) if data_sha256 else []
+    found = find_runs(name, tags)
+    earlier = [run for run in found if run.data.tags.get("churnlab.data_sha256") == data_sha256]
     if earlier:
         mlflow.start_run(run_id=earlier[0].info.run_id)
         return
     mlflow.start_run(
         experiment_id=experiment_id(name),
-        run_name=f"sweep {command} {' '.join(words)}"[:250],
+        run_name=f"sweep: {_label(words)}"[:250],
         parent_run_id=_parent_run_id(),
         tags=tags | _git_tags(),
     )
     mlflow.log_params({"command": command, "sweep": " ".join(words)})
+
+
+def _label(words: Sequence[str]) -> str:
+    """A sweep's name: its experiment, or what it varies."""
+    named = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    return " ".join(named or [word for word in words if "," in word] or words)
 
 
 def close_sweep(status: str, *, note: str) -> str | None:
@@ -458,6 +504,13 @@ def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) 
         token = page.token
         if not token:
             return found
+
+
+def latest_run(command: str, dataset: Dataset) -> Run | None:
+    """The newest finished run of a command on this table, None when there is none."""
+    tags = {"churnlab.command": command, "churnlab.data_sha256": dataset.sha256}
+    found = find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", tags, status="FINISHED")
+    return found[0] if found else None
 
 
 def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:

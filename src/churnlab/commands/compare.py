@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 SAME = {"churnlab.data_sha256": "the data", "churnlab.split_sha256": "the split"}
 """What two runs must share to be compared."""
 
+NO_DIFFERENCE = {"delta": None, "ci_low": None, "ci_high": None}
+"""What is said of the difference where there is none to say."""
+
 
 def run(settings: schema.Compare, dataset: Dataset) -> Result:
     """Compare, log the table and the figure, and say who is better by how much."""
@@ -42,8 +46,8 @@ def run(settings: schema.Compare, dataset: Dataset) -> Result:
             "seed= and evaluation keys first."
         )
     table = leaderboard(runs, metric=settings.metric)
-    values = {"comparable": len(runs) > 1, "winner": runs[0].info.run_id}
-    said = f"The only run is {_name(runs[0])}."
+    values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": runs[0].info.run_id, **NO_DIFFERENCE}
+    said = f"The only run is {runs[0].info.run_name}."
     if len(runs) > 1:
         values |= difference(runs[0], runs[1], metric=settings.metric, seed=settings.seed)
         said = verdict(runs[0], runs[1], values, metric=settings.metric)
@@ -53,7 +57,8 @@ def run(settings: schema.Compare, dataset: Dataset) -> Result:
         tracking.log_table(table, "leaderboard.csv")
         mlflow.log_figure(plots.leaderboard(table, metric=settings.metric), "figures/leaderboard.png")
         mlflow.set_tag("mlflow.note.content", said)
-    log.info("%s\n%s", table.to_string(index=False, float_format="{:.4f}".format), said)
+    shown = table[[*dict.fromkeys(["rank", "name", f"cv_{settings.metric}", "cv_roc_auc", "test_roc_auc", "run_id"])]]
+    log.info("%s\n%s", shown.to_string(index=False, float_format="{:.4f}".format), said)
     return Result({"run_id": mlflow_run.info.run_id, **values})
 
 
@@ -63,7 +68,7 @@ def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
     rows = []
     for rank, run in enumerate(runs, 1):
         scores = run.data.metrics
-        row = {"rank": rank, "name": _name(run)}
+        row = {"rank": rank, "name": run.info.run_name}
         for name in shown:
             row |= {f"cv_{name}": scores[f"cv_{name}"], f"cv_{name}_std": scores[f"cv_{name}_std"]}
         for key in ("test_roc_auc", "test_roc_auc_low", "test_roc_auc_high", "test_accuracy", "fit_seconds"):
@@ -93,26 +98,20 @@ def difference(first: Run, second: Run, *, metric: str, seed: int) -> dict[str, 
 def verdict(first: Run, second: Run, values: dict[str, float], *, metric: str) -> str:
     """The difference of two runs in one sentence."""
     delta, low, high = values["delta"], values["ci_low"], values["ci_high"]
-    interval = f"{delta:+.4f} (95% {low:+.4f} to {high:+.4f})"
+    better, worse = first.info.run_name, second.info.run_name
+    if (delta > 0) == (metric in evaluation.LOWER_IS_BETTER):
+        better, worse = worse, better
+    interval = f"{metric} differs by {delta:+.4f} (95% {low:+.4f} to {high:+.4f}) out of fold"
     if low <= 0 <= high:
-        return (
-            f"{_name(first)} and {_name(second)} differ in {metric} by {interval}: no difference that these data show."
-        )
-    better, worse = (first, second) if (delta < 0) == (metric in evaluation.LOWER_IS_BETTER) else (second, first)
-    return f"{_name(better)} is better than {_name(worse)}: {metric} differs by {interval} out of fold."
+        return f"No difference between {better} and {worse} that these members show: {interval}."
+    return f"{better} is better than {worse}: {interval}."
 
 
 def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) -> Result:
     differ = [what for tag, what in SAME.items() if first.data.tags.get(tag) != second.data.tags.get(tag)]
-    values: dict[str, object] = {
-        "comparable": not differ,
-        "winner": None,
-        "delta": None,
-        "ci_low": None,
-        "ci_high": None,
-    }
+    values: dict[str, Any] = {"comparable": not differ, "winner": None, **NO_DIFFERENCE}
     if differ:
-        said = f"{_name(first)} and {_name(second)} cannot be compared: {' and '.join(differ)} differ."
+        said = f"{first.info.run_name} and {second.info.run_name} cannot be compared: {' and '.join(differ)} differ."
     else:
         found = difference(first, second, metric=settings.metric, seed=settings.seed)
         said = verdict(first, second, found, metric=settings.metric)
@@ -120,7 +119,7 @@ def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) ->
         if not found["ci_low"] <= 0 <= found["ci_high"]:
             first_wins = (found["delta"] < 0) == (settings.metric in evaluation.LOWER_IS_BETTER)
             values["winner"] = (first if first_wins else second).info.run_id
-    names = (_name(first), _name(second))
+    names = (first.info.run_name, second.info.run_name)
     with tracking.start_run(
         "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset
     ) as mlflow_run:
@@ -130,7 +129,3 @@ def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) ->
             mlflow.log_figure(figure, "figures/difference.png")
     log.info("%s", said)
     return Result({"run_id": mlflow_run.info.run_id, **values}, yes=not differ)
-
-
-def _name(run: Run) -> str:
-    return f"{run.data.params['model.name']} {run.data.params['features.name']}"

@@ -56,12 +56,13 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
                 name,
                 model_id,
                 run_id=mlflow_run.info.run_id,
+                description=_description(churn, segments),
                 tags={
                     "churnlab.gate": "passed" if passed else "refused",
                     **{f"churnlab.gate.{check['name']}": json.dumps(check["value"]) for check in checks},
                     "churnlab.churn_run_id": churn.info.run_id,
                     "churnlab.segment_run_id": segments.info.run_id,
-                    "churnlab.replaced": "" if champion is None else str(champion.version),
+                    "churnlab.replaced": str(champion.version) if champion is not None and passed else "",
                     "churnlab.reason": settings.reason or "",
                 },
             )
@@ -75,15 +76,17 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
     return Result(values, yes=passed)
 
 
+def _description(churn: Run, segments: Run) -> str:
+    """What a version is, for those who open it in the registry."""
+    return (
+        f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with {segments.info.run_name} "
+        f"({segments.data.tags['churnlab.k_reason']})"
+    )
+
+
 def _churn_run(settings: schema.Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
     if settings.churn_run != "best":
-        found = tracking.get_run(settings.churn_run, command="train")
-        if found.data.tags.get("churnlab.data_sha256") != dataset.sha256:
-            raise InputError(
-                f"Run {settings.churn_run} was trained on another table than {dataset.source}; name that table with "
-                "dataset= and dataset.path=, or another churn_run=."
-            )
-        return found
+        return _named_run(settings.churn_run, "train", dataset)
     ranked = tracking.ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
     if not ranked:
         raise InputError(
@@ -95,12 +98,22 @@ def _churn_run(settings: schema.Promote, dataset: Dataset, tags: dict[str, str])
 
 def _segment_run(settings: schema.Promote, dataset: Dataset) -> Run:
     if settings.segment_run != "best":
-        return tracking.get_run(settings.segment_run, command="segment")
-    tags = {"churnlab.command": "segment", "churnlab.data_sha256": dataset.sha256}
-    found = tracking.find_runs(f"{dataset.contract.name}-segments", tags, status="FINISHED")
-    if not found:
+        return _named_run(settings.segment_run, "segment", dataset)
+    latest = tracking.latest_run("segment", dataset)
+    if latest is None:
         raise InputError("There is no finished segment run on this table; run churnlab segment first.")
-    return found[0]
+    return latest
+
+
+def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
+    """A run by its id; InputError when it is none of this table."""
+    found = tracking.get_run(run_id, command=command)
+    if found.data.tags["churnlab.data_sha256"] != dataset.sha256:
+        raise InputError(
+            f"The {command} run {run_id} is of another table than {dataset.source} as it is now; name its own table "
+            "with dataset= and dataset.path= (or dataset.rows=), or another run."
+        )
+    return found
 
 
 def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> dict[str, str]:
@@ -196,5 +209,5 @@ def _trained_on(churn: Run, dataset: Dataset) -> np.ndarray:
 
 def _probabilities(model_uri: str, X: pd.DataFrame) -> np.ndarray:
     """What a version answers for these members."""
-    answers = mlflow.pyfunc.load_model(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
+    answers = tracking.load_bundle(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
     return np.array([answer["churn_probability"] for answer in answers])

@@ -35,23 +35,24 @@ def run(settings: schema.Score) -> Result:
     _check_output(output, source=settings.input)
     frame, first_line = read_table(settings.input)
     X, _, _ = check(frame, contract, source=settings.input, first_line=first_line, needs_target=False)
+    members = frame.reset_index(drop=True) if first_line is None else _as_written(settings.input, X, output=output)
     if contract.id is not None:
-        X["member_id"] = frame[contract.id].astype("str").to_numpy()
+        X["member_id"] = members[contract.id].astype("str").replace("", None)
     model_uri = settings.model_uri or f"models:/{contract.name}-churn@champion"
     config = settings.model_dump()
     with tracking.start_run(
         "score", config, name=f"score {Path(settings.input).name}", dataset_name=contract.name
     ) as mlflow_run:
-        answers = pd.DataFrame(_model(model_uri).predict(X, params={"reasons": settings.score.reasons}))
+        answers = _answers(model_uri, X, reasons=settings.score.reasons)
         if settings.score.reasons:
             answers["reasons"] = answers["reasons"].str.join("; ")
         answers = answers.drop(columns="member_id") if contract.id == "member_id" else answers
-        taken = [str(name) for name in answers.columns if name in frame.columns]
+        taken = [str(name) for name in answers.columns if name in members.columns]
         if taken:
             raise InputError(
                 f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename them and score again."
             )
-        scored = pd.concat([frame.reset_index(drop=True), answers], axis=1)
+        scored = pd.concat([members, answers], axis=1)
         assert len(scored) == len(frame)
         _write(scored, output)
         leaving = int(answers["will_churn"].sum())
@@ -61,13 +62,26 @@ def run(settings: schema.Score) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)})
 
 
-def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
+def _as_written(source: str, X: pd.DataFrame, *, output: Path) -> pd.DataFrame:
+    """A CSV file's cells as their text, so that the member 007 does not become 7; features are numbers in Parquet."""
+    members = pd.read_csv(source, dtype="str", keep_default_na=False)
+    return members.assign(**X) if output.suffix == ".parquet" else members
+
+
+def _answers(model_uri: str, X: pd.DataFrame, *, reasons: bool) -> pd.DataFrame:
     try:
-        return mlflow.pyfunc.load_model(model_uri)
+        model = tracking.load_bundle(model_uri)
     except (MlflowException, OSError) as error:
         raise InputError(
             f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote first, or name "
             "another version with model_uri=models:/NAME/VERSION."
+        ) from error
+    try:
+        return pd.DataFrame(model.predict(X, params={"reasons": reasons}))
+    except MlflowException as error:
+        told = str(error).rpartition("Error: ")[2]  # what MLflow puts before it are the members themselves
+        raise InputError(
+            f"{model_uri} does not take these members: {told} Score them with the dataset= that it was made for."
         ) from error
 
 
@@ -76,6 +90,8 @@ def _check_output(output: Path, *, source: str) -> None:
         raise InputError(f"output={output} has no known ending; give one of {', '.join(ENDINGS)}.")
     if not output.absolute().parent.is_dir():
         raise InputError(f"output={output} lies in a folder that does not exist; make it first.")
+    if output.is_dir():
+        raise InputError(f"output={output} is a folder; name a file in it.")
     if Path(source).absolute() == output.absolute():
         raise InputError(f"output={output} is the input itself; give the answers another file.")
 

@@ -23,6 +23,7 @@ from churnlab.commands import Result
 from churnlab.data import Dataset
 from churnlab.dendrogram import WardTree, proposed_k, ward_tree
 from churnlab.evidence import Choice, choose_k, evidence_per_k, given_k
+from churnlab.playbook import check_playbook, text
 from churnlab.plots import segments as plots
 from churnlab.portraits import advice_for_everyone, deviations, portraits, profile
 
@@ -34,6 +35,10 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
     keys, playbook, X, y = settings.segments, settings.playbook, dataset.X, dataset.y
     columns = all_columns(X) if keys.columns == "all" else dict(keys.columns)
     frame = segment_frame(X, columns)
+    guide = playbook.model_dump()
+    check_playbook(guide, X)  # what is wrong with the playbook is said before the minutes that the evidence takes
+    text(guide["naming"]["plain"], playbook.language)
+    for_everyone = advice_for_everyone(guide, playbook.language)
     with tracking.start_run(
         "segment", settings.model_dump(), name=f"segments {keys.name}", dataset=dataset
     ) as mlflow_run:
@@ -42,25 +47,28 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
         segmentation = fit_segmentation(frame, choice.k, n_init=keys.n_init, random_state=keys.random_state)
         labels = segmentation.predict(frame)
-        described = portraits(X, labels, y, playbook=playbook.model_dump(), language=playbook.language)
+        described = portraits(X, labels, y, playbook=guide, language=playbook.language)
         _log_evidence(evidence, tree, choice)
         _log_segments(dataset, labels, [portrait["name"] for portrait in described])
         mlflow.log_dict(described, "portraits.json")
-        mlflow.log_dict(
-            {"columns": columns, "for_everyone": advice_for_everyone(playbook.model_dump(), playbook.language)},
-            "segmentation.json",
-        )
+        mlflow.log_dict({"columns": columns, "for_everyone": for_everyone}, "segmentation.json")
         tracking.log_segmentation(segmentation)
     if choice.warning:
         log.warning("warning: %s", choice.warning)
-    shown = pd.DataFrame(described)[["id", "name", "size", "churn_rate", "recommended_action"]]
-    log.info("%s\n%s", choice.reason, shown.to_string(index=False, float_format="{:.3f}".format))
-    told = shown.to_dict("records")
+    lines = [
+        f"{part['id']}  {part['size']:>6,} members, {part['churn_rate']:.1%} left: {part['name']}\n"
+        f"   {part['recommended_action']}"
+        for part in described
+    ]
+    log.info("%s", "\n".join([choice.reason, *lines]))
+    keys_told = ("id", "name", "size", "churn_rate", "recommended_action")
+    told = [{key: part[key] for key in keys_told} for part in described]
     return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": told})
 
 
 def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice) -> None:
     """The criteria as metrics with step=k, the dendrogram with its cut, and why this k."""
+    evidence = evidence.assign(ward_height=[tree.heights[k - 2] for k in evidence.index])
     for row in evidence.reset_index().to_dict("records"):
         tracking.log_metrics({str(name): value for name, value in row.items() if name != "k"}, step=int(row["k"]))
     proposed = proposed_k(tree, evidence.index)

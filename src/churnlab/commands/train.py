@@ -18,10 +18,9 @@ from dataclasses import dataclass
 import mlflow
 import numpy as np
 import pandas as pd
-from hydra.utils import instantiate
 from sklearn.pipeline import Pipeline
 
-from churnlab import decision, evaluation, models, schema, tracking
+from churnlab import compose, decision, evaluation, models, schema, tracking
 from churnlab.commands import Result
 from churnlab.data import Dataset, folds_sha256, split_sha256
 from churnlab.features import Features
@@ -100,7 +99,7 @@ def build(settings: schema.Train, dataset: Dataset) -> Pipeline:
     estimator = dict(settings.model.estimator)
     models.check_parameters(estimator["_target_"], estimator)
     models.check_parameters(estimator["_target_"], settings.model.space, where="model.space")
-    made = instantiate(estimator)
+    made = compose.build(estimator, key="model.estimator")
     models.check_values(made)
     keep = [name for name in contract.columns if settings.features.late or name not in contract.late]
     features = Features(keep, settings.features.derive).fit(dataset.X)

@@ -25,7 +25,6 @@ import mlflow
 import numpy as np
 import optuna
 import pandas as pd
-from hydra.utils import instantiate
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -35,6 +34,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab import evaluation, schema, tracking
 from churnlab.commands import Result, train
+from churnlab.compose import build
 from churnlab.data import Dataset
 from churnlab.errors import InputError
 
@@ -63,20 +63,21 @@ def run(settings: schema.Tune, dataset: Dataset) -> Result:
     question = train.ask(settings.evaluation, dataset, seed=settings.seed)
     pipeline = train.build(settings, dataset)
     study = _open_study(settings, question.tags)
-    name = f"tune {settings.model.name} {settings.features.name}"
+    name = f"{settings.model.name} {settings.features.name} tuned"
     with tracking.start_run(
         "tune",
-        settings.model_dump(exclude={"tune"}),
+        settings.model_dump(),
         name=name,
         dataset=dataset,
-        tags=question.tags | {"churnlab.study": study.study_name, "tune.n_trials": str(settings.tune.n_trials)},
+        tags=question.tags | {"churnlab.study": study.study_name},
         resume=tracking.find_study(study.study_name, dataset_name=dataset.contract.name),
+        growing=["tune.n_trials"],
     ) as parent:
         _reconcile(study, dataset_name=dataset.contract.name)
         _run_trials(study, settings, pipeline, dataset, question)
         best = study.best_trial
         _log_study(study, metric=settings.metric)
-        trained = train.run(settings.train(best.params), dataset).values
+        trained = train.run(settings.train(best.params, run_name=name), dataset).values
         mlflow.set_tag("churnlab.best_run_id", trained["run_id"])
     complete = study.get_trials(states=[TrialState.COMPLETE])
     log.info("%s: best cv %s %.4f of %d trials with %s", name, settings.metric, best.value, len(complete), best.params)
@@ -140,7 +141,9 @@ def _run_trials(
     study: optuna.Study, settings: schema.Tune, pipeline: Pipeline, dataset: Dataset, question: train.Question
 ) -> None:
     """Ask, score, tell, until the study has its completed trials."""
-    space: dict[str, BaseDistribution] = {key: instantiate(value) for key, value in settings.model.space.items()}
+    space: dict[str, BaseDistribution] = {
+        key: build(value, key=f"model.space.{key}") for key, value in settings.model.space.items()
+    }
     X, y = dataset.X.iloc[question.train], dataset.y[question.train]
     failures: list[str] = []
     while len(complete := study.get_trials(states=[TrialState.COMPLETE])) < settings.tune.n_trials:
@@ -197,8 +200,9 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
     )
     if len(study.get_trials(states=[TrialState.COMPLETE])) < 2:
         return  # importances and the like compare trials
-    for name, plot in FIGURES.items():
-        drawn = plot(study)
-        axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
-        mlflow.log_figure(axes.figure, f"figures/{name}.png")
-        plt.close(axes.figure)
+    with plt.rc_context():  # Optuna changes the style of every figure that follows
+        for name, plot in FIGURES.items():
+            drawn = plot(study)
+            axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
+            mlflow.log_figure(axes.figure, f"figures/{name}.png")
+            plt.close(axes.figure)

@@ -1,0 +1,81 @@
+"""The words of a command line, looked at before Hydra, which takes half a second to say what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from churnlab import schema
+from churnlab.errors import InputError, meant
+
+OPTIONS = ("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+OPTIONS_WITH_A_VALUE = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--package", "-p", "--cfg", "-c"),
+)
+
+OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
+"""KEY=VALUE; names of groups with / or @ are Hydra's to check."""
+
+
+def options_first(words: list[str]) -> list[str]:
+    """The words with Hydra's options in front: its parser refuses overrides on both sides of an option."""
+    options, overrides = [], []
+    rest = iter(words)
+    for word in rest:
+        name = word.partition("=")[0]
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif word in OPTIONS_WITH_A_VALUE:
+            value = next(rest, None)
+            if value is None:
+                raise InputError(f"The option {word} needs a value after it.")
+            options += [word, value]
+        elif name in (*OPTIONS, *OPTIONS_WITH_A_VALUE):
+            options.append(word)
+        else:
+            known = [option for option in (*OPTIONS_WITH_A_VALUE, *OPTIONS) if option.startswith("--")]
+            raise InputError(f"There is no option {name}.{meant(name, known)} Options: --help, {', '.join(known)}.")
+    return [*options, *overrides]
+
+
+def check(command: str, words: list[str], *, experiments: Path) -> None:
+    """Refuse keys that the command does not have, and experiments that are not there or another command's.
+
+    ``experiments`` is the folder of named experiments; with one of the user's own (``--config-dir``) it is left to
+    Hydra which there are.
+    """
+    own = any(word.partition("=")[0] in ("--config-dir", "-cd") for word in words)
+    for word in words:
+        given = OVERRIDE.fullmatch(word)
+        if given is None:
+            continue
+        if given["key"] == "experiment":
+            if given["sign"]:
+                raise InputError(f"An experiment is chosen without {given['sign']}: experiment={given['value']}.")
+            for name in [] if own else given["value"].split(","):
+                _check_experiment(command, name, command_of_experiment(experiments))
+        elif not given["key"].startswith("hydra."):
+            schema.check_key(command, given["key"].split("."))
+
+
+def command_of_experiment(folder: Path) -> dict[str, str]:
+    """The named experiments and the command that each is one of, which its file opens with: ``command: NAME``."""
+    told = {
+        path.stem: re.search(r"^command: *(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for path in sorted(folder.glob("*.yaml"))
+    }
+    return {name: command[1] for name, command in told.items() if command}
+
+
+def _check_experiment(command: str, name: str, known: dict[str, str]) -> None:
+    if known.get(name) == command:
+        return
+    if name in known:
+        raise InputError(
+            f"experiment={name} is an experiment of another command: churnlab {known[name]} experiment={name}."
+        )
+    own = [experiment for experiment, of in known.items() if of == command]
+    others = [f"churnlab {of} experiment={experiment}" for experiment, of in known.items()]
+    choices = f"Choices of experiment: {', '.join(own)}." if own else f"The experiments are {', '.join(others)}."
+    raise InputError(f"There is no experiment={name}.{meant(name, own, 'experiment=')} {choices}")

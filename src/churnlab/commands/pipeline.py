@@ -1,0 +1,146 @@
+"""The main job: explore, train and tune the models, compare, segment, promote, report.
+
+Why: one command from a table of members to a served champion, every step a run under one parent. It says which model
+it recommends and why, and how to look at, serve and ask what it has made.
+
+    churnlab pipeline
+    churnlab pipeline dataset=gym dataset.path=members.csv
+    churnlab pipeline dataset.rows=10000 tune.n_trials=30 reason="autumn refresh"
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from hydra.core.hydra_config import HydraConfig
+from mlflow.entities import Run
+
+from churnlab import schema, tracking
+from churnlab.commands import Result, compare, explore, promote, report, segment, train, tune
+from churnlab.data import Dataset
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: schema.Pipeline, dataset: Dataset) -> Result:
+    """Run every step on the same table and say what came out."""
+    name, metric = dataset.contract.name, settings.metric
+    with tracking.start_run("pipeline", settings.model_dump(), name=f"pipeline {name}", dataset=dataset) as mlflow_run:
+        with _step("explore"):
+            explore.run(settings.part(schema.Explore), dataset)
+        for model in settings.models.values():
+            for features in settings.feature_sets.values():
+                with _step(f"train {model.name} on {features.name}"):
+                    train.run(settings.part(schema.Train, model=model, features=features), dataset)
+        tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
+        for model in settings.models.values():
+            if model.space:
+                features = _best_features(settings, model, tags)
+                with _step(f"tune {model.name} on {features.name}, {settings.tune.n_trials} trials"):
+                    tune.run(settings.part(schema.Tune, model=model, features=features), dataset)
+        with _step("compare"):
+            compare.run(settings.part(schema.Compare, runs=None), dataset)
+        with _step("segment"):
+            segments = segment.run(settings.part(schema.Segment), dataset).values
+        ranked = tracking.ranked_train_runs(name, tags, metric=metric)
+        with _step("promote"):
+            chosen = {"churn_run": ranked[0].info.run_id, "segment_run": segments["run_id"]}
+            promoted = promote.run(settings.part(schema.Promote, **chosen), dataset)
+        with _step("report"):
+            page = report.run(settings.part(schema.Report, output=None), dataset).values["path"]
+        said = recommendation(ranked, metric=metric, seed=settings.seed)
+        mlflow.set_tag("mlflow.note.content", said)
+    log.info("\n%s\n\n%s", said, next_steps(dataset, page=Path(page)))
+    values = {
+        "run_id": mlflow_run.info.run_id,
+        "churn_run_id": ranked[0].info.run_id,
+        "segment_run_id": segments["run_id"],
+        "version": promoted.values["version"],
+        "report": page,
+    }
+    return Result(values, yes=promoted.yes)
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Tell what is being done and how long it took."""
+    log.info("\n== %s", what)
+    started = time.perf_counter()
+    yield
+    log.info("   %.1f s", time.perf_counter() - started)
+
+
+def _best_features(settings: schema.Pipeline, model: schema.Model, tags: dict[str, str]) -> schema.Features:
+    """The feature set with which the untuned model has the best cross-validated metric."""
+    ranked = tracking.ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
+    names = [run.data.params["features.name"] for run in ranked if run.data.params["model.name"] == model.name]
+    best = next(name for name in names if name in {features.name for features in settings.feature_sets.values()})
+    return next(features for features in settings.feature_sets.values() if features.name == best)
+
+
+def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
+    """Which model to use, and by how much it is better than the best of every other kind, in numbers."""
+    best = ranked[0]
+    kinds = dict.fromkeys(run.data.params["model.name"] for run in ranked)
+    rivals = [next(run for run in ranked if run.data.params["model.name"] == kind) for kind in list(kinds)[1:]]
+    scores = best.data.metrics
+    lines = [
+        f"Recommended: {best.info.run_name} with cross-validated {metric} {scores[f'cv_{metric}']:.4f} and ROC AUC "
+        f"{scores['cv_roc_auc']:.4f}; on the hold-out ROC AUC {scores['test_roc_auc']:.4f} "
+        f"({scores['test_roc_auc_low']:.4f} to {scores['test_roc_auc_high']:.4f})."
+    ]
+    for rival in rivals:
+        found = compare.difference(best, rival, metric=metric, seed=seed)
+        lines.append(compare.verdict(best, rival, found, metric=metric))
+    return "\n".join(lines)
+
+
+def next_steps(dataset: Dataset, *, page: Path) -> str:
+    """Commands that work when pasted into the shell this was started from."""
+    tools, name = Path(sys.executable).parent, dataset.contract.name
+    store = mlflow.get_tracking_uri()
+    asked = f"models:/{name}-churn@champion"
+    path, scored = _members(dataset), Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{name}-scored.csv"
+    body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
+    environment = f"PATH={shlex.quote(str(tools))}:$PATH MLFLOW_TRACKING_URI={shlex.quote(store)}"
+    sources = HydraConfig.get().runtime.config_sources
+    own = [word for source in sources if source.provider == "command-line" for word in ("--config-dir", source.path)]
+    score = ["churnlab", "score", *own, f"dataset={name}", f"input={path}", f"output={scored}"]
+    return "\n".join(
+        [
+            "What next (paste a line):",
+            f"  {tools / 'mlflow'} ui --backend-store-uri {shlex.quote(store)}",
+            f"  {tools / 'python'} -m webbrowser {shlex.quote(page.as_uri())}",
+            f"  CHURNLAB_HOME={shlex.quote(os.environ['CHURNLAB_HOME'])} {tools}/{shlex.join(score)}",
+            f"  {environment} mlflow models serve -m {asked} --env-manager local -p 5001",
+            "  and, from another shell:",
+            f"  curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        ]
+    )
+
+
+def _members(dataset: Dataset) -> Path:
+    """A file of members to score: the dataset's own, or the generated ones without their target."""
+    source = Path(dataset.source)
+    if source.exists():
+        return source.absolute()
+    made = Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{dataset.contract.name}-members.csv"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    dataset.X.head(100).to_csv(made, index=False)
+    return made
+
+
+def _example(dataset: Dataset) -> dict[str, Any]:
+    """One member of the table who left."""
+    member = dataset.X[dataset.y == 1].iloc[0]
+    return {str(name): value.item() if hasattr(value, "item") else value for name, value in member.items()}

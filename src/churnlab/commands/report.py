@@ -1,0 +1,283 @@
+"""One self-contained HTML page a manager can read: who leaves, which model, which segments, what to do.
+
+Why: the runs hold every number, and a decision needs them on one page, each beside the run it came from. What has not
+been done yet is said, with the command that does it. The page opens without a network, prints, and fits a phone.
+
+    churnlab report
+    churnlab report dataset=gym dataset.path=members.csv output=gym.html
+    churnlab report metric=roc_auc
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from hydra.core.hydra_config import HydraConfig
+from mlflow.entities import Run
+
+from churnlab import conclusions, evaluation, page, registry, schema, tracking, wording
+from churnlab.commands import Result, compare, train
+from churnlab.data import Dataset
+from churnlab.errors import InputError
+from churnlab.evidence import STABLE
+
+log = logging.getLogger(__name__)
+
+Part = dict[str, Any]
+"""What one section of the page tells."""
+
+SHARES = (0.1, 0.2)
+"""The riskiest members of whom the page says how many of those who leave they hold."""
+
+MOST_ROWS = 12
+"""So many rows of a table are shown; the runs have them all."""
+
+SAME = {"dataset", "evaluation", "seed", "tracking"}
+"""Keys by which the next command finds what the report was made of."""
+
+
+def run(settings: schema.Report, dataset: Dataset) -> Result:
+    """Gather what the runs found, say it in sentences, write the page."""
+    output, name = _output(settings), dataset.contract.name
+    question = train.ask(settings.evaluation, dataset, seed=settings.seed)
+    ranked = tracking.ranked_train_runs(name, question.tags, metric=settings.metric)
+    registered = f"{name}-churn"
+    parts: dict[str, Any] = {
+        "members": members_part(dataset, tracking.latest_run("explore", dataset)),
+        "models": models_part(ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed),
+        "segments": segments_part(tracking.latest_run("segment", dataset), churn_rate=float(dataset.y.mean())),
+        "champion": champion_part(registered, ranked, dataset),
+    }
+    with tracking.start_run(
+        "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=question.tags
+    ) as mlflow_run:
+        said = conclusions.five_sentences(**parts, registered=registered)
+        html = page.render(
+            "report.html.j2",
+            **parts,
+            name=name,
+            registered=registered,
+            data_sha256=dataset.sha256,
+            today=wording.day(datetime.now()),
+            said=said,
+            line=_line,
+            metric_names=conclusions.METRICS,
+            shown=list(dict.fromkeys([settings.metric, "log_loss", "roc_auc"])),
+            sources=_sources(**parts) | {mlflow_run.info.run_id: "report: this page"},
+            version=version("churnlab"),
+        )
+        mlflow.log_text(html, "report.html")
+        mlflow.set_tag("mlflow.note.content", "\n\n".join(sentence.text for sentence in said))
+    _write(html, output)
+    log.info("%s\n\nThe report: %s", "\n".join(sentence.text for sentence in said), output)
+    return Result({"run_id": mlflow_run.info.run_id, "path": str(output)})
+
+
+def members_part(dataset: Dataset, explored: Run | None) -> Part:
+    """The table in numbers, and what the explore run found in it (groups is None without one)."""
+    contract, left = dataset.contract, int(dataset.y.sum())
+    part: Part = {
+        "run_id": None,
+        "rows": len(dataset.y),
+        "left": left,
+        "churn_rate": left / len(dataset.y),
+        "n_columns": len(contract.columns),
+        "warnings": list(dataset.warnings),
+        "source": dataset.source,
+        "target": contract.target,
+        "groups": None,
+    }
+    if explored is None:
+        return part
+    run_id = explored.info.run_id
+    drivers = tracking.read_table(run_id, "drivers.csv").dropna(subset=["risk_ratio", "low", "high"])
+    clear = drivers[(drivers["low"] > 1) | (drivers["high"] < 1)]
+    kinds: dict[str, dict[str, Any]] = {
+        name: {"kind": column.kind, "unit": column.unit} for name, column in contract.columns.items()
+    }
+    correlations = tracking.read_table(run_id, "correlations.csv").dropna(subset="pearson_r")
+    return part | {
+        "run_id": run_id,
+        "groups": [conclusions.riskier(row, **kinds[row["feature"]]) for row in clear.to_dict("records")],
+        "unclear": [name for name in drivers["feature"].unique() if name not in set(clear["feature"])],
+        "correlations": correlations.to_dict("records"),
+        "pairs": tracking.read_json(run_id, "data_report.json")["correlated_pairs"],
+        "figures": _figures(run_id, "churn_by_value", "distributions"),
+    }
+
+
+def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int) -> Part | None:
+    """The models side by side, and how the best ranks and differs from the best of another kind; None without any."""
+    if not ranked:
+        return None
+    best, run_id, scores = ranked[0], ranked[0].info.run_id, ranked[0].data.metrics
+    others = [run for run in ranked if run.data.params["model.name"] != best.data.params["model.name"]] or ranked[1:]
+    rival = others[0] if others else None
+    oof = tracking.read_table(run_id, "predictions/oof.parquet").groupby("row")[["y", "probability"]].mean()
+    y, probability = oof["y"].to_numpy(dtype=int), oof["probability"].to_numpy()
+    gains = evaluation.gains(y, probability, shares=SHARES)
+    rows = compare.leaderboard(ranked[:MOST_ROWS], metric=metric).to_dict("records")
+    return {
+        "rows": [row | _about(run, ranked) for row, run in zip(rows, ranked, strict=False)],
+        "n": len(ranked),
+        "any_tuned": any(_is_tuned(run) for run in ranked),
+        "best": _in_words(best),
+        "run_id": run_id,
+        "rival": rival and _in_words(rival),
+        "rival_run_id": rival and rival.info.run_id,
+        "difference": rival and compare.difference(best, rival, metric=metric, seed=seed),
+        "metric": metric,
+        "lower_is_better": metric in evaluation.LOWER_IS_BETTER,
+        "value": scores[f"cv_{metric}"],
+        "calibration_error": evaluation.calibration(y, probability)["ece"],
+        "held_out": held_out,
+        "test": {
+            "roc_auc": scores["test_roc_auc"],
+            "low": scores["test_roc_auc_low"],
+            "high": scores["test_roc_auc_high"],
+        },
+        "gains": dict(zip(gains["share"], gains["gain"], strict=True)),
+        "figures": _figures(run_id, "gains", "reliability"),
+    }
+
+
+def segments_part(segmented: Run | None, *, churn_rate: float) -> Part | None:
+    """The portraits of a segment run, why so many segments, how stable they are, what to do for everyone."""
+    if segmented is None:
+        return None
+    run_id, k = segmented.info.run_id, int(segmented.data.metrics["k"])
+    portraits = tracking.read_json(run_id, "portraits.json")
+    made_of = tracking.read_json(run_id, "segmentation.json")
+    evidence = tracking.read_table(run_id, "evidence.csv").set_index("k")
+    return {
+        "run_id": run_id,
+        "portraits": portraits,
+        "attention": conclusions.needs_attention(portraits, churn_rate=churn_rate),
+        "columns": list(made_of["columns"]),
+        "for_everyone": made_of["for_everyone"],
+        "reason": segmented.data.tags["churnlab.k_reason"],
+        "stable": conclusions.how_stable(evidence.loc[k].to_dict(), STABLE),
+        "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
+    }
+
+
+def champion_part(registered: str, ranked: Sequence[Run], dataset: Dataset) -> Part | None:
+    """The version in use: what it was made of, what the gate said, when, by whom and why; None without one."""
+    found = registry.champion(registered)
+    if found is None:
+        return None
+    churn = mlflow.get_run(found.tags["churnlab.churn_run_id"])
+    # A promotion killed after the alias was moved has left no record of the gate.
+    recorded = mlflow.get_run(found.run_id).info.status == "FINISHED"
+    return {
+        "version": found.version,
+        "since": wording.day(datetime.fromisoformat(found.tags["churnlab.when"])),
+        **{key: found.tags.get(f"churnlab.{key}", "") for key in ("who", "reason", "replaced")},
+        "checks": tracking.read_json(found.run_id, "gate.json")["checks"] if recorded else [],
+        "model": _in_words(churn),
+        "threshold": churn.data.metrics["threshold"],
+        "run_id": found.run_id,
+        "churn_run_id": churn.info.run_id,
+        "segment_run_id": found.tags["churnlab.segment_run_id"],
+        "recommended": ranked[0].info.run_id == churn.info.run_id if ranked else None,
+        "same_table": churn.data.tags.get("churnlab.data_sha256") == dataset.sha256,
+    }
+
+
+def _about(run: Run, ranked: Sequence[Run]) -> Part:
+    """What a model is, in the words of its config; of its parameters those in which the runs of its kind differ."""
+    model, params = run.data.params["model.name"], run.data.params
+    kind = [other.data.params for other in ranked if other.data.params["model.name"] == model]
+    named = sorted({key for other in kind for key in other if key.startswith("model.estimator.")})
+    differ = [key for key in named if len({other.get(key) for other in kind}) > 1]
+    chosen = {key.removeprefix("model.estimator."): wording.setting(params[key]) for key in differ if key in params}
+    return {"model": model, "features": params["features.name"], "tuned": _is_tuned(run), "params": chosen}
+
+
+def _is_tuned(run: Run) -> bool:
+    parent = run.data.tags.get("mlflow.parentRunId")
+    return parent is not None and _command_of(parent) == "tune"
+
+
+@cache
+def _command_of(run_id: str) -> str | None:
+    return mlflow.get_run(run_id).data.tags.get("churnlab.command")
+
+
+def _in_words(run: Run) -> str:
+    params = run.data.params
+    return conclusions.model_in_words(params["model.name"], params["features.name"], tuned=_is_tuned(run))
+
+
+def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
+    """Those of these figures that the run has logged."""
+    pictures = {name: tracking.read_bytes(run_id, f"figures/{name}.png") for name in names}
+    return {name: page.picture(png) for name, png in pictures.items() if png is not None}
+
+
+def _sources(members: Part, models: Part | None, segments: Part | None, champion: Part | None) -> dict[str, str]:
+    """Every run that the page has a number of, by its id, with what it was."""
+    named = {members["run_id"]: "explore"} if members["run_id"] else {}
+    for row in models["rows"] if models else []:
+        called = conclusions.model_in_words(row["model"], row["features"], tuned=row["tuned"])
+        named[row["run_id"]] = f"train: {called}"
+    if models and models["rival_run_id"]:
+        named.setdefault(models["rival_run_id"], f"train: {models['rival']}")
+    if segments:
+        named[segments["run_id"]] = "segment"
+    if champion:
+        named[champion["run_id"]] = f"promote: version {champion['version']}"
+        named.setdefault(champion["churn_run_id"], f"train: {champion['model']}, the champion's")
+        named.setdefault(champion["segment_run_id"], "segment: the champion's")
+    return named
+
+
+def _line(command: str) -> str:
+    """A command as a line to paste: with the words that name the same table, split and store as the report's own."""
+    if not HydraConfig.initialized():
+        return f"churnlab {command}"
+    asked, about = schema.COMMANDS[command.split()[0]], HydraConfig.get()
+    words = [
+        word
+        for source in about.runtime.config_sources
+        if source.provider == "command-line"
+        for word in ("--config-dir", source.path)
+    ]
+    for word in about.overrides.task:
+        key = word.lstrip("+").partition("=")[0]
+        if key.partition(".")[0] in SAME & set(asked.model_fields) and (asked.reads_table or key != "dataset.path"):
+            words.append(word)
+    return f"churnlab {command} {shlex.join(words)}".strip()
+
+
+def _output(settings: schema.Report) -> Path:
+    """Where the page goes; InputError for a folder that does not exist or a file that no browser would open."""
+    if settings.output is None:
+        folder = Path(os.environ["CHURNLAB_HOME"]) / "outputs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"report-{settings.dataset.name}.html"
+    output = Path(settings.output).absolute()
+    if output.suffix not in (".html", ".htm"):
+        raise InputError(f"output={settings.output} is no page; give a name that ends in .html.")
+    if not output.parent.is_dir():
+        raise InputError(f"output={settings.output} lies in a folder that does not exist; make it first.")
+    return output
+
+
+def _write(html: str, output: Path) -> None:
+    """Write beside the output and move it into place: a kill leaves no half of a page under its name."""
+    building = output.with_name(f".{os.getpid()}.{output.name}")
+    try:
+        building.write_text(html, encoding="utf-8")
+        os.replace(building, output)
+    finally:
+        building.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""Numbers, names and dates as people read them: values in, plain text out."""
+
+from __future__ import annotations
+
+import math
+from datetime import date
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with that many decimals, thousands separated; a dash for nan."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    said = f"{value:,.{digits}f}".replace("-", "−")
+    return said.removeprefix("−") if not said.strip("−0.,") else said
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as a percentage: ``26.5%``."""
+    return f"{number(100 * share, digits)}%" if math.isfinite(share) else number(share)
+
+
+def whole(count: float) -> str:
+    """A count, thousands separated."""
+    return number(count, 0)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: ``1 member``, ``1,061 members``."""
+    return f"{whole(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def spoken(name: str) -> str:
+    """The name of a column, a model or a check without underscores."""
+    return " ".join(str(name).split("_"))
+
+
+def setting(value: str) -> str:
+    """A parameter's logged value; a long decimal by its three leading digits."""
+    try:
+        return value if len(value) <= 6 else f"{float(value):.3g}"
+    except ValueError:
+        return value
+
+
+def day(when: date) -> str:
+    """A date as ``1 May 2026``."""
+    return f"{when.day} {when:%B %Y}"

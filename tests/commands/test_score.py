@@ -1,0 +1,190 @@
+"""A file of members in, the same members with answers out."""
+
+import sys
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from churnlab.demo import members
+from conftest import PROMOTED_ROWS, artifact, opened, version_folder
+
+pytestmark = pytest.mark.slow
+
+ANSWERS = ["churn_probability", "will_churn", "segment", "segment_name", "recommended_action"]
+
+
+@pytest.fixture(scope="module")
+def ask(promoted):
+    with opened(promoted.home) as ask:
+        yield ask
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Members to be scored: no target, an id, a column that nobody declared, in no particular order."""
+    table = members(40, seed=7).drop(columns="Churn")
+    table.insert(0, "card", [f"{number:03d}" for number in range(40)])
+    return table.assign(note='said: "later", perhaps').sample(frac=1, random_state=1).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def bundle(promoted, client_at, tmp_path_factory):
+    """The champion as anybody loads it."""
+    files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    yield mlflow.pyfunc.load_model(str(files))
+    sys.dont_write_bytecode = bytecode
+
+
+def features(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=["card", "note"]).astype("float64")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet"])
+def test_every_member_comes_back_in_order_with_the_champions_answer(ask, table, bundle, tmp_path, ending):
+    given, output = tmp_path / f"members{ending}", tmp_path / f"scored{ending}"
+    write = table.to_parquet if ending == ".parquet" else table.to_csv
+    write(given, index=False)
+    ended = ask("score", f"input={given}", f"output={output}")
+    assert ended.code == 0, ended.err
+    assert {key: ended.line[key] for key in ("command", "rows", "output")} == {
+        "command": "score",
+        "rows": 40,
+        "output": str(output),
+    }
+    scored = read(output)
+    assert list(scored.columns) == [*table.columns, *ANSWERS]
+    assert scored["card"].tolist() == table["card"].tolist()
+    assert scored["note"].tolist() == table["note"].tolist()
+    pd.testing.assert_frame_equal(scored[features(table).columns].astype("float64"), features(table), rtol=1e-12)
+    answers = pd.DataFrame(bundle.predict(features(table), params={"reasons": False}))
+    np.testing.assert_allclose(scored["churn_probability"], answers["churn_probability"], atol=1e-12)
+    for name in ANSWERS[1:]:
+        assert scored[name].tolist() == answers[name].tolist()
+
+
+def read(path) -> pd.DataFrame:
+    """A scored table, the cards as text."""
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"card": "str"})
+
+
+def test_the_cells_of_a_csv_file_come_back_as_they_were_written(ask, table, tmp_path):
+    table.to_csv(tmp_path / "members.csv", index=False)
+    before = (tmp_path / "members.csv").read_text(encoding="utf-8").splitlines()
+    assert ask("score", f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv").code == 0
+    after = (tmp_path / "scored.csv").read_text(encoding="utf-8").splitlines()
+    assert len(after) == len(before)
+    assert all(new.startswith(f"{old},") for old, new in zip(before, after, strict=True))
+
+
+def test_scores_of_the_hold_out_are_those_of_the_train_run(ask, promoted, client_at, tmp_path):
+    run = client_at(promoted.home).get_run(promoted.train["run_id"])
+    held_out = pd.read_parquet(artifact(run, "predictions/test.parquet"))
+    whole = members(int(PROMOTED_ROWS[0].partition("=")[2]), seed=0)
+    whole.iloc[held_out["row"]].to_parquet(tmp_path / "members.parquet")
+    ended = ask("score", f"input={tmp_path}/members.parquet", f"output={tmp_path}/scored.parquet")
+    assert ended.code == 0, ended.err
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    np.testing.assert_allclose(scored["churn_probability"], held_out["probability"], atol=1e-9)
+    assert scored["Churn"].tolist() == held_out["y"].tolist(), "what the file knows of the target is echoed"
+
+
+def test_an_id_is_echoed_as_written_and_reasons_are_told_when_asked_for(ask, table, bundle, tmp_path):
+    table.to_csv(tmp_path / "members.csv", index=False)
+    words = [f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv"]
+    ended = ask("score", *words, "dataset.id=card", "score.reasons=true")
+    assert ended.code == 0, ended.err
+    scored = pd.read_csv(tmp_path / "scored.csv", dtype="str", keep_default_na=False)
+    assert list(scored.columns) == [*table.columns, "member_id", *ANSWERS, "reasons"]
+    assert scored["member_id"].tolist() == table["card"].tolist()
+    told = ["; ".join(answer["reasons"]) for answer in bundle.predict(features(table))]
+    assert scored["reasons"].tolist() == told
+    assert any(told)
+
+
+def test_a_named_version_and_the_run_of_scoring_are_kept(ask, table, promoted, client_at, tmp_path):
+    table.to_parquet(tmp_path / "members.parquet")
+    uri = f"models:/demo-churn/{promoted.promote['version']}"
+    ended = ask("score", f"input={tmp_path}/members.parquet", f"output={tmp_path}/scored.csv", f"model_uri={uri}")
+    assert ended.code == 0, ended.err
+    run = client_at(promoted.home).get_run(ended.line["run_id"])
+    assert (run.info.status, run.data.tags["churnlab.model_uri"], run.data.metrics["rows"]) == ("FINISHED", uri, 40)
+
+
+WRONG = {
+    "age in words": ("Age", 3, "thirty", ["line 5, column Age: 'thirty' is not a number"]),
+    "no age": ("Age", 0, "", ["line 2, column Age: the value is missing"]),
+    "half a year": ("Age", 1, "30.5", ["line 3, column Age: 30.5 is not a whole number"]),
+    "too old": ("Age", 4, "170", ["line 6, column Age: 170 is above 100"]),
+    "a contract nobody sells": (
+        "Contract_period",
+        2,
+        "3",
+        ["line 4, column Contract_period: 3 is not one of 1, 6, 12"],
+    ),
+    "more months than the contract": ("Month_to_end_contract", 6, "12", ["line 8, rule months_left", "(Contract_"]),
+    "endless visits": ("Avg_class_frequency_total", 6, "inf", ["line 8, column Avg_class_frequency_total: inf"]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_member_who_breaks_the_contract_stops_the_file_with_line_and_column(ask, table, tmp_path, wrong):
+    column, row, value, said = WRONG[wrong]
+    table["Contract_period"], table["Month_to_end_contract"] = 6, 3
+    text = table.astype("str")
+    text.loc[row, column] = value
+    text.to_csv(tmp_path / "members.csv", index=False)
+    ended = ask("score", f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv")
+    assert ended.code == 2
+    assert ended.out == ""
+    for part in [str(tmp_path / "members.csv"), *said]:
+        assert part in ended.err
+    assert "Traceback" not in ended.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["members.csv"], "no half of a file is left"
+
+
+REFUSED = {
+    "no such file": (["input=nowhere.csv", "output=scored.csv"], "There is no file nowhere.csv"),
+    "no output": (["input=members.csv"], "output has no value yet"),
+    "unknown ending": (["input=members.csv", "output=scored.xlsx"], "no known ending; give one of .csv, .csv.gz"),
+    "no such folder": (["input=members.csv", "output=nowhere/scored.csv"], "a folder that does not exist"),
+    "a folder": (["input=members.csv", "output=folder.csv"], "output=folder.csv is a folder"),
+    "the input": (["input=members.csv", "output=./members.csv"], "is the input itself"),
+    "scored already": (["input=scored_before.csv", "output=scored.csv"], "churn_probability; rename them"),
+    "no version": (
+        ["input=members.csv", "output=scored.csv", "model_uri=models:/demo-churn/99"],
+        "There is no model models:/demo-churn/99",
+    ),
+    "no champion": (
+        ["input=members.csv", "output=scored.csv", "dataset.name=other"],
+        "There is no model models:/other-churn@champion",
+    ),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_what_cannot_be_read_or_written_is_the_users_mistake(ask, table, promoted, refused):
+    words, said = REFUSED[refused]
+    place = promoted.home.parent  # where the process stands
+    table.to_csv(place / "members.csv", index=False)
+    table.assign(churn_probability=0.5).to_csv(place / "scored_before.csv", index=False)
+    (place / "folder.csv").mkdir(exist_ok=True)
+    ended = ask("score", *words)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert len(ended.err.strip().splitlines()) == 1, "one paragraph"
+    assert not (place / "scored.csv").exists()
+
+
+def test_a_version_of_other_columns_says_which_are_missing(ask, table, tmp_path):
+    table.drop(columns="Age").to_csv(tmp_path / "members.csv", index=False)
+    words = [f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv", "~dataset.columns.Age"]
+    ended = ask("score", *words)
+    assert ended.code == 2
+    assert "models:/demo-churn@champion does not take these members" in ended.err
+    assert "missing inputs ['Age']" in ended.err
+    assert len(ended.err.strip().splitlines()) == 1, "no member is shown"
