@@ -57,7 +57,7 @@ def start(home: Path, *words: str, settings: dict[str, str] | None = None) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=home.parent,
+        cwd=next(parent for parent in home.parents if parent.is_dir()),
         env=environment(home, **(settings or {})),
     )
 
@@ -117,7 +117,7 @@ def opened(home: Path, **settings: str) -> Iterator[Callable[..., Ended]]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            cwd=home.parent,
+            cwd=next(parent for parent in home.parents if parent.is_dir()),
             env=environment(home, **settings),
         )
         assert process.stdin is not None

@@ -273,7 +273,7 @@ def test_a_table_with_categories_goes_from_end_to_end(shop, shop_version, tmp_pa
     visitors.to_csv(tmp_path / "in.csv", index=False)
     ended = shop(f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv", "score.reasons=true")
     assert ended.code == 0, ended.err
-    scored = pd.read_csv(tmp_path / "out.csv", dtype={"card": "str"}, keep_default_na=False)
+    scored = pd.read_csv(tmp_path / "out.csv", dtype={"card": "str", "member_id": "str"}, keep_default_na=False)
     answers = shop_version.predict(visitors.assign(vip=visitors["vip"].astype("float64")).drop(columns="card"))
     assert scored["member_id"].tolist() == visitors["card"].tolist()
     assert scored["segment"].tolist() == [answer["segment"] for answer in answers]

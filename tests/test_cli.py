@@ -203,13 +203,15 @@ def test_the_version_is_the_packages(home, run_command):
 
 
 @pytest.mark.slow
-def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_that_nobody_asked_for(home, run_command):
-    ended = run_command(home, "train", *SMALL)
+def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_that_nobody_asked_for(
+    home, run_command, client_at
+):
+    ended = run_command(home, "train", *SMALL, "run_name=baseline")
     assert ended.code == 0
     assert len(ended.out.splitlines()) == 1
-    assert ended.line["command"] == "train"
-    assert len(ended.line["run_id"]) == 32
-    assert 0.5 < ended.line["test_roc_auc"] <= 1
+    run = client_at(home).get_run(ended.line["run_id"])
+    assert ended.line == {"command": "train", "run_id": run.info.run_id} | run.data.metrics
+    assert (run.info.run_name, run.info.status) == ("baseline", "FINISHED")
     assert "arning" not in ended.err
     assert [line.split(":")[0] for line in ended.err.splitlines()] == ["logistic_regression raw"]
 

@@ -90,8 +90,9 @@ def _launch(command: str, words: list[str]) -> int:
     """Let Hydra compose and run the job or the jobs, and turn their outcomes into the exit code."""
     from churnlab import arguments
 
-    arguments.check(command, words, experiments=ROOT / "experiments")
-    ordered = arguments.options_first(words)
+    options, overrides = arguments.split(words)
+    own = any(option.startswith(("--config-dir", "-cd")) for option in options)
+    arguments.check(command, overrides, experiments=None if own else ROOT / "experiments")
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -107,12 +108,12 @@ def _launch(command: str, words: list[str]) -> int:
     def job(config: DictConfig) -> None:
         about = HydraConfig.get()
         if about.mode == RunMode.MULTIRUN:
-            launch.sweep = compose.sweep_words(words, about.sweeper.get("params"))
+            launch.sweep = compose.sweep_words(overrides, about.sweeper.get("params"))
         launch.run(config, overrides=list(about.overrides.task))
 
     compose.register_experiments(ROOT / "experiments", command=command)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra prints errors for programmers; ours are for users
-    sys.argv = [f"churnlab {command}", *ordered]
+    sys.argv = [f"churnlab {command}", *options, *overrides]
     signal.signal(signal.SIGTERM, _terminate)
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=command)(job)()
@@ -125,14 +126,19 @@ def _launch(command: str, words: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         launch.close(ended="FAILED")
         raise InputError(compose.explain(error, command=command)) from None
-    return _tell(launch)
+    except OSError as error:  # jobs raise nothing: it is the folder that Hydra makes before the first
+        home = os.environ["CHURNLAB_HOME"]
+        raise InputError(
+            f"Nothing can be written to {home} ({error.strerror}); set CHURNLAB_HOME to a folder of yours."
+        ) from None
+    return _tell(launch, [option for option in options if option not in ("-m", "--multirun")])
 
 
 def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _tell(launch: Launch) -> int:
+def _tell(launch: Launch, options: list[str]) -> int:
     """Print what failed for people, the result line for scripts, and return the exit code."""
     parent = launch.close()
     failed = [outcome for outcome in launch.outcomes if outcome.message]
@@ -145,7 +151,7 @@ def _tell(launch: Launch) -> int:
             print(f"  {' '.join(outcome.overrides)}\n    {outcome.message}", file=sys.stderr)
         print("Jobs that finished are kept. To run only a failed one, mended:", file=sys.stderr)
         for outcome in failed:
-            print(f"  {shlex.join(['churnlab', launch.command, *outcome.overrides])}", file=sys.stderr)
+            print(f"  {shlex.join(['churnlab', launch.command, *options, *outcome.overrides])}", file=sys.stderr)
         return FAILED
     if not launch.outcomes:  # Hydra was asked about the config only
         return DONE

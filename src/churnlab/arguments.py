@@ -18,8 +18,8 @@ OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL
 """KEY=VALUE; names of groups with / or @ are Hydra's to check."""
 
 
-def options_first(words: list[str]) -> list[str]:
-    """The words with Hydra's options in front: its parser refuses overrides on both sides of an option."""
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options, which may stand anywhere, and the overrides."""
     options, overrides = [], []
     rest = iter(words)
     for word in rest:
@@ -36,25 +36,24 @@ def options_first(words: list[str]) -> list[str]:
         else:
             known = [option for option in (*OPTIONS_WITH_A_VALUE, *OPTIONS) if option.startswith("--")]
             raise InputError(f"There is no option {name}.{meant(name, known)} Options: --help, {', '.join(known)}.")
-    return [*options, *overrides]
+    return options, overrides
 
 
-def check(command: str, words: list[str], *, experiments: Path) -> None:
+def check(command: str, overrides: list[str], *, experiments: Path | None) -> None:
     """Refuse keys that the command does not have, and experiments that are not there or another command's.
 
-    ``experiments`` is the folder of named experiments; with one of the user's own (``--config-dir``) it is left to
-    Hydra which there are.
+    ``experiments`` is the folder of named experiments; None leaves it to Hydra which there are.
     """
-    own = any(word.partition("=")[0] in ("--config-dir", "-cd") for word in words)
-    for word in words:
+    for word in overrides:
         given = OVERRIDE.fullmatch(word)
         if given is None:
             continue
         if given["key"] == "experiment":
             if given["sign"]:
                 raise InputError(f"An experiment is chosen without {given['sign']}: experiment={given['value']}.")
-            for name in [] if own else given["value"].split(","):
-                _check_experiment(command, name, command_of_experiment(experiments))
+            if experiments is not None:
+                for name in given["value"].split(","):
+                    _check_experiment(command, name, command_of_experiment(experiments))
         elif not given["key"].startswith("hydra."):
             schema.check_key(command, given["key"].split("."))
 

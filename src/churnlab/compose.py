@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException, MissingConfigException, Overrid
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from churnlab.arguments import command_of_experiment, options_first
+from churnlab.arguments import command_of_experiment
 from churnlab.errors import InputError, meant, unknown_key
 
 NOT_IN_A_SWEEP = {"force", "dry_run", "run_name", "reason", "tracking", "tracking.uri", "dataset.path"}
@@ -54,11 +54,17 @@ def build(spec: Mapping[str, Any], *, key: str) -> Any:
         raise InputError(f"{key} cannot be made of {dict(spec)}: {reason}") from error
 
 
-def sweep_words(words: list[str], params: Mapping[str, str] | None) -> list[str]:
+def sweep_words(overrides: list[str], params: Mapping[str, str] | None) -> list[str]:
     """What identifies a sweep: the overrides on the command line and those of its experiment file."""
-    given = [f"{key}={value}" for key, value in (params or {}).items()]
-    given += [word for word in options_first(words) if "=" in word and not word.startswith("-")]
+    given = [*[f"{key}={value}" for key, value in (params or {}).items()], *overrides]
     return sorted(word for word in given if word.lstrip("+~").partition("=")[0] not in NOT_IN_A_SWEEP)
+
+
+def job_label(sweep: list[str], overrides: list[str]) -> str:
+    """What sets a job apart in its sweep, besides the choices that its run is named after anyway."""
+    swept = {word.partition("=")[0] for word in sweep if "," in word or "(" in word}
+    keys = [word.partition("=")[::2] for word in overrides if word.partition("=")[0] in swept]
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in keys if "." in key or key == "seed")
 
 
 def explain(error: Exception, *, command: str) -> str:

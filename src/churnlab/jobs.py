@@ -60,7 +60,7 @@ class Launch:
                 log.info("would run: churnlab %s", " ".join([self.command, *overrides]))
                 outcome = Outcome("done", overrides, {"dry_run": True})
             else:
-                result = self._perform(settings)
+                result = self._perform(settings, label=compose.job_label(self.sweep or [], overrides))
                 outcome = Outcome("done" if result.yes else "no", overrides, result.values)
         except InputError as error:
             outcome = Outcome("input", overrides, message=str(error))
@@ -81,29 +81,32 @@ class Launch:
         note = "\n".join(f"{' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)
         return tracking.close_sweep(ended or ("FAILED" if failed else "FINISHED"), note=note)
 
-    def _perform(self, settings: Any) -> Result:
+    def _perform(self, settings: Any, *, label: str) -> Result:
         from churnlab import tracking  # takes seconds to import: only once the config is known to be good
         from churnlab.commands import Result
 
         command = importlib.import_module(f"churnlab.commands.{self.command}")
-        tracking.take_outer_run()
         tracking.open_store(settings.tracking.uri, home=Path(os.environ["CHURNLAB_HOME"]))
-        if not settings.reads_table:
-            return command.run(settings)
-        dataset = load_dataset(settings.dataset)
-        for warning in dataset.warnings:
+        table = [load_dataset(settings.dataset)] if settings.reads_table else []
+        for warning in (warning for dataset in table for warning in dataset.warnings):
             log.warning("warning: %s", warning)
         if self.sweep is not None:
-            tracking.open_sweep(
-                self.command, self.sweep, dataset_name=dataset.contract.name, data_sha256=dataset.sha256
-            )
-            earlier = (
-                None if settings.force else tracking.finished_in_a_sweep(self.command, settings.model_dump(), dataset)
-            )
+            sha256 = table[0].sha256 if table else None
+            tracking.open_sweep(self.command, self.sweep, dataset_name=settings.dataset.name, data_sha256=sha256)
+            tracking.job_label.set(label)
+            earlier = self._finished(settings, table)
             if earlier is not None:
                 log.info("already done as run %s", earlier)
                 return Result({"run_id": earlier})
-        return command.run(settings, dataset)
+        return command.run(settings, *table)
+
+    def _finished(self, settings: Any, table: list[Dataset]) -> str | None:
+        """The run in which a sweep has done the same; None for what is to be run whatever was run before."""
+        from churnlab import tracking
+
+        if settings.force or not table or settings.reads_store:
+            return None
+        return tracking.finished_in_a_sweep(self.command, settings.model_dump(), table[0])
 
     def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
         """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""

@@ -106,6 +106,9 @@ class Command(Keys):
     reads_table: ClassVar[bool] = True
     """Whether the command works on the table of its dataset."""
 
+    reads_store: ClassVar[bool] = False
+    """Whether earlier runs or versions decide the result, too: then a sweep never takes a job as done already."""
+
     seed: Seed
     tracking: Tracking
     run_name: str | None
@@ -158,6 +161,8 @@ class Tune(Train):
 
 class Compare(Command):
     """``churnlab compare``."""
+
+    reads_store: ClassVar[bool] = True
 
     dataset: Dataset
     evaluation: Evaluation
@@ -227,6 +232,8 @@ class Segment(Command):
 class Promote(Command):
     """``churnlab promote``."""
 
+    reads_store: ClassVar[bool] = True
+
     dataset: Dataset
     evaluation: Evaluation
     metric: Metric
@@ -244,6 +251,7 @@ class Scoring(Keys):
 class Score(Command):
     """``churnlab score``."""
 
+    reads_store: ClassVar[bool] = True
     reads_table: ClassVar[bool] = False
 
     dataset: Dataset
@@ -255,6 +263,8 @@ class Score(Command):
 
 class Report(Command):
     """``churnlab report``."""
+
+    reads_store: ClassVar[bool] = True
 
     dataset: Dataset
     evaluation: Evaluation

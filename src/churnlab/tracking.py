@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ os.environ.update(
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_UV_AUTO_DETECT": "false",  # or a uv.lock in the working directory becomes part of every version
         "MLFLOW_LOGGING_LEVEL": os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"),
         "TQDM_DISABLE": "1",
     }
@@ -64,6 +66,9 @@ EXPERIMENTS = {
 }
 """The experiment of a command's runs is <dataset.name>-<this>; a sweep's parent is beside its jobs."""
 
+job_label: ContextVar[str] = ContextVar("job_label", default="")
+"""What sets the job of a sweep that is under way apart from the others; part of its run's name."""
+
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """The MLflow UI opens such an experiment on its runs; without the tag it opens on a page about language models."""
 
@@ -77,6 +82,7 @@ def open_store(uri: str, *, home: Path) -> None:
     ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for the file store and for a store that cannot be
     written.
     """
+    take_outer_run()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///")).absolute()
@@ -157,10 +163,10 @@ def config_sha256(command: str, config: Mapping[str, Any]) -> str:
 
 @cache
 def code_sha256() -> str:
-    """Fingerprint the installed package: every Python file of it."""
+    """Fingerprint the installed package: every file of it but what Python compiles."""
     digest = hashlib.sha256()
     package = Path(__file__).parent
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for path in package.rglob("*.*") if path.parent.name != "__pycache__"):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -221,7 +227,7 @@ def start_run(
         else:
             run = mlflow.start_run(
                 experiment_id=experiment_id(f"{called}-{EXPERIMENTS[command]}"),
-                run_name=config.get("run_name") or name,
+                run_name=config.get("run_name") or f"{name} {job_label.get()}".strip(),
                 nested=True,
                 parent_run_id=_parent_run_id(),
                 tags=all_tags,
@@ -349,8 +355,9 @@ def load_bundle(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
 def load_pipeline(run_id: str) -> Pipeline:
     """The fitted pipeline that a train or segment run has logged; InputError when it was not kept."""
     run = mlflow.get_run(run_id)
-    if run.outputs is None or not run.outputs.model_outputs:
-        raise InputError(f"Run {run_id} has kept no model ({run.data.tags.get('churnlab.model', 'none was logged')}).")
+    not_kept = run.data.tags.get("churnlab.model")  # MLflow lists the attempt to log it among the outputs
+    if not_kept or run.outputs is None or not run.outputs.model_outputs:
+        raise InputError(f"Run {run_id} has kept no model ({not_kept or 'none was logged'}); name another run.")
     return mlflow.sklearn.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
 
 

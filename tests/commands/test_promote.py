@@ -16,7 +16,10 @@ from conftest import SMALL_SEGMENTS, artifact, opened, start, version_folder, wa
 ROWS = ("dataset.rows=600",)
 TRAINED = (*ROWS, "evaluation.folds=2")
 PAIR = ("dataset.name=pair",)
+UNREVIEWED = ("model.scale=true", "model.estimator._target_=sklearn.gaussian_process.GaussianProcessClassifier")
 NAME = "demo-churn"
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,7 @@ def story(shared_home, client_at):
             "good": ask("train", *TRAINED),
             "dummy": ask("train", *TRAINED, "model=dummy"),
             "other seed": ask("train", *TRAINED, "seed=1"),
+            "not kept": ask("train", *TRAINED, "model=dummy", "~model.estimator.strategy", *UNREVIEWED),
             "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
         }
         told["promote without segments"] = ask("promote", *TRAINED)
@@ -51,6 +55,7 @@ def story(shared_home, client_at):
         told |= {
             "run of another table": ask("promote", *TRAINED, f"churn_run={run['other table']}"),
             "segments not of this table": ask("promote", *TRAINED, f"segment_run={run['segments of another table']}"),
+            "run without a model": ask("promote", *TRAINED, f"churn_run={run['not kept']}"),
             "unknown run": ask("promote", *TRAINED, "churn_run=0123456789abcdef"),
             "run of another command": ask("promote", *TRAINED, f"churn_run={run['segments']}"),
             "no train run": ask("promote", *ROWS, "evaluation.folds=2", "seed=77"),
@@ -141,6 +146,7 @@ def test_a_candidate_of_another_split_is_compared_on_members_that_neither_was_tr
         ("promote without segments", "run churnlab segment first"),
         ("run of another table", "is of another table"),
         ("segments not of this table", "is of another table"),
+        ("run without a model", "has kept no model (not kept: it holds types that models.TRUSTED does not list)"),
         ("unknown run", "There is no run 0123456789abcdef"),
         ("run of another command", "name a FINISHED train run"),
         ("no train run", "run churnlab train"),

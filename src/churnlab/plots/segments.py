@@ -154,7 +154,7 @@ def churn_rates(profile: pd.DataFrame, names: Sequence[str], *, base_rate: float
     axes.set_xlim(0, 1.22 * max(high for _, high in bounds))
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 1])
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlabel("left in the following month, with 95% interval", fontsize=9, color=INK)
+    axes.set_xlabel("share who left, with 95% interval", fontsize=9, color=INK)
     figure.legend(loc="outside lower right", frameon=False, fontsize=8)
     _clean(axes, "x")
     axes.tick_params(axis="y", length=0)

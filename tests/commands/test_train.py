@@ -1,0 +1,311 @@
+"""What a train run carries, that it is true, and the figures of the real table."""
+
+import subprocess
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn import metrics as sk
+
+from churnlab import tracking
+from churnlab.data import folds_sha256, split_sha256
+from churnlab.demo import members
+from conftest import artifact, files, folder
+
+pytestmark = pytest.mark.slow
+
+METRICS = ("roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1")
+KINDS = ("cv_{}", "cv_{}_std", "test_{}", "test_{}_low", "test_{}_high")
+OWN_MODEL = """\
+name: gradient_boosting
+scale: false
+estimator:
+  _target_: sklearn.ensemble.HistGradientBoostingClassifier
+  max_iter: 30
+  random_state: ${seed}
+space:
+  learning_rate: {_target_: optuna.distributions.FloatDistribution, low: 0.02, high: 0.3, log: true}
+  max_leaf_nodes: {_target_: optuna.distributions.IntDistribution, low: 4, high: 32}
+"""
+MODELS = ("logistic_regression", "random_forest", "gradient_boosting")
+ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def own_conf(tmp_path_factory) -> Path:
+    """A new model is one YAML and nothing else."""
+    conf = tmp_path_factory.mktemp("own")
+    (conf / "model").mkdir()
+    (conf / "model/gradient_boosting.yaml").write_text(OWN_MODEL)
+    return conf
+
+
+@pytest.fixture(scope="module")
+def trained(shared_home, own_conf, succeed, client_at):
+    """One run per model, on the same members, folds and hold-out; the threshold is chosen for F1."""
+    words = [f"dataset.rows={ROWS}", "features=behaviour", "evaluation.folds=3", "evaluation.repeats=2", "decision=f1"]
+    line = succeed(shared_home, "train", "-m", "--config-dir", str(own_conf), *words, f"model={','.join(MODELS)}")
+    client = client_at(shared_home)
+    return dict(zip(MODELS, map(client.get_run, line["runs"]), strict=True))
+
+
+@pytest.fixture
+def run(trained):
+    return trained["logistic_regression"]
+
+
+@pytest.fixture
+def oof(run):
+    return pd.read_parquet(artifact(run, "predictions/oof.parquet"))
+
+
+@pytest.fixture
+def held_out(run):
+    return pd.read_parquet(artifact(run, "predictions/test.parquet"))
+
+
+def scores(table: pd.DataFrame, threshold: float) -> dict[str, float]:
+    """The metrics but for the calibration error, by scikit-learn."""
+    y, p = table["y"], table["probability"]
+    said = p > threshold
+    return {
+        "roc_auc": sk.roc_auc_score(y, p),
+        "average_precision": sk.average_precision_score(y, p),
+        "log_loss": sk.log_loss(y, p.clip(0.001, 0.999)),
+        "brier": sk.brier_score_loss(y, p),
+        "accuracy": sk.accuracy_score(y, said),
+        "precision": sk.precision_score(y, said),
+        "recall": sk.recall_score(y, said),
+        "f1": sk.f1_score(y, said),
+    }
+
+
+def test_a_run_has_its_place_its_name_its_params_and_its_config(run, client_at, shared_home):
+    assert client_at(shared_home).get_experiment(run.info.experiment_id).name == "demo-churn"
+    assert run.info.run_name == "logistic_regression behaviour"
+    params = run.data.params
+    said = {
+        "model.name": "logistic_regression",
+        "features.name": "behaviour",
+        "dataset.rows": str(ROWS),
+        "evaluation.folds": "3",
+        "evaluation.repeats": "2",
+        "evaluation.test_size": "0.2",
+    }
+    assert {key: params[key] for key in said} == said
+    assert params["model.estimator._target_"] == "sklearn.linear_model.LogisticRegression"
+    assert params["seed"] == params["model.estimator.random_state"] == "0"
+    config = yaml.safe_load(artifact(run, "config.yaml").read_text())
+    assert config["dataset"]["columns"]["Age"]["max"] == 100
+    assert config["features"]["derive"]["lifetime_log"] == "log1p(Lifetime)"
+    assert "hydra" not in config
+
+
+def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(run, trained, oof, held_out):
+    tags = run.data.tags
+    assert tags["churnlab.command"] == "train"
+    for other in trained.values():
+        for tag in ("data", "split", "folds", "code"):
+            assert other.data.tags[f"churnlab.{tag}_sha256"] == tags[f"churnlab.{tag}_sha256"]
+    assert len({other.data.tags["churnlab.config_sha256"] for other in trained.values()}) == 3
+    data = tags["churnlab.data_sha256"]
+    folds = [part["row"].to_numpy() for _, part in oof.groupby(["repeat", "fold"])]
+    assert tags["churnlab.split_sha256"] == split_sha256(data, held_out["row"].to_numpy())
+    assert tags["churnlab.folds_sha256"] == folds_sha256(data, folds)
+    (given,) = run.inputs.dataset_inputs
+    assert given.dataset.name == "demo"
+
+
+def test_the_config_is_known_by_what_decides_the_result(run):
+    config = yaml.safe_load(artifact(run, "config.yaml").read_text())
+    known = tracking.config_sha256("train", config)
+    assert known == run.data.tags["churnlab.config_sha256"]
+    same = config | {"run_name": "x", "force": True, "dry_run": True, "tracking": {"uri": "http://x"}}
+    assert tracking.config_sha256("train", same) == known
+    assert tracking.config_sha256("train", config | {"dataset": config["dataset"] | {"path": "/x.csv"}}) == known
+    others = [
+        tracking.config_sha256("tune", config),
+        tracking.config_sha256("train", config | {"seed": 1}),
+        tracking.config_sha256("train", config | {"dataset": config["dataset"] | {"rows": 501}}),
+        tracking.config_sha256("train", config | {"evaluation": config["evaluation"] | {"folds": 4}}),
+    ]
+    assert len({known, *others}) == 5
+
+
+def test_a_run_of_a_checkout_knows_its_commit(run):
+    asked = ["git", "-C", str(Path(tracking.__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True)
+    expected = commit.stdout.strip() if commit.returncode == 0 else None
+    assert run.data.tags.get("churnlab.git_commit") == expected
+    assert (run.data.tags.get("churnlab.git_dirty") in ("true", "false")) == (expected is not None)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_metric_is_there_once(trained, model):
+    expected = {kind.format(name) for name in METRICS for kind in KINDS} | {"threshold", "fit_seconds"}
+    assert set(trained[model].data.metrics) == expected
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_metrics_are_those_of_the_logged_predictions(trained, model):
+    logged = trained[model].data.metrics
+    threshold = logged["threshold"]
+    oof = pd.read_parquet(artifact(trained[model], "predictions/oof.parquet"))
+    test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
+    for name, value in scores(test, threshold).items():
+        assert logged[f"test_{name}"] == pytest.approx(value, abs=1e-9), name
+    folds = pd.DataFrame([scores(part, threshold) for _, part in oof.groupby(["repeat", "fold"])])
+    assert len(folds) == 6
+    for name in folds:
+        assert logged[f"cv_{name}"] == pytest.approx(folds[name].mean(), abs=1e-9), name
+        assert logged[f"cv_{name}_std"] == pytest.approx(folds[name].std(), abs=1e-9), name
+    for name in METRICS:
+        assert 0 <= logged[f"test_{name}_low"] <= logged[f"test_{name}"] <= logged[f"test_{name}_high"], name
+        assert logged[f"test_{name}_low"] < logged[f"test_{name}_high"] or logged[f"test_{name}"] in (0, 1)
+
+
+def test_the_threshold_is_the_decisions_on_the_out_of_fold_predictions(run, oof):
+    precision, recall, _ = sk.precision_recall_curve(oof["y"], oof["probability"])
+    best = (2 * precision * recall / (precision + recall).clip(1e-12)).max()
+    at_threshold = sk.f1_score(oof["y"], oof["probability"] > run.data.metrics["threshold"])
+    assert at_threshold == pytest.approx(best, abs=1e-12)
+
+
+def test_out_of_fold_and_hold_out_are_everybody_once(oof, held_out):
+    y = members(ROWS, seed=0)["Churn"].to_numpy()
+    assert sorted({*oof["row"], *held_out["row"]}) == list(range(ROWS))
+    assert not set(oof["row"]) & set(held_out["row"])
+    assert len(held_out) == ROWS // 5
+    assert oof.groupby("repeat")["row"].nunique().tolist() == [ROWS * 4 // 5] * 2
+    assert list(oof.columns) == list(held_out.columns) == ["row", "y", "probability", "fold", "repeat"]
+    for table in (oof, held_out):
+        assert np.array_equal(table["y"], y[table["row"]])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_logged_model_says_the_same_of_the_hold_out_when_it_is_loaded_again(trained, model, shared_home):
+    test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
+    X = members(ROWS, seed=0).drop(columns="Churn").astype("float64").iloc[test["row"]]
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{shared_home}/mlflow.db")
+    try:
+        loaded = mlflow.pyfunc.load_model(f"runs:/{trained[model].info.run_id}/model")
+        again = loaded.predict(X[X.columns[::-1]])
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert np.array_equal(again[:, 1], test["probability"])
+    assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
+
+
+def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_home, client_at):
+    kept = [path for path in (shared_home / "mlartifacts").rglob("*") if path.is_file()]
+    assert len([path for path in kept if path.suffix == ".skops"]) == 3
+    for path in kept:
+        assert path.suffix not in {".pkl", ".pickle", ".joblib", ".cloudpickle"}, path
+        assert not path.read_bytes().startswith((b"\x80\x04", b"\x80\x05")), path
+        if path.suffix == ".skops":
+            inside = zipfile.ZipFile(path)
+            assert {Path(name).suffix for name in inside.namelist()} <= {".json", ".npy", ".npz"}
+            for name in inside.namelist():
+                assert not name.endswith(".npy") or b"'|O'" not in inside.read(name)[:128], name
+        if path.name == "requirements.txt":
+            wanted = path.read_text().split()
+            assert f"scikit-learn=={version('scikit-learn')}" in wanted
+            assert all("==" in line for line in wanted)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
+    run = trained[model]
+    figures = {"roc", "precision_recall", "reliability", "confusion", "scores", "gains"}
+    tables = {"config.yaml", "folds.csv", "predictions/oof.parquet", "predictions/test.parquet"}
+    if model != "gradient_boosting":  # which says nothing of its columns
+        figures.add("importances")
+        tables.add("importances.csv")
+    assert files(run) == tables | {f"figures/{name}.png" for name in figures}
+    for name in figures:
+        picture = artifact(run, f"figures/{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 5_000
+
+
+def test_the_note_says_in_numbers_what_came_out(run):
+    note = run.data.tags["mlflow.note.content"]
+    for name in ("cv_log_loss", "cv_roc_auc", "test_roc_auc", "test_roc_auc_low", "test_accuracy"):
+        assert f"{run.data.metrics[name]:.4f}" in note
+
+
+def test_a_model_that_is_one_yaml_can_be_tuned_too(home, own_conf, succeed, runs_at):
+    words = ["dataset.rows=300", "evaluation.folds=2", "model=gradient_boosting", "tune.n_trials=2"]
+    line = succeed(home, "tune", "--config-dir", str(own_conf), *words)
+    assert line["n_complete"] == 2
+    assert set(line["best_params"]) == {"learning_rate", "max_leaf_nodes"}
+    (best,) = runs_at(home, command="train")
+    assert float(best.data.params["model.estimator.learning_rate"]) == line["best_params"]["learning_rate"]
+
+
+def test_a_parameter_that_the_estimator_has_not_is_refused_with_those_it_has(home, run_command, runs_at):
+    ended = run_command(home, "train", "dataset.rows=300", "model=random_forest", "+model.estimator.depth=3")
+    assert (ended.code, ended.out) == (2, "")
+    assert "RandomForestClassifier has no parameter depth. Did you mean max_depth? It has n_estimators" in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert runs_at(home) == []
+
+
+# The real table
+
+
+@pytest.fixture(scope="module")
+def course(gym_csv, tmp_path_factory, succeed, client_at):
+    """The seeds' plain hold-out: models scaled and unscaled, by (model, scale)."""
+    home = tmp_path_factory.mktemp("course") / "home"
+    words = ["dataset=gym", f"dataset.path={gym_csv}", "evaluation.stratify=false", "evaluation.folds=2"]
+    line = succeed(home, "train", "-m", *words, "model=logistic_regression,random_forest", "model.scale=true,false")
+    runs = map(client_at(home).get_run, line["runs"])
+    return {(run.data.params["model.name"], run.data.params["model.scale"]): run for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("scale", "cells", "accuracy", "precision", "recall"),
+    [
+        ("True", [574, 28, 34, 164], 0.9225, 0.8542, 0.8283),
+        ("False", [575, 27, 34, 164], 0.92375, 0.8586, 0.8283),
+    ],
+)
+def test_the_courses_logistic_regression_is_reproduced(course, scale, cells, accuracy, precision, recall):
+    run = course["logistic_regression", scale]
+    test = pd.read_parquet(artifact(run, "predictions/test.parquet"))
+    found = sk.confusion_matrix(test["y"], test["probability"] > 0.5).ravel()
+    assert np.abs(found - cells).max() <= 1
+    logged = run.data.metrics
+    assert logged["threshold"] == 0.5
+    assert logged["test_accuracy"] == pytest.approx(accuracy, abs=0.0013)
+    assert logged["test_precision"] == pytest.approx(precision, abs=0.005)
+    assert logged["test_recall"] == pytest.approx(recall, abs=0.0051)
+    assert logged["test_roc_auc"] == pytest.approx(0.9707, abs=0.0005)
+
+
+@pytest.mark.parametrize("scale", ["True", "False"])
+def test_the_courses_random_forest_is_reproduced(course, scale):
+    logged = course["random_forest", scale].data.metrics
+    assert logged["test_accuracy"] == pytest.approx(0.9150, abs=0.01)
+    assert logged["test_precision"] == pytest.approx(0.8385, abs=0.01)
+    assert logged["test_recall"] == pytest.approx(0.8131, abs=0.01)
+
+
+def test_cross_validation_on_the_real_table_reaches_its_figures(gym_csv, home, succeed, client_at):
+    words = ["dataset=gym", f"dataset.path={gym_csv}", "model=logistic_regression,random_forest"]
+    line = succeed(home, "train", "-m", *words, "features=raw,behaviour")
+    runs = map(client_at(home).get_run, line["runs"])
+    found = {(run.data.params["model.name"], run.data.params["features.name"]): run.data.metrics for run in runs}
+    assert found["logistic_regression", "raw"]["cv_roc_auc"] == pytest.approx(0.976, abs=0.003)
+    assert found["logistic_regression", "behaviour"]["cv_roc_auc"] >= 0.989
+    assert found["logistic_regression", "behaviour"]["cv_log_loss"] <= 0.102
+    assert found["random_forest", "behaviour"]["cv_roc_auc"] >= 0.983
+    assert found["random_forest", "raw"]["cv_roc_auc"] == pytest.approx(0.972, abs=0.006)
+    assert folder(client_at(home).get_run(line["run_id"]).info.artifact_uri).is_relative_to(home)
