@@ -34,9 +34,9 @@ def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at,
 CREATE = """
 import os
 from pathlib import Path
-from churnlab import tracking
+from churnlab import store
 home = Path(os.environ["CHURNLAB_HOME"])
-tracking.open_store(f"sqlite:///{home}/mlflow.db", home=home)
+store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
 """
 
 

@@ -86,7 +86,7 @@ class Launch:
         from churnlab.commands import Result
 
         command = importlib.import_module(f"churnlab.commands.{self.command}")
-        tracking.open_store(settings.tracking.uri, home=Path(os.environ["CHURNLAB_HOME"]))
+        _open_store(settings.tracking.uri)
         table = [load_dataset(settings.dataset)] if settings.reads_table else []
         for warning in (warning for dataset in table for warning in dataset.warnings):
             log.warning("warning: %s", warning)
@@ -114,10 +114,17 @@ class Launch:
             return
         from churnlab import tracking
 
-        uri, name = config["tracking"]["uri"], config["dataset"]["name"]
-        tracking.open_store(uri, home=Path(os.environ["CHURNLAB_HOME"]))
+        name = config["dataset"]["name"]
+        _open_store(config["tracking"]["uri"])
         tracking.open_sweep(self.command, self.sweep, dataset_name=name)
         tracking.record_failure(self.command, config, error, dataset_name=name)
+
+
+def _open_store(uri: str) -> None:
+    from churnlab import store, tracking
+
+    tracking.take_outer_run()
+    store.open_store(uri, home=Path(os.environ["CHURNLAB_HOME"]))
 
 
 def load_dataset(dataset: schema.Dataset) -> Dataset:

@@ -1,56 +1,26 @@
-"""How a job becomes an MLflow run: the one place that names experiments, tags and artifact paths."""
+"""How a job becomes an MLflow run: the one place that names experiments and tags."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import shutil
 import subprocess
-import sys
-import tempfile
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
-os.environ.update(
-    {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_UV_AUTO_DETECT": "false",  # or a uv.lock in the working directory becomes part of every version
-        "MLFLOW_LOGGING_LEVEL": os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"),
-        "TQDM_DISABLE": "1",
-    }
-)
-import mlflow  # noqa: E402  (reads the settings above while it is imported)
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import yaml  # noqa: E402
-from mlflow.entities import Run  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.models import ModelSignature  # noqa: E402
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec  # noqa: E402
-from sklearn.pipeline import Pipeline  # noqa: E402
-
-from churnlab.contract import Contract  # noqa: E402
-from churnlab.data import Dataset  # noqa: E402
-from churnlab.errors import InputError, Terminated  # noqa: E402
-from churnlab.evaluation import LOWER_IS_BETTER  # noqa: E402
-from churnlab.models import TRUSTED  # noqa: E402
-
-log = logging.getLogger(__name__)
-
-for told_by_mlflow in ("The specified dataset source can be interpreted", ".*input example was not provided"):
-    warnings.filterwarnings("ignore", message=told_by_mlflow)
+from churnlab.data import Dataset
+from churnlab.errors import InputError, Terminated
+from churnlab.evaluation import LOWER_IS_BETTER
+from churnlab.store import experiment_id
 
 EXPERIMENTS = {
     "explore": "explore",
@@ -66,91 +36,13 @@ EXPERIMENTS = {
 }
 """The experiment of a command's runs is <dataset.name>-<this>; a sweep's parent is beside its jobs."""
 
+
 job_label: ContextVar[str] = ContextVar("job_label", default="")
 """What sets the job of a sweep that is under way apart from the others; part of its run's name."""
 
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""The MLflow UI opens such an experiment on its runs; without the tag it opens on a page about language models."""
 
 NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "output"}
 """Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
-
-
-def open_store(uri: str, *, home: Path) -> None:
-    """Point MLflow at the store and create its schema if it is new; safe for processes that start together.
-
-    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for the file store and for a store that cannot be
-    written.
-    """
-    take_outer_run()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///")).absolute()
-        uri, home = f"sqlite:///{path}", path.parent
-        _check_writable(path)
-        with _store_lock(home):
-            _create_sqlite(path)
-    elif "://" not in uri or uri.startswith("file:"):
-        raise InputError(
-            f"tracking.uri={uri} is a folder of files, which MLflow no longer keeps runs in; "
-            "use sqlite:////absolute/path/mlflow.db, or the address of an MLflow server."
-        )
-    mlflow.set_tracking_uri(uri)
-    os.environ["CHURNLAB_STORE"] = str(home)
-
-
-def _check_writable(path: Path) -> None:
-    """Find out before the work, not after it, that nothing can be kept."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"Nothing can be written to {path.parent} ({error.strerror}), where the runs are kept; "
-            "set CHURNLAB_HOME to a folder of yours."
-        ) from error
-
-
-def _store_lock(home: Path) -> FileLock:
-    return FileLock(home / ".store.lock")
-
-
-def _create_sqlite(path: Path) -> None:
-    """Build the schema beside the database and move it into place: a kill in between leaves no broken store."""
-    for left_over in path.parent.glob(f"{path.name}.*.tmp*"):
-        left_over.unlink()
-    if path.exists():
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    building = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    store = SqlAlchemyStore(f"sqlite:///{building}", (path.parent / "mlartifacts").as_uri())
-    store.engine.dispose()
-    os.replace(building, path)
-
-
-def experiment_id(name: str) -> str:
-    """The id of an experiment, which is created when it is new, its artifacts beside the store."""
-    client = mlflow.MlflowClient()
-    home = Path(os.environ["CHURNLAB_STORE"])
-    served = mlflow.get_tracking_uri().startswith("http")
-    with nullcontext() if served else _store_lock(home):
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                location = None if served else (home / "mlartifacts").as_uri()
-                return client.create_experiment(name, location, tags=EXPERIMENT_TAGS)
-            except MlflowException as error:  # a server has no lock of ours: another client may have been first
-                found = client.get_experiment_by_name(name)
-                if found is None:
-                    raise error
-    if found.lifecycle_stage != "active":
-        raise InputError(
-            f"The experiment {name} has been deleted in the store; bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
-        )
-    return found.experiment_id
 
 
 def config_sha256(command: str, config: Mapping[str, Any]) -> str:
@@ -273,126 +165,6 @@ def _opened_since(outer: Run | None) -> str | None:
 def log_metrics(metrics: Mapping[str, float], *, step: int | None = None) -> None:
     """Log metrics, leaving out those that do not exist here (NaN)."""
     mlflow.log_metrics({key: value for key, value in metrics.items() if value == value}, step=step)
-
-
-def log_table(frame: pd.DataFrame, path: str) -> None:
-    """Log a table as the artifact ``path``; CSV or Parquet by its ending."""
-    folder, _, name = path.rpartition("/")
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / name
-        if name.endswith(".parquet"):
-            frame.to_parquet(file, index=False)
-        else:
-            frame.to_csv(file, index=False)
-        mlflow.log_artifact(str(file), folder or None)
-
-
-def log_pipeline(pipeline: Pipeline, contract: Contract) -> None:
-    """Log a fitted churn pipeline without pickle; it answers with the probabilities of staying and leaving.
-
-    A pipeline with types outside models.TRUSTED is not logged, and the run says so: it cannot be promoted.
-    """
-    fields = [
-        ColSpec("string" if column.kind == "category" else "double", name) for name, column in contract.columns.items()
-    ]
-    outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
-    try:
-        _log_model(pipeline, ModelSignature(Schema(fields), outputs), predict="predict_proba")
-    except MlflowException as error:
-        if "untrusted types" not in str(error):
-            raise
-        log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
-        mlflow.set_tag("churnlab.model", "not kept: it holds types that models.TRUSTED does not list")
-
-
-def log_segmentation(segmentation: Pipeline) -> None:
-    """Log a fitted segmentation without pickle; it answers with the number of each row's segment."""
-    fields = [ColSpec("double", str(name)) for name in segmentation[0].get_feature_names_out()]
-    outputs = Schema([TensorSpec(np.dtype("int32"), (-1,))])
-    _log_model(segmentation, ModelSignature(Schema(fields), outputs), predict="predict")
-
-
-def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> None:
-    mlflow.sklearn.log_model(
-        pipeline,
-        name="model",
-        signature=signature,
-        pip_requirements=requirements(),
-        pyfunc_predict_fn=predict,
-        serialization_format="skops",
-        skops_trusted_types=TRUSTED,
-    )
-
-
-def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: float) -> str:
-    """Log a served model (bundle.py with its files), pickle-free and without a path of the checkout; returns its id."""
-    kinds = {name: "string" if column.kind == "category" else "double" for name, column in contract.columns.items()}
-    inputs = [ColSpec(kind, name) for name, kind in kinds.items()] + [ColSpec("string", "member_id", required=False)]
-    outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long"}
-    outputs |= {"segment_name": "string", "recommended_action": "string"}
-    params = ParamSchema([ParamSpec("threshold", "double", threshold), ParamSpec("reasons", "boolean", True)])
-    answers = Schema([ColSpec(kind, name) for name, kind in outputs.items()])
-    with tempfile.TemporaryDirectory() as neutral:  # MLmodel tells from where the code was logged
-        info = mlflow.pyfunc.log_model(
-            name="bundle",
-            python_model=str(shutil.copy(Path(__file__).with_name("bundle.py"), neutral)),
-            artifacts=dict(artifacts),
-            signature=ModelSignature(Schema(inputs), answers, params),
-            pip_requirements=requirements(),
-        )
-    return info.model_id
-
-
-def load_bundle(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
-    """A version as MLflow serves it; Python leaves none of its compiled files among the version's own."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        return mlflow.pyfunc.load_model(model_uri)
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def load_pipeline(run_id: str) -> Pipeline:
-    """The fitted pipeline that a train or segment run has logged; InputError when it was not kept."""
-    run = mlflow.get_run(run_id)
-    not_kept = run.data.tags.get("churnlab.model")  # MLflow lists the attempt to log it among the outputs
-    if not_kept or run.outputs is None or not run.outputs.model_outputs:
-        raise InputError(f"Run {run_id} has kept no model ({not_kept or 'none was logged'}); name another run.")
-    return mlflow.sklearn.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
-
-
-def read_config(run_id: str) -> dict[str, Any]:
-    """The resolved config of a run."""
-    return yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config.yaml"))
-
-
-def read_json(run_id: str, path: str) -> Any:
-    """A JSON artifact of a run."""
-    return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
-
-
-def download(run_id: str, path: str, folder: Path) -> None:
-    """Put one artifact of a run into a folder, under its bare name."""
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
-        shutil.copy(file, folder / Path(path).name)
-
-
-def read_bytes(run_id: str, path: str) -> bytes | None:
-    """The file that a run has logged as the artifact ``path``; None when it has none."""
-    logged = mlflow.MlflowClient().list_artifacts(run_id, path.rpartition("/")[0] or None)
-    if path not in {file.path for file in logged}:
-        return None
-    with tempfile.TemporaryDirectory() as scratch:
-        file = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
-        return Path(file).read_bytes()
-
-
-def requirements() -> list[str]:
-    """What a logged model needs, at the versions it was made with."""
-    needed = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
-    return [f"{name}=={version(name)}" for name in needed]
 
 
 def take_outer_run() -> None:
@@ -541,13 +313,6 @@ def get_run(run_id: str, *, command: str) -> Run:
             f"name a FINISHED {command} run."
         )
     return run
-
-
-def read_table(run_id: str, path: str) -> pd.DataFrame:
-    """Read a table that a run has logged as the artifact ``path``."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
-        return pd.read_parquet(file) if path.endswith(".parquet") else pd.read_csv(file)
 
 
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Run
 
-from churnlab import evaluation, schema, tracking
+from churnlab import artifacts, evaluation, schema, tracking
 from churnlab.commands import Result, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
@@ -54,7 +54,7 @@ def run(settings: schema.Compare, dataset: Dataset) -> Result:
     with tracking.start_run(
         "compare", settings.model_dump(), name="leaderboard", dataset=dataset, tags=tags
     ) as mlflow_run:
-        tracking.log_table(table, "leaderboard.csv")
+        artifacts.log_table(table, "leaderboard.csv")
         mlflow.log_figure(plots.leaderboard(table, metric=settings.metric), "figures/leaderboard.png")
         mlflow.set_tag("mlflow.note.content", said)
     shown = table[[*dict.fromkeys(["rank", "name", f"cv_{settings.metric}", "cv_roc_auc", "test_roc_auc", "run_id"])]]
@@ -80,7 +80,7 @@ def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
 def difference(first: Run, second: Run, *, metric: str, seed: int) -> dict[str, float]:
     """First minus second on the members that both predicted out of fold: delta, ci_low, ci_high."""
     tables = [
-        tracking.read_table(run.info.run_id, "predictions/oof.parquet").groupby("row")[["y", "probability"]].mean()
+        artifacts.read_table(run.info.run_id, "predictions/oof.parquet").groupby("row")[["y", "probability"]].mean()
         for run in (first, second)
     ]
     both = tables[0].join(tables[1], rsuffix="_second", how="inner")

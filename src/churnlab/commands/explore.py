@@ -14,7 +14,7 @@ import logging
 
 import mlflow
 
-from churnlab import exploration, schema, tracking
+from churnlab import artifacts, exploration, schema, tracking
 from churnlab.commands import Result
 from churnlab.data import Dataset
 from churnlab.plots import table as plots
@@ -54,11 +54,11 @@ def run(settings: schema.Explore, dataset: Dataset) -> Result:
         tracking.log_metrics({"rows": len(y), "churn_rate": churn_rate, "warnings": len(dataset.warnings)})
         report = {"rows": len(y), "source": dataset.source, "warnings": list(dataset.warnings)}
         mlflow.log_dict(report | {"correlated_pairs": pairs.to_dict("records")}, "data_report.json")
-        tracking.log_table(exploration.summary(X, columns), "summary.csv")
-        tracking.log_table(exploration.class_means(X, y), "class_means.csv")
-        tracking.log_table(correlations, "correlations.csv")
-        tracking.log_table(drivers, "drivers.csv")
-        tracking.log_table(gradients, "gradients.csv")
+        artifacts.log_table(exploration.summary(X, columns), "summary.csv")
+        artifacts.log_table(exploration.class_means(X, y), "class_means.csv")
+        artifacts.log_table(correlations, "correlations.csv")
+        artifacts.log_table(drivers, "drivers.csv")
+        artifacts.log_table(gradients, "gradients.csv")
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"figures/{name}.png")
         mlflow.set_tag("mlflow.note.content", said)

@@ -26,7 +26,7 @@ from mlflow.entities.model_registry import ModelVersion
 from sklearn.pipeline import Pipeline
 
 import churnlab
-from churnlab import evaluation, registry, schema, tracking
+from churnlab import artifacts, evaluation, registry, schema, tracking
 from churnlab.commands import Result, train
 from churnlab.contract import Contract, row_checks
 from churnlab.data import Dataset
@@ -47,7 +47,7 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
     ) as mlflow_run:
         with tempfile.TemporaryDirectory() as scratch:
             files = write_bundle(Path(scratch), churn, segments, dataset)
-            model_id = tracking.log_bundle(files, dataset.contract, threshold=churn.data.metrics["threshold"])
+            model_id = artifacts.log_bundle(files, dataset.contract, threshold=churn.data.metrics["threshold"])
         with registry.one_at_a_time():
             champion = registry.champion(name)
             checks = _gate(model_id, churn, champion, dataset, metric=settings.metric)
@@ -118,13 +118,13 @@ def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
 
 def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> dict[str, str]:
     """Write the files of a version into a folder; returns the artifacts of bundle.py by name."""
-    pipeline: Pipeline = tracking.load_pipeline(churn.info.run_id)
-    segmentation: Pipeline = tracking.load_pipeline(segments.info.run_id)
-    config = tracking.read_config(segments.info.run_id)
-    portraits = tracking.read_json(segments.info.run_id, "portraits.json")
+    pipeline: Pipeline = artifacts.load_pipeline(churn.info.run_id)
+    segmentation: Pipeline = artifacts.load_pipeline(segments.info.run_id)
+    config = artifacts.read_config(segments.info.run_id)
+    portraits = artifacts.read_json(segments.info.run_id, "portraits.json")
     language, contract = config["playbook"]["language"], dataset.contract
     features = pipeline[0]
-    trained = tracking.read_table(churn.info.run_id, "predictions/oof.parquet")
+    trained = artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")
     stayed = trained.loc[trained["y"] == 0, "row"].unique()
     served = {
         "dataset": contract.name,
@@ -132,7 +132,7 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
         "checks": row_checks(contract),
         "features": {"keep": list(features.keep), "derive": dict(features.derive)},
         "threshold": churn.data.metrics["threshold"],
-        "segment_columns": tracking.read_json(segments.info.run_id, "segmentation.json")["columns"],
+        "segment_columns": artifacts.read_json(segments.info.run_id, "segmentation.json")["columns"],
         "segments": {
             str(portrait["id"]): {key: portrait[key] for key in ("name", "recommended_action")}
             for portrait in portraits
@@ -146,7 +146,7 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
     shutil.copy(Path(churnlab.__file__).with_name("expressions.py"), folder)
     shown = folder / "segmentation"
     for path in ("portraits.json", "segments.csv", "figures/dendrogram.png"):
-        tracking.download(segments.info.run_id, path, shown)
+        artifacts.download(segments.info.run_id, path, shown)
     (shown / "k_reason.txt").write_text(segments.data.tags["churnlab.k_reason"] + "\n", encoding="utf-8")
     return {path.stem: str(path) for path in sorted(folder.iterdir())}
 
@@ -178,7 +178,7 @@ def _gate(
     model_id: str, churn: Run, champion: ModelVersion | None, dataset: Dataset, *, metric: str
 ) -> list[dict[str, Any]]:
     """Every check of the candidate: name, value, limit, passed."""
-    test = tracking.read_table(churn.info.run_id, "predictions/test.parquet")
+    test = artifacts.read_table(churn.info.run_id, "predictions/test.parquet")
     served = _probabilities(f"models:/{model_id}", dataset.X.iloc[test["row"]])
     gap = float(np.abs(served - test["probability"].to_numpy()).max())
     checks = [{"name": "served_equals_trained", "value": gap, "limit": 1e-9, "passed": gap <= 1e-9}]
@@ -204,10 +204,10 @@ def _trained_on(churn: Run, dataset: Dataset) -> np.ndarray:
     """The rows of this table that a champion was trained on; none are known when it was another table."""
     if churn.data.tags["churnlab.data_sha256"] != dataset.sha256:
         return np.array([], dtype=int)
-    return tracking.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
+    return artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
 
 
 def _probabilities(model_uri: str, X: pd.DataFrame) -> np.ndarray:
     """What a version answers for these members."""
-    answers = tracking.load_bundle(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
+    answers = artifacts.load_bundle(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
     return np.array([answer["churn_probability"] for answer in answers])

@@ -24,7 +24,7 @@ import mlflow
 from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 
-from churnlab import conclusions, evaluation, page, registry, schema, tracking, wording
+from churnlab import artifacts, conclusions, evaluation, page, registry, schema, tracking, wording
 from churnlab.commands import Result, compare, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
@@ -99,18 +99,18 @@ def members_part(dataset: Dataset, explored: Run | None) -> Part:
     if explored is None:
         return part
     run_id = explored.info.run_id
-    drivers = tracking.read_table(run_id, "drivers.csv").dropna(subset=["risk_ratio", "low", "high"])
+    drivers = artifacts.read_table(run_id, "drivers.csv").dropna(subset=["risk_ratio", "low", "high"])
     clear = drivers[(drivers["low"] > 1) | (drivers["high"] < 1)]
     kinds: dict[str, dict[str, Any]] = {
         name: {"kind": column.kind, "unit": column.unit} for name, column in contract.columns.items()
     }
-    correlations = tracking.read_table(run_id, "correlations.csv").dropna(subset="pearson_r")
+    correlations = artifacts.read_table(run_id, "correlations.csv").dropna(subset="pearson_r")
     return part | {
         "run_id": run_id,
         "groups": [conclusions.riskier(row, **kinds[row["feature"]]) for row in clear.to_dict("records")],
         "unclear": [name for name in drivers["feature"].unique() if name not in set(clear["feature"])],
         "correlations": correlations.to_dict("records"),
-        "pairs": tracking.read_json(run_id, "data_report.json")["correlated_pairs"],
+        "pairs": artifacts.read_json(run_id, "data_report.json")["correlated_pairs"],
         "figures": _figures(run_id, "churn_by_value", "distributions"),
     }
 
@@ -122,7 +122,7 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
     best, run_id, scores = ranked[0], ranked[0].info.run_id, ranked[0].data.metrics
     others = [run for run in ranked if run.data.params["model.name"] != best.data.params["model.name"]] or ranked[1:]
     rival = others[0] if others else None
-    oof = tracking.read_table(run_id, "predictions/oof.parquet").groupby("row")[["y", "probability"]].mean()
+    oof = artifacts.read_table(run_id, "predictions/oof.parquet").groupby("row")[["y", "probability"]].mean()
     y, probability = oof["y"].to_numpy(dtype=int), oof["probability"].to_numpy()
     gains = evaluation.gains(y, probability, shares=SHARES)
     rows = compare.leaderboard(ranked[:MOST_ROWS], metric=metric).to_dict("records")
@@ -155,9 +155,9 @@ def segments_part(segmented: Run | None, *, churn_rate: float) -> Part | None:
     if segmented is None:
         return None
     run_id, k = segmented.info.run_id, int(segmented.data.metrics["k"])
-    portraits = tracking.read_json(run_id, "portraits.json")
-    made_of = tracking.read_json(run_id, "segmentation.json")
-    evidence = tracking.read_table(run_id, "evidence.csv").set_index("k")
+    portraits = artifacts.read_json(run_id, "portraits.json")
+    made_of = artifacts.read_json(run_id, "segmentation.json")
+    evidence = artifacts.read_table(run_id, "evidence.csv").set_index("k")
     return {
         "run_id": run_id,
         "portraits": portraits,
@@ -182,7 +182,7 @@ def champion_part(registered: str, ranked: Sequence[Run], dataset: Dataset) -> P
         "version": found.version,
         "since": wording.day(datetime.fromisoformat(found.tags["churnlab.when"])),
         **{key: found.tags.get(f"churnlab.{key}", "") for key in ("who", "reason", "replaced")},
-        "checks": tracking.read_json(found.run_id, "gate.json")["checks"] if recorded else [],
+        "checks": artifacts.read_json(found.run_id, "gate.json")["checks"] if recorded else [],
         "model": _in_words(churn),
         "threshold": churn.data.metrics["threshold"],
         "run_id": found.run_id,
@@ -220,7 +220,7 @@ def _in_words(run: Run) -> str:
 
 def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
     """Those of these figures that the run has logged."""
-    pictures = {name: tracking.read_bytes(run_id, f"figures/{name}.png") for name in names}
+    pictures = {name: artifacts.read_bytes(run_id, f"figures/{name}.png") for name in names}
     return {name: page.picture(png) for name, png in pictures.items() if png is not None}
 
 

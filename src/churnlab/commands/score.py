@@ -18,7 +18,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from churnlab import schema, tracking
+from churnlab import artifacts, schema, tracking
 from churnlab.commands import Result
 from churnlab.contract import check
 from churnlab.data import read_table
@@ -70,7 +70,7 @@ def _as_written(source: str, X: pd.DataFrame, *, output: Path) -> pd.DataFrame:
 
 def _answers(model_uri: str, X: pd.DataFrame, *, reasons: bool) -> pd.DataFrame:
     try:
-        model = tracking.load_bundle(model_uri)
+        model = artifacts.load_bundle(model_uri)
     except (MlflowException, OSError) as error:
         raise InputError(
             f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote first, or name "

@@ -17,7 +17,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from churnlab import schema, tracking
+from churnlab import artifacts, schema, tracking
 from churnlab.clustering import all_columns, fit_segmentation, segment_frame, standardized
 from churnlab.commands import Result
 from churnlab.data import Dataset
@@ -52,7 +52,7 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         _log_segments(dataset, labels, [portrait["name"] for portrait in described])
         mlflow.log_dict(described, "portraits.json")
         mlflow.log_dict({"columns": columns, "for_everyone": for_everyone}, "segmentation.json")
-        tracking.log_segmentation(segmentation)
+        artifacts.log_segmentation(segmentation)
     if choice.warning:
         log.warning("warning: %s", choice.warning)
     lines = [
@@ -74,7 +74,7 @@ def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice) -> Non
     proposed = proposed_k(tree, evidence.index)
     mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed})
     mlflow.set_tags({"churnlab.k_reason": choice.reason, "mlflow.note.content": choice.warning or choice.reason})
-    tracking.log_table(evidence.reset_index(), "evidence.csv")
+    artifacts.log_table(evidence.reset_index(), "evidence.csv")
     mlflow.log_figure(plots.dendrogram(tree, choice.k, proposed=proposed), "figures/dendrogram.png")
     mlflow.log_figure(plots.stability(evidence, choice.k), "figures/stability.png")
     mlflow.log_figure(plots.criteria(evidence, choice.k), "figures/criteria.png")
@@ -83,8 +83,8 @@ def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice) -> Non
 def _log_segments(dataset: Dataset, labels: np.ndarray, names: list[str]) -> None:
     """Who is in which segment, what the segments are like and how many left, as tables and figures."""
     table = profile(dataset.X, labels, dataset.y)
-    tracking.log_table(table.reset_index().assign(name=names), "segments.csv")
-    tracking.log_table(pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet")
+    artifacts.log_table(table.reset_index().assign(name=names), "segments.csv")
+    artifacts.log_table(pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet")
     mlflow.log_figure(plots.profile_map(deviations(dataset.X, labels)[0], names), "figures/profile.png")
     rates = plots.churn_rates(table, names, base_rate=float(dataset.y.mean()))
     mlflow.log_figure(rates, "figures/churn_by_segment.png")

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from churnlab import compose, decision, evaluation, models, schema, tracking
+from churnlab import artifacts, compose, decision, evaluation, models, schema, tracking
 from churnlab.commands import Result
 from churnlab.data import Dataset, folds_sha256, split_sha256
 from churnlab.features import Features
@@ -70,13 +70,13 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
             {"row": question.test, "y": test_y, "probability": probability, "fold": -1, "repeat": -1}
         )
         tracking.log_metrics(metrics)
-        tracking.log_table(oof, "predictions/oof.parquet")
-        tracking.log_table(hold_out, "predictions/test.parquet")
-        tracking.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), "folds.csv")
+        artifacts.log_table(oof, "predictions/oof.parquet")
+        artifacts.log_table(hold_out, "predictions/test.parquet")
+        artifacts.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), "folds.csv")
         _log_figures(pipeline, oof, hold_out, threshold)
         _log_profit(settings, hold_out, threshold)
         mlflow.set_tag("mlflow.note.content", _note(name, metrics, question))
-        tracking.log_pipeline(pipeline, dataset.contract)
+        artifacts.log_pipeline(pipeline, dataset.contract)
     log.info("%s", _note(name, metrics, question))
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
@@ -132,7 +132,7 @@ def _log_figures(pipeline: Pipeline, oof: pd.DataFrame, hold_out: pd.DataFrame, 
     importances = models.importances(pipeline)
     if len(importances):
         figures["importances"] = plots.importances(importances)
-        tracking.log_table(importances, "importances.csv")
+        artifacts.log_table(importances, "importances.csv")
     for name, figure in figures.items():
         mlflow.log_figure(figure, f"figures/{name}.png")
 
@@ -147,4 +147,4 @@ def _log_profit(settings: schema.Train, hold_out: pd.DataFrame, threshold: float
     mlflow.log_metric("test_profit", decision.profit(y, contacted, economics))
     curve = decision.profit_curve(y, probability, economics)
     mlflow.log_figure(plots.profit(curve, share=float(contacted.mean())), "figures/profit.png")
-    tracking.log_table(curve, "profit.csv")
+    artifacts.log_table(curve, "profit.csv")

@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from churnlab import evaluation, schema, tracking
+from churnlab import artifacts, evaluation, schema, tracking
 from churnlab.commands import Result, train
 from churnlab.compose import build
 from churnlab.data import Dataset
@@ -193,7 +193,7 @@ def _score(pipeline: Pipeline, X: pd.DataFrame, y: np.ndarray, question: train.Q
 def _log_study(study: optuna.Study, *, metric: str) -> None:
     """Put the study's table, figures and best trial on the parent run."""
     mpl.use("Agg")
-    tracking.log_table(study.trials_dataframe(), "trials.csv")
+    artifacts.log_table(study.trials_dataframe(), "trials.csv")
     mlflow.log_metric(f"best_cv_{metric}", study.best_value)
     mlflow.set_tags(
         {"churnlab.best_trial": study.best_trial.number, "churnlab.best_params": json.dumps(study.best_params)}
