@@ -143,7 +143,7 @@ BAD = {
     "whole": ({"Lifetime": 2.25}, "Row 1: Lifetime is 2.25; it must be a whole number."),
     "rule": (
         {"Month_to_end_contract": 5.0},
-        "Row 1: Contract_period is 1, Month_to_end_contract is 5; it must hold that Month_to_end_contract <=",
+        "Row 1: Month_to_end_contract is 5, Contract_period is 1; it must hold that Month_to_end_contract <=",
     ),
     "missing": ({"Age": math.nan}, "Row 1: Age is missing"),
     "infinite": ({"Avg_class_frequency_total": math.inf}, "Row 1: Avg_class_frequency_total is infinite"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -72,12 +72,14 @@ def row_checks(contract: Contract) -> list[dict[str, Any]]:
 
     Each check has ``columns`` (whose values to tell), ``holds`` (the expression) and ``text`` (what is allowed).
     """
+    from churnlab.expressions import columns_in
+
     checks = []
     for name, column in contract.columns.items():
         quoted, limits = f"`{name}`", []
         values = (0, 1) if column.kind == "binary" else column.values
         if values is not None:
-            limits.append((f"{quoted} in [{', '.join(map(repr, values))}]", f"one of {', '.join(map(str, values))}"))
+            limits.append((f"{quoted} in [{', '.join(map(repr, values))}]", f"one of {_listed(values)}"))
         if column.min is not None:
             limits.append((f"{quoted} >= {column.min!r}", f"at least {column.min:g}"))
         if column.max is not None:
@@ -86,9 +88,12 @@ def row_checks(contract: Contract) -> list[dict[str, Any]]:
             limits.append((f"floor({quoted}) == {quoted}", "a whole number"))
         checks += [{"columns": [name], "holds": holds, "text": f"it must be {text}"} for holds, text in limits]
     for rule in contract.rules.values():
-        named = [name for name in contract.columns if name in rule]
-        checks.append({"columns": named, "holds": rule, "text": f"it must hold that {rule}"})
+        checks.append({"columns": columns_in(rule), "holds": rule, "text": f"it must hold that {rule}"})
     return checks
+
+
+def _listed(values: Iterable[float | str]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,7 @@ def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Se
     finite = np.isfinite(values)
     limits: list[tuple[np.ndarray, str, str]] = [(np.isinf(values), "is not a finite number", "kind")]
     if known is not None:
-        listed = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in known)
+        listed = _listed(known)
         setting = "kind" if column.kind == "binary" else "values"
         limits.append(
             (finite & ~np.isin(values, np.array(known, dtype=np.float64)), f"is not one of {listed}", setting)
@@ -233,14 +238,14 @@ def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> li
 def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
     import numpy as np
 
-    from churnlab.expressions import evaluate
+    from churnlab.expressions import columns_in, evaluate
 
     faults = []
     for name, rule in contract.rules.items():
         rows = np.flatnonzero(evaluate(rule, X) == 0)
         if len(rows):
             first = X.iloc[rows[0]]
-            named = ", ".join(f"{column} = {first[column]}" for column in X.columns if column in rule)
+            named = ", ".join(f"{column} = {_listed([first[column]])}" for column in columns_in(rule))
             faults.append(
                 Fault(
                     f"rule {name}: {rule} does not hold ({named})",

@@ -102,6 +102,11 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
         )
 
 
+def columns_in(expression: str) -> list[str]:
+    """The columns that an expression (one that can be read) needs, each once."""
+    return list(dict.fromkeys(_parse(expression)[1].values()))
+
+
 def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Just these columns as float64, each name with its expression; ``Age: Age`` takes a column as it is."""
     derived = derive(frame, {name: expression for name, expression in columns.items() if expression != name})

@@ -41,7 +41,7 @@ job_label: ContextVar[str] = ContextVar("job_label", default="")
 """What sets the job of a sweep that is under way apart from the others; part of its run's name."""
 
 
-NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "output"}
+NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "input", "output"}
 """Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
 
 

@@ -31,6 +31,9 @@ def story(shared_home, client_at):
             alias: str(version) for alias, version in client_at(shared_home).get_registered_model(NAME).aliases.items()
         }
 
+    shared_home.parent.mkdir(exist_ok=True)
+    for name in ("uv.lock", "pyproject.toml"):  # MLflow would put them into every model that is logged from here
+        (shared_home.parent / name).write_text("version = 1\n", encoding="utf-8")
     with opened(shared_home) as ask:
         told = {
             "good": ask("train", *TRAINED),

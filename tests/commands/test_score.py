@@ -79,6 +79,16 @@ def test_the_cells_of_a_csv_file_come_back_as_they_were_written(ask, table, tmp_
     assert all(new.startswith(f"{old},") for old, new in zip(before, after, strict=True))
 
 
+def test_a_parquet_file_made_of_csv_has_types_and_loses_no_zeros(ask, table, tmp_path):
+    table.assign(visits=range(40)).to_csv(tmp_path / "members.csv", index=False)
+    ended = ask("score", f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.parquet")
+    assert ended.code == 0, ended.err
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    assert scored["card"].tolist() == table["card"].tolist()
+    assert scored["visits"].tolist() == list(range(40))
+    pd.testing.assert_frame_equal(scored[features(table).columns], features(table), rtol=1e-12)
+
+
 def test_scores_of_the_hold_out_are_those_of_the_train_run(ask, promoted, client_at, tmp_path):
     run = client_at(promoted.home).get_run(promoted.train["run_id"])
     held_out = pd.read_parquet(artifact(run, "predictions/test.parquet"))
@@ -124,7 +134,12 @@ WRONG = {
         "3",
         ["line 4, column Contract_period: 3 is not one of 1, 6, 12"],
     ),
-    "more months than the contract": ("Month_to_end_contract", 6, "12", ["line 8, rule months_left", "(Contract_"]),
+    "more months than the contract": (
+        "Month_to_end_contract",
+        6,
+        "12",
+        ["line 8, rule months_left", "(Month_to_end_contract = 12, Contract_period = "],
+    ),
     "endless visits": ("Avg_class_frequency_total", 6, "inf", ["line 8, column Avg_class_frequency_total: inf"]),
 }
 

@@ -111,7 +111,8 @@ def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) ->
     differ = [what for tag, what in SAME.items() if first.data.tags.get(tag) != second.data.tags.get(tag)]
     values: dict[str, Any] = {"comparable": not differ, "winner": None, **NO_DIFFERENCE}
     if differ:
-        said = f"{first.info.run_name} and {second.info.run_name} cannot be compared: {' and '.join(differ)} differ."
+        verb = "differs" if len(differ) == 1 else "differ"
+        said = f"{first.info.run_name} and {second.info.run_name} cannot be compared: {' and '.join(differ)} {verb}."
     else:
         found = difference(first, second, metric=settings.metric, seed=settings.seed)
         said = verdict(first, second, found, metric=settings.metric)

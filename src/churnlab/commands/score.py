@@ -33,17 +33,19 @@ def run(settings: schema.Score) -> Result:
     """Read, check, ask the version, write."""
     contract, output = settings.dataset.contract, Path(settings.output)
     _check_output(output, source=settings.input)
-    frame, first_line = read_table(settings.input)
+    frame, first_line = read_table(settings.input, text=contract.text)
     X, _, _ = check(frame, contract, source=settings.input, first_line=first_line, needs_target=False)
-    members = frame.reset_index(drop=True) if first_line is None else _as_written(settings.input, X, output=output)
+    members = frame.reset_index(drop=True)
+    if first_line is not None:
+        members = _as_written(settings.input, members, X, typed=output.suffix == ".parquet")
     if contract.id is not None:
         X["member_id"] = members[contract.id].astype("str").replace("", None)
     model_uri = settings.model_uri or f"models:/{contract.name}-churn@champion"
-    config = settings.model_dump()
+    model, config = _model(model_uri), settings.model_dump()
     with tracking.start_run(
         "score", config, name=f"score {Path(settings.input).name}", dataset_name=contract.name
     ) as mlflow_run:
-        answers = _answers(model_uri, X, reasons=settings.score.reasons)
+        answers = _answers(model, X, model_uri=model_uri, reasons=settings.score.reasons)
         if settings.score.reasons:
             answers["reasons"] = answers["reasons"].str.join("; ")
         answers = answers.drop(columns="member_id") if contract.id == "member_id" else answers
@@ -62,20 +64,33 @@ def run(settings: schema.Score) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)})
 
 
-def _as_written(source: str, X: pd.DataFrame, *, output: Path) -> pd.DataFrame:
-    """A CSV file's cells as their text, so that the member 007 does not become 7; features are numbers in Parquet."""
-    members = pd.read_csv(source, dtype="str", keep_default_na=False)
-    return members.assign(**X) if output.suffix == ".parquet" else members
+def _as_written(source: str, members: pd.DataFrame, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
+    """A CSV file's cells as their text, so that the member 007 does not become 7.
+
+    With ``typed``, features and what is written just as its value are of their types.
+    """
+    text = pd.read_csv(source, dtype="str", keep_default_na=False)
+    if not typed:
+        return text
+    for name in members.columns:
+        if name in X:
+            text[name] = X[name]
+        elif members[name].astype("str").equals(text[name]):
+            text[name] = members[name]
+    return text
 
 
-def _answers(model_uri: str, X: pd.DataFrame, *, reasons: bool) -> pd.DataFrame:
+def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
     try:
-        model = artifacts.load_bundle(model_uri)
+        return artifacts.load_bundle(model_uri)
     except (MlflowException, OSError) as error:
         raise InputError(
             f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote first, or name "
             "another version with model_uri=models:/NAME/VERSION."
         ) from error
+
+
+def _answers(model: mlflow.pyfunc.PyFuncModel, X: pd.DataFrame, *, model_uri: str, reasons: bool) -> pd.DataFrame:
     try:
         return pd.DataFrame(model.predict(X, params={"reasons": reasons}))
     except MlflowException as error:
