@@ -220,14 +220,13 @@ def test_a_bad_table_ends_a_command_with_2_and_leaves_no_run(home, run_command, 
     frame.loc[[7, 9], "Age"] = [7, 9]
     frame.loc[11, "Month_to_end_contract"] = "soon"
     path = write(frame, tmp_path, "bad.csv")
-    for command in ("explore", "train"):
-        ended = run_command(home, command, "dataset=gym", f"dataset.path={path}")
-        assert (ended.code, ended.out) == (2, "")
-        assert ended.err.splitlines() == [
-            f"{path} does not keep the contract of dataset gym, 2 faults.",
-            "  - line 9, column Age: 7 is below 14 (and in 1 more row); correct it, or change dataset.columns.Age.min "
-            "in the YAML of gym.",
-            "  - line 13, column Month_to_end_contract: 'soon' is not a number; correct it, or declare the column as "
-            "kind: category.",
-        ]
+    ended = run_command(home, "train", "dataset=gym", f"dataset.path={path}")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.splitlines() == [
+        f"{path} does not keep the contract of dataset gym, 2 faults.",
+        "  - line 9, column Age: 7 is below 14 (and in 1 more row); correct it, or change dataset.columns.Age.min "
+        "in the YAML of gym.",
+        "  - line 13, column Month_to_end_contract: 'soon' is not a number; correct it, or declare the column as "
+        "kind: category.",
+    ]
     assert runs_at(home) == []

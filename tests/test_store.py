@@ -20,8 +20,7 @@ def finished(home: Path, runs_at) -> int:
     return len(statuses)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("many", [2, 6])
+@pytest.mark.parametrize("many", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at, client_at, many):
     processes = [start(home, "train", *SMALL, f"seed={seed}") for seed in range(1, many + 1)]
     ended = [wait(process) for process in processes]
@@ -42,7 +41,7 @@ store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
 
 @pytest.mark.slow
 def test_a_kill_while_the_store_is_made_leaves_one_that_the_next_run_can_use(home, run_command, runs_at):
-    for delay in (0.0, 0.2, 0.4):  # the schema takes about a second to build
+    for delay in (0.0, 0.1, 0.2):  # the schema takes about a second to build
         process = subprocess.Popen([sys.executable, "-c", CREATE], env=environment(home))
         while not list(home.glob(f"mlflow.db.{process.pid}.tmp")):
             assert process.poll() is None

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,8 @@ def _launch(command: str, words: list[str]) -> int:
     from churnlab import arguments
 
     options, overrides = arguments.split(words)
-    own = any(option.startswith(("--config-dir", "-cd")) for option in options)
-    arguments.check(command, overrides, experiments=None if own else ROOT / "experiments")
+    own = any(word.startswith(("--config-dir", "-cd", "hydra.searchpath")) for word in words)
+    arguments.check(command, overrides, root=None if own else ROOT)
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -115,6 +116,7 @@ def _launch(command: str, words: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra prints errors for programmers; ours are for users
     sys.argv = [f"churnlab {command}", *options, *overrides]
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _signal_again
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=command)(job)()
     except (KeyboardInterrupt, Terminated) as stop:
@@ -136,6 +138,15 @@ def _launch(command: str, words: list[str]) -> int:
 
 def _terminate(*_: object) -> None:
     raise Terminated
+
+
+def _signal_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception was dropped: Python ignores those that are raised inside a destructor."""
+    dropped = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+    if ignored.exc_type in dropped:
+        threading.Timer(0.05, os.kill, [os.getpid(), dropped[ignored.exc_type]]).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _tell(launch: Launch, options: list[str]) -> int:

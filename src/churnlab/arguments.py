@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from churnlab import schema
-from churnlab.errors import InputError, meant
+from churnlab.errors import InputError, meant, unknown_choice
 
 OPTIONS = ("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 OPTIONS_WITH_A_VALUE = (
@@ -16,6 +16,9 @@ OPTIONS_WITH_A_VALUE = (
 
 OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
 """KEY=VALUE; names of groups with / or @ are Hydra's to check."""
+
+CHOICES = re.compile(r"[\w-]+(,[\w-]+)*")
+"""One choice, or several of a sweep; other values, as choice(a,b), are Hydra's to read."""
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -39,23 +42,29 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     return options, overrides
 
 
-def check(command: str, overrides: list[str], *, experiments: Path | None) -> None:
-    """Refuse keys that the command does not have, and experiments that are not there or another command's.
+def check(command: str, overrides: list[str], *, root: Path | None) -> None:
+    """Refuse keys that the command does not have, and choices that are not there.
 
-    ``experiments`` is the folder of named experiments; None leaves it to Hydra which there are.
+    ``root`` holds conf/ and experiments/; None leaves it to Hydra which choices there are.
     """
     for word in overrides:
         given = OVERRIDE.fullmatch(word)
         if given is None:
             continue
-        if given["key"] == "experiment":
-            if given["sign"]:
-                raise InputError(f"An experiment is chosen without {given['sign']}: experiment={given['value']}.")
-            if experiments is not None:
-                for name in given["value"].split(","):
-                    _check_experiment(command, name, command_of_experiment(experiments))
-        elif not given["key"].startswith("hydra."):
-            schema.check_key(command, given["key"].split("."))
+        sign, key, value = given["sign"], given["key"], given["value"]
+        if key == "experiment" and sign:
+            raise InputError(f"An experiment is chosen without {sign}: experiment={value}.")
+        if key != "experiment" and not key.startswith("hydra."):
+            schema.check_key(command, key.split("."))
+        if root is None or not CHOICES.fullmatch(value):
+            continue
+        for name in value.split(","):
+            if key == "experiment":
+                _check_experiment(command, name, command_of_experiment(root / "experiments"))
+            elif (folder := root / "conf" / key).is_dir():
+                options = sorted(path.stem for path in folder.glob("*.yaml"))
+                if name not in [*options, "null"]:
+                    raise InputError(unknown_choice(key, name, options))
 
 
 def command_of_experiment(folder: Path) -> dict[str, str]:
@@ -68,13 +77,13 @@ def command_of_experiment(folder: Path) -> dict[str, str]:
 
 
 def _check_experiment(command: str, name: str, known: dict[str, str]) -> None:
-    if known.get(name) == command:
-        return
-    if name in known:
+    own = [experiment for experiment, of in known.items() if of == command]
+    if name in known and name not in own:
         raise InputError(
             f"experiment={name} is an experiment of another command: churnlab {known[name]} experiment={name}."
         )
-    own = [experiment for experiment, of in known.items() if of == command]
-    others = [f"churnlab {of} experiment={experiment}" for experiment, of in known.items()]
-    choices = f"Choices of experiment: {', '.join(own)}." if own else f"The experiments are {', '.join(others)}."
-    raise InputError(f"There is no experiment={name}.{meant(name, own, 'experiment=')} {choices}")
+    if not own:
+        others = [f"churnlab {of} experiment={experiment}" for experiment, of in known.items()]
+        raise InputError(f"churnlab {command} has no experiments; there are {', '.join(others)}.")
+    if name not in [*own, "null"]:
+        raise InputError(unknown_choice("experiment", name, own))

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from churnlab.arguments import command_of_experiment
-from churnlab.errors import InputError, meant, unknown_key
+from churnlab.errors import InputError, unknown_choice, unknown_key
 
 NOT_IN_A_SWEEP = {"force", "dry_run", "run_name", "reason", "tracking", "tracking.uri", "dataset.path"}
 """Keys that make no other sweep of a sweep."""
@@ -97,8 +97,7 @@ def _explain_choice(error: MissingConfigException, *, command: str) -> str:
     options = list(error.options or [])
     if not group:
         return f"There is no config {name} for churnlab {command}."
-    choices = ", ".join(options) or "none"
-    return f"There is no {group}={name}.{meant(name, options, f'{group}=')} Choices of {group}: {choices}."
+    return unknown_choice(group, name, options)
 
 
 def _explain_key(error: OmegaConfBaseException, *, command: str) -> str:

@@ -23,3 +23,9 @@ def unknown_key(parents: Sequence[str], key: str, known: Sequence[str]) -> str:
     prefix = "".join(f"{parent}." for parent in parents)
     place = f"under {'.'.join(parents)}" if parents else "here"
     return f"There is no key {prefix}{key}.{meant(key, known, prefix)} The keys {place}: {', '.join(known)}."
+
+
+def unknown_choice(group: str, name: str, options: Sequence[str]) -> str:
+    """Say that a group has no such choice, which one was probably meant, and which it has."""
+    choices = ", ".join(options) or "none"
+    return f"There is no {group}={name}.{meant(name, options, f'{group}=')} Choices of {group}: {choices}."
