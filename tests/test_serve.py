@@ -197,7 +197,7 @@ def install(python: Path, requirements: Path) -> None:
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     smallest = next(line for line in requirements.read_text().split() if line.startswith("skops=="))
     asked = subprocess.run(
-        [*pip, "--retries=0", "--timeout=15", "download", "--quiet", "--no-deps", smallest, "-d", python.parent],
+        [*pip, "--retries=1", "--timeout=30", "download", "--quiet", "--no-deps", smallest, "-d", python.parent],
         capture_output=True,
         text=True,
     )
