@@ -204,5 +204,6 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
         for name, plot in FIGURES.items():
             drawn = plot(study)
             axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
-            mlflow.log_figure(axes.figure, f"figures/{name}.png")
+            whole = {"bbox_inches": "tight"}  # its labels reach beyond the canvas
+            mlflow.log_figure(axes.figure, f"figures/{name}.png", save_kwargs=whole)
             plt.close(axes.figure)
