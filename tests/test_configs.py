@@ -161,4 +161,4 @@ def test_every_experiment_opens_with_its_question_and_its_command(path):
 def test_paths_of_a_config_lie_in_the_home(composed, tmp_path):
     settings = composed("tune")
     assert settings.tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
-    assert settings.storage.folder == os.path.join(tmp_path, "studies")
+    assert settings.storage["folder"] == os.path.join(tmp_path, "studies")

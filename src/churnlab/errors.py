@@ -1,4 +1,4 @@
-"""What stops a job: wrong input, or a signal."""
+"""What stops a job: wrong input, a fault of the machine, or a signal."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 class InputError(ValueError):
     """The user's input is wrong: one paragraph that says where, what was found and how to mend it (exit code 2)."""
+
+
+class JobError(RuntimeError):
+    """A job cannot go on although its input is right: one paragraph that says why and what to do (exit code 1)."""
 
 
 class Terminated(BaseException):

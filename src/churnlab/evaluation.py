@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -75,28 +75,59 @@ def make_folds(y: np.ndarray, *, folds: int, repeats: int, seed: int) -> list[Fo
     ]
 
 
-def fold_predictions(
-    model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold], *, rows: np.ndarray
-) -> Iterator[pd.DataFrame]:
-    """Fit a clone per fold and give its validation members: row, y, probability, fold, repeat.
+class PreparedFold(NamedTuple):
+    """A fold whose members are ready for an estimator: all steps before it are fitted on the train part."""
 
-    ``rows`` are the positions of X's rows in the whole table. The features, which learn nothing, are computed
-    once; the rest is fitted inside the fold, with one thread, so that the bits do not depend on the machine.
+    fold: Fold
+    train: np.ndarray | pd.DataFrame
+    train_y: np.ndarray
+    validation: np.ndarray | pd.DataFrame
+    validation_y: np.ndarray
+
+
+def prepare_folds(model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold]) -> Iterator[PreparedFold]:
+    """Do everything of a fold but the estimator's part.
+
+    The features, which learn nothing, are computed once; the rest is fitted inside the fold.
     """
     table = model[0].transform(X)
     numbers = all(dtype == np.float64 for dtype in table.dtypes)
     values = np.ascontiguousarray(table.to_numpy()) if numbers else table  # names cost as much as a small fit
+    for fold in folds:
+        preparation = clone(model[1:-1])
+        train = preparation.fit_transform(_take(values, fold.train), y[fold.train])
+        validation = preparation.transform(_take(values, fold.validation))
+        yield PreparedFold(fold, train, y[fold.train], validation, y[fold.validation])
+
+
+def fold_probabilities(estimator: Any, folds: Iterable[PreparedFold]) -> Iterator[tuple[PreparedFold, np.ndarray]]:
+    """Fit a clone per fold and give its validation members' probabilities.
+
+    One thread does it, so that the bits do not depend on the machine.
+    """
     threads = ThreadpoolController()
-    for repeat, fold, train, validation in folds:
+    for prepared in folds:
         with threads.limit(limits=1):
-            fitted = clone(model[1:]).fit(_take(values, train), y[train])
-            probability = fitted.predict_proba(_take(values, validation))[:, 1]
+            fitted = clone(estimator).fit(prepared.train, prepared.train_y)
+            probability = fitted.predict_proba(prepared.validation)[:, 1].astype(np.float64)
         if not ((probability >= 0) & (probability <= 1)).all():  # also false for nan
             raise InputError(
-                f"model.estimator: {type(model[-1]).__name__} gave a probability that is not between 0 and 1 in fold "
-                f"{fold}. Choose another estimator or other parameters."
+                f"model.estimator: {type(estimator).__name__} gave a probability that is not between 0 and 1 in fold "
+                f"{prepared.fold.fold}. Choose another estimator or other parameters."
             )
-        members = {"row": rows[validation], "y": y[validation], "probability": probability.astype(np.float64)}
+        yield prepared, probability
+
+
+def fold_predictions(
+    model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold], *, rows: np.ndarray
+) -> Iterator[pd.DataFrame]:
+    """The validation members of each fold: row, y, probability, fold, repeat.
+
+    ``rows`` are the positions of X's rows in the whole table.
+    """
+    for prepared, probability in fold_probabilities(model[-1], prepare_folds(model, X, y, folds)):
+        repeat, fold, _, validation = prepared.fold
+        members = {"row": rows[validation], "y": prepared.validation_y, "probability": probability}
         yield pd.DataFrame({**members, "fold": fold, "repeat": repeat})
 
 
@@ -106,6 +137,16 @@ def cross_validate(
     """Out-of-fold predictions (row, y, probability, fold, repeat) and the metrics of each fold."""
     predictions = pd.concat(fold_predictions(model, X, y, folds, rows=rows), ignore_index=True)
     return predictions, fold_metrics(predictions, threshold=threshold)
+
+
+def estimator_metrics(
+    estimator: Any, folds: Iterable[PreparedFold], *, threshold: float = 0.5
+) -> list[dict[str, float]]:
+    """The metrics of each fold, as ``cross_validate`` gives them, of an estimator on prepared folds."""
+    return [
+        classification_metrics(prepared.validation_y, probability, threshold=threshold)
+        for prepared, probability in fold_probabilities(estimator, folds)
+    ]
 
 
 def fold_metrics(predictions: pd.DataFrame, *, threshold: float) -> list[dict[str, float]]:

@@ -140,17 +140,12 @@ class Study(Keys):
     study: Name | None
 
 
-class Storage(Keys):
-    """Where the studies live."""
-
-    folder: str
-
-
 class Tune(Train):
     """``churnlab tune``."""
 
     tune: Study
-    storage: Storage
+    engine: dict[str, Any]
+    storage: dict[str, Any]
 
     def train(self, params: Mapping[str, Any], *, run_name: str) -> Train:
         """The keys of ``train`` with these parameters of the estimator."""
@@ -280,7 +275,8 @@ class Pipeline(Command):
     models: dict[str, Model] = Field(min_length=1)
     evaluation: Evaluation
     decision: dict[str, Any]
-    storage: Storage
+    engine: dict[str, Any]
+    storage: dict[str, Any]
     segments: Segments
     playbook: Playbook
     metric: Metric

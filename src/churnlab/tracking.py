@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from churnlab.data import Dataset
@@ -36,6 +37,8 @@ EXPERIMENTS = {
 }
 """The experiment of a command's runs is <dataset.name>-<this>; a sweep's parent is beside its jobs."""
 
+TAGS_OF_A_TRIAL = {"churnlab.study", "mlflow.user", "mlflow.source.name", "mlflow.source.type"}
+"""Tags that a trial's run shares with the study's."""
 
 job_label: ContextVar[str] = ContextVar("job_label", default="")
 """What sets the job of a sweep that is under way apart from the others; part of its run's name."""
@@ -101,15 +104,17 @@ def start_run(
 
     It becomes a child of the run that is open, or of the outer run of ``mlflow run``. An exception ends it as
     FAILED with the message as its note; Ctrl-C and SIGTERM end it as KILLED. ``resume`` is the id of an earlier run
-    that goes on; ``growing`` names the keys that may change when it does: they are tags, for a param never changes.
+    that goes on; the keys that begin as ``growing`` says may change when it does: they are tags, for a param never
+    changes.
     """
     called = dataset.contract.name if dataset is not None else dataset_name
     assert called is not None
     scalars = _scalars(config)
+    scalars.pop("run_name", None)  # it is the run's name, not one of its differences
     all_tags = (
         identity_tags(command, config, data_sha256=dataset.sha256 if dataset is not None else None)
         | _git_tags()
-        | {key: str(scalars.pop(key)) for key in growing}
+        | {key: str(scalars.pop(key)) for key in list(scalars) if key.startswith(tuple(growing))}
         | dict(tags or {})
     )
     with _closing():
@@ -126,7 +131,7 @@ def start_run(
             )
         mlflow.log_params({key: value for key, value in scalars.items() if key not in run.data.params})
         mlflow.log_dict(_plain(config), "config.yaml")
-        if dataset is not None and resume is None:
+        if dataset is not None and not run.inputs.dataset_inputs:
             source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
             frame = mlflow.data.from_pandas(
                 dataset.frame, source=source, name=dataset.contract.name, targets=dataset.contract.target
@@ -147,9 +152,11 @@ def _closing() -> Iterator[None]:
         raise
     except BaseException as error:
         if run_id := _opened_since(outer):
-            mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
             error.run_id = run_id  # type: ignore[attr-defined]  # where it is recorded
-            mlflow.end_run("FAILED")
+            with suppress(MlflowException):  # the store may be what has failed
+                mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
+            with suppress(MlflowException):
+                mlflow.end_run("FAILED")
         raise
     mlflow.end_run("FINISHED")
 
@@ -184,33 +191,48 @@ def _parent_run_id() -> str | None:
     return active.info.run_id if active else os.environ.get("CHURNLAB_OUTER_RUN_ID")
 
 
-@contextmanager
-def start_trial(dataset_name: str, study: str, number: int, params: Mapping[str, Any]) -> Iterator[str]:
-    """Open the run of one trial, a child of the study's; yields its id."""
-    with _closing():
-        run = mlflow.start_run(
-            experiment_id=experiment_id(f"{dataset_name}-{EXPERIMENTS['trial']}"),
-            run_name=f"trial {number}",
-            nested=True,
-            parent_run_id=_parent_run_id(),
-            tags={"churnlab.command": "trial", "churnlab.study": study, "churnlab.trial": str(number)},
-        )
-        mlflow.log_params(dict(params))
-        yield run.info.run_id
+def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
+    """The parent run of a study that was begun earlier; of two studies of one name the id tells which."""
+    tags = {"churnlab.command": "tune", "churnlab.study": study, "churnlab.study_id": study_id}
+    found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)
+    return found[0] if found else None
 
 
-def find_study(study: str, *, dataset_name: str) -> str | None:
-    """The parent run of a study that was begun earlier."""
-    found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", {"churnlab.command": "tune", "churnlab.study": study})
-    return found[0].info.run_id if found else None
+def children(parent: Run, command: str, **options: Any) -> list[Run]:
+    """The runs of one command inside another, newest first."""
+    tags = {"churnlab.command": command, "mlflow.parentRunId": parent.info.run_id}
+    return _find_runs(parent.info.experiment_id, tags, **options)
 
 
-def end_left_over_trials(study: str, *, dataset_name: str, complete: Collection[int]) -> None:
-    """End the trial runs that a killed process left open: FINISHED when the study has their value, else KILLED."""
-    tags = {"churnlab.command": "trial", "churnlab.study": study}
-    for run in find_runs(f"{dataset_name}-{EXPERIMENTS['trial']}", tags, status="RUNNING"):
-        told = int(run.data.tags["churnlab.trial"]) in complete
-        mlflow.MlflowClient().set_terminated(run.info.run_id, "FINISHED" if told else "KILLED")
+def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
+    """Open the run of one trial of the study whose run is ``parent``; returns its id."""
+    client = mlflow.MlflowClient()
+    tags = {key: value for key, value in parent.data.tags.items() if key in TAGS_OF_A_TRIAL}
+    tags |= {"churnlab.command": "trial", "churnlab.trial": str(number), "mlflow.parentRunId": parent.info.run_id}
+    run = client.create_run(parent.info.experiment_id, tags=tags, run_name=f"trial {number}")
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    return run.info.run_id
+
+
+def log_trial(
+    run_id: str, metrics: Mapping[str, float], *, per_fold: Mapping[str, Sequence[float]], reused_from: str | None
+) -> None:
+    """Log a trial's scores in one go: ``metrics``, those ``per_fold`` as steps, and which run had them before."""
+    now = int(time.time() * 1000)
+    logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
+    logged += [Metric(key, value, now, step) for key, values in per_fold.items() for step, value in enumerate(values)]
+    tags = [] if reused_from is None else [RunTag("churnlab.reused_from", reused_from)]
+    mlflow.MlflowClient().log_batch(
+        run_id, metrics=[metric for metric in logged if metric.value == metric.value], tags=tags
+    )
+
+
+def end_trial(run_id: str, status: str, *, note: str | None = None) -> None:
+    """End a trial's run as FINISHED, FAILED or KILLED."""
+    client = mlflow.MlflowClient()
+    if note is not None:
+        client.set_tag(run_id, "mlflow.note.content", note)
+    client.set_terminated(run_id, status)
 
 
 def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sha256: str | None = None) -> None:
@@ -267,10 +289,12 @@ def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Datase
 
 def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
     """The runs of an experiment with all of these tags, newest first."""
+    experiment = mlflow.MlflowClient().get_experiment_by_name(name)
+    return [] if experiment is None else _find_runs(experiment.experiment_id, tags, status=status)
+
+
+def _find_runs(experiment_id: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        return []
     wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
     if status is not None:
         wanted.append(f"attributes.status = '{status}'")
@@ -278,7 +302,7 @@ def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) 
     found: list[Run] = []
     token = None
     while True:
-        page = client.search_runs([experiment.experiment_id], " and ".join(wanted), order_by=order, page_token=token)
+        page = client.search_runs([experiment_id], " and ".join(wanted), order_by=order, page_token=token)
         found += page
         token = page.token
         if not token:

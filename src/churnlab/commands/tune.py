@@ -1,52 +1,43 @@
 """One Optuna study of a model's parameters, then ``train`` with the best of them.
 
 Why: the model's YAML says where to look (``space``), every trial is scored on the same folds of the training part and
-is a run of its own, and the best is refitted with the full evaluation. Run the same command again and the study goes
-on where it stopped; a larger tune.n_trials adds the difference.
+is a run of its own, and the best is refitted with the full evaluation. Kill it whenever you like and run the same
+command again: it goes on where it stopped; a larger tune.n_trials adds the difference.
 
     churnlab tune model=random_forest features=behaviour
-    churnlab tune tune.n_trials=100 metric=roc_auc
+    churnlab tune tune.n_trials=100 metric=roc_auc engine=processes engine.workers=4
     churnlab tune -m features=raw,behaviour tune.n_trials=20
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import time
-import warnings
-from collections.abc import Mapping
-from pathlib import Path
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
+import joblib
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mlflow
-import numpy as np
 import optuna
-import pandas as pd
-from optuna.distributions import BaseDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from mlflow.entities import Run
 from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from tqdm import tqdm
 
-from churnlab import artifacts, evaluation, schema, tracking
+from churnlab import artifacts, evaluation, schema, studies, tracking, trials
 from churnlab.commands import Result, train
 from churnlab.compose import build
 from churnlab.data import Dataset
+from churnlab.engine import Seat
 from churnlab.errors import InputError
 
 log = logging.getLogger(__name__)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-FAILURES_IN_A_ROW = 5
-"""So many failed trials one after another stop a study: it is the space or the data, not the trial."""
-
-RUN_ID, REUSED = "run_id", "reused_from"
-"""A trial's user attributes: its MLflow run, and the run whose value it took over."""
 
 FIGURES = {
     "history": optuna.visualization.matplotlib.plot_optimization_history,
@@ -62,132 +53,204 @@ def run(settings: schema.Tune, dataset: Dataset) -> Result:
         raise InputError(f"model={settings.model.name} has no search space; add model.space to its YAML.")
     question = train.ask(settings.evaluation, dataset, seed=settings.seed)
     pipeline = train.build(settings, dataset)
-    study = _open_study(settings, question.tags)
-    name = f"{settings.model.name} {settings.features.name} tuned"
-    with tracking.start_run(
-        "tune",
-        settings.model_dump(),
-        name=name,
-        dataset=dataset,
-        tags=question.tags | {"churnlab.study": study.study_name},
-        resume=tracking.find_study(study.study_name, dataset_name=dataset.contract.name),
-        growing=["tune.n_trials"],
-    ) as parent:
-        _reconcile(study, dataset_name=dataset.contract.name)
-        _run_trials(study, settings, pipeline, dataset, question)
-        best = study.best_trial
-        _log_study(study, metric=settings.metric)
-        trained = train.run(settings.train(best.params, run_name=name), dataset).values
-        mlflow.set_tag("churnlab.best_run_id", trained["run_id"])
-    complete = study.get_trials(states=[TrialState.COMPLETE])
-    log.info("%s: best cv %s %.4f of %d trials with %s", name, settings.metric, best.value, len(complete), best.params)
+    engine, storage = build(settings.engine, key="engine"), build(settings.storage, key="storage")
+    space = {key: build(value, key=f"model.space.{key}") for key, value in settings.model.space.items()}
+    asked = _asked(settings, question.tags)
+    prefix = f"{settings.dataset.name}-{settings.model.name}-{settings.features.name}"
+    name = settings.tune.study or studies.name_of(asked, prefix=prefix)
+    with storage.locked(name) as lock:
+        lower = settings.metric in evaluation.LOWER_IS_BETTER
+        study = studies.open_study(storage.open(name), name, asked, direction="minimize" if lower else "maximize")
+        with _parent(settings, dataset, question, study) as parent:
+            job = trials.Job(
+                storage=storage,
+                study=name,
+                space=space,
+                n_trials=settings.tune.n_trials,
+                seed=settings.seed,
+                metric=settings.metric,
+                pipeline=_sharing_cores(pipeline, workers=engine.workers),
+                X=dataset.X.iloc[question.train],
+                y=dataset.y[question.train],
+                folds=question.folds,
+                tracking_uri=mlflow.get_tracking_uri(),
+                parent=parent,
+                first=len(study.trials),
+            )
+            _go_on(study, job)
+            _work(engine, study, job, keep=[lock])
+            complete = _complete(study, job)
+            trained = _finished_before(parent, study) or _finish(settings, dataset, question, pipeline, study)
+    best = study.best_trial
+    log.info("%s: best cv %s %.4f of %d trials, %s", name, settings.metric, best.value, len(complete), best.params)
     return Result(
         {
             "run_id": parent.info.run_id,
-            "study": study.study_name,
+            "study": name,
             "n_complete": len(complete),
-            "n_reused": sum(REUSED in trial.user_attrs for trial in complete),
+            "n_reused": sum(trials.REUSED in trial.user_attrs for trial in complete),
             "best_value": best.value,
             "best_params": best.params,
-            "best_run_id": trained["run_id"],
+            "best_run_id": trained,
         }
     )
 
 
-def _open_study(settings: schema.Tune, tags: Mapping[str, str]) -> optuna.Study:
-    """The study of this question, new or as it was left; InputError when its name belongs to another question."""
-    asked = {
-        "model": settings.model.model_dump(),
+def _asked(settings: schema.Tune, tags: Mapping[str, str]) -> dict[str, Any]:
+    """What makes two studies the same question, in the words in which a difference is told."""
+    model = settings.model
+    return {
+        "model": model.name,
+        "scaling": model.scale,
+        "fixed estimator parameters": {key: value for key, value in model.estimator.items() if key not in model.space},
+        "search space": model.space,
         "features": settings.features.model_dump(),
         "decision": settings.decision,
         "metric": settings.metric,
         "seed": settings.seed,
-        **tags,
+        "data": tags["churnlab.data_sha256"],
+        "split": tags["churnlab.split_sha256"],
+        "folds": tags["churnlab.folds_sha256"],
     }
-    text = json.dumps(asked, sort_keys=True)
-    short = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = settings.tune.study or f"{settings.dataset.name}-{settings.model.name}-{settings.features.name}-{short}"
-    folder = Path(settings.storage.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / f"{name}.log"))),
-        study_name=name,
-        direction="minimize" if settings.metric in evaluation.LOWER_IS_BETTER else "maximize",
-        load_if_exists=True,
-    )
-    before = study.user_attrs.get("asked")
-    if before is None:
-        study.set_user_attr("asked", asked)
-    elif before != json.loads(text):
-        differ = [key for key in asked if before.get(key) != json.loads(text)[key]]
+
+
+def _sharing_cores(pipeline: Pipeline, *, workers: int) -> Pipeline:
+    """The pipeline with an estimator that takes no more than one worker's share of the machine's cores."""
+    asked = pipeline[-1].get_params().get("n_jobs")
+    if asked is None or workers == 1:
+        return pipeline
+    share = max(1, joblib.cpu_count() // workers)
+    return clone(pipeline).set_params(estimator__n_jobs=min(joblib.effective_n_jobs(asked), share))
+
+
+@contextmanager
+def _parent(settings: schema.Tune, dataset: Dataset, question: train.Question, study: optuna.Study) -> Iterator[Run]:
+    """Open the study's run: the one it has, or a new one."""
+    name, study_id = study.study_name, study.user_attrs["id"]
+    earlier = tracking.find_study(dataset.contract.name, name, study_id)
+    with tracking.start_run(
+        "tune",
+        settings.model_dump(),
+        name=f"{settings.model.name} {settings.features.name} tuned",
+        dataset=dataset,
+        tags=question.tags | {"churnlab.study": name, "churnlab.study_id": study_id},
+        resume=earlier.info.run_id if earlier else None,
+        growing=["tune.n_trials", "engine."],
+    ) as parent:
+        yield parent
+
+
+def _go_on(study: optuna.Study, job: trials.Job) -> None:
+    """Put right what an earlier start has left, say what there is, and enqueue a space that can be walked through."""
+    found = trials.reconcile(study, job)
+    complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    if found or complete:
+        log.info("Going on with the study %s: %d trials complete. %s", job.study, complete, found and f"Found {found}.")
+    if job.walked:
+        points = list(studies.points(job.space))
+        log.info("The space has %d points: each is tried once, whatever tune.n_trials says.", len(points))
+        asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+        known = set(map(trials.parameters, asked))
+        for point in points:
+            if studies.same(point) not in known:
+                study.enqueue_trial(point)
+
+
+def _work(engine: Any, study: optuna.Study, job: trials.Job, *, keep: list[int]) -> None:
+    """Let the engine's workers do the trials; however that ends, no trial and no run of them is left open."""
+
+    def lost(living: Collection[Seat]) -> int:
+        found = trials.reconcile(study, job, living=living)
+        log.info("A worker has died and is replaced. %s", found and f"Found {found}.")
+        return len([trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()])
+
+    try:
+        with _progress(study, job) as watch:
+            engine.run(partial(trials.work, job), watch=watch, lost=lost, keep=keep)
+    except BaseException:
+        with suppress(Exception):  # the store may be what has failed; then the next start does it
+            trials.reconcile(study, job)
+        raise
+
+
+@contextmanager
+def _progress(study: optuna.Study, job: trials.Job) -> Iterator[Callable[[], None]]:
+    """A bar of the trials done, the best value, failures and the time left; nothing where there is no terminal."""
+    total = int(min(job.n_trials, studies.size(job.space)))
+    with tqdm(total=total, unit="trial", disable=None, file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def watch() -> None:
+            if bar.disable:
+                return
+            ended = study.get_trials(deepcopy=False)
+            values = [trial.value for trial in ended if trial.value is not None]
+            failed = sum(trials.ERROR in trial.user_attrs for trial in ended)
+            bar.n = len(values)
+            if values:
+                best = min(values) if job.metric in evaluation.LOWER_IS_BETTER else max(values)
+                bar.set_postfix_str(f"best {best:.4f}, {failed} failed", refresh=False)
+            bar.refresh()
+
+        watch()
+        bar.initial = bar.n  # of the time left, what was done earlier says nothing
+        yield watch
+        watch()
+
+
+def _complete(study: optuna.Study, job: trials.Job) -> list[optuna.trial.FrozenTrial]:
+    """The completed trials; InputError when fits kept failing or none succeeded."""
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    messages = trials.failures(study, job)
+    if len(messages) >= trials.FAILURES_IN_A_ROW or not complete:
         raise InputError(
-            f"tune.study={name} holds trials of another question: {', '.join(differ)} differ. Trials of different "
-            "questions are not mixed; choose another tune.study, or leave it out."
+            f"{len(messages)} trials in a row failed, the first with {messages[0]} Mend the estimator's parameters or "
+            f"the space, then run the same command again; the {len(complete)} completed trials are kept."
         )
-    return study
+    return complete
 
 
-def _reconcile(study: optuna.Study, *, dataset_name: str) -> None:
-    """After a kill: fail the trial that was under way, ask for its parameters again, end its run."""
-    for trial in study.get_trials(states=[TrialState.RUNNING]):
-        study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            study.enqueue_trial(trial.params)
-    complete = {trial.number for trial in study.get_trials(states=[TrialState.COMPLETE])}
-    tracking.end_left_over_trials(study.study_name, dataset_name=dataset_name, complete=complete)
+def _finished_before(parent: Run, study: optuna.Study) -> str | None:
+    """The run of the best trial's training when an earlier start has come to its end and nothing was added since."""
+    tags = parent.data.tags
+    same = tags.get("churnlab.n_complete") == str(len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])))
+    return tags.get("churnlab.best_run_id") if same else None
 
 
-def _run_trials(
-    study: optuna.Study, settings: schema.Tune, pipeline: Pipeline, dataset: Dataset, question: train.Question
+def _finish(
+    settings: schema.Tune, dataset: Dataset, question: train.Question, pipeline: Pipeline, study: optuna.Study
+) -> str:
+    """Log the study, look at its best parameters on other folds, and train with them; returns that run's id."""
+    best = study.best_trial
+    _log_study(study, metric=settings.metric)
+    _log_luck(settings, dataset, question, pipeline, best)
+    name = f"{settings.model.name} {settings.features.name} tuned"
+    trained = train.run(settings.train(best.params, run_name=settings.run_name or name), dataset).values["run_id"]
+    complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    mlflow.set_tags({"churnlab.best_run_id": trained, "churnlab.n_complete": complete})  # last: it is all there
+    return trained
+
+
+def _log_luck(
+    settings: schema.Tune,
+    dataset: Dataset,
+    question: train.Question,
+    pipeline: Pipeline,
+    best: optuna.trial.FrozenTrial,
 ) -> None:
-    """Ask, score, tell, until the study has its completed trials."""
-    space: dict[str, BaseDistribution] = {
-        key: build(value, key=f"model.space.{key}") for key, value in settings.model.space.items()
-    }
+    """Score the best parameters on folds that did not choose them: what is worse there was luck."""
     X, y = dataset.X.iloc[question.train], dataset.y[question.train]
-    failures: list[str] = []
-    while len(complete := study.get_trials(states=[TrialState.COMPLETE])) < settings.tune.n_trials:
-        # A sampler made again with one seed would repeat its draws: each trial has a seed of its own.
-        study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.get_trials(deepcopy=False)))
-        trial = study.ask(space)
-        twin = next((done for done in complete if done.params == trial.params), None)
-        try:
-            with tracking.start_trial(dataset.contract.name, study.study_name, trial.number, trial.params) as run_id:
-                trial.set_user_attr(RUN_ID, run_id)
-                if twin is not None:
-                    assert twin.value is not None
-                    value = twin.value
-                    trial.set_user_attr(REUSED, twin.user_attrs[RUN_ID])
-                    mlflow.set_tag("churnlab.reused_from", twin.user_attrs[RUN_ID])
-                    mlflow.log_metric(f"cv_{settings.metric}", value)
-                else:
-                    candidate = clone(pipeline).set_params(
-                        **{f"estimator__{key}": chosen for key, chosen in trial.params.items()}
-                    )
-                    value = _score(candidate, X, y, question, metric=settings.metric)
-                study.tell(trial, value)
-        except Exception as error:
-            study.tell(trial, state=TrialState.FAIL)
-            failures.append(f"{type(error).__name__}: {error}")
-            if len(failures) == FAILURES_IN_A_ROW:
-                raise InputError(
-                    f"{len(failures)} trials in a row failed, the first with {failures[0]} Mend the estimator's "
-                    f"parameters or the space of model={settings.model.name}."
-                ) from error
-            continue
-        failures.clear()
-        log.info("trial %d of %d: %.4f, best %.4f", len(complete) + 1, settings.tune.n_trials, value, study.best_value)
-
-
-def _score(pipeline: Pipeline, X: pd.DataFrame, y: np.ndarray, question: train.Question, *, metric: str) -> float:
-    """Score one trial on the folds and log it: the mean and each fold (as steps) of the tuned metric."""
-    started = time.perf_counter()
-    oof, per_fold = evaluation.cross_validate(pipeline, X, y, question.folds, threshold=0.5, rows=question.train)
-    metrics = evaluation.cv_metrics(per_fold)
-    tracking.log_metrics(metrics | {"fit_seconds": time.perf_counter() - started})
-    for step, scores in enumerate(per_fold):
-        mlflow.log_metric(f"fold_{metric}", scores[metric], step=step)
-    return metrics[f"cv_{metric}"]
+    asked, metric = settings.evaluation, settings.metric
+    others = evaluation.make_folds(y, folds=asked.folds, repeats=asked.repeats, seed=settings.seed + asked.repeats)
+    candidate = clone(pipeline).set_params(**{f"estimator__{key}": value for key, value in best.params.items()})
+    scores = evaluation.estimator_metrics(candidate[-1], evaluation.prepare_folds(candidate, X, y, others))
+    elsewhere = evaluation.cv_metrics(scores)[f"cv_{metric}"]
+    assert best.value is not None
+    luck = elsewhere - best.value if metric in evaluation.LOWER_IS_BETTER else best.value - elsewhere
+    mlflow.log_metrics({f"other_folds_cv_{metric}": elsewhere, "luck": luck})
+    told = f"{luck:.4f} of it was luck" if luck > 0 else "none of it was luck"
+    said = f"Best cv {metric} {best.value:.4f}; on other folds the same parameters have {elsewhere:.4f}: {told}."
+    mlflow.set_tag("mlflow.note.content", said)
+    log.info("%s", said)
 
 
 def _log_study(study: optuna.Study, *, metric: str) -> None:

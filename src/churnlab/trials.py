@@ -1,0 +1,269 @@
+"""One worker of a study: take a trial, fit, log it as a run, tell, until the study has its trials.
+
+Workers know nothing of each other. What they agree on is in the study's storage, the book of record: a trial is
+RUNNING when a worker has taken it, COMPLETE when its value is told, and what a dead worker left is failed by the driver
+and its parameters are asked again. Whoever writes to a trial that was failed under its hands learns it from the storage
+and drops it. So nothing here depends on the order of two processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import numpy as np
+import optuna
+import pandas as pd
+from mlflow.entities import Run
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from churnlab import evaluation, studies, tracking
+from churnlab.engine import Seat
+
+log = logging.getLogger(__name__)
+
+WORKER, RUN_ID, SCORES, REUSED, ERROR, SURPLUS = "worker", "run_id", "scores", "reused_from", "error", "surplus"
+"""A trial's user attributes: who does it, its MLflow run, what it scored, the run whose scores it took over, why its
+fit failed, and that another worker had already taken the last one."""
+
+FAILURES_IN_A_ROW = 5
+"""So many failed fits one after another stop a study: it is the space or the data, not the trial."""
+
+PATIENCE = 0.05
+"""Seconds between two looks at the study by a worker that waits for another's trial."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a study is given.
+
+    ``first`` is the number of trials that the study had when this work began; ``n_trials`` how many it shall complete.
+    """
+
+    storage: studies.Local
+    study: str
+    space: Mapping[str, BaseDistribution]
+    n_trials: int
+    seed: int
+    metric: str
+    pipeline: Pipeline
+    X: pd.DataFrame
+    y: np.ndarray
+    folds: list[evaluation.Fold]
+    tracking_uri: str
+    parent: Run
+    first: int
+
+    @property
+    def walked(self) -> bool:
+        """Whether the space has so few points that all of them are tried; then they are enqueued, not sampled."""
+        return studies.size(self.space) <= self.n_trials
+
+
+def work(job: Job, seat: Seat) -> Iterator[None]:
+    """Do trials until the study has all of them; yields after each."""
+    mlflow.set_tracking_uri(job.tracking_uri)
+    study = optuna.load_study(study_name=job.study, storage=job.storage.open(job.study))
+    folds = list(evaluation.prepare_folds(job.pipeline, job.X, job.y, job.folds))
+    while (trial := _take(study, job, seat)) is not None:
+        _do(study, trial, job, folds)
+        yield
+
+
+def is_dead(trial: FrozenTrial) -> bool:
+    """Whether a trial ended without a value and without a message: its worker died, or had come too late."""
+    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+
+
+def parameters(trial: FrozenTrial) -> tuple[tuple[str, str], ...]:
+    """What is equal for trials of equal parameters, those that are still to be done included."""
+    return studies.same(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def failures(study: optuna.Study, job: Job) -> list[str]:
+    """The messages of the fits of this work that failed one after another, up to the last that ended; oldest first."""
+    ended = [trial for trial in study.get_trials(deepcopy=False)[job.first :] if trial.state.is_finished()]
+    messages: list[str] = []
+    for trial in sorted(ended, key=lambda trial: trial.datetime_complete or trial.datetime_start):
+        if trial.state == TrialState.COMPLETE:
+            messages.clear()
+        elif ERROR in trial.user_attrs:
+            messages.append(trial.user_attrs[ERROR])
+    return messages
+
+
+def _take(study: optuna.Study, job: Job, seat: Seat) -> Trial | None:
+    """The next trial to do, parameters chosen; None when there is none and will be none."""
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        states = Counter(trial.state for trial in trials)
+        waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
+        complete = states[TrialState.COMPLETE]
+        if complete >= job.n_trials or len(failures(study, job)) >= FAILURES_IN_A_ROW:
+            return None
+        if not waiting and (job.walked or complete + running >= job.n_trials):
+            if not running:
+                return None
+            time.sleep(PATIENCE)  # for the trials of others: one that dies is to be done again
+            continue
+        # A sampler made again with one seed would repeat its draws, so each trial and seat has a seed of its own. Dead
+        # attempts do not count: with one worker a resumed study draws what it would have drawn without the kill.
+        drawn = sum(not is_dead(trial) for trial in trials)
+        seed = int(np.random.SeedSequence([job.seed, seat.number, drawn]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        try:
+            trial = study.ask(dict(job.space))
+            trial.set_user_attr(WORKER, str(seat))
+            if not _too_many(study, trial, job):
+                return trial
+            trial.set_user_attr(SURPLUS, True)
+            _tell(study, trial, state=TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            pass  # the driver took it for a dead worker's, and asks for it again
+
+
+def _too_many(study: optuna.Study, trial: Trial, job: Job) -> bool:
+    """Whether workers that asked at the same moment have left nothing to do.
+
+    Trials are numbered by the storage: of all that are done, under way or waiting, the first n_trials are to be done.
+    Of n + 1 completed trials the last would have seen n before it; so there are never more than n.
+    """
+    if job.walked:
+        return "fixed_params" not in trial.system_attrs
+    live = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+    before = [other for other in study.get_trials(deepcopy=False, states=live) if other.number < trial.number]
+    return len(before) >= job.n_trials
+
+
+def _do(study: optuna.Study, trial: Trial, job: Job, folds: list[evaluation.PreparedFold]) -> None:
+    """Fit one trial, or take over what its parameters have scored before; log it and tell the study."""
+    run_id = tracking.create_trial(job.parent, trial.number, trial.params)
+    try:
+        trial.set_user_attr(RUN_ID, run_id)
+        twin = _twin(study, trial)
+        reused = None
+        if twin is not None:
+            scores, reused = twin.user_attrs[SCORES], twin.user_attrs[RUN_ID]
+            trial.set_user_attr(REUSED, reused)
+        else:
+            try:
+                scores = _score(trial.params, job, folds)
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+                trial.set_user_attr(ERROR, message)
+                _tell(study, trial, state=TrialState.FAIL)
+                tracking.end_trial(run_id, "FAILED", note=message)
+                return
+        trial.set_user_attr(SCORES, scores)
+        _log(run_id, scores, reused=reused)
+        _tell(study, trial, scores["metrics"][f"cv_{job.metric}"])
+    except UpdateFinishedTrialError:
+        tracking.end_trial(run_id, "KILLED")
+    else:
+        tracking.end_trial(run_id, "FINISHED")
+
+
+def _log(run_id: str, scores: Mapping[str, Any], *, reused: str | None) -> None:
+    tracking.log_trial(run_id, scores["metrics"], per_fold=scores["per_fold"], reused_from=reused)
+
+
+def _tell(study: optuna.Study, trial: Trial, value: float | None = None, *, state: TrialState | None = None) -> None:
+    """Tell how a trial ended; UpdateFinishedTrialError when somebody else has ended it."""
+    try:
+        study.tell(trial, value, state=state)
+    except ValueError as error:  # so says Optuna when it sees it before it writes
+        raise UpdateFinishedTrialError(str(error)) from error
+
+
+def _twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
+    """A completed trial with the same parameters; one that is under way is waited for."""
+    key = studies.same(trial.params)
+    while True:
+        equal = [other for other in study.get_trials(deepcopy=False) if parameters(other) == key]
+        for other in equal:
+            if other.state == TrialState.COMPLETE:
+                return other
+        if not any(other.state == TrialState.RUNNING and other.number < trial.number for other in equal):
+            return None
+        time.sleep(PATIENCE)
+
+
+def _score(params: Mapping[str, Any], job: Job, folds: list[evaluation.PreparedFold]) -> dict[str, Any]:
+    """Fit on every fold: the run's ``metrics``, and those ``per_fold``."""
+    started = time.perf_counter()
+    estimator = clone(job.pipeline[-1]).set_params(**params)
+    per_fold = evaluation.estimator_metrics(estimator, folds)
+    means = evaluation.cv_metrics(per_fold)
+    spread = f"cv_{job.metric}_std"
+    metrics = {key: value for key, value in means.items() if key == spread or not key.endswith("_std")}
+    if np.isnan(metrics[f"cv_{job.metric}"]):
+        raise ValueError(f"{job.metric} is not a number: a fold lacks one of the two outcomes.")
+    return {
+        "metrics": metrics | {"fit_seconds": time.perf_counter() - started},
+        "per_fold": {f"fold_{job.metric}": [scores[job.metric] for scores in per_fold]},
+    }
+
+
+def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] = ()) -> str:
+    """Put right what dead workers left, in the study and among its runs; says what was found, "" for nothing.
+
+    A dead attempt is failed, its parameters are asked again, and its run is KILLED; a run of a trial whose value the
+    study has is FINISHED. ``living`` are the workers whose trials are not touched; without any, runs that are gone are
+    logged anew. A kill in here does no harm: the next call goes on.
+    """
+    alive = {str(seat) for seat in living}
+    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
+    for trial in dead:
+        _ask_again(study, job, trial)
+        study.tell(trial.number, state=TrialState.FAIL)
+    found = [f"{len(dead)} unfinished trials to be done again"] if dead else []
+    ended = Counter(_end_runs(study, job, every=not living))
+    return "; ".join(found + [f"{count} open runs ended as {status}" for status, count in ended.items()])
+
+
+def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial) -> None:
+    if ERROR in dead.user_attrs or dead.params.keys() != job.space.keys():
+        return  # it had failed by itself, or had no parameters yet
+    waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+    if parameters(dead) not in map(parameters, waiting):
+        study.enqueue_trial(dead.params, user_attrs={"retry_of": dead.number})
+
+
+def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
+    """End the runs that no living worker will end; yields how."""
+    runs = tracking.children(job.parent, "trial", status=None if every else "RUNNING")
+    trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does
+    for run in [run for run in runs if run.info.status == "RUNNING"]:
+        trial = trials[int(run.data.tags["churnlab.trial"])]
+        if trial.state.is_finished():
+            told = (
+                "FINISHED"
+                if trial.state == TrialState.COMPLETE
+                else "FAILED"
+                if ERROR in trial.user_attrs
+                else "KILLED"
+            )
+            tracking.end_trial(run.info.run_id, told, note=trial.user_attrs.get(ERROR))
+            yield told
+    if not every:
+        return
+    logged = {int(run.data.tags["churnlab.trial"]) for run in runs}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE and trial.number not in logged:
+            run_id = tracking.create_trial(job.parent, trial.number, trial.params)
+            _log(run_id, trial.user_attrs[SCORES], reused=trial.user_attrs.get(REUSED))
+            tracking.end_trial(run_id, "FINISHED")
+            yield "FINISHED"
+    for run in tracking.children(job.parent, "train", status="RUNNING"):
+        tracking.end_trial(run.info.run_id, "KILLED")
+        yield "KILLED"
