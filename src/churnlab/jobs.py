@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from churnlab import compose
-from churnlab.errors import InputError
+from churnlab.errors import InputError, JobError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from churnlab.data import Dataset
 
 log = logging.getLogger(__name__)
+
+NO_ROOM = 2**20
+"""Bytes: with so few left, a database that cannot be written has no room for its journal."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,11 @@ class Launch:
             self._record_failure(config, error)
         except Exception as error:
             log.debug("%s", traceback.format_exc())
-            outcome = Outcome("failed", overrides, message=f"{type(error).__name__}: {error}")
-            self._record_failure(config, error)
+            full = _disk_is_full(error)
+            told = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+            outcome = Outcome("failed", overrides, message=full or told)
+            if not full:
+                self._record_failure(config, error)
         self.outcomes.append(outcome)
 
     def close(self, *, ended: Literal["KILLED", "FAILED"] | None = None) -> str | None:
@@ -118,6 +126,28 @@ class Launch:
         _open_store(config["tracking"]["uri"])
         tracking.open_sweep(self.command, self.sweep, dataset_name=name)
         tracking.record_failure(self.command, config, error, dataset_name=name)
+
+
+def _disk_is_full(error: BaseException) -> str | None:
+    """What to tell when something could not be written because there is no room; None when that is not why."""
+    home = os.environ["CHURNLAB_HOME"]
+    reasons: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in reasons:
+        reasons.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    refused = any(isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT) for reason in reasons)
+    said = " ".join(map(str, reasons))
+    if not refused and not any(
+        words in said for words in ("disk is full", "disk I/O error", "unable to open database")
+    ):
+        return None
+    if not refused and shutil.disk_usage(home).free > NO_ROOM:
+        return None
+    return (
+        f"The disk is full: no more can be written to {home}. What was finished is kept; make room and run the same "
+        "command again."
+    )
 
 
 def _open_store(uri: str) -> None:

@@ -121,7 +121,7 @@ def check_values(estimator: Any) -> None:
         )
     inner = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else []
     for part in [estimator, *inner]:
-        if hasattr(part, "_validate_params") and not inspect.isclass(part):
+        if hasattr(part, "_parameter_constraints") and not inspect.isclass(part):  # scikit-learn's own
             try:
                 part._validate_params()
             except ValueError as error:  # scikit-learn's InvalidParameterError is private

@@ -54,7 +54,7 @@ class Local:
     def locked(self, name: str) -> Iterator[int]:
         """Be the only driver of a study, waiting for one that is at work; yields the descriptor that holds the lock."""
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        held = os.open(Path(self.folder) / f"{name}.lock", os.O_RDWR | os.O_CREAT)
+        held = os.open(Path(self.folder) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +103,8 @@ def open_study(storage: BaseStorage, name: str, asked: Mapping[str, Any], *, dir
         study.set_user_attr("id", uuid.uuid4().hex)  # tells it from a study of this name whose file was deleted
         study.set_user_attr("asked", now)
     elif before != now:
-        differ = [_difference(key, before.get(key), now.get(key)) for key in now if before.get(key) != now.get(key)]
+        keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+        differ = [_difference(key, before.get(key), now.get(key)) for key in keys]
         raise InputError(
             f"tune.study={name} holds trials of another question: {'; '.join(differ)}. Trials of different questions "
             "are not mixed; choose another tune.study, or leave it out, and the question finds its own study."
@@ -114,8 +115,10 @@ def open_study(storage: BaseStorage, name: str, asked: Mapping[str, Any], *, dir
 def _difference(key: str, before: Any, now: Any) -> str:
     """What differs, in one phrase: both values where they are short, else the names of the parts that differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        parts = dict.fromkeys([*before, *now])
-        return f"{key} ({', '.join(part for part in parts if before.get(part) != now.get(part))})"
+        if before.get("name") == now.get("name"):
+            parts = [part for part in {**before, **now} if before.get(part) != now.get(part)]
+            return f"{key} ({', '.join(parts)})"
+        before, now = before["name"], now["name"]
     short = all(len(str(value)) <= 40 for value in (before, now))
     return f"{key} ({before} there, {now} here)" if short else key
 

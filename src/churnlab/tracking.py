@@ -198,10 +198,17 @@ def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
     return found[0] if found else None
 
 
-def children(parent: Run, command: str, **options: Any) -> list[Run]:
+def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:
     """The runs of one command inside another, newest first."""
     tags = {"churnlab.command": command, "mlflow.parentRunId": parent.info.run_id}
-    return _find_runs(parent.info.experiment_id, tags, **options)
+    return _find_runs(parent.info.experiment_id, tags, status=status)
+
+
+def finished_inside(parent: Run, command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
+    """The run inside another in which the same was done with the same config, data and code."""
+    same = identity_tags(command, config, data_sha256=dataset.sha256) | {"mlflow.parentRunId": parent.info.run_id}
+    found = _find_runs(parent.info.experiment_id, same, status="FINISHED")
+    return found[0].info.run_id if found else None
 
 
 def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:

@@ -31,9 +31,10 @@ from churnlab.engine import Seat
 
 log = logging.getLogger(__name__)
 
-WORKER, RUN_ID, SCORES, REUSED, ERROR, SURPLUS = "worker", "run_id", "scores", "reused_from", "error", "surplus"
+WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
+ENQUEUED, SURPLUS = "enqueued", "surplus"
 """A trial's user attributes: who does it, its MLflow run, what it scored, the run whose scores it took over, why its
-fit failed, and that another worker had already taken the last one."""
+fit failed; that its parameters were asked for, not drawn; that it came when others had taken the last one."""
 
 FAILURES_IN_A_ROW = 5
 """So many failed fits one after another stop a study: it is the space or the data, not the trial."""
@@ -89,6 +90,11 @@ def parameters(trial: FrozenTrial) -> tuple[tuple[str, str], ...]:
     return studies.same(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
+def enqueue(study: optuna.Study, params: Mapping[str, Any]) -> None:
+    """Ask for these parameters: the next worker takes them."""
+    study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True})
+
+
 def failures(study: optuna.Study, job: Job) -> list[str]:
     """The messages of the fits of this work that failed one after another, up to the last that ended; oldest first."""
     ended = [trial for trial in study.get_trials(deepcopy=False)[job.first :] if trial.state.is_finished()]
@@ -138,7 +144,7 @@ def _too_many(study: optuna.Study, trial: Trial, job: Job) -> bool:
     Of n + 1 completed trials the last would have seen n before it; so there are never more than n.
     """
     if job.walked:
-        return "fixed_params" not in trial.system_attrs
+        return ENQUEUED not in trial.user_attrs
     live = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
     before = [other for other in study.get_trials(deepcopy=False, states=live) if other.number < trial.number]
     return len(before) >= job.n_trials
@@ -236,7 +242,7 @@ def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial) -> None:
         return  # it had failed by itself, or had no parameters yet
     waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
     if parameters(dead) not in map(parameters, waiting):
-        study.enqueue_trial(dead.params, user_attrs={"retry_of": dead.number})
+        enqueue(study, dead.params)
 
 
 def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:

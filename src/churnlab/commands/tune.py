@@ -80,17 +80,24 @@ def run(settings: schema.Tune, dataset: Dataset) -> Result:
             _go_on(study, job)
             _work(engine, study, job, keep=[lock])
             complete = _complete(study, job)
-            trained = _finished_before(parent, study) or _finish(settings, dataset, question, pipeline, study)
-    best = study.best_trial
-    log.info("%s: best cv %s %.4f of %d trials, %s", name, settings.metric, best.value, len(complete), best.params)
+            best = settings.train(study.best_params, run_name=settings.run_name or f"{_name(settings)} tuned")
+            trained = _trained_before(parent, study, best, dataset)
+            if trained is None:
+                _log_study(study, metric=settings.metric)
+                _log_luck(settings, dataset, question, pipeline, study.best_trial)
+                trained = train.run(best, dataset).values["run_id"]
+                ended = {"churnlab.best_run_id": trained, "churnlab.n_complete": len(complete)}
+                mlflow.set_tags(ended)  # last: it tells that the rest is there
+    told = (name, settings.metric, study.best_value, len(complete), study.best_params)
+    log.info("%s: best cv %s %.4f of %d trials, %s", *told)
     return Result(
         {
             "run_id": parent.info.run_id,
             "study": name,
             "n_complete": len(complete),
             "n_reused": sum(trials.REUSED in trial.user_attrs for trial in complete),
-            "best_value": best.value,
-            "best_params": best.params,
+            "best_value": study.best_value,
+            "best_params": study.best_params,
             "best_run_id": trained,
         }
     )
@@ -105,13 +112,16 @@ def _asked(settings: schema.Tune, tags: Mapping[str, str]) -> dict[str, Any]:
         "fixed estimator parameters": {key: value for key, value in model.estimator.items() if key not in model.space},
         "search space": model.space,
         "features": settings.features.model_dump(),
-        "decision": settings.decision,
         "metric": settings.metric,
         "seed": settings.seed,
         "data": tags["churnlab.data_sha256"],
         "split": tags["churnlab.split_sha256"],
         "folds": tags["churnlab.folds_sha256"],
     }
+
+
+def _name(settings: schema.Tune) -> str:
+    return f"{settings.model.name} {settings.features.name}"
 
 
 def _sharing_cores(pipeline: Pipeline, *, workers: int) -> Pipeline:
@@ -131,11 +141,11 @@ def _parent(settings: schema.Tune, dataset: Dataset, question: train.Question, s
     with tracking.start_run(
         "tune",
         settings.model_dump(),
-        name=f"{settings.model.name} {settings.features.name} tuned",
+        name=f"{_name(settings)} tuned",
         dataset=dataset,
         tags=question.tags | {"churnlab.study": name, "churnlab.study_id": study_id},
         resume=earlier.info.run_id if earlier else None,
-        growing=["tune.n_trials", "engine."],
+        growing=["tune.n_trials", "engine.", "decision."],
     ) as parent:
         yield parent
 
@@ -148,12 +158,12 @@ def _go_on(study: optuna.Study, job: trials.Job) -> None:
         log.info("Going on with the study %s: %d trials complete. %s", job.study, complete, found and f"Found {found}.")
     if job.walked:
         points = list(studies.points(job.space))
-        log.info("The space has %d points: each is tried once, whatever tune.n_trials says.", len(points))
+        log.info("The space has %d point%s: each is tried once, and no more.", len(points), "s" * (len(points) > 1))
         asked = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
         known = set(map(trials.parameters, asked))
         for point in points:
             if studies.same(point) not in known:
-                study.enqueue_trial(point)
+                trials.enqueue(study, point)
 
 
 def _work(engine: Any, study: optuna.Study, job: trials.Job, *, keep: list[int]) -> None:
@@ -209,25 +219,12 @@ def _complete(study: optuna.Study, job: trials.Job) -> list[optuna.trial.FrozenT
     return complete
 
 
-def _finished_before(parent: Run, study: optuna.Study) -> str | None:
-    """The run of the best trial's training when an earlier start has come to its end and nothing was added since."""
-    tags = parent.data.tags
-    same = tags.get("churnlab.n_complete") == str(len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])))
-    return tags.get("churnlab.best_run_id") if same else None
-
-
-def _finish(
-    settings: schema.Tune, dataset: Dataset, question: train.Question, pipeline: Pipeline, study: optuna.Study
-) -> str:
-    """Log the study, look at its best parameters on other folds, and train with them; returns that run's id."""
-    best = study.best_trial
-    _log_study(study, metric=settings.metric)
-    _log_luck(settings, dataset, question, pipeline, best)
-    name = f"{settings.model.name} {settings.features.name} tuned"
-    trained = train.run(settings.train(best.params, run_name=settings.run_name or name), dataset).values["run_id"]
+def _trained_before(parent: Run, study: optuna.Study, best: schema.Train, dataset: Dataset) -> str | None:
+    """The training with the best parameters, when an earlier start came to its end and nothing was added since."""
     complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    mlflow.set_tags({"churnlab.best_run_id": trained, "churnlab.n_complete": complete})  # last: it is all there
-    return trained
+    if parent.data.tags.get("churnlab.n_complete") != str(complete):
+        return None
+    return tracking.finished_inside(parent, "train", best.model_dump(), dataset)
 
 
 def _log_luck(
