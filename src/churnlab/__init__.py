@@ -1,5 +1,6 @@
 """churnlab: who will leave, what kinds of members are there, and what to do about each kind."""
 
+import logging
 import os
 import warnings
 
@@ -17,3 +18,4 @@ os.environ.update(
 )
 for told_by_mlflow in ("The specified dataset source can be interpreted", ".*input example was not provided"):
     warnings.filterwarnings("ignore", message=told_by_mlflow)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tells with SQL and traceback what it raises

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -130,7 +131,8 @@ def start_run(
                 tags=all_tags,
             )
         mlflow.log_params({key: value for key, value in scalars.items() if key not in run.data.params})
-        mlflow.log_dict(_plain(config), "config.yaml")
+        ordered = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
+        mlflow.log_text(ordered, "config.yaml")  # the order of the columns decides the result
         if dataset is not None and not run.inputs.dataset_inputs:
             source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
             frame = mlflow.data.from_pandas(
@@ -356,8 +358,3 @@ def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif not isinstance(value, list | tuple):
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _plain(config: Mapping[str, Any]) -> Any:
-    """The config in YAML's own types."""
-    return json.loads(json.dumps(config))

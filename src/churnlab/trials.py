@@ -234,7 +234,7 @@ def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] = ()) -
         study.tell(trial.number, state=TrialState.FAIL)
     found = [f"{len(dead)} unfinished trials to be done again"] if dead else []
     ended = Counter(_end_runs(study, job, every=not living))
-    return "; ".join(found + [f"{count} open runs ended as {status}" for status, count in ended.items()])
+    return "; ".join(found + [f"{count} {what}" for what, count in ended.items()])
 
 
 def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial) -> None:
@@ -246,7 +246,7 @@ def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial) -> None:
 
 
 def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
-    """End the runs that no living worker will end; yields how."""
+    """End the runs that no living worker will end; yields what became of each."""
     runs = tracking.children(job.parent, "trial", status=None if every else "RUNNING")
     trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does
     for run in [run for run in runs if run.info.status == "RUNNING"]:
@@ -260,7 +260,7 @@ def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
                 else "KILLED"
             )
             tracking.end_trial(run.info.run_id, told, note=trial.user_attrs.get(ERROR))
-            yield told
+            yield f"open runs ended as {told}"
     if not every:
         return
     logged = {int(run.data.tags["churnlab.trial"]) for run in runs}
@@ -269,7 +269,7 @@ def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
             run_id = tracking.create_trial(job.parent, trial.number, trial.params)
             _log(run_id, trial.user_attrs[SCORES], reused=trial.user_attrs.get(REUSED))
             tracking.end_trial(run_id, "FINISHED")
-            yield "FINISHED"
+            yield "missing runs logged anew"
     for run in tracking.children(job.parent, "train", status="RUNNING"):
         tracking.end_trial(run.info.run_id, "KILLED")
-        yield "KILLED"
+        yield "open trainings ended as KILLED"

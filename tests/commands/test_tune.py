@@ -1,10 +1,20 @@
 """A study: as many finished trials as asked for, once each, resumed and never mixed with another question's."""
 
+import os
+import pty
+import subprocess
+import sys
+
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.model_selection import StratifiedKFold
 
-from conftest import artifact, files
+from churnlab import evaluation, schema
+from churnlab.commands import train
+from churnlab.jobs import load_dataset
+from conftest import artifact, environment, files, opened
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +80,56 @@ def test_the_best_run_is_a_training_with_the_best_parameters_on_the_same_folds(s
     assert "test_roc_auc" in best.data.metrics
 
 
+def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
+    """The same parameters on folds that did not choose them, scored here from scratch."""
+    line, parent, _, _ = study
+    config = yaml.safe_load(artifact(parent, "config.yaml").read_text())
+    settings = schema.read("tune", config).train(line["best_params"], run_name="")
+    dataset = load_dataset(settings.dataset)
+    asked = train.ask(settings.evaluation, dataset, seed=0)
+    X, y = dataset.X.iloc[asked.train], dataset.y[asked.train]
+    others = [
+        evaluation.Fold(0, fold, *parts)
+        for fold, parts in enumerate(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
+    ]
+    model = train.build(settings, dataset)
+    _, per_fold = evaluation.cross_validate(model, X, y, others, threshold=0.5, rows=asked.train)
+    elsewhere = parent.data.metrics["other_folds_cv_log_loss"]
+    assert elsewhere == pytest.approx(np.mean([scores["log_loss"] for scores in per_fold]), abs=1e-12)
+    assert parent.data.metrics["luck"] == pytest.approx(elsewhere - line["best_value"], abs=1e-12)
+    assert f"{elsewhere:.4f}" in parent.data.tags["mlflow.note.content"]
+
+
+def test_the_same_command_again_adds_nothing_and_another_decision_trains_once_more(
+    study, shared_home, asked_of_the_store, runs_at
+):
+    line, _, _, _ = study
+    before = len(runs_at(shared_home))
+    again = asked_of_the_store(*ASKED, "tune.n_trials=3", "engine=processes", "engine.workers=2")
+    assert (again.code, again.line) == (0, line)
+    assert len(runs_at(shared_home)) == before
+    other = asked_of_the_store(*ASKED, "tune.n_trials=3", "decision=f1")
+    assert other.line == line | {"best_run_id": other.line["best_run_id"]}
+    assert other.line["best_run_id"] != line["best_run_id"]
+    assert len(runs_at(shared_home)) == before + 1
+
+
+def test_a_trials_run_that_was_deleted_is_logged_anew_with_all_its_scores(
+    study, shared_home, client_at, asked_of_the_store, runs_at
+):
+    _, parent, _, trials = study
+    lost = trials[1]
+    client_at(shared_home).delete_run(lost.info.run_id)
+    again = asked_of_the_store(*ASKED, "tune.n_trials=3")
+    assert again.code == 0, again.err
+    assert "Found 1 missing runs logged anew." in again.err
+    found = {run.data.tags["churnlab.trial"]: run for run in runs_at(shared_home, command="trial")}
+    assert sorted(found) == ["0", "1", "2"]
+    assert found["1"].data.params == lost.data.params
+    assert found["1"].data.metrics == lost.data.metrics
+    assert (found["1"].info.status, found["1"].data.tags["mlflow.parentRunId"]) == ("FINISHED", parent.info.run_id)
+
+
 def test_a_smaller_number_adds_nothing_and_a_larger_one_the_difference(study, shared_home, succeed, runs_at):
     line, parent, _, trials = study
     again = succeed(shared_home, *ASKED, "-m", "tune.n_trials=2,5", "run_name=another")
@@ -77,7 +137,8 @@ def test_a_smaller_number_adds_nothing_and_a_larger_one_the_difference(study, sh
     (resumed,) = runs_at(shared_home, command="tune")
     assert (resumed.info.status, resumed.data.tags["tune.n_trials"]) == ("FINISHED", "5")
     found = runs_at(shared_home, command="trial")
-    assert [run.info.run_id for run in found[:3]] == [run.info.run_id for run in trials]
+    assert {run.info.run_id for run in trials[::2]} < {run.info.run_id for run in found}
+    assert sorted(run.data.tags["churnlab.trial"] for run in found) == ["0", "1", "2", "3", "4"]
     assert [run.info.status for run in found] == ["FINISHED"] * 5
     assert len({tuple(run.data.params.items()) for run in found}) == 5
     best = min(run.data.metrics["cv_log_loss"] for run in found)
@@ -88,14 +149,46 @@ def test_a_study_under_a_name_is_not_mixed_with_another_question(study, shared_h
     before = len(runs_at(shared_home))
     other = run_command(shared_home, *ASKED, "features=early", "metric=roc_auc")
     assert (other.code, other.out) == (2, "")
-    assert "tune.study=mine holds trials of another question: features, metric differ" in other.err
+    differ = "features (raw there, early here); metric (log_loss there, roc_auc here)"
+    assert f"tune.study=mine holds trials of another question: {differ}." in other.err
     assert len(runs_at(shared_home)) == before
 
 
-def test_equal_parameters_are_not_fitted_twice_and_a_sweep_of_studies_is_not_run_again(
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("seed=1", "seed (0 there, 1 here); split; folds"),
+        ("evaluation.folds=4", "folds"),
+        ("evaluation.test_size=0.3", "split; folds"),
+        ("dataset.rows=301", "data; split; folds"),
+        ("model.estimator.n_estimators=6", "fixed estimator parameters (n_estimators)"),
+        ("+model.estimator.criterion=entropy", "fixed estimator parameters (criterion)"),
+        ("model.space.max_depth.high=9", "search space (max_depth)"),
+        ("model=logistic_regression", "model (random_forest there, logistic_regression here)"),
+    ],
+)
+def test_each_part_of_the_question_is_told_when_it_differs(word, told, study, shared_home, asked_of_the_store):
+    words = [other for other in ASKED if other.partition("=")[0] != word.partition("=")[0]]
+    if word == "model=logistic_regression":
+        words.remove("model.estimator.n_estimators=5")
+    other = asked_of_the_store(*words, word)
+    assert (other.code, other.out) == (2, "")
+    assert "tune.study=mine holds trials of another question" in other.err
+    assert told in other.err
+    assert len(other.err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def asked_of_the_store(shared_home):
+    """One process for many short commands on the store of this file."""
+    with opened(shared_home) as ask:
+        yield ask
+
+
+def test_a_space_that_can_be_walked_through_ends_early_and_a_sweep_of_studies_is_not_run_again(
     home, run_command, runs_at, tmp_path
 ):
-    """A space of one value: every trial after the first takes over its value."""
+    """A space of one value: the first trial is the last."""
     (tmp_path / "own/model").mkdir(parents=True)
     (tmp_path / "own/model/one.yaml").write_text(
         "defaults: [dummy, _self_]\nname: one\nspace:\n"
@@ -104,14 +197,72 @@ def test_equal_parameters_are_not_fitted_twice_and_a_sweep_of_studies_is_not_run
     words = ["tune", "-m", "--config-dir", "own", "dataset.rows=300", "evaluation.folds=2", "model=one"]
     ended = run_command(home, *words, "tune.n_trials=3", "features=raw,early")
     assert ended.code == 0, ended.err
+    assert ended.err.count("The space has 1 point") == 2
     trials, parents = runs_at(home, command="trial"), runs_at(home, command="tune")
-    assert [run.info.status for run in trials] == ["FINISHED"] * 6
+    assert [run.info.status for run in trials] == ["FINISHED"] * 2
     assert [run.data.tags["churnlab.study"].rpartition("-")[0] for run in parents] == ["demo-one-raw", "demo-one-early"]
-    for fitted, *others in (trials[:3], trials[3:]):
-        assert [run.data.tags["churnlab.reused_from"] for run in others] == [fitted.info.run_id] * 2
-        assert {run.data.metrics["cv_log_loss"] for run in others} == {fitted.data.metrics["cv_log_loss"]}
 
     count = len(runs_at(home))
     again = run_command(home, *words, "tune.n_trials=3", "features=raw,early")
     assert (again.code, again.line) == (0, ended.line)
     assert len(runs_at(home)) == count
+
+
+def test_a_study_whose_file_was_deleted_begins_anew_beside_the_old_one(home, succeed, runs_at):
+    words = ["tune", "tune.study=gone", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=2"]
+    first = succeed(home, *words)
+    (home / "studies/gone.log").unlink()
+    second = succeed(home, *words)
+    assert second["run_id"] != first["run_id"]
+    assert [second[key] for key in ("n_complete", "best_params")] == [
+        first[key] for key in ("n_complete", "best_params")
+    ]
+    parents = [run.data.tags["mlflow.parentRunId"] for run in runs_at(home, command="trial")]
+    assert parents == [first["run_id"]] * 2 + [second["run_id"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["engine.workers=2"], "engine.workers=2: engine=inline works in this one process; give engine=processes."),
+        (["engine=processes", "engine.workers=0"], "engine.workers=0 is not a number of processes"),
+        (["engine=processes", "engine.workers=many"], "engine.workers=many is not a number of processes"),
+        (["engine=process"], "There is no engine=process. Did you mean engine=processes?"),
+        (["model=dummy"], "model=dummy has no search space"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said_before_anything_is_made(home, run_command, words, told):
+    ended = run_command(home, "tune", "dataset.rows=200", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not (home / "studies").exists()
+
+
+@pytest.mark.parametrize("engine", [["engine=inline"], ["engine=processes", "engine.workers=1"]])
+def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home, engine, tmp_path):
+    """Without a terminal every other test would see it: they read all that is said."""
+    ours, theirs = pty.openpty()
+    words = ["tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=4", *engine]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "churnlab", *words],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment(home, COLUMNS="120"),
+        cwd=tmp_path,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while part := os.read(ours, 65536):
+            said += part
+    except OSError:  # so a terminal ends
+        pass
+    finally:
+        os.close(ours)
+        process.communicate(timeout=100)
+    assert process.returncode == 0
+    shown = said.decode().replace("\r", "\n")
+    assert "4/4" in shown
+    assert "best 0." in shown
+    assert "0 failed" in shown
