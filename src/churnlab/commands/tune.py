@@ -24,6 +24,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mlflow
 import optuna
+import pandas as pd
 from mlflow.entities import Run
 from optuna.trial import TrialState
 from sklearn.base import clone
@@ -253,7 +254,7 @@ def _log_luck(
 def _log_study(study: optuna.Study, *, metric: str) -> None:
     """Put the study's table, figures and best trial on the parent run."""
     mpl.use("Agg")
-    artifacts.log_table(study.trials_dataframe(), "trials.csv")
+    artifacts.log_table(_table(study), "trials.csv")
     mlflow.log_metric(f"best_cv_{metric}", study.best_value)
     mlflow.set_tags(
         {"churnlab.best_trial": study.best_trial.number, "churnlab.best_params": json.dumps(study.best_params)}
@@ -262,8 +263,20 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
         return  # importances and the like compare trials
     with plt.rc_context():  # Optuna changes the style of every figure that follows
         for name, plot in FIGURES.items():
-            drawn = plot(study)
+            drawn = plot(study, target_name=f"cv_{metric}")
             axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
             whole = {"bbox_inches": "tight"}  # its labels reach beyond the canvas
             mlflow.log_figure(axes.figure, f"figures/{name}.png", save_kwargs=whole)
             plt.close(axes.figure)
+
+
+def _table(study: optuna.Study) -> pd.DataFrame:
+    """One row an attempt: how it ended, value, parameters, metrics, its run, and whence or why."""
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        told = {key: trial.user_attrs.get(key) for key in (trials.RUN_ID, trials.REUSED, trials.ERROR, trials.WORKER)}
+        when = {"started": trial.datetime_start, "ended": trial.datetime_complete}
+        metrics = trial.user_attrs.get(trials.SCORES, {}).get("metrics", {})
+        first = {"number": trial.number, "state": trial.state.name, "value": trial.value}
+        rows.append(first | trial.params | metrics | told | when)
+    return pd.DataFrame(rows)
