@@ -92,6 +92,7 @@ def _launch(command: str, words: list[str]) -> int:
     from churnlab import arguments
 
     options, overrides = arguments.split(words)
+    overrides = arguments.named(command, overrides)
     own = any(word.startswith(("--config-dir", "-cd", "hydra.searchpath")) for word in words)
     arguments.check(command, overrides, root=None if own else ROOT)
     import hydra

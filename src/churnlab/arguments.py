@@ -42,6 +42,15 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
     return options, overrides
 
 
+def named(command: str, overrides: list[str]) -> list[str]:
+    """The overrides with a key for the word that needs none: ``churnlab init FILE`` is ``path=FILE``."""
+    key = schema.COMMANDS[command].positional
+    if key is None:
+        return overrides
+    quoted = {word: word.replace("\\", "\\\\").replace("'", "\\'") for word in overrides}
+    return [word if "=" in word or word[:1] in "~+" else f"{key}='{quoted[word]}'" for word in overrides]
+
+
 def check(command: str, overrides: list[str], *, root: Path | None) -> None:
     """Refuse keys that the command does not have, and choices that are not there.
 

@@ -90,10 +90,12 @@ class Launch:
         return tracking.close_sweep(ended or ("FAILED" if failed else "FINISHED"), note=note)
 
     def _perform(self, settings: Any, *, label: str) -> Result:
+        command = importlib.import_module(f"churnlab.commands.{self.command}")
+        if not settings.keeps_runs:
+            return command.run(settings)
         from churnlab import tracking  # takes seconds to import: only once the config is known to be good
         from churnlab.commands import Result
 
-        command = importlib.import_module(f"churnlab.commands.{self.command}")
         _open_store(settings.tracking.uri)
         table = [load_dataset(settings.dataset)] if settings.reads_table else []
         for warning in (warning for dataset in table for warning in dataset.warnings):

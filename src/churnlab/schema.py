@@ -109,11 +109,30 @@ class Command(Keys):
     reads_store: ClassVar[bool] = False
     """Whether earlier runs or versions decide the result, too: then a sweep never takes a job as done already."""
 
+    keeps_runs: ClassVar[bool] = True
+    """Whether the command is recorded as a run: then the store is opened for it."""
+
+    positional: ClassVar[str | None] = None
+    """The key that a word without a key is the value of."""
+
     seed: Seed
     tracking: Tracking
     run_name: str | None
     force: bool
     dry_run: bool
+
+
+class Init(Command):
+    """``churnlab init``."""
+
+    reads_table: ClassVar[bool] = False
+    keeps_runs: ClassVar[bool] = False
+    positional: ClassVar[str | None] = "path"
+
+    path: str
+    target: str | None
+    name: Name | None
+    output: str | None
 
 
 class Explore(Command):
@@ -290,6 +309,7 @@ class Pipeline(Command):
 
 
 COMMANDS: Mapping[str, type[Command]] = {
+    "init": Init,
     "explore": Explore,
     "train": Train,
     "tune": Tune,
