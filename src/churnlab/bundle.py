@@ -93,12 +93,14 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         if inputs.empty:
             raise _refusal("There is no row; give at least one member.")
         infinite = inputs.isin([np.inf, -np.inf]).to_numpy()
-        for wrong, found in ((inputs.isna().to_numpy(), "missing"), (infinite, "infinite")):
+        missing = inputs.isna().to_numpy() & ~inputs.columns.isin(self.served["may_be_missing"])
+        for wrong, found in ((missing, "missing"), (infinite, "infinite")):
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]
                 raise _refusal(f"Row {row}: {inputs.columns[column]} is {found}; give it a value.")
         for check in self.served["checks"]:
-            broken = np.flatnonzero(self.expressions.evaluate(check["holds"], inputs) == 0)
+            known = inputs[check["columns"]].notna().all(axis=1).to_numpy()
+            broken = np.flatnonzero(known & (self.expressions.evaluate(check["holds"], inputs) == 0))
             if len(broken):
                 row = int(broken[0])
                 found = ", ".join(f"{name} is {_shown(inputs[name].iloc[row])}" for name in check["columns"])
@@ -107,7 +109,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     def _probability(self, members: pd.DataFrame, *, finite: bool = True) -> np.ndarray:
         """The probability of leaving; with ``finite=False`` NaN for who has a feature without a value."""
         keep, derived = self.served["features"]["keep"], self.served["features"]["derive"]
-        X = self.expressions.derive(members[keep], derived, finite=finite)
+        X = self.expressions.derive(_filled(members[keep], self.served["features"]["fill"]), derived, finite=finite)
         known = np.isfinite(X[list(derived)].to_numpy()).all(axis=1)
         probability = np.full(len(X), np.nan)
         if known.any():
@@ -115,7 +117,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return probability
 
     def _segments(self, members: pd.DataFrame) -> np.ndarray:
-        return self.segmentation.predict(self.expressions.select(members, self.served["segment_columns"]))
+        filled = _filled(members, self.served["segment_fill"])
+        return self.segmentation.predict(self.expressions.select(filled, self.served["segment_columns"]))
 
     def _reasons(self, members: pd.DataFrame, probability: np.ndarray) -> list[list[str]]:
         """What raises a member's risk most: the fall of the log odds when a group of columns is made typical.
@@ -151,6 +154,10 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return texts
 
 
+def _filled(members: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
+    return members.fillna(values) if members.isna().any(axis=None) else members
+
+
 def _log_odds(probability: np.ndarray) -> np.ndarray:
     clipped = np.clip(probability, 0.001, 0.999)
     return np.log(clipped / (1 - clipped))
@@ -158,6 +165,8 @@ def _log_odds(probability: np.ndarray) -> np.ndarray:
 
 def _shown(value: Any, digits: int = 15) -> str:
     """A value in words: a number without needless digits, so that 31.0 is 31."""
+    if pd.isna(value):
+        return "not known"
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 

@@ -88,16 +88,23 @@ class PreparedFold(NamedTuple):
 def prepare_folds(model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold]) -> Iterator[PreparedFold]:
     """Do everything of a fold but the estimator's part.
 
-    The features, which learn nothing, are computed once; the rest is fitted inside the fold.
+    The features learn nothing of a table without gaps and are computed once; all else is fitted inside the fold.
     """
-    table = model[0].transform(X)
-    numbers = all(dtype == np.float64 for dtype in table.dtypes)
-    values = np.ascontiguousarray(table.to_numpy()) if numbers else table  # names cost as much as a small fit
+    whole = None if X.isna().any(axis=None) else _numbers(model[0].transform(X))
     for fold in folds:
+        if whole is None:
+            features = clone(model[0]).fit(X.iloc[fold.train])
+            train, validation = (_numbers(features.transform(X.iloc[rows])) for rows in (fold.train, fold.validation))
+        else:
+            train, validation = _take(whole, fold.train), _take(whole, fold.validation)
         preparation = clone(model[1:-1])
-        train = preparation.fit_transform(_take(values, fold.train), y[fold.train])
-        validation = preparation.transform(_take(values, fold.validation))
-        yield PreparedFold(fold, train, y[fold.train], validation, y[fold.validation])
+        train = preparation.fit_transform(train, y[fold.train])
+        yield PreparedFold(fold, train, y[fold.train], preparation.transform(validation), y[fold.validation])
+
+
+def _numbers(table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
+    """A table of numbers only as an array: names cost as much as a small fit."""
+    return np.ascontiguousarray(table.to_numpy()) if all(dtype == np.float64 for dtype in table.dtypes) else table
 
 
 def fold_probabilities(estimator: Any, folds: Iterable[PreparedFold]) -> Iterator[tuple[PreparedFold, np.ndarray]]:
@@ -199,7 +206,7 @@ def bootstrap_intervals(
         parts.append(nine_metrics(groups, *np.split(drawn, 2, axis=1)))
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     said = nine_metrics(groups, groups.left[None, :], groups.stayed[None, :])["ece"]
-    values["ece"] = np.maximum(values["ece"] - (values["ece"].mean() - said), 0)
+    values["ece"] = np.clip(values["ece"] - (values["ece"].mean() - said), 0, 1)
     return {name: _percentiles(value) for name, value in values.items()}
 
 

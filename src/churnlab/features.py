@@ -1,4 +1,4 @@
-"""What a model sees: the kept columns of a table and those derived from them."""
+"""What a model sees: the kept columns of a table, what is missing in them filled in, and those derived from them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,42 @@ from churnlab.errors import InputError
 from churnlab.expressions import derive
 
 
+def typical(X: pd.DataFrame) -> dict[str, float | str]:
+    """What stands in for a missing value: a number column's median, of a category the most frequent value."""
+    values: dict[str, float | str] = {}
+    for name, column in X.items():
+        known = column.dropna()
+        if pd.api.types.is_numeric_dtype(column):
+            values[str(name)] = float(known.median()) if len(known) else 0.0
+        else:
+            values[str(name)] = str(known.mode().iloc[0]) if len(known) else ""
+    return values
+
+
 class Features(TransformerMixin, BaseEstimator):
-    """The first step of a logged pipeline: the kept columns, in order, then the derived ones. It learns nothing."""
+    """The first step of a logged pipeline: the kept columns, in order, then the derived ones.
+
+    ``fill_`` is what it learns: the typical value of each column, which stands in for a missing one before anything is
+    derived. On a table without gaps it learns nothing that matters.
+    """
 
     def __init__(self, keep: Sequence[str], derive: Mapping[str, str]) -> None:
         self.keep = keep
         self.derive = derive
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Features:
-        """Check that the columns are there and that the expressions can be read."""
-        derive(self._kept(X.iloc[:0]), self.derive)
+        """Check that the columns are there and that the expressions can be read; learn what fills a gap."""
+        kept = self._kept(X)
+        derive(kept.iloc[:0], self.derive)
+        self.fill_ = typical(kept)
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """The columns of X named in ``keep``, numbers as float64, and the derived ones; the rest is left out."""
-        return derive(self._kept(X), self.derive)
+        kept = self._kept(X)
+        if kept.isna().any(axis=None):
+            kept = kept.fillna(getattr(self, "fill_", {}))
+        return derive(kept, self.derive)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the columns that ``transform`` gives."""

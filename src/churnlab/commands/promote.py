@@ -31,6 +31,7 @@ from churnlab.commands import Result, train
 from churnlab.contract import Contract, row_checks
 from churnlab.data import Dataset
 from churnlab.errors import InputError
+from churnlab.features import typical
 from churnlab.playbook import text
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
     segmentation: Pipeline = artifacts.load_pipeline(segments.info.run_id)
     config = artifacts.read_config(segments.info.run_id)
     portraits = artifacts.read_json(segments.info.run_id, "portraits.json")
+    segmented = artifacts.read_json(segments.info.run_id, "segmentation.json")
     language, contract = config["playbook"]["language"], dataset.contract
     features = pipeline[0]
     trained = artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")
@@ -130,14 +132,16 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
         "dataset": contract.name,
         "inputs": list(contract.columns),
         "checks": row_checks(contract),
-        "features": {"keep": list(features.keep), "derive": dict(features.derive)},
+        "may_be_missing": [str(name) for name in dataset.X.columns[dataset.X.isna().any()]],
+        "features": {"keep": list(features.keep), "derive": dict(features.derive), "fill": features.fill_},
         "threshold": churn.data.metrics["threshold"],
-        "segment_columns": artifacts.read_json(segments.info.run_id, "segmentation.json")["columns"],
+        "segment_columns": segmented["columns"],
+        "segment_fill": segmented["fill"],
         "segments": {
             str(portrait["id"]): {key: portrait[key] for key in ("name", "recommended_action")}
             for portrait in portraits
         },
-        "typical": _typical(dataset.X.iloc[stayed]),
+        "typical": typical(dataset.X.iloc[stayed]),
         "reasons": _reasons(config["playbook"]["reasons"], language, contract),
     }
     (folder / "served.json").write_text(json.dumps(served, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -149,14 +153,6 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
         artifacts.download(segments.info.run_id, path, shown)
     (shown / "k_reason.txt").write_text(segments.data.tags["churnlab.k_reason"] + "\n", encoding="utf-8")
     return {path.stem: str(path) for path in sorted(folder.iterdir())}
-
-
-def _typical(stayed: pd.DataFrame) -> dict[str, Any]:
-    """The median member who stayed; of a category the most frequent value."""
-    return {
-        str(name): float(column.median()) if pd.api.types.is_numeric_dtype(column) else str(column.mode().iloc[0])
-        for name, column in stayed.items()
-    }
 
 
 def _reasons(groups: list[dict[str, Any]], language: str, contract: Contract) -> list[dict[str, Any]]:

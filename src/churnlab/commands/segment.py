@@ -23,6 +23,7 @@ from churnlab.commands import Result
 from churnlab.data import Dataset
 from churnlab.dendrogram import WardTree, proposed_k, ward_tree
 from churnlab.evidence import Choice, choose_k, evidence_per_k, given_k
+from churnlab.features import typical
 from churnlab.playbook import check_playbook, text
 from churnlab.plots import segments as plots
 from churnlab.portraits import advice_for_everyone, deviations, portraits, profile
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 
 def run(settings: schema.Segment, dataset: Dataset) -> Result:
     """Examine every number of segments in the range, choose one, fit it on all rows and describe it."""
-    keys, playbook, X, y = settings.segments, settings.playbook, dataset.X, dataset.y
+    keys, playbook, y, fill = settings.segments, settings.playbook, dataset.y, typical(dataset.X)
+    X = dataset.X.fillna(fill)
     columns = all_columns(X) if keys.columns == "all" else dict(keys.columns)
     frame = segment_frame(X, columns)
     guide = playbook.model_dump()
@@ -49,9 +51,9 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         labels = segmentation.predict(frame)
         described = portraits(X, labels, y, playbook=guide, language=playbook.language)
         _log_evidence(evidence, tree, choice)
-        _log_segments(dataset, labels, [portrait["name"] for portrait in described])
+        _log_segments(X, y, labels, [portrait["name"] for portrait in described])
         mlflow.log_dict(described, "portraits.json")
-        mlflow.log_dict({"columns": columns, "for_everyone": for_everyone}, "segmentation.json")
+        mlflow.log_dict({"columns": columns, "fill": fill, "for_everyone": for_everyone}, "segmentation.json")
         artifacts.log_segmentation(segmentation)
     if choice.warning:
         log.warning("warning: %s", choice.warning)
@@ -80,11 +82,11 @@ def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice) -> Non
     mlflow.log_figure(plots.criteria(evidence, choice.k), "figures/criteria.png")
 
 
-def _log_segments(dataset: Dataset, labels: np.ndarray, names: list[str]) -> None:
+def _log_segments(X: pd.DataFrame, y: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
     """Who is in which segment, what the segments are like and how many left, as tables and figures."""
-    table = profile(dataset.X, labels, dataset.y)
+    table = profile(X, labels, y)
     artifacts.log_table(table.reset_index().assign(name=names), "segments.csv")
     artifacts.log_table(pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet")
-    mlflow.log_figure(plots.profile_map(deviations(dataset.X, labels)[0], names), "figures/profile.png")
-    rates = plots.churn_rates(table, names, base_rate=float(dataset.y.mean()))
+    mlflow.log_figure(plots.profile_map(deviations(X, labels)[0], names), "figures/profile.png")
+    rates = plots.churn_rates(table, names, base_rate=float(y.mean()))
     mlflow.log_figure(rates, "figures/churn_by_segment.png")

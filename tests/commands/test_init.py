@@ -1,0 +1,128 @@
+"""A table nobody has described: its first YAML, and the road from there to a served version."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from churnlab import schema
+from conftest import opened
+
+
+def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
+    """Customers of a bank: an id, numbers and categories with gaps, dates, remarks, and a column that tells all."""
+    rng = np.random.default_rng(seed)
+    age, balance = rng.integers(18, 80, n), np.exp(rng.normal(8, 1.5, n)).round(2)
+    country = rng.choice(["France", "Germany", "Spain"], n, p=[0.5, 0.3, 0.2])
+    active = rng.integers(0, 2, n)
+    risk = 0.08 * (age - 45) + (country == "Germany") - 1.5 * active - 1.2
+    left = rng.random(n) < 1 / (1 + np.exp(-risk))
+    table = pd.DataFrame(
+        {
+            "CustomerId": 15_600_000 + rng.permutation(n),
+            "Age": age.astype("float64"),
+            "Balance": balance,
+            "Country": country,
+            "Active": active,
+            "Joined": (pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D")).astype("str"),
+            "Remark": [f"client {number}" for number in range(n)],
+            "Currency": "EUR",
+            "Fax": np.nan,
+            "Refund": np.where(left, rng.normal(50, 3, n), 0).round(2),
+            "Exited": np.where(left, "Yes", "No"),
+        }
+    )
+    table.loc[rng.choice(n, 60, replace=False), "Age"] = np.nan
+    table.loc[rng.choice(n, 30, replace=False), "Country"] = None
+    return table
+
+
+@pytest.fixture(scope="module")
+def asked(shared_home):
+    """One process for the short commands of this file, in the folder where the table is."""
+    clients().to_csv(shared_home.parent / "clients.csv", index=False)
+    with opened(shared_home) as ask:
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def written(asked, shared_home):
+    """What ``churnlab init`` said, and what it wrote."""
+    ended = asked("init", "clients.csv", "name=bank")
+    assert ended.code == 0, ended.err
+    return ended, (shared_home.parent / "my_conf/dataset/bank.yaml").read_text(encoding="utf-8")
+
+
+def test_a_first_yaml_says_what_every_column_seems_to_be(written):
+    ended, text = written
+    said = yaml.safe_load(text)
+    assert (said["name"], said["target"], said["positive"], said["id"]) == ("bank", "Exited", "Yes", "CustomerId")
+    assert said["columns"] == {
+        "Age": {"kind": "numeric", "min": 0, "max": 90, "whole": True},
+        "Balance": {"kind": "numeric", "min": 0, "max": said["columns"]["Balance"]["max"]},
+        "Country": {"kind": "category", "values": ["France", "Germany", "Spain"]},
+        "Active": {"kind": "binary"},
+    }
+    assert ended.line == {
+        "command": "init",
+        "run_id": None,
+        "output": "my_conf/dataset/bank.yaml",
+        "target": "Exited",
+        "id": "CustomerId",
+        "left_out": ["Joined", "Remark", "Currency", "Fax", "Refund"],
+    }
+
+
+def test_what_is_left_out_stands_in_the_yaml_as_a_comment_with_the_reason(written):
+    remarks = {
+        line.split(":")[0].strip(" #"): line.partition(":")[2]
+        for line in written[1].splitlines()
+        if line.startswith("  #")
+    }
+    assert "dates" in remarks["Joined"]
+    assert "identifier" in remarks["Remark"]
+    assert "always EUR" in remarks["Currency"]
+    assert "empty" in remarks["Fax"]
+    assert "who left (AUC 1.000)" in remarks["Refund"]
+    assert "60 missing" in written[1]
+
+
+def test_the_draft_is_a_dataset_that_churnlab_reads(written):
+    said = yaml.safe_load(written[1])
+    assert schema.Dataset.model_validate(said | {"rules": {}, "late": []}).contract.columns["Age"].whole
+
+
+def test_a_yaml_is_not_written_over_unless_forced(asked, written, shared_home):
+    again = asked("init", "clients.csv", "name=bank")
+    assert (again.code, again.out) == (2, "")
+    assert "is there already; write elsewhere with output=FILE, or over it with force=true." in again.err
+    assert asked("init", "clients.csv", "name=bank", "force=true").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "path has no value yet; give one: path=VALUE."),
+        (("nothing.csv",), "There is no file nothing.csv"),
+        (("clients.csv", "target=Exitd"), "has no column Exitd. Did you mean Exited?"),
+        (("clients.csv", "name=a b"), "name="),
+    ],
+)
+def test_a_mistake_is_told_in_one_paragraph(asked, words, told):
+    ended = asked("init", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_without_a_likely_target_the_yaml_asks_for_it(asked, shared_home):
+    clients().rename(columns={"Exited": "Outcome"}).to_csv(shared_home.parent / "other table.csv", index=False)
+    ended = asked("init", "other table.csv")
+    assert ended.code == 0, ended.err
+    assert ended.line["target"] is None
+    text = (shared_home.parent / "my_conf/dataset/other_table.yaml").read_text(encoding="utf-8")
+    assert "target: ???" in text
+    assert "one of Active, Outcome" in text
+    explored = asked("explore", "--config-dir", "my_conf", "dataset=other_table")
+    assert explored.code == 2
+    assert "dataset.target has no value yet" in explored.err
