@@ -29,6 +29,8 @@ DONE, FAILED, WRONG_INPUT, ANSWER_IS_NO, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 1
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _signal_again
     words = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("churnlab").setLevel(os.environ.get("CHURNLAB_LOG", "INFO"))
@@ -54,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _launch(command, rest)
     except InputError as error:
         return _wrong(str(error))
+    except (KeyboardInterrupt, Terminated) as stop:
+        print(f"Stopped. To go on: {shlex.join(['churnlab', command, *rest])}", file=sys.stderr)
+        return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
 
 
 def commands() -> list[str]:
@@ -116,14 +121,11 @@ def _launch(command: str, words: list[str]) -> int:
     compose.register_experiments(ROOT / "experiments", command=command)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra prints errors for programmers; ours are for users
     sys.argv = [f"churnlab {command}", *options, *overrides]
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _signal_again
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=command)(job)()
-    except (KeyboardInterrupt, Terminated) as stop:
+    except (KeyboardInterrupt, Terminated):
         launch.close(ended="KILLED")
-        print(f"Stopped. To go on: {shlex.join(['churnlab', command, *words])}", file=sys.stderr)
-        return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        raise
     except SystemExit as leaving:  # argparse has refused a word
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException) as error:
