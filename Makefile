@@ -2,13 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test setup check ui lock
+.PHONY: run test soak bench setup check ui lock
 
 run: setup          ## the main job on generated members
 	$(BIN)/churnlab pipeline
 
 test: setup         ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
+
+soak: setup         ## studies killed a hundred times in every way, each time with another seed (hours); KILLS=10 for less
+	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
+	$(BIN)/python -m pytest -n 2 --dist load -q -rP tests/test_kills.py tests/test_same_trials.py tests/test_small_disk.py
+
+bench: setup        ## what tuning costs beside the plain loop, side by side (an hour); see benchmarks/README.md
+	$(BIN)/python benchmarks/tuning.py
 
 check: setup        ## format, lint, types, import contract, lock file
 	$(BIN)/ruff format --check .

@@ -114,7 +114,8 @@ def _take(study: optuna.Study, job: Job, seat: Seat) -> Trial | None:
         states = Counter(trial.state for trial in trials)
         waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
         complete = states[TrialState.COMPLETE]
-        if complete >= job.n_trials or len(failures(study, job)) >= FAILURES_IN_A_ROW:
+        failed = len(failures(study, job))
+        if complete >= job.n_trials or failed >= FAILURES_IN_A_ROW:
             return None
         if not waiting and (job.walked or complete + running >= job.n_trials):
             if not running:
@@ -125,7 +126,9 @@ def _take(study: optuna.Study, job: Job, seat: Seat) -> Trial | None:
         # attempts do not count: with one worker a resumed study draws what it would have drawn without the kill.
         drawn = sum(not is_dead(trial) for trial in trials)
         seed = int(np.random.SeedSequence([job.seed, seat.number, drawn]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        # TPE is blind to fits that failed and would look again and again where nothing was ever found.
+        samplers = optuna.samplers
+        study.sampler = samplers.RandomSampler(seed=seed) if failed else samplers.TPESampler(seed=seed)
         try:
             trial = study.ask(dict(job.space))
             trial.set_user_attr(WORKER, str(seat))
