@@ -95,9 +95,12 @@ def enqueue(study: optuna.Study, params: Mapping[str, Any]) -> None:
     study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True})
 
 
-def failures(study: optuna.Study, job: Job) -> list[str]:
-    """The messages of the fits of this work that failed one after another, up to the last that ended; oldest first."""
-    ended = [trial for trial in study.get_trials(deepcopy=False)[job.first :] if trial.state.is_finished()]
+def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
+    """The messages of the fits that failed one after another, up to the last that ended; the oldest first.
+
+    Trials before number ``first`` are left out: an earlier start may have been stopped by them, and since been mended.
+    """
+    ended = [trial for trial in study.get_trials(deepcopy=False)[first:] if trial.state.is_finished()]
     messages: list[str] = []
     for trial in sorted(ended, key=lambda trial: trial.datetime_complete or trial.datetime_start):
         if trial.state == TrialState.COMPLETE:
@@ -114,8 +117,7 @@ def _take(study: optuna.Study, job: Job, seat: Seat) -> Trial | None:
         states = Counter(trial.state for trial in trials)
         waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
         complete = states[TrialState.COMPLETE]
-        failed = len(failures(study, job))
-        if complete >= job.n_trials or failed >= FAILURES_IN_A_ROW:
+        if complete >= job.n_trials or len(failures(study, first=job.first)) >= FAILURES_IN_A_ROW:
             return None
         if not waiting and (job.walked or complete + running >= job.n_trials):
             if not running:
@@ -128,7 +130,7 @@ def _take(study: optuna.Study, job: Job, seat: Seat) -> Trial | None:
         seed = int(np.random.SeedSequence([job.seed, seat.number, drawn]).generate_state(1)[0])
         # TPE is blind to fits that failed and would look again and again where nothing was ever found.
         samplers = optuna.samplers
-        study.sampler = samplers.RandomSampler(seed=seed) if failed else samplers.TPESampler(seed=seed)
+        study.sampler = samplers.RandomSampler(seed=seed) if failures(study) else samplers.TPESampler(seed=seed)
         try:
             trial = study.ask(dict(job.space))
             trial.set_user_attr(WORKER, str(seat))

@@ -211,7 +211,7 @@ def _progress(study: optuna.Study, job: trials.Job) -> Iterator[Callable[[], Non
 def _complete(study: optuna.Study, job: trials.Job) -> list[optuna.trial.FrozenTrial]:
     """The completed trials; InputError when fits kept failing or none succeeded."""
     complete = study.get_trials(states=[TrialState.COMPLETE])
-    messages = trials.failures(study, job)
+    messages = trials.failures(study, first=job.first)
     if len(messages) >= trials.FAILURES_IN_A_ROW or not complete:
         raise InputError(
             f"{len(messages)} trials in a row failed, the first with {messages[0]} Mend the estimator's parameters or "
