@@ -32,12 +32,16 @@ from churnlab.engine import Seat
 log = logging.getLogger(__name__)
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
-ENQUEUED, SURPLUS = "enqueued", "surplus"
+ENQUEUED, DEATHS, SURPLUS = "enqueued", "deaths", "surplus"
 """A trial's user attributes: who does it, its MLflow run, what it scored, the run whose scores it took over, why its
-fit failed; that its parameters were asked for, not drawn; that it came when others had taken the last one."""
+fit failed; that its parameters were asked for, not drawn, and how many workers have died of them; that it came when
+others had taken the last one."""
 
 FAILURES_IN_A_ROW = 5
 """So many failed fits one after another stop a study: it is the space or the data, not the trial."""
+
+DEATHS_IN_ALL = 5
+"""A trial that so many workers have died of has failed: it takes more memory than there is."""
 
 PATIENCE = 0.05
 """Seconds between two looks at the study by a worker that waits for another's trial."""
@@ -90,9 +94,9 @@ def parameters(trial: FrozenTrial) -> tuple[tuple[str, str], ...]:
     return studies.same(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
-def enqueue(study: optuna.Study, params: Mapping[str, Any]) -> None:
+def enqueue(study: optuna.Study, params: Mapping[str, Any], *, deaths: int = 0) -> None:
     """Ask for these parameters: the next worker takes them."""
-    study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True})
+    study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True, DEATHS: deaths})
 
 
 def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
@@ -167,6 +171,8 @@ def _do(study: optuna.Study, trial: Trial, job: Job, folds: list[evaluation.Prep
             trial.set_user_attr(REUSED, reused)
         else:
             try:
+                if trial.user_attrs.get(DEATHS, 0) >= DEATHS_IN_ALL:
+                    raise MemoryError(f"{DEATHS_IN_ALL} workers died of it (out of memory?).")
                 scores = _score(trial.params, job, folds)
             except Exception as error:
                 message = f"{type(error).__name__}: {error}"
@@ -224,30 +230,32 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[evaluation.PreparedF
     }
 
 
-def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] = ()) -> str:
+def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] | None = None) -> str:
     """Put right what dead workers left, in the study and among its runs; says what was found, "" for nothing.
 
     A dead attempt is failed, its parameters are asked again, and its run is KILLED; a run of a trial whose value the
-    study has is FINISHED. ``living`` are the workers whose trials are not touched; without any, runs that are gone are
-    logged anew. A kill in here does no harm: the next call goes on.
+    study has is FINISHED. ``living`` are the workers that are still at work, when one has died: their trials are not
+    touched. Without it nobody is at work, and runs that are gone are logged anew. A kill in here does no harm: the next
+    call goes on.
     """
-    alive = {str(seat) for seat in living}
+    alive = {str(seat) for seat in living or ()}
     running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
     for trial in dead:
-        _ask_again(study, job, trial)
+        _ask_again(study, job, trial, alone=living is not None)
         study.tell(trial.number, state=TrialState.FAIL)
     found = [f"{len(dead)} unfinished trials to be done again"] if dead else []
-    ended = Counter(_end_runs(study, job, every=not living))
+    ended = Counter(_end_runs(study, job, every=living is None))
     return "; ".join(found + [f"{count} {what}" for what, count in ended.items()])
 
 
-def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial) -> None:
+def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial, *, alone: bool) -> None:
+    """Enqueue what a dead trial had drawn; ``alone`` says that its worker died and not all there was."""
     if ERROR in dead.user_attrs or dead.params.keys() != job.space.keys():
         return  # it had failed by itself, or had no parameters yet
     waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
     if parameters(dead) not in map(parameters, waiting):
-        enqueue(study, dead.params)
+        enqueue(study, dead.params, deaths=dead.user_attrs.get(DEATHS, 0) + alone)
 
 
 def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:

@@ -173,7 +173,8 @@ def _work(engine: Any, study: optuna.Study, job: trials.Job, *, keep: list[int])
     def lost(living: Collection[Seat]) -> int:
         found = trials.reconcile(study, job, living=living)
         log.info("A worker has died and is replaced. %s", found and f"Found {found}.")
-        return len([trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()])
+        ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        return len([trial for trial in ended if not trials.is_dead(trial)])
 
     try:
         with _progress(study, job) as watch:
