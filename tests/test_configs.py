@@ -18,7 +18,7 @@ from churnlab import arguments, schema
 from churnlab.compose import plain
 
 CONF = Path(__file__).parents[1] / "conf"
-GIVEN = {"dataset.path": "members.csv", "input": "in.csv", "output": "out.csv"}
+GIVEN = {"dataset.path": "members.csv", "path": "members.csv", "input": "in.csv", "output": "out.csv"}
 """What a YAML leaves to the user."""
 
 
@@ -122,6 +122,7 @@ EXAMPLES = [
 @pytest.mark.parametrize(("command", "words"), EXAMPLES)
 def test_every_example_of_a_commands_help_composes_and_is_checked(composed, command, words):
     options, overrides = arguments.split(shlex.split(words))
+    overrides = arguments.named(command, overrides)
     if options and options[0] == "--config-dir":  # with a dataset of the user's own
         overrides.remove("dataset=bank")
     else:

@@ -77,6 +77,7 @@ class Job:
 def work(job: Job, seat: Seat) -> Iterator[None]:
     """Do trials until the study has all of them; yields after each."""
     mlflow.set_tracking_uri(job.tracking_uri)
+    mlflow.get_run(job.parent.info.run_id)  # opens the store, which takes seconds: before a trial is taken, not in it
     study = optuna.load_study(study_name=job.study, storage=job.storage.open(job.study))
     folds = list(evaluation.prepare_folds(job.pipeline, job.X, job.y, job.folds))
     while (trial := _take(study, job, seat)) is not None:
