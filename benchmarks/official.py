@@ -1,0 +1,59 @@
+"""The official Hydra-Optuna sweeper with a run a trial: ``python official.py HOME``, in an environment of its own.
+
+As it is documented: one job after another, the study in memory (so that nothing of it can be resumed), TPE. The job is
+contenders.scores inside a run; the clock runs around the sweeper's own loop.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import joblib
+import mlflow
+from hydra.core.config_store import ConfigStore
+from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+from omegaconf import DictConfig
+
+from contenders import clock, figures, scores
+
+HOME = Path(sys.argv.pop())
+TASK = joblib.load(HOME / "task.joblib")
+TOLD: dict[str, Any] = {}
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="official")
+def job(config: DictConfig) -> float:
+    """One trial: cross-validation in a run."""
+    with mlflow.start_run():
+        found = scores(TASK, {"C": config.C})
+        mlflow.log_params({"C": config.C})
+        mlflow.log_metrics(figures(found))
+    TOLD["best"] = min(TOLD.get("best", float("inf")), float(found.mean()))
+    return float(found.mean())
+
+
+def sweep(self: OptunaSweeperImpl, arguments: list[str], as_it_is: Any = OptunaSweeperImpl.sweep) -> None:
+    """The sweeper's loop with a clock around it."""
+    with clock() as told:
+        as_it_is(self, arguments)
+    TOLD.update(told)
+
+
+if __name__ == "__main__":
+    OptunaSweeperImpl.sweep = sweep
+    sweeper = {"n_trials": TASK["n_trials"], "n_jobs": 1, "direction": "minimize", "sampler": {"seed": 0}}
+    space = {"params": {"C": "tag(log, interval(0.001, 100))"}}
+    config = {
+        "defaults": [{"override hydra/sweeper": "optuna"}, {"override hydra/sweeper/sampler": "tpe"}, "_self_"],
+        "C": 1.0,
+        "hydra": {"mode": "MULTIRUN", "sweep": {"dir": str(HOME / "multirun")}, "sweeper": sweeper | space},
+    }
+    ConfigStore.instance().store(name="official", node=config)
+    mlflow.set_tracking_uri(f"sqlite:///{HOME}/mlflow.db")
+    mlflow.set_experiment("official")
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    job()
+    print(json.dumps(TOLD))
