@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from churnlab.errors import InputError
+from churnlab.faults import Fault, clipped, listed, told
 
 if TYPE_CHECKING:  # the config is read before pandas is worth its start-up time
     import numpy as np
     import pandas as pd
 
+    from churnlab.tables import Table
+
 Kind = Literal["binary", "numeric", "category"]
 
-FAULTS_TOLD = 10
+ABSURD = 1e15
+"""No count, sum or duration of a member is as large, unless the YAML says so."""
+
+WORDS = ("yes", "no", "true", "false", "y", "n", "t", "f", "on", "off")
+"""How truth is written in words."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,22 @@ class Column:
         elif any(isinstance(value, str) for value in self.values or ()):
             raise ValueError(f"a {self.kind} column has numbers for values; give them, or kind=category")
 
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The least and the greatest number allowed; a number that the YAML does not bound must not be absurd."""
+        free = self.kind == "numeric" and self.values is None
+        low = -ABSURD if self.min is None and free else self.min
+        high = ABSURD if self.max is None and free else self.max
+        return low, high
+
 
 @dataclass(frozen=True)
 class Contract:
     """What every table of one dataset holds: its features in order, its target, its row rules.
 
     ``positive`` is the value of ``target`` that means "left"; ``late`` names the columns that are known only
-    close to the event; ``rules`` are pandas expressions that are true in every row.
+    close to the event; ``rules`` are pandas expressions that are true in every row. ``encoding`` is how a CSV of it is
+    written; ``rename`` gives columns that are called otherwise in a file (the key) their names here.
     """
 
     name: str
@@ -59,6 +76,8 @@ class Contract:
     id: str | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
     late: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+    rename: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> list[str]:
@@ -79,11 +98,12 @@ def row_checks(contract: Contract) -> list[dict[str, Any]]:
         quoted, limits = f"`{name}`", []
         values = (0, 1) if column.kind == "binary" else column.values
         if values is not None:
-            limits.append((f"{quoted} in [{', '.join(map(repr, values))}]", f"one of {_listed(values)}"))
-        if column.min is not None:
-            limits.append((f"{quoted} >= {column.min!r}", f"at least {column.min:g}"))
-        if column.max is not None:
-            limits.append((f"{quoted} <= {column.max!r}", f"at most {column.max:g}"))
+            limits.append((f"{quoted} in [{', '.join(map(repr, values))}]", f"one of {listed(values, len(values))}"))
+        low, high = column.bounds
+        if low is not None:
+            limits.append((f"{quoted} >= {low!r}", f"at least {low:g}"))
+        if high is not None:
+            limits.append((f"{quoted} <= {high!r}", f"at most {high:g}"))
         if column.whole:
             limits.append((f"floor({quoted}) == {quoted}", "a whole number"))
         checks += [{"columns": [name], "holds": holds, "text": f"it must be {text}"} for holds, text in limits]
@@ -92,47 +112,53 @@ def row_checks(contract: Contract) -> list[dict[str, Any]]:
     return checks
 
 
-def _listed(values: Iterable[float | str]) -> str:
-    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+class Checked(NamedTuple):
+    """A table that keeps its contract.
 
-
-@dataclass(frozen=True)
-class Fault:
-    """One way in which a table breaks its contract; ``rows`` are 0-based positions of the rows concerned."""
-
-    text: str
-    mend: str
-    rows: np.ndarray | None = None
-
-
-def check(
-    frame: pd.DataFrame, contract: Contract, *, source: str, first_line: int | None, needs_target: bool = True
-) -> tuple[pd.DataFrame, np.ndarray | None, list[str]]:
-    """Read a raw table by its contract.
-
-    ``first_line`` is the file line of the first row (2 in a CSV with a header) or None where rows have no lines.
-    Returns the features (numeric and binary as float64, categories as text, in the contract's order), the target
-    as 0 and 1 (None when it is not needed), and the warnings. Raises InputError with every fault found.
+    ``X`` holds the features (numeric and binary as float64, categories as text, in the contract's order), ``y`` is 1
+    for those who left (None where it is not needed), ``ids`` the echoed column (None without one).
     """
-    faults = list(_missing_columns(frame, contract, needs_target=needs_target))
-    if not faults and frame.empty:
-        faults = [Fault("the table has a header and no rows", "give it at least one member")]
-    if faults:
-        raise InputError(_told(faults, contract, source=source, first_line=first_line))
+
+    X: pd.DataFrame
+    y: np.ndarray | None
+    ids: pd.Series | None
+    warnings: list[str]
+
+
+def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Checked:
+    """Read a raw table by its contract. Raises InputError with every fault found, the worst first."""
+    from churnlab import suspicions
+
+    frame, rows = table.frame, table.frame.index.to_numpy()
+    faults = [*table.faults, *_missing_columns(table, contract, needs_target=needs_target)]
+    if frame.empty and not faults:
+        faults.append(Fault("the table has a header and no rows", "give it at least one member"))
+    y = ids = None
     columns: dict[str, pd.Series] = {}
-    for name, column in contract.columns.items():
-        columns[name], found = _read_column(frame[name], column, dataset=contract.name)
-        faults += found
+    found: list[Fault] = []
+    for name in contract.columns if len(frame) else []:
+        if name in frame:
+            columns[name], broken = _read_column(frame[name], contract.columns[name], dataset=contract.name)
+            found += broken
     X = _frame(columns)
-    if not faults:
-        faults += _broken_rules(X, contract)
-    y = None
-    if needs_target:
-        y, found = _read_target(frame[contract.target], contract)
-        faults += found
+    if columns and (len(columns) == len(contract.columns)):
+        found += _broken_rules(X, contract)
+    if contract.id in frame:
+        ids = frame[contract.id].astype("str").reset_index(drop=True)
+        found += _repeated_ids(ids, contract)
+    if needs_target and contract.target in frame and len(frame):
+        y, broken = _read_target(frame[contract.target], contract)
+        found += broken or suspicions.leaks(X, y, contract)
+    faults += [fault if fault.rows is None else replace(fault, rows=rows[fault.rows]) for fault in found]
     if faults:
-        raise InputError(_told(faults, contract, source=source, first_line=first_line))
-    return X, y, _warnings(frame, contract)
+        source = table.source if len(table.source) <= 300 else f"...{table.source[-300:]}"
+        raise InputError(
+            told(faults, head=f"{source} does not keep the contract of dataset {contract.name}", place=table.place)
+        )
+    warnings = [*table.warnings, *_undeclared(table, contract)]
+    if y is not None:
+        warnings += suspicions.warnings(X, y, contract)
+    return Checked(X, y, ids, warnings)
 
 
 def _frame(columns: dict[str, pd.Series]) -> pd.DataFrame:
@@ -141,86 +167,153 @@ def _frame(columns: dict[str, pd.Series]) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def _missing_columns(frame: pd.DataFrame, contract: Contract, *, needs_target: bool) -> Iterator[Fault]:
-    missing = [name for name in contract.columns if name not in frame.columns]
+def _missing_columns(table: Table, contract: Contract, *, needs_target: bool) -> Iterator[Fault]:
+    missing = [name for name in contract.columns if name not in table.columns]
+    there = f"(the table has {listed(table.columns, 20)})"
     if missing:
         yield Fault(
-            f"there is no column {', '.join(missing)} (the table has {', '.join(map(str, frame.columns[:40]))})",
-            f"add it, or take it out of dataset.columns in the YAML of {contract.name}",
+            f"there is no column {listed(missing)} {there}",
+            f"add it, or take it out of dataset.columns in the YAML of {contract.name}"
+            f"{_renamed(missing[0], table, contract)}",
         )
-    if needs_target and contract.target not in frame.columns:
+    if needs_target and contract.target not in table.columns:
         yield Fault(
-            f"there is no target column {contract.target}",
-            "add it, or name the right one with dataset.target=",
+            f"there is no target column {contract.target} {there}",
+            f"add it, or name the right one with dataset.target={_renamed(contract.target, table, contract)}",
         )
-    if contract.id is not None and contract.id not in frame.columns:
-        yield Fault(f"there is no id column {contract.id}", "add it, or say dataset.id=null when members have none")
+    if contract.id is not None and contract.id not in table.columns:
+        yield Fault(
+            f"there is no id column {contract.id}",
+            f"add it, or say dataset.id=null when members have none{_renamed(contract.id, table, contract)}",
+        )
+
+
+def _renamed(name: str, table: Table, contract: Contract) -> str:
+    """How to take a column that is called so but for letter case, spaces and the like."""
+    near = [other for other in table.columns if _bare(other) == _bare(name)]
+    return f", or write rename: {{{near[0]!r}: {name}}} into that YAML" if near else ""
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def _undeclared(table: Table, contract: Contract) -> list[str]:
+    declared = {*contract.columns, contract.target, contract.id, "Unnamed: 0"}
+    extra = [name for name in table.columns if name not in declared]
+    return [f"left out columns that the dataset does not declare: {listed(extra, 20)}"] if extra else []
 
 
 def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Series, list[Fault]]:
-    """One column as float64 (or text, for a category), with what is wrong in it."""
+    """One column as float64 (or text, for a category) without its wrong cells, and what is wrong in it."""
+    name = str(raw.name)
+    missing = raw.isna().to_numpy()
+    if missing.all():
+        empty = Fault(
+            f"column {name} is empty in all {len(raw)} rows",
+            f"give it values, or take it out of dataset.columns in the YAML of {dataset}",
+        )
+        return raw.astype("float64") if column.kind != "category" else raw.astype("str"), [empty]
+    read = _read_category if column.kind == "category" else _read_numbers
+    values, faults = read(raw, missing, column, dataset=dataset)
+    return values, [*_gaps(name, missing), *faults]
+
+
+def _gaps(name: str, missing: np.ndarray) -> list[Fault]:
     import numpy as np
 
-    name = str(raw.name)
-    where = f"column {name}"
-    missing = raw.isna().to_numpy()
-    faults = []
-    if missing.any():
-        faults.append(
-            Fault(
-                f"{where}: the value is missing",
-                "fill it in, or leave these rows out",
-                np.flatnonzero(missing),
-            )
-        )
-    if column.kind == "category":
-        text = raw.astype("str")
-        if column.values is not None:
-            levels = [str(value) for value in column.values]
-            faults += _fault_where(
-                ~missing & ~text.isin(levels).to_numpy(),
-                text,
-                f"{where}: {{value}} is not one of {', '.join(levels)}",
-                f"correct it, or add it to dataset.columns.{name}.values",
-            )
-        return text, faults
-    numbers = _to_numbers(raw)
-    values = numbers.to_numpy()
-    faults += _fault_where(
-        ~missing & np.isnan(values),
-        raw,
-        f"{where}: {{value}} is not a number",
-        "correct it, or declare the column as kind: category",
+    if not missing.any():
+        return []
+    return [
+        Fault(f"column {name}: the value is missing", "fill it in, or leave these rows out", np.flatnonzero(missing))
+    ]
+
+
+def _read_category(
+    raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
+) -> tuple[pd.Series, list[Fault]]:
+    text = raw.astype("str")
+    if column.values is None:
+        return text, []
+    broken = ~missing & ~text.isin([str(value) for value in column.values]).to_numpy()
+    faults = _fault_where(
+        broken,
+        text,
+        f"column {raw.name}: {{value}} is not one of {listed(column.values)}",
+        f"correct it, or add it to dataset.columns.{raw.name}.values",
     )
-    known: tuple[int | float | str, ...] | None = (0, 1) if column.kind == "binary" else column.values
-    finite = np.isfinite(values)
-    limits: list[tuple[np.ndarray, str, str]] = [(np.isinf(values), "is not a finite number", "kind")]
-    if known is not None:
-        listed = _listed(known)
-        setting = "kind" if column.kind == "binary" else "values"
-        limits.append(
-            (finite & ~np.isin(values, np.array(known, dtype=np.float64)), f"is not one of {listed}", setting)
-        )
-    if column.min is not None:
-        limits.append((finite & (values < column.min), f"is below {column.min:g}", "min"))
-    if column.max is not None:
-        limits.append((finite & (values > column.max), f"is above {column.max:g}", "max"))
-    if column.whole:
-        limits.append((finite & (values != np.round(values)), "is not a whole number", "whole"))
-    for broken, text_, setting in limits:
-        faults += _fault_where(
-            broken,
-            raw,
-            f"{where}: {{value}} {text_}",
-            f"correct it, or change dataset.columns.{name}.{setting} in the YAML of {dataset}",
-        )
-    return numbers, faults
+    return text.mask(broken) if faults else text, faults
 
 
-def _to_numbers(raw: pd.Series) -> pd.Series:
+def _read_numbers(
+    raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
+) -> tuple[pd.Series, list[Fault]]:
+    import numpy as np
     import pandas as pd
 
-    return pd.to_numeric(raw, errors="coerce").astype("float64")
+    values = _to_numbers(raw, truth=column.kind == "binary")
+    words = ~missing & np.isnan(values)
+    broken = words.copy()
+    faults = []
+    if words.any():
+        first = raw.iloc[np.flatnonzero(words)[0]]
+        faults += _fault_where(words, raw, f"column {raw.name}: {{value}} is not a number", _mended(first))
+    for wrong, text, setting in _limits(values, column):
+        faults += _fault_where(
+            wrong,
+            raw,
+            f"column {raw.name}: {{value}} {text}",
+            f"correct it, or change dataset.columns.{raw.name}.{setting} in the YAML of {dataset}",
+        )
+        broken |= wrong
+    return pd.Series(np.where(broken, np.nan, values) if faults else values, index=raw.index), faults
+
+
+def _limits(values: np.ndarray, column: Column) -> Iterator[tuple[np.ndarray, str, str]]:
+    """Which numbers are not allowed, what is said of them, and the key that would allow them."""
+    import numpy as np
+
+    finite = np.isfinite(values)
+    yield np.isinf(values), "is not a finite number", "kind"
+    known = (0, 1) if column.kind == "binary" else column.values
+    if known is not None:
+        held = reduce(np.logical_or, [values == value for value in known]) if known else ~finite
+        yield finite & ~held, f"is not one of {listed(known)}", "kind" if column.kind == "binary" else "values"
+    low, high = column.bounds
+    if low is not None:
+        yield finite & (values < low), f"is below {low:g}", "min"
+    if high is not None:
+        yield finite & (values > high), f"is above {high:g}", "max"
+    if column.whole:
+        yield finite & (values != np.round(values)), "is not a whole number", "whole"
+
+
+def _to_numbers(raw: pd.Series, *, truth: bool) -> np.ndarray:
+    """The numbers of a column, NaN where there is none: dates are none, and truth is one only for ``truth``."""
+    import numpy as np
+    import pandas as pd
+
+    kind = pd.api.types.infer_dtype(raw, skipna=True)
+    if kind.startswith(("date", "time", "period", "interval")) or (kind == "boolean" and not truth):
+        return np.full(len(raw), np.nan)
+    try:
+        return pd.to_numeric(raw, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+    except (TypeError, ValueError, OverflowError):  # lists, or whatever else a Parquet file can hold
+        return np.full(len(raw), np.nan)
+
+
+def _mended(value: Any) -> str:
+    """How a cell that should hold a number is corrected, by what it looks like."""
+    import re
+
+    text = str(value).strip()
+    if text.casefold() in WORDS:
+        return "correct it: write 1 and 0 and declare kind: binary, or declare the column as kind: category"
+    if re.fullmatch(r"[+-]?\d+,\d+", text):
+        return "correct it: write it with a point, not with a comma"
+    if re.match(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{2,4}", text):
+        return "correct it: make a number of the date, as days since, or take the column out of dataset.columns"
+    return "correct it, or declare the column as kind: category"
 
 
 def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> list[Fault]:
@@ -231,21 +324,26 @@ def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> li
     if not len(rows):
         return []
     first = raw.iloc[rows[0]]
-    shown = repr(str(first)[:40]) if isinstance(first, str) else f"{first}"
+    shown = repr(clipped(first)) if isinstance(first, str) else clipped(first)
     return [Fault(text.replace("{value}", shown), mend, rows)]
 
 
 def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
+    """The rules that do not hold, among the rows whose cells are all right by themselves."""
     import numpy as np
 
     from churnlab.expressions import columns_in, evaluate
 
     faults = []
     for name, rule in contract.rules.items():
-        rows = np.flatnonzero(evaluate(rule, X) == 0)
+        needed = columns_in(rule)
+        if any(column in contract.columns and column not in X for column in needed):
+            continue
+        known = np.flatnonzero(X[[column for column in needed if column in X]].notna().all(axis="columns"))
+        rows = known[evaluate(rule, X.iloc[known] if len(known) < len(X) else X) == 0]
         if len(rows):
             first = X.iloc[rows[0]]
-            named = ", ".join(f"{column} = {_listed([first[column]])}" for column in columns_in(rule))
+            named = ", ".join(f"{column} = {listed([first[column]])}" for column in needed)
             faults.append(
                 Fault(
                     f"rule {name}: {rule} does not hold ({named})",
@@ -256,54 +354,43 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
     return faults
 
 
+def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Fault]:
+    return _fault_where(
+        (ids.duplicated() & ids.notna() & (ids != "")).to_numpy(),
+        ids,
+        f"id {contract.id}: {{value}} is there already",
+        "keep one row a member, or say dataset.id=null when it is no identifier",
+    )
+
+
 def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[Fault]]:
+    """1 for who left and 0 for who stayed, and what is wrong with that."""
     import numpy as np
 
-    name = contract.target
+    name, positive = contract.target, contract.positive
     missing = raw.isna().to_numpy()
-    y = (raw == contract.positive).to_numpy(dtype="int64", na_value=0)
+    left = (raw == positive).to_numpy(dtype="bool", na_value=False)
+    if not left.any():  # 1 in a YAML may be the text 1 in a table
+        left = (raw.astype("str") == str(positive)).to_numpy(dtype="bool", na_value=False)
+    y = left.astype("int64")
+    if missing.all():
+        text = f"target {name} is empty in all {len(raw)} rows"
+        return y, [Fault(text, "fill it in, or name the right column with dataset.target=")]
+    faults = []
     if missing.any():
-        return y, [
-            Fault(
-                f"target {name}: the value is missing",
-                "fill it in, or leave these rows out",
-                np.flatnonzero(missing),
-            )
-        ]
-    found = raw.unique()
-    listed = ", ".join(str(value) for value in found[:5])
+        mend = "fill it in, or leave these rows out"
+        faults.append(Fault(f"target {name}: the value is missing", mend, np.flatnonzero(missing)))
+    known = raw[~missing]
+    found = list(dict.fromkeys(map(str, (known.astype("str") if known.dtype == object else known).unique())))
+    said = listed(found, 5)
     if len(found) > 2:
-        text = f"target {name} has {len(found)} different values ({listed}...)"
-        return y, [Fault(text, "give a column with two values, and name the one that means left: dataset.positive=")]
-    if not y.any():
-        text = f"target {name} is never {contract.positive} (found: {listed})"
-        return y, [Fault(text, "name the value that means left with dataset.positive=, or give a table with leavers")]
-    if y.all():
-        text = f"target {name} has one class only: every member has {contract.positive}"
-        return y, [Fault(text, "give a table with members who stayed, too")]
-    return y, []
-
-
-def _warnings(frame: pd.DataFrame, contract: Contract) -> list[str]:
-    declared = {*contract.columns, contract.target, contract.id}
-    extra = [str(name) for name in frame.columns if name not in declared]
-    return [f"left out columns that the dataset does not declare: {', '.join(extra)}"] if extra else []
-
-
-def _told(faults: list[Fault], contract: Contract, *, source: str, first_line: int | None) -> str:
-    lines = [_sentence(fault, first_line) for fault in faults[:FAULTS_TOLD]]
-    if len(faults) == 1:
-        return f"{source} does not keep the contract of dataset {contract.name}: {lines[0]}"
-    more = f" The first {FAULTS_TOLD}:" if len(faults) > FAULTS_TOLD else ""
-    head = f"{source} does not keep the contract of dataset {contract.name}, {len(faults)} faults.{more}"
-    return "\n  - ".join([head, *lines])
-
-
-def _sentence(fault: Fault, first_line: int | None) -> str:
-    if fault.rows is None:
-        return f"{fault.text}; {fault.mend}."
-    first = int(fault.rows[0])
-    where = f"row {first}" if first_line is None else f"line {first + first_line}"
-    count = len(fault.rows)
-    more = "" if count == 1 else f" (and in {count - 1} more {'row' if count == 2 else 'rows'})"
-    return f"{where}, {fault.text}{more}; {fault.mend}."
+        text = f"target {name} has {len(found)} different values ({said})"
+        faults.append(Fault(text, "give a column with two values, and name the one that means left: dataset.positive="))
+    elif not left.any():
+        text = f"target {name} is never {positive} (found: {said})"
+        mend = "name the value that means left with dataset.positive=, or give a table with leavers"
+        faults.append(Fault(text, mend))
+    elif left[~missing].all():
+        text = f"target {name} has one class only: every member has {positive}"
+        faults.append(Fault(text, "give a table with members who stayed, too"))
+    return y, faults

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from churnlab.contract import Contract, check
-from churnlab.errors import InputError
+from churnlab.tables import Table
 
 
 @dataclass(frozen=True)
@@ -45,34 +44,11 @@ class Split:
     sha256: str
 
 
-def read_table(path: str, *, text: Sequence[str] = ()) -> tuple[pd.DataFrame, int | None]:
-    """Read CSV (also .gz), Parquet or a folder of Parquet from a path or URL.
-
-    ``text`` names the columns of a CSV that are text even where they look like numbers (the member 007).
-    Returns the raw table and the file line of its first row (None for Parquet). Raises InputError when there is
-    nothing to read.
-    """
-    url = "://" in path
-    if not url and not Path(path).exists():
-        raise InputError(f"There is no file {path}; name an existing table with dataset.path= (or input=).")
-    try:
-        if path.endswith((".parquet", ".pq")) or (not url and Path(path).is_dir()):
-            return pd.read_parquet(path), None
-        # pandas reads what it has written to the same bits, so that CSV and Parquet have one fingerprint.
-        return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), low_memory=False), 2
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{path} cannot be read as a table ({reason}); give CSV with commas, .csv.gz or Parquet."
-        ) from error
-
-
-def make_dataset(frame: pd.DataFrame, contract: Contract, *, source: str, first_line: int | None = None) -> Dataset:
+def make_dataset(table: Table, contract: Contract) -> Dataset:
     """Check a raw table against its contract and fingerprint it over all rows."""
-    X, y, warnings = check(frame, contract, source=source, first_line=first_line)
+    X, y, ids, warnings = check(table, contract)
     assert y is not None
-    ids = None if contract.id is None else frame[contract.id].astype("str").reset_index(drop=True)
-    return Dataset(contract, X, y, ids, source, data_sha256(X, y, ids), tuple(warnings))
+    return Dataset(contract, X, y, ids, table.source, data_sha256(X, y, ids), tuple(warnings))
 
 
 def data_sha256(X: pd.DataFrame, y: np.ndarray, ids: pd.Series | None) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from scipy import stats
+
+from churnlab.suspicions import giveaway
 
 LIKELY_TARGETS = ("churn", "churned", "left", "exited", "attrition", "cancelled", "canceled", "target", "label", "y")
 """What columns that say who left are called, in small letters."""
@@ -19,9 +20,6 @@ POSITIVE = ("yes", "true", "left", "churned", "exited", "cancelled", "canceled",
 
 MOST_LEVELS = 50
 """Text with more different values than this is no category."""
-
-GIVEN_AWAY = 0.995
-"""A column that tells leavers from stayers with this AUC by itself was written after they had left."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
     two = [str(name) for name in frame if frame[name].nunique() == 2]
     target = target or _likely_target(two)
     positive = None if target is None else _positive(frame[target])
-    y = None if target is None else (frame[target] == positive).to_numpy(dtype="float64", na_value=0)
-    drafts = [_column(frame[name], y) for name in frame if name != target]
+    y = None if target is None else (frame[target] == positive).to_numpy(dtype="bool", na_value=False)
+    drafts = [_column(frame[name], y, among=len(frame.columns)) for name in frame if name != target]
     ids = [column.name for column in drafts if column.declared is None and column.remark.startswith("different in")]
     return Draft(
         rows=len(frame),
@@ -63,13 +61,14 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
     )
 
 
-def as_yaml(found: Draft, *, name: str, path: str) -> str:
+def as_yaml(found: Draft, *, name: str, path: str, encoding: str) -> str:
     """The dataset's YAML, a remark beside every column, what is better left out as comments."""
     width = max((len(_scalar(column.name)) for column in found.columns), default=0) + 1
     lines = [
         f"# A first contract for {name}, a table of {found.rows:,} rows. Read it, correct it, keep it.",
         f"name: {name}",
         f"path: {_scalar(path)}",
+        f"encoding: {encoding}",
         f"target: {'???' if found.target is None else _scalar(found.target)}    # {_said_of_target(found)}",
         f"positive: {_scalar(1 if found.positive is None else found.positive)}    # the value that means left",
         f"id: {'null' if found.id is None else _scalar(found.id)}    # echoed in the answers, never a feature",
@@ -109,7 +108,7 @@ def _positive(raw: pd.Series) -> Any:
     return _plain(values.index[-1])
 
 
-def _column(raw: pd.Series, y: np.ndarray | None) -> ColumnDraft:
+def _column(raw: pd.Series, y: np.ndarray | None, *, among: int) -> ColumnDraft:
     name, known = str(raw.name), raw.dropna()
     missing = f", {len(raw) - len(known):,} missing" if len(known) < len(raw) else ""
     if known.empty:
@@ -122,7 +121,7 @@ def _column(raw: pd.Series, y: np.ndarray | None) -> ColumnDraft:
     whole = values is not None and bool((values == np.round(values)).all())
     if distinct > max(MOST_LEVELS, 0.95 * len(known)) and (values is None or whole):
         return ColumnDraft(name, None, f"different in nearly every row: an identifier?{missing}")
-    if y is not None and (auc := _auc(raw, y)) >= GIVEN_AWAY:
+    if y is not None and (auc := giveaway(raw, y, among=among)) is not None:
         return ColumnDraft(name, None, f"tells by itself who left (AUC {auc:.3f}): written after the event?")
     if values is not None:
         return ColumnDraft(name, _numeric(values, whole=whole), f"{_range(values)}{missing}")
@@ -154,22 +153,6 @@ def _outward(value: float) -> float | int:
 
 def _range(values: np.ndarray) -> str:
     return f"{values.min():g} to {values.max():g}, median {np.median(values):g}"
-
-
-def _auc(raw: pd.Series, y: np.ndarray) -> float:
-    """How well a column alone ranks leavers, in either direction; a category by the churn of its levels."""
-    known = raw.notna().to_numpy()
-    x, left = raw[known], y[known]
-    if not 0 < left.sum() < len(left):
-        return 0.5
-    if not pd.api.types.is_numeric_dtype(x):
-        if x.nunique() > MOST_LEVELS:
-            return 0.5
-        x = pd.Series(left, index=x.index).groupby(x.astype("str")).transform("mean")
-    ranks = stats.rankdata(x.to_numpy(dtype="float64"))
-    churned = left.sum()
-    auc = (ranks[left == 1].sum() / churned - (churned + 1) / 2) / (len(left) - churned)
-    return float(max(auc, 1 - auc))
 
 
 def _are_dates(text: pd.Series) -> bool:

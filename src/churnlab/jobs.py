@@ -161,14 +161,13 @@ def _open_store(uri: str) -> None:
 
 def load_dataset(dataset: schema.Dataset) -> Dataset:
     """Read or generate the table that a dataset's config names, and check it."""
-    from churnlab.data import make_dataset, read_table
+    from churnlab.data import make_dataset
+    from churnlab.tables import in_memory, read_table
 
+    contract = dataset.contract
     if dataset.path is not None:
-        frame, first_line = read_table(dataset.path, text=dataset.contract.text)
-        return make_dataset(frame, dataset.contract, source=dataset.path, first_line=first_line)
+        return make_dataset(read_table(dataset.path, contract), contract)
     if dataset.generator is None:
         raise InputError(f"The dataset {dataset.name} has neither a path nor a generator; give dataset.path=FILE.")
-    generator = dict(dataset.generator)
-    return make_dataset(
-        compose.build(generator, key="dataset.generator"), dataset.contract, source=generator["_target_"]
-    )
+    frame = compose.build(dict(dataset.generator), key="dataset.generator")
+    return make_dataset(in_memory(frame, source=dataset.generator["_target_"], rename=contract.rename), contract)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from churnlab.contract import Column, Contract
 from churnlab.errors import InputError, unknown_key
@@ -19,6 +19,17 @@ Metric = Literal["roc_auc", "average_precision", "log_loss", "brier", "ece", "ac
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(f"there is no encoding {name}; give utf-8, utf-16, cp1252, cp1251 ...") from None
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 Part = TypeVar("Part", bound="Command")
@@ -41,6 +52,8 @@ class Dataset(Keys):
     columns: dict[str, Column] = Field(min_length=1)
     rules: dict[str, str]
     late: list[str]
+    encoding: Encoding = "utf-8"
+    rename: dict[str, str] = Field(default_factory=dict)
     rows: int | None = Field(default=None, ge=1)
     generator: dict[str, Any] | None = None
 
@@ -55,6 +68,8 @@ class Dataset(Keys):
             columns=self.columns,
             rules=self.rules,
             late=tuple(self.late),
+            encoding=self.encoding,
+            rename=self.rename,
         )
 
     @model_validator(mode="after")
@@ -65,6 +80,9 @@ class Dataset(Keys):
         reserved = [name for name in (self.target, self.id) if name in self.columns]
         if reserved:
             raise ValueError(f"{reserved[0]} is the target or the id and cannot be a feature, too")
+        strange = [name for name in self.rename.values() if name not in (*self.columns, self.target, self.id)]
+        if strange:
+            raise ValueError(f"rename leads to {strange[0]}, which is not among the columns, the target or the id")
         return self
 
 
@@ -130,6 +148,7 @@ class Init(Command):
     positional: ClassVar[str | None] = "path"
 
     path: str
+    encoding: Encoding
     target: str | None
     name: Name | None
     output: str | None

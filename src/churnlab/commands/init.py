@@ -17,15 +17,15 @@ from pathlib import Path
 
 from churnlab import drafts, schema
 from churnlab.commands import Result
-from churnlab.data import read_table
 from churnlab.errors import InputError, meant
+from churnlab.tables import read_table
 
 log = logging.getLogger(__name__)
 
 
 def run(settings: schema.Init) -> Result:
     """Read the table, write the YAML, say what is to be looked at."""
-    frame, _ = read_table(settings.path)
+    frame = read_table(settings.path, encoding=settings.encoding).frame
     if settings.target is not None and settings.target not in frame:
         known = [str(name) for name in frame]
         raise InputError(
@@ -39,7 +39,7 @@ def run(settings: schema.Init) -> Result:
     found = drafts.draft(frame, target=settings.target)
     source = settings.path if "://" in settings.path else str(Path(settings.path).absolute())
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(drafts.as_yaml(found, name=name, path=source), encoding="utf-8")
+    output.write_text(drafts.as_yaml(found, name=name, path=source, encoding=settings.encoding), encoding="utf-8")
     left_out = [column for column in found.columns if column.declared is None]
     log.info("%s is written: %d columns.", output, len(found.columns) - len(left_out))
     for column in left_out:

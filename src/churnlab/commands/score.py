@@ -21,8 +21,8 @@ from mlflow.exceptions import MlflowException
 from churnlab import artifacts, schema, tracking
 from churnlab.commands import Result
 from churnlab.contract import check
-from churnlab.data import read_table
 from churnlab.errors import InputError
+from churnlab.tables import Table, read_table
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,11 @@ def run(settings: schema.Score) -> Result:
     """Read, check, ask the version, write."""
     contract, output = settings.dataset.contract, Path(settings.output)
     _check_output(output, source=settings.input)
-    frame, first_line = read_table(settings.input, text=contract.text)
-    X, _, _ = check(frame, contract, source=settings.input, first_line=first_line, needs_target=False)
-    members = frame.reset_index(drop=True)
-    if first_line is not None:
-        members = _as_written(settings.input, members, X, typed=output.suffix == ".parquet")
-    if contract.id is not None:
-        X["member_id"] = members[contract.id].astype("str").replace("", None)
+    table = read_table(settings.input, contract, whole=True)
+    X, _, ids, _ = check(table, contract, needs_target=False)
+    members = _as_written(table, X, typed=output.suffix == ".parquet")
+    if ids is not None:
+        X["member_id"] = ids.replace("", None)
     model_uri = settings.model_uri or f"models:/{contract.name}-churn@champion"
     model, config = _model(model_uri), settings.model_dump()
     with tracking.start_run(
@@ -55,7 +53,7 @@ def run(settings: schema.Score) -> Result:
                 f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename them and score again."
             )
         scored = pd.concat([members, answers], axis=1)
-        assert len(scored) == len(frame)
+        assert len(scored) == len(X)
         _write(scored, output)
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
@@ -64,20 +62,21 @@ def run(settings: schema.Score) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)})
 
 
-def _as_written(source: str, members: pd.DataFrame, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
-    """A CSV file's cells as their text, so that the member 007 does not become 7.
+def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
+    """The members as they came: a CSV file's cells as their text, so that the member 007 does not become 7.
 
     With ``typed``, features and what is written just as its value are of their types.
     """
-    text = pd.read_csv(source, dtype="str", keep_default_na=False)
-    if not typed:
-        return text
-    for name in members.columns:
+    assert table.written is not None
+    members = table.written.copy()
+    if table.lines is None or not typed:
+        return members
+    for written, name in zip(members, table.frame, strict=True):
         if name in X:
-            text[name] = X[name]
-        elif members[name].astype("str").equals(text[name]):
-            text[name] = members[name]
-    return text
+            members[written] = X[name]
+        elif table.frame[name].astype("str").equals(members[written]):
+            members[written] = table.frame[name]
+    return members
 
 
 def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:

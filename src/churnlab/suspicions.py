@@ -1,0 +1,195 @@
+"""What is suspicious in a table that is right cell by cell: a column that gives the answer away, and what to look at.
+
+Cheap on purpose, so that every command can afford it: what a sample can tell is asked of a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from churnlab.contract import Contract
+from churnlab.faults import Fault, listed
+
+GIVEN_AWAY = 0.995
+"""A column that tells leavers from stayers with this AUC by itself was written after they had left."""
+
+FEW = 30
+"""With fewer leavers (or stayers) a column must be perfect to be called a giveaway: chance does the rest."""
+
+CHANCE = 1e-6
+"""A giveaway less likely than this in a table of columns that know nothing is no chance."""
+
+LEVELS = 50
+"""A number with more different values than this is judged by its order, not value by value."""
+
+SAMPLE = 10_000
+
+SAME = 0.99
+"""Columns correlated beyond this say the same."""
+
+RARE = 0.05
+"""A smaller share of leavers (or stayers) is a strong imbalance."""
+
+SMALLEST = 100
+"""In smaller tables whole numbers are different in every row by nature."""
+
+UNIQUE = 0.95
+"""A larger share of different values is what identifiers have."""
+
+
+def giveaway(column: pd.Series, y: np.ndarray, *, among: int) -> float | None:
+    """The AUC of a column that tells by itself who left; None when it does not, or when chance may explain it.
+
+    ``among`` is how many columns are looked at: one of a thousand is perfect sooner than one of ten.
+    """
+    rare = int(min(y.sum(), len(y) - y.sum()))
+    orders = math.lgamma(len(y) + 1) - math.lgamma(rare + 1) - math.lgamma(len(y) - rare + 1)
+    if math.log(2 * among) - orders > math.log(CHANCE):
+        return None
+    rows = np.concatenate([_spread(np.flatnonzero(y == outcome)) for outcome in (0, 1)])
+    x, left = column.iloc[rows].reset_index(drop=True), y[rows].astype("float64")
+    known = x.notna().to_numpy()
+    aucs = []
+    if not known.all():  # a reason for leaving is empty for who stayed
+        aucs.append(_auc(_rates_of_others(pd.Series(known), left), left))
+    if 0 < left[known].sum() < known.sum():
+        x, left = x[known], left[known]
+        if not pd.api.types.is_numeric_dtype(x) or x.nunique() <= LEVELS:
+            aucs.append(_auc(_rates_of_others(x, left), left))
+        else:
+            auc = _auc(x.to_numpy(dtype="float64"), left)
+            aucs.append(max(auc, 1 - auc))
+    best = max(aucs, default=0.5)
+    return best if best >= (GIVEN_AWAY if rare >= FEW else 1) else None
+
+
+def _spread(rows: np.ndarray, most: int = SAMPLE) -> np.ndarray:
+    """At most so many of the rows, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+
+
+def _rates_of_others(x: pd.Series, left: np.ndarray) -> np.ndarray:
+    """The churn of a member's value in the other half: with its own outcome every identifier would be a giveaway."""
+    codes, values = pd.factorize(x)
+    half = np.arange(len(x)) % 2
+    place, other = codes + half * len(values), codes + (1 - half) * len(values)
+    size = np.bincount(place, minlength=2 * len(values))[other]
+    churned = np.bincount(place, weights=left, minlength=2 * len(values))[other]
+    return np.where(size > 0, churned / np.maximum(size, 1), 0.5)
+
+
+def _auc(x: np.ndarray, left: np.ndarray) -> float:
+    """How well a number ranks leavers above stayers."""
+    ranks = pd.Series(x).rank().to_numpy()
+    churned = left.sum()
+    return float((ranks[left == 1].sum() / churned - (churned + 1) / 2) / (len(left) - churned))
+
+
+def leaks(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[Fault]:
+    """The features that are the target, a copy of it, or were written after it."""
+    faults = []
+    for name in X:
+        auc = giveaway(X[name], y, among=X.shape[1])
+        if auc is not None:
+            faults.append(
+                Fault(
+                    f"column {name} tells by itself who left (AUC {auc:.3f}): it is a copy of {contract.target} or was "
+                    "written after the event",
+                    f"take it out of dataset.columns in the YAML of {contract.name}",
+                )
+            )
+    return faults
+
+
+def warnings(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[str]:
+    """What a person should look at before believing a model of this table, one sentence each."""
+    return [*_of_columns(X), *_of_pairs(X), *_of_the_target(y, contract), *_of_repeated_rows(X, y)]
+
+
+def _of_columns(X: pd.DataFrame) -> Iterator[str]:
+    constant = [name for name in X if len(X) > 1 and (X[name] == X[name].iloc[0]).all()]
+    if constant:
+        yield f"{listed(constant)}: the same value in every row, which tells a model nothing"
+    identifiers = [name for name in X if len(X) >= SMALLEST and _is_identifier(X[name])]
+    if identifiers:
+        yield (
+            f"{listed(identifiers)}: a different value in nearly every row, as in an identifier; if it is one, take it "
+            "out of dataset.columns, or make it dataset.id"
+        )
+
+
+def _is_identifier(column: pd.Series) -> bool:
+    """Whether text or whole numbers are different in nearly every row; lengths and sums with decimals are no names."""
+    numeric = pd.api.types.is_numeric_dtype(column)
+    for part in (column.iloc[:1000], column):  # most columns need no second look
+        known = part.dropna()
+        if known.nunique() < UNIQUE * len(part) or (numeric and (known != np.floor(known)).any()):
+            return False
+    return True
+
+
+def _of_pairs(X: pd.DataFrame) -> Iterator[str]:
+    numbers = X.iloc[_spread(np.arange(len(X)))].select_dtypes("number")
+    numbers = numbers.loc[:, numbers.nunique() > 1]
+    if len(numbers) < FEW or numbers.shape[1] < 2:
+        return
+    centred = numbers.fillna(numbers.mean()).to_numpy()
+    with np.errstate(all="ignore"):
+        r = np.abs(np.corrcoef(centred, rowvar=False))
+    named = [
+        f"{numbers.columns[a]} and {numbers.columns[b]}"
+        for a, b in zip(*np.nonzero(np.triu(r >= SAME, k=1)), strict=True)
+    ]
+    if named:
+        yield f"say nearly the same (correlation of {SAME} and more): {listed(named, 5, length=90)}"
+
+
+def _of_the_target(y: np.ndarray, contract: Contract) -> Iterator[str]:
+    share = float(y.mean())
+    if min(share, 1 - share) < RARE:
+        rare, said = (share, "left") if share < 0.5 else (1 - share, "stayed")
+        yield (
+            f"only {rare:.2%} of {len(y):,} members {said} ({contract.target}): accuracy says little here; look at "
+            "average_precision and log_loss"
+        )
+
+
+def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
+    """Members equal in everything: told only where the columns are too rich for chance to make twins."""
+    again, torn = twins(X, y)
+    if not again and not torn:
+        return
+    sample = X.iloc[_spread(np.arange(len(X)))]
+    meet = [float((sample[name].value_counts(normalize=True) ** 2).sum()) for name in X]
+    expected = len(X) * (len(X) - 1) / 2 * math.prod(meet)
+    if again > 10 * expected:
+        yield f"{again:,} of {len(X):,} rows repeat an earlier row, outcome included: a table that was joined twice?"
+    if torn > 10 * expected:
+        yield f"{torn:,} times members are equal in every feature and different in outcome: no model tells them apart"
+
+
+def twins(X: pd.DataFrame, y: np.ndarray) -> tuple[int, int]:
+    """How many rows repeat an earlier one and its outcome, and how often equal rows have two outcomes.
+
+    A weighted sum brings equal rows together; then neighbours are compared cell by cell.
+    """
+    weights = np.random.default_rng(0).uniform(1, 2, X.shape[1])
+    codes = [
+        X[name].to_numpy() if pd.api.types.is_numeric_dtype(X[name]) else pd.factorize(X[name])[0].astype("float64")
+        for name in X
+    ]
+    key = np.zeros(len(X))
+    for weight, values in zip(weights, codes, strict=True):
+        key += weight * np.nan_to_num(values, nan=-1.5)
+    order = np.lexsort((y, key))
+    pairs = np.flatnonzero(key[order][1:] == key[order][:-1])
+    one, next_ = order[pairs], order[pairs + 1]
+    same = np.ones(len(pairs), bool)
+    for values in codes:
+        same &= (values[one] == values[next_]) | (np.isnan(values[one]) & np.isnan(values[next_]))
+    equal = y[one] == y[next_]
+    return int((same & equal).sum()), int((same & ~equal).sum())
