@@ -86,7 +86,7 @@ def test_a_table_of_another_make_is_declared_in_a_yaml_of_its_own(ask, path):
     missing = ask(*words, "dataset.encoding=cp1252")
     assert missing.code == 2
     assert "there is no column Age" in missing.err
-    assert "or write rename: {'age ': Age} into that YAML" in missing.err
+    assert "or write rename: {'age ': Age} into the YAML of gym" in missing.err
     own = path.parent / "my_conf/dataset/club.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("defaults: [gym, _self_]\nname: club\nencoding: cp1252\nrename: {'age ': Age}\n", encoding="utf-8")

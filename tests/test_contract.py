@@ -316,6 +316,7 @@ def test_every_generated_table_keeps_the_gyms_contract(seed, n):
             "Remaining.min",
         ),
         ("Spent", [None] * 4, "column Spent is empty in all 4 rows", "take it out of dataset.columns"),
+        ("Age", pd.Series([pd.NaT] * 4), "column Age is empty in all 4 rows", "take it out of dataset.columns"),
         ("Town", [None] * 4, "column Town is empty in all 4 rows", "take it out of dataset.columns"),
         ("Left", [None] * 4, "target Left is empty in all 4 rows", "dataset.target="),
         ("Client", ["1", "2", "2", "2"], "line 4, id Client: '2' is there already (and in 1 more row)", "id=null"),
@@ -348,6 +349,12 @@ def test_a_rule_is_told_beside_other_faults_but_not_of_cells_that_are_wrong_them
     message = told(frame)
     assert "3 faults" in message
     assert "line 2, rule in_time: Remaining <= Months does not hold (Remaining = 3, Months = 1); correct" in message
+
+
+@pytest.mark.parametrize(("rule", "said"), [("Age >>> 3", "cannot be read"), ("Agee > 3", "needs the column Agee")])
+def test_a_rule_that_cannot_be_read_is_told(rule, said):
+    for frame in (table(), table().drop(columns="Age")):
+        assert said in told(frame, replace(BANK, rules={"wrong": rule}))
 
 
 def test_the_target_of_a_yaml_may_be_the_text_of_a_number_and_the_other_way_round():
@@ -491,10 +498,18 @@ def test_repeated_rows_and_torn_twins_are_told():
     ]
 
 
-def test_twins_by_nature_are_not_told():
+@pytest.mark.parametrize("names", [["town", "coin"], ["town"], ["coin"], ["weak"]])
+def test_twins_by_nature_are_not_told(names):
     frame, contract = club()
-    columns = {name: contract.columns[name] for name in ("town", "coin")}
-    assert checked(frame[["town", "coin", "y"]], replace(contract, columns=columns)).warnings == []
+    columns = {name: contract.columns[name] for name in names}
+    assert checked(frame[[*names, "y"]], replace(contract, columns=columns)).warnings == []
+
+
+def test_numbers_beyond_all_measure_are_read_when_the_yaml_allows_them():
+    frame, contract = club()
+    columns = {"weak": Column(kind="numeric", min=-1e308, max=1e308), "strong": contract.columns["strong"]}
+    frame = frame[["weak", "strong", "y"]].assign(weak=frame["weak"].clip(-1, 1) * 1e308)
+    assert checked(frame, replace(contract, columns=columns)).warnings == []
 
 
 @settings(max_examples=100, deadline=None)

@@ -71,6 +71,8 @@ GOOD = {
     "quoted": '"Client","Age","Plan","Left"\n"007","20","basic","no"\n008,"33.5",золото,yes\n009,41,None,"no"\n',
     "another order": "Left,Plan,Age,Client\nno,basic,20,007\nyes,золото,33.5,008\nno,None,41,009\n",
     "an index without a name": ",Client,Age,Plan,Left\n0,007,20,basic,no\n1,008,33.5,золото,yes\n2,009,41,None,no\n",
+    "an index and one of before": ",Unnamed: 0,Client,Age,Plan,Left\n0,0,007,20,basic,no\n"
+    "1,1,008,33.5,золото,yes\n2,2,009,41,None,no\n",
     "whole numbers as floats": TEXT.replace(",20,", ",20.0,").replace(",41,", ",4.1e1,"),
     "Parquet": parquet(FRAME),
     "Parquet with an index": parquet(FRAME.set_index(pd.Index([3, 1, 2]))),
@@ -88,7 +90,9 @@ def test_a_good_table_is_read_whatever_the_file_is_called(tmp_path, content, end
     assert X["Plan"].tolist() == ["basic", "золото", "None"]
     assert y.tolist() == [0, 1, 0]
     assert ids.tolist() == ["007", "008", "009"]
-    assert warnings in ([], ["left out the first column, which has no name: an index"])
+    index = "left out the first column, which has no name: an index"
+    before = "left out columns that the dataset does not declare: Unnamed: 0"
+    assert warnings in ([], [index], [index, before])
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-le", "utf-8", "UTF_8"])
@@ -122,6 +126,9 @@ def test_only_what_the_contract_needs_is_read_unless_all_is_asked_for(tmp_path):
     table = read(text, tmp_path / "t.csv")
     assert list(table.frame) == ["Client", "Age", "Plan", "Left"]
     assert table.columns == ("Note", "Client", "Age", "Plan", "Left")
+    index = read(text.replace("Note", ""), tmp_path / "t.csv", None)
+    assert list(index.frame) == ["Client", "Age", "Plan", "Left"]
+    assert list(read(text.replace("Note", ""), tmp_path / "t.csv", whole=True).written)[:2] == ["", "Client"]
     whole = read(text, tmp_path / "t.csv", whole=True)
     assert whole.written.iloc[0].tolist() == ["hm", "007", "20", "basic", "no"]
     assert list(whole.frame) == list(read(text, tmp_path / "t.csv", None).frame) == list(table.columns)
@@ -165,7 +172,7 @@ NO_TABLES = {
         "column 3 has no name; write a name into the header",
     ),
     "two without": (TEXT.replace("Age", "").replace("Plan", "").encode(), "columns 2, 3 have no name"),
-    "another spelling": (TEXT.replace("Age", " age").encode(), "or write rename: {' age': Age} into that YAML"),
+    "another spelling": (TEXT.replace("Age", " age").encode(), "or write rename: {' age': Age} into the YAML of shop"),
 }
 
 

@@ -10,12 +10,12 @@ from books import FOLDS, Command, check_promise, notes, own_model, runs
 pytestmark = pytest.mark.slow
 
 WORKERS, N = 4, 60
-SECONDS, UNEVEN = 1.5, 6.0
+SECONDS, UNEVEN = 3.0, 6.0
 
 
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory):
-    """A study of trials that take from nothing to three seconds, by four workers: its folder."""
+    """A study of trials that take from nothing to six seconds, by four workers: its folder."""
     root = tmp_path_factory.mktemp("workers")
     home = root / "home"
     model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=SECONDS, uneven=UNEVEN)

@@ -136,13 +136,11 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     y = ids = None
     columns: dict[str, pd.Series] = {}
     found: list[Fault] = []
-    for name in contract.columns if len(frame) else []:
-        if name in frame:
-            columns[name], broken = _read_column(frame[name], contract.columns[name], dataset=contract.name)
-            found += broken
+    for name in [name for name in contract.columns if name in frame and len(frame)]:
+        columns[name], broken = _read_column(frame[name], contract.columns[name], dataset=contract.name)
+        found += broken
     X = _frame(columns)
-    if columns and (len(columns) == len(contract.columns)):
-        found += _broken_rules(X, contract)
+    found += _broken_rules(X, contract)
     if contract.id in frame:
         ids = frame[contract.id].astype("str").reset_index(drop=True)
         found += _repeated_ids(ids, contract)
@@ -191,7 +189,7 @@ def _missing_columns(table: Table, contract: Contract, *, needs_target: bool) ->
 def _renamed(name: str, table: Table, contract: Contract) -> str:
     """How to take a column that is called so but for letter case, spaces and the like."""
     near = [other for other in table.columns if _bare(other) == _bare(name)]
-    return f", or write rename: {{{near[0]!r}: {name}}} into that YAML" if near else ""
+    return f", or write rename: {{{near[0]!r}: {name}}} into the YAML of {contract.name}" if near else ""
 
 
 def _bare(name: str) -> str:
@@ -199,13 +197,16 @@ def _bare(name: str) -> str:
 
 
 def _undeclared(table: Table, contract: Contract) -> list[str]:
-    declared = {*contract.columns, contract.target, contract.id, "Unnamed: 0"}
+    declared = {*contract.columns, contract.target, contract.id}
     extra = [name for name in table.columns if name not in declared]
     return [f"left out columns that the dataset does not declare: {listed(extra, 20)}"] if extra else []
 
 
 def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Series, list[Fault]]:
     """One column as float64 (or text, for a category) without its wrong cells, and what is wrong in it."""
+    import numpy as np
+    import pandas as pd
+
     name = str(raw.name)
     missing = raw.isna().to_numpy()
     if missing.all():
@@ -213,7 +214,7 @@ def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Se
             f"column {name} is empty in all {len(raw)} rows",
             f"give it values, or take it out of dataset.columns in the YAML of {dataset}",
         )
-        return raw.astype("float64") if column.kind != "category" else raw.astype("str"), [empty]
+        return pd.Series(np.nan, index=raw.index, dtype="str" if column.kind == "category" else "float64"), [empty]
     read = _read_category if column.kind == "category" else _read_numbers
     values, faults = read(raw, missing, column, dataset=dataset)
     return values, [*_gaps(name, missing), *faults]
@@ -332,14 +333,15 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
     """The rules that do not hold, among the rows whose cells are all right by themselves."""
     import numpy as np
 
-    from churnlab.expressions import columns_in, evaluate
+    from churnlab.expressions import check_expression, columns_in, evaluate
 
     faults = []
     for name, rule in contract.rules.items():
+        check_expression("", rule, list(contract.columns))
         needed = columns_in(rule)
-        if any(column in contract.columns and column not in X for column in needed):
+        if any(column not in X for column in needed):
             continue
-        known = np.flatnonzero(X[[column for column in needed if column in X]].notna().all(axis="columns"))
+        known = np.flatnonzero(X[needed].notna().all(axis="columns"))
         rows = known[evaluate(rule, X.iloc[known] if len(known) < len(X) else X) == 0]
         if len(rows):
             first = X.iloc[rows[0]]

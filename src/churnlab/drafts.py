@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from churnlab.suspicions import giveaway
+from churnlab.suspicions import giveaways
 
 LIKELY_TARGETS = ("churn", "churned", "left", "exited", "attrition", "cancelled", "canceled", "target", "label", "y")
 """What columns that say who left are called, in small letters."""
@@ -49,7 +49,9 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
     target = target or _likely_target(two)
     positive = None if target is None else _positive(frame[target])
     y = None if target is None else (frame[target] == positive).to_numpy(dtype="bool", na_value=False)
-    drafts = [_column(frame[name], y, among=len(frame.columns)) for name in frame if name != target]
+    features = frame.drop(columns=[] if target is None else target)
+    given_away = {} if y is None else giveaways(features, y)
+    drafts = [_column(features[name], given_away.get(str(name))) for name in features]
     ids = [column.name for column in drafts if column.declared is None and column.remark.startswith("different in")]
     return Draft(
         rows=len(frame),
@@ -108,7 +110,7 @@ def _positive(raw: pd.Series) -> Any:
     return _plain(values.index[-1])
 
 
-def _column(raw: pd.Series, y: np.ndarray | None, *, among: int) -> ColumnDraft:
+def _column(raw: pd.Series, given_away: float | None) -> ColumnDraft:
     name, known = str(raw.name), raw.dropna()
     missing = f", {len(raw) - len(known):,} missing" if len(known) < len(raw) else ""
     if known.empty:
@@ -121,8 +123,8 @@ def _column(raw: pd.Series, y: np.ndarray | None, *, among: int) -> ColumnDraft:
     whole = values is not None and bool((values == np.round(values)).all())
     if distinct > max(MOST_LEVELS, 0.95 * len(known)) and (values is None or whole):
         return ColumnDraft(name, None, f"different in nearly every row: an identifier?{missing}")
-    if y is not None and (auc := giveaway(raw, y, among=among)) is not None:
-        return ColumnDraft(name, None, f"tells by itself who left (AUC {auc:.3f}): written after the event?")
+    if given_away is not None:
+        return ColumnDraft(name, None, f"tells by itself who left (AUC {given_away:.3f}): written after the event?")
     if values is not None:
         return ColumnDraft(name, _numeric(values, whole=whole), f"{_range(values)}{missing}")
     text = known.astype("str")

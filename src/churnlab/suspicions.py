@@ -41,30 +41,33 @@ UNIQUE = 0.95
 """A larger share of different values is what identifiers have."""
 
 
-def giveaway(column: pd.Series, y: np.ndarray, *, among: int) -> float | None:
-    """The AUC of a column that tells by itself who left; None when it does not, or when chance may explain it.
-
-    ``among`` is how many columns are looked at: one of a thousand is perfect sooner than one of ten.
-    """
+def giveaways(X: pd.DataFrame, y: np.ndarray) -> dict[str, float]:
+    """The columns that tell by themselves who left, with their AUC; none where chance may be the reason."""
     rare = int(min(y.sum(), len(y) - y.sum()))
     orders = math.lgamma(len(y) + 1) - math.lgamma(rare + 1) - math.lgamma(len(y) - rare + 1)
-    if math.log(2 * among) - orders > math.log(CHANCE):
-        return None
+    if not X.shape[1] or math.log(2 * X.shape[1]) - orders > math.log(CHANCE):
+        return {}
     rows = np.concatenate([_spread(np.flatnonzero(y == outcome)) for outcome in (0, 1)])
-    x, left = column.iloc[rows].reset_index(drop=True), y[rows].astype("float64")
+    sample, left = X.iloc[rows].reset_index(drop=True), y[rows].astype("float64")
+    aucs = {str(name): _best_auc(sample[name], left) for name in sample}
+    return {name: auc for name, auc in aucs.items() if auc >= (GIVEN_AWAY if rare >= FEW else 1)}
+
+
+def _best_auc(x: pd.Series, left: np.ndarray) -> float:
+    """How well a column tells leavers from stayers by its order, by its values, or by where it is empty."""
     known = x.notna().to_numpy()
-    aucs = []
+    aucs = [0.5]
     if not known.all():  # a reason for leaving is empty for who stayed
-        aucs.append(_auc(_rates_of_others(pd.Series(known), left), left))
-    if 0 < left[known].sum() < known.sum():
+        aucs.append(_auc(_rates_of_others(known.astype(int), left), left))
         x, left = x[known], left[known]
-        if not pd.api.types.is_numeric_dtype(x) or x.nunique() <= LEVELS:
-            aucs.append(_auc(_rates_of_others(x, left), left))
+    if 0 < left.sum() < len(left):
+        codes, values = pd.factorize(x)
+        if len(values) <= LEVELS or not pd.api.types.is_numeric_dtype(x):
+            aucs.append(_auc(_rates_of_others(codes, left), left))
         else:
             auc = _auc(x.to_numpy(dtype="float64"), left)
-            aucs.append(max(auc, 1 - auc))
-    best = max(aucs, default=0.5)
-    return best if best >= (GIVEN_AWAY if rare >= FEW else 1) else None
+            aucs += [auc, 1 - auc]
+    return max(aucs)
 
 
 def _spread(rows: np.ndarray, most: int = SAMPLE) -> np.ndarray:
@@ -72,13 +75,12 @@ def _spread(rows: np.ndarray, most: int = SAMPLE) -> np.ndarray:
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(int)]
 
 
-def _rates_of_others(x: pd.Series, left: np.ndarray) -> np.ndarray:
+def _rates_of_others(codes: np.ndarray, left: np.ndarray) -> np.ndarray:
     """The churn of a member's value in the other half: with its own outcome every identifier would be a giveaway."""
-    codes, values = pd.factorize(x)
-    half = np.arange(len(x)) % 2
-    place, other = codes + half * len(values), codes + (1 - half) * len(values)
-    size = np.bincount(place, minlength=2 * len(values))[other]
-    churned = np.bincount(place, weights=left, minlength=2 * len(values))[other]
+    levels, half = int(codes.max()) + 1, np.arange(len(codes)) % 2
+    place, other = codes + half * levels, codes + (1 - half) * levels
+    size = np.bincount(place, minlength=2 * levels)[other]
+    churned = np.bincount(place, weights=left, minlength=2 * levels)[other]
     return np.where(size > 0, churned / np.maximum(size, 1), 0.5)
 
 
@@ -91,23 +93,20 @@ def _auc(x: np.ndarray, left: np.ndarray) -> float:
 
 def leaks(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[Fault]:
     """The features that are the target, a copy of it, or were written after it."""
-    faults = []
-    for name in X:
-        auc = giveaway(X[name], y, among=X.shape[1])
-        if auc is not None:
-            faults.append(
-                Fault(
-                    f"column {name} tells by itself who left (AUC {auc:.3f}): it is a copy of {contract.target} or was "
-                    "written after the event",
-                    f"take it out of dataset.columns in the YAML of {contract.name}",
-                )
-            )
-    return faults
+    return [
+        Fault(
+            f"column {name} tells by itself who left (AUC {auc:.3f}): it is a copy of {contract.target} or was written "
+            "after the event",
+            f"take it out of dataset.columns in the YAML of {contract.name}",
+        )
+        for name, auc in giveaways(X, y).items()
+    ]
 
 
 def warnings(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[str]:
     """What a person should look at before believing a model of this table, one sentence each."""
-    return [*_of_columns(X), *_of_pairs(X), *_of_the_target(y, contract), *_of_repeated_rows(X, y)]
+    with np.errstate(all="ignore"):  # a YAML may allow numbers whose squares are none
+        return [*_of_columns(X), *_of_pairs(X), *_of_the_target(y, contract), *_of_repeated_rows(X, y)]
 
 
 def _of_columns(X: pd.DataFrame) -> Iterator[str]:
@@ -127,23 +126,23 @@ def _is_identifier(column: pd.Series) -> bool:
     numeric = pd.api.types.is_numeric_dtype(column)
     for part in (column.iloc[:1000], column):  # most columns need no second look
         known = part.dropna()
-        if known.nunique() < UNIQUE * len(part) or (numeric and (known != np.floor(known)).any()):
+        if (numeric and (known != np.floor(known)).any()) or known.nunique() < UNIQUE * len(part):
             return False
     return True
 
 
 def _of_pairs(X: pd.DataFrame) -> Iterator[str]:
-    numbers = X.iloc[_spread(np.arange(len(X)))].select_dtypes("number")
-    numbers = numbers.loc[:, numbers.nunique() > 1]
-    if len(numbers) < FEW or numbers.shape[1] < 2:
+    numbers = X.select_dtypes("number")
+    values = numbers.to_numpy()[_spread(np.arange(len(X)))]
+    if len(values) < FEW or not numbers.shape[1]:
         return
-    centred = numbers.fillna(numbers.mean()).to_numpy()
-    with np.errstate(all="ignore"):
-        r = np.abs(np.corrcoef(centred, rowvar=False))
-    named = [
-        f"{numbers.columns[a]} and {numbers.columns[b]}"
-        for a, b in zip(*np.nonzero(np.triu(r >= SAME, k=1)), strict=True)
-    ]
+    values = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
+    varied = np.flatnonzero(values.std(axis=0) > 0)
+    if len(varied) < 2:
+        return
+    r = np.abs(np.corrcoef(values[:, varied], rowvar=False))
+    names = numbers.columns[varied]
+    named = [f"{names[a]} and {names[b]}" for a, b in zip(*np.nonzero(np.triu(r >= SAME, k=1)), strict=True)]
     if named:
         yield f"say nearly the same (correlation of {SAME} and more): {listed(named, 5, length=90)}"
 

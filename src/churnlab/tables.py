@@ -66,6 +66,9 @@ UNREADABLE = (
 Rows = tuple[range | np.ndarray, np.ndarray | None, int]
 """Which lines of a block are rows, their numbers of cells (None: all are right), and how many lines were passed."""
 
+NO_NAME = "\0"
+"""Starts what a column is called that no contract can name: an index, or the second of its name."""
+
 CURE = "give CSV with commas, .csv.gz or Parquet"
 
 
@@ -110,7 +113,7 @@ def read_table(path: str, contract: Contract | None = None, *, whole: bool = Fal
     try:
         with _local(path) as file:
             if _is_parquet(file, path):
-                table = _read_parquet(file, path, contract, whole=whole or contract is None)
+                table = _read_parquet(file, path, contract, whole=whole)
             else:
                 table = _read_csv(file, path, contract, whole=whole, encoding=encoding)
     except InputError:
@@ -182,7 +185,7 @@ def _named(written: Sequence[str], rename: Mapping[str, str]) -> tuple[list[str]
     names = [rename.get(name, name) for name in written]
     faults, remarks = [], []
     if len(names) > 1 and not names[0].strip():  # pandas and R write the numbers of the rows so
-        names[0] = "Unnamed: 0"
+        names[0] = NO_NAME
         remarks.append("left out the first column, which has no name: an index")
     unnamed = [number for number, name in enumerate(names) if not name.strip()]
     if unnamed:
@@ -196,12 +199,12 @@ def _named(written: Sequence[str], rename: Mapping[str, str]) -> tuple[list[str]
     for number, name in enumerate(names):
         seen[name] += 1
         if seen[name] > 1 or not name.strip():
-            names[number] = f"{name}\0{number}"  # a name that no contract has
+            names[number] = f"{NO_NAME}{number}"
     return names, faults, remarks
 
 
 def _told_names(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if "\0" not in name)
+    return tuple(name for name in names if not name.startswith(NO_NAME))
 
 
 def _read_parquet(file: Path, path: str, contract: Contract | None, *, whole: bool) -> Table:
@@ -243,9 +246,9 @@ def _read_parquet(file: Path, path: str, contract: Contract | None, *, whole: bo
 
 
 def _wanted(names: Sequence[str], contract: Contract | None) -> list[int]:
-    """The positions of the columns that a contract needs; of all, without one."""
+    """The positions of the columns that a contract needs; of all that have a name, without one."""
     if contract is None:
-        return list(range(len(names)))
+        return [number for number, name in enumerate(names) if not name.startswith(NO_NAME)]
     needed = {*contract.columns, contract.target, contract.id}
     return [number for number, name in enumerate(names) if name in needed]
 
@@ -291,12 +294,8 @@ def _read_csv(file: Path, path: str, contract: Contract | None, *, whole: bool, 
         )
     written = None
     if whole and not faults:
-        written = _parsed(file, encoding, _pandas_names(header), range(len(header)), dtype="str", keep_default_na=False)
+        written = _parsed(file, encoding, header, range(len(header)), dtype="str", keep_default_na=False)
     return Table(frame, path, _told_names(names), lines, tuple(faults), tuple(remarks), written)
-
-
-def _pandas_names(header: Sequence[str]) -> list[str]:
-    return [name if name.strip() else f"Unnamed: {number}" for number, name in enumerate(header)]
 
 
 def _header(text: IO[str]) -> tuple[list[str], int]:

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pandas as pd
@@ -243,12 +244,13 @@ def test_what_cannot_be_tuned_is_said_before_anything_is_made(home, run_command,
 def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home, engine, tmp_path):
     """Without a terminal every other test would see it: they read all that is said."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 120))
     words = ["tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=4", *engine]
     process = subprocess.Popen(
         [sys.executable, "-m", "churnlab", *words],
         stdout=subprocess.PIPE,
         stderr=theirs,
-        env=environment(home, COLUMNS="120"),
+        env=environment(home),
         cwd=tmp_path,
     )
     os.close(theirs)
