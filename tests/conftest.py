@@ -179,6 +179,14 @@ def version_folder(client: Any, name: str, version: str) -> Path:
 
 
 @pytest.fixture
+def moments_of_its_own(request: pytest.FixtureRequest) -> None:
+    """Every test that uses it draws its own random moments, whatever ran before it."""
+    from books import RANDOM, SEED
+
+    RANDOM.seed(f"{SEED} {request.node.name}")
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A CHURNLAB_HOME that is not there yet."""
     return tmp_path / "home"

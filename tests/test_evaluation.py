@@ -18,12 +18,14 @@ from churnlab.evaluation import (
     bootstrap_intervals,
     calibration,
     classification_metrics,
-    cross_validate,
     cv_metrics,
+    estimator_metrics,
     fold_metrics,
+    fold_predictions,
     gains,
     hold_out,
     make_folds,
+    prepare_folds,
     reliability,
 )
 from churnlab.features import Features
@@ -48,6 +50,12 @@ def sample(n: int, *, seed: int = 0, noise: float = 0.2) -> tuple[np.ndarray, np
     rng = np.random.default_rng(seed)
     p = 1 / (1 + np.exp(-(rng.normal(-1.5, 2 + noise, n))))
     return (rng.random(n) < p).astype(int), p
+
+
+def cross_validate(model, X, y, folds, *, threshold: float, rows):
+    """Out-of-fold predictions and the metrics of each fold."""
+    predictions = pd.concat(fold_predictions(model, X, y, folds, rows=rows), ignore_index=True)
+    return predictions, fold_metrics(predictions, threshold=threshold)
 
 
 def confusion(y: np.ndarray, p: np.ndarray) -> list[int]:
@@ -429,3 +437,21 @@ def test_cross_validation_agrees_with_scikit_learn_on_the_real_table(gym):
         np.testing.assert_allclose(
             predictions.loc[predictions["fold"] == fold.fold, "probability"], expected, atol=1e-6
         )
+
+
+def test_gaps_are_filled_from_the_train_part_of_each_fold_alone():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)})
+    y = (X["a"] + rng.normal(size=60) > 0).astype(int).to_numpy()
+    X.loc[rng.choice(60, 9, replace=False), "a"] = np.nan
+    features = Features(["a", "b"], {"c": "a * b"})
+    columns = {name: Column(kind="numeric") for name in X}
+    model = pipeline(LogisticRegression(), features=features, columns=columns, scale=False)
+    folds = make_folds(y, folds=3, repeats=1, seed=0)
+    for prepared in prepare_folds(model, X, y, folds):
+        train, validation = (X.iloc[rows] for rows in (prepared.fold.train, prepared.fold.validation))
+        for rows, made in ((train, prepared.train), (validation, prepared.validation)):
+            filled = rows.fillna({"a": train["a"].median()})
+            np.testing.assert_array_equal(made, filled.assign(c=filled["a"] * filled["b"]).to_numpy())
+    scores = estimator_metrics(model[-1], prepare_folds(model, X, y, folds))
+    assert scores == cross_validate(model, X, y, folds, threshold=0.5, rows=np.arange(60))[1]

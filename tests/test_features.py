@@ -244,3 +244,13 @@ def test_features_survive_saving_without_pickle():
     assert skops.io.get_untrusted_types(data=saved) == ["churnlab.features.Features"]
     loaded = skops.io.loads(saved, trusted=["churnlab.features.Features"])
     pd.testing.assert_frame_equal(loaded.transform(table), features.transform(table))
+
+
+def test_a_gap_is_filled_with_what_was_typical_where_it_was_fitted():
+    seen = pd.DataFrame({"a": [1.0, 2.0, 30.0, np.nan], "plan": ["x", "y", "y", None], "b": [1.0, 1.0, 1.0, 1.0]})
+    features = Features(["a", "plan"], {"twice": "2 * a"}).fit(seen)
+    later = pd.DataFrame({"a": [np.nan, 5.0], "plan": ["z", None], "b": [0.0, 0.0]})
+    made = features.transform(later)
+    assert made["a"].tolist() == [2.0, 5.0]
+    assert made["plan"].tolist() == ["z", "y"]
+    assert made["twice"].tolist() == [4.0, 10.0]

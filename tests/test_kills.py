@@ -6,6 +6,7 @@ In the short form every way of killing gets a few kills; `make soak` gives each 
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,7 @@ from books import (
     unchanged,
 )
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def moments_of_its_own(request):
-    """Every test draws its own moments, whatever ran before it."""
-    RANDOM.seed(f"{SEED} {request.node.name}")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 
 
 WORKERS = 4 if SOAK else 2
@@ -76,6 +71,19 @@ def where(home: Path, command: Command) -> str:
         return "the start-up"
     left = [run for run in runs(home, "train") if run.info.status == "RUNNING"]
     return "the refit" if left else "between trials"
+
+
+def study_after_study(root: Path, end_early: Callable[[Path], list[str]]) -> Counter[str]:
+    """End new studies early until there were as many ends as the long form asks for; counts where they fell."""
+    fell: Counter[str] = Counter()
+    studies = 0
+    while not studies or fell.total() < SOAK:
+        studies += 1
+        home = root / str(studies) / "home"
+        home.parent.mkdir()
+        fell.update(end_early(home))
+    print(f"seed {SEED}: {fell.total()} ends over {studies} studies fell in {dict(fell)}")
+    return fell
 
 
 def moments() -> list[str]:
@@ -122,14 +130,10 @@ def killed_until_done(home: Path, asked: list[str], engine: str, *, everything: 
     ids=["the one process", "the parent of workers", "everything at once"],
 )
 def test_a_study_killed_at_random_moments_ends_with_exactly_its_trials(tmp_path, engine, everything):
-    fell: Counter[str] = Counter()
-    studies = 0
-    while not studies or fell.total() < SOAK:
-        studies += 1
-        home = tmp_path / str(studies) / "home"
-        home.parent.mkdir()
-        fell.update(killed_until_done(home, words(home.parent, engine, N[engine]), engine, everything=everything))
-    print(f"seed {SEED}: {fell.total()} kills over {studies} studies fell in {dict(fell)}")
+    fell = study_after_study(
+        tmp_path,
+        lambda home: killed_until_done(home, words(home.parent, engine, N[engine]), engine, everything=everything),
+    )
     assert fell["a trial"]
     assert fell["an empty store"]
 
@@ -193,14 +197,7 @@ def test_a_study_whose_every_fit_takes_its_worker_along_comes_to_an_end(home):
 
 
 def test_a_study_stopped_by_a_signal_says_how_to_go_on_and_goes_on(tmp_path):
-    fell: Counter[str] = Counter()
-    studies = 0
-    while not studies or fell.total() < SOAK:
-        studies += 1
-        home = tmp_path / str(studies) / "home"
-        home.parent.mkdir()
-        fell.update(stopped_until_done(home))
-    print(f"seed {SEED}: {fell.total()} signals over {studies} studies fell {dict(fell)}")
+    fell = study_after_study(tmp_path, stopped_until_done)
     assert fell["in a trial"]
 
 

@@ -9,19 +9,21 @@ pytestmark = pytest.mark.slow
 MANY = 8
 
 
-def all_ended(commands):
-    return [command.ended(timeout=600) for command in commands]
+def at_once(home, *asked):
+    """How commands that were started together ended; all of them well."""
+    commands = [Command(home, *words) for words in asked]
+    try:
+        ended = [command.ended(timeout=600) for command in commands]
+    finally:
+        for command in commands:
+            command.__exit__()
+    assert [end.code for end in ended] == [0] * len(asked), [end.err for end in ended]
+    return ended
 
 
 def test_the_same_study_started_eight_times_at_once_is_done_once(home):
     asked = ["tune", *own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}), "tune.n_trials=6"]
-    commands = [Command(home, *asked) for _ in range(MANY)]
-    try:
-        ended = all_ended(commands)
-    finally:
-        for command in commands:
-            command.__exit__()
-    assert [end.code for end in ended] == [0] * MANY, [end.err for end in ended]
+    ended = at_once(home, *[asked] * MANY)
     assert len({(end.line["run_id"], end.line["study"], end.line["n_complete"]) for end in ended}) == 1
     assert len(list((home / "studies").glob("*.log"))) == 1
     assert len(check_promise(home, 6, ended[0])) == 6
@@ -55,13 +57,7 @@ def test_eight_studies_started_at_once_do_not_meet(home):
         (*other, "evaluation.folds=3"),
         ("model=logistic_regression", "dataset.rows=200", "evaluation.folds=2"),
     ]
-    commands = [Command(home, "tune", *words, "tune.n_trials=1") for words in asked]
-    try:
-        ended = all_ended(commands)
-    finally:
-        for command in commands:
-            command.__exit__()
-    assert [end.code for end in ended] == [0] * MANY, [end.err for end in ended]
+    ended = at_once(home, *[("tune", *words, "tune.n_trials=1") for words in asked])
     assert len({end.line["study"] for end in ended}) == MANY == len(runs(home, "tune"))
     for end in ended:
         check_promise(home, 1, end, study=end.line["study"])

@@ -12,7 +12,6 @@ import pytest
 
 from books import (
     RANDOM,
-    SEED,
     SOAK,
     Command,
     check_promise,
@@ -24,13 +23,7 @@ from books import (
     unchanged,
 )
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def moments_of_its_own(request):
-    """Every test draws its own moments, whatever ran before it."""
-    RANDOM.seed(f"{SEED} {request.node.name}")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 
 
 INSIDE = "CHURNLAB_IN_A_NAMESPACE"

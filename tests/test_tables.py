@@ -296,7 +296,7 @@ def test_a_line_is_told_by_its_number_in_the_file(tmp_path_factory, rows, above,
     path = tmp_path_factory.mktemp("lines") / "t.csv"
     path.write_bytes((end.join(lines) + end * last).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("churnlab.tables.BLOCK", block)
+        patch.setattr("churnlab.rows.BLOCK", block)
         table = read_table(str(path), contract)
     assert not table.faults
     assert len(table.frame) == len(rows)
@@ -316,7 +316,7 @@ def test_every_line_of_another_width_is_found_and_the_others_are_read(tmp_path_f
     path.write_text("a,b,c\n" + "".join(",".join([cell] * width) + "\n" for width in widths), encoding="utf-8")
     contract = Contract("abc", "c", 1, {name: Column(kind="category") for name in "ab"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("churnlab.tables.BLOCK", block)
+        patch.setattr("churnlab.rows.BLOCK", block)
         table = read_table(str(path), contract)
     wrong = [row for row, width in enumerate(widths) if width != 3]
     assert [row for fault in table.faults for row in fault.rows] == wrong

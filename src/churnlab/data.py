@@ -35,15 +35,6 @@ class Dataset:
         return self.X.assign(**{self.contract.target: self.y.astype("float64")})
 
 
-@dataclass(frozen=True)
-class Split:
-    """Row positions of the training part and of the hold-out; ``sha256`` covers the data and the hold-out."""
-
-    train: np.ndarray
-    test: np.ndarray
-    sha256: str
-
-
 def make_dataset(table: Table, contract: Contract) -> Dataset:
     """Check a raw table against its contract and fingerprint it over all rows."""
     X, y, ids, warnings = check(table, contract)

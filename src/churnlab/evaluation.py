@@ -138,18 +138,10 @@ def fold_predictions(
         yield pd.DataFrame({**members, "fold": fold, "repeat": repeat})
 
 
-def cross_validate(
-    model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold], *, threshold: float, rows: np.ndarray
-) -> tuple[pd.DataFrame, list[dict[str, float]]]:
-    """Out-of-fold predictions (row, y, probability, fold, repeat) and the metrics of each fold."""
-    predictions = pd.concat(fold_predictions(model, X, y, folds, rows=rows), ignore_index=True)
-    return predictions, fold_metrics(predictions, threshold=threshold)
-
-
 def estimator_metrics(
     estimator: Any, folds: Iterable[PreparedFold], *, threshold: float = 0.5
 ) -> list[dict[str, float]]:
-    """The metrics of each fold, as ``cross_validate`` gives them, of an estimator on prepared folds."""
+    """The metrics of each fold, as ``fold_metrics`` gives them, of an estimator on prepared folds."""
     return [
         classification_metrics(prepared.validation_y, probability, threshold=threshold)
         for prepared, probability in fold_probabilities(estimator, folds)

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
@@ -30,9 +29,7 @@ import pandas as pd
 from churnlab.contract import Contract
 from churnlab.errors import InputError
 from churnlab.faults import Fault, clipped, listed, told
-
-BLOCK = 2**22
-"""Characters looked at in one go."""
+from churnlab.rows import structure
 
 PATIENCE = 60
 """Seconds without a byte after which an address counts as unreachable."""
@@ -62,9 +59,6 @@ UNREADABLE = (
     *(zlib.error, csv.Error),
 )
 """What pandas, pyarrow and their helpers raise about bytes that are no table."""
-
-Rows = tuple[range | np.ndarray, np.ndarray | None, int]
-"""Which lines of a block are rows, their numbers of cells (None: all are right), and how many lines were passed."""
 
 NO_NAME = "\0"
 """Starts what a column is called that no contract can name: an index, or the second of its name."""
@@ -275,7 +269,7 @@ def _read_csv(file: Path, path: str, contract: Contract | None, *, whole: bool, 
         with _opened(file, encoding, newline=None) as text:
             header, above = _header(text)
             _check_header(header, path)
-            lines, ragged, cells = _structure(text, path, len(header), above + 1)
+            lines, ragged, cells = structure(text, len(header), above + 1)
     except UnicodeError as error:
         key = "dataset.encoding" if contract else "encoding"
         raise InputError(_said_of_encoding(file, path, encoding, key=key)) from error
@@ -321,75 +315,6 @@ def _check_header(header: Sequence[str], path: str) -> None:
 
 def _binary(path: str) -> InputError:
     return _no_table(path, ": it is binary, not text")
-
-
-def _structure(text: IO[str], path: str, width: int, line: int) -> tuple[range | np.ndarray, np.ndarray, np.ndarray]:
-    """The file line of every row; which rows have another number of cells than the header; and how many those have.
-
-    pandas tells neither: it skips blank lines, fills short rows with nothing and cuts long ones.
-    """
-    parts: list[range | np.ndarray] = []
-    ragged, cells = [np.zeros(0, int)], [np.zeros(0, int)]
-    rows = 0
-    while block := text.read(BLOCK) + text.readline():
-        if "\0" in block:
-            raise _binary(path)
-        lines, counts, passed = _quoted_block(block, text) if '"' in block else _plain_block(block, width)
-        if counts is not None:
-            wrong = np.flatnonzero(counts != width)
-            ragged.append(wrong + rows)
-            cells.append(counts[wrong])
-        parts.append(range(line + lines.start, line + lines.stop) if isinstance(lines, range) else line + lines)
-        rows += len(lines)
-        line += passed
-    return _joined(parts), np.concatenate(ragged), np.concatenate(cells)
-
-
-def _joined(parts: list[range | np.ndarray]) -> range | np.ndarray:
-    """The lines of all rows: a range as long as nothing is skipped, which costs nothing for 10,000,000 rows."""
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        return range(0)
-    first, last, count = int(parts[0][0]), int(parts[-1][-1]), sum(map(len, parts))
-    return range(first, last + 1) if last - first + 1 == count else np.concatenate([np.asarray(part) for part in parts])
-
-
-def _plain_block(block: str, width: int) -> Rows:
-    """The rows of a block without quotes."""
-    if not block.endswith("\n"):
-        block += "\n"
-    bytes_ = np.frombuffer(block.encode(), np.uint8)
-    marks = np.flatnonzero((bytes_ == ord(",")) | (bytes_ == ord("\n")))
-    ends = bytes_[marks] == ord("\n")
-    count = int(ends.sum())
-    if width > 1 and len(marks) == count * width and ends[width - 1 :: width].all():
-        return range(count), None, count
-    last = np.flatnonzero(ends)
-    counts = np.diff(last, prepend=-1)
-    lines = np.arange(count)
-    lonely = np.flatnonzero(counts == 1)
-    if len(lonely):  # pandas skips a line of blanks
-        ink = np.flatnonzero((bytes_ != ord(" ")) & (bytes_ != ord("\t")) & (bytes_ != ord("\n")))
-        stops = marks[last]
-        before = np.searchsorted(ink, np.concatenate([[-1], stops[:-1]])[lonely])
-        blank = lonely[np.searchsorted(ink, stops[lonely]) == before]
-        lines, counts = np.delete(lines, blank), np.delete(counts, blank)
-    return lines, counts, count
-
-
-def _quoted_block(block: str, rest: IO[str]) -> Rows:
-    """The rows of a block with quotes: a cell may hold commas and lines, and reach beyond the block."""
-    end = block.count("\n") + (not block.endswith("\n"))
-    reader = csv.reader(chain(io.StringIO(block), iter(rest.readline, "")))
-    lines, counts, before = [], [], 0
-    for cells in reader:
-        if len(cells) > 1 or (cells and cells[0].strip(" \t")):
-            lines.append(before)
-            counts.append(len(cells))
-        before = reader.line_num
-        if before >= end:
-            break
-    return np.array(lines, int), np.array(counts, int), before
 
 
 def _ragged(rows: np.ndarray, cells: np.ndarray, width: int) -> Fault:

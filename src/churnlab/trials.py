@@ -8,10 +8,10 @@ and drops it. So nothing here depends on the order of two processes.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,6 @@ from sklearn.pipeline import Pipeline
 
 from churnlab import evaluation, studies, tracking
 from churnlab.engine import Seat
-
-log = logging.getLogger(__name__)
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
 ENQUEUED, DEATHS, SURPLUS = "enqueued", "deaths", "surplus"
@@ -194,7 +192,9 @@ def _log(run_id: str, scores: Mapping[str, Any], *, reused: str | None) -> None:
     tracking.log_trial(run_id, scores["metrics"], per_fold=scores["per_fold"], reused_from=reused)
 
 
-def _tell(study: optuna.Study, trial: Trial, value: float | None = None, *, state: TrialState | None = None) -> None:
+def _tell(
+    study: optuna.Study, trial: Trial | int, value: float | None = None, *, state: TrialState | None = None
+) -> None:
     """Tell how a trial ended; UpdateFinishedTrialError when somebody else has ended it."""
     try:
         study.tell(trial, value, state=state)
@@ -244,7 +244,8 @@ def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] | None 
     dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
     for trial in dead:
         _ask_again(study, job, trial, alone=living is not None)
-        study.tell(trial.number, state=TrialState.FAIL)
+        with suppress(UpdateFinishedTrialError):  # a worker that had just taken it has found it surplus
+            _tell(study, trial.number, state=TrialState.FAIL)
     found = [f"{len(dead)} unfinished trials to be done again"] if dead else []
     ended = Counter(_end_runs(study, job, every=living is None))
     return "; ".join(found + [f"{count} {what}" for what, count in ended.items()])
@@ -266,13 +267,8 @@ def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
     for run in [run for run in runs if run.info.status == "RUNNING"]:
         trial = trials[int(run.data.tags["churnlab.trial"])]
         if trial.state.is_finished():
-            told = (
-                "FINISHED"
-                if trial.state == TrialState.COMPLETE
-                else "FAILED"
-                if ERROR in trial.user_attrs
-                else "KILLED"
-            )
+            unfinished = "FAILED" if ERROR in trial.user_attrs else "KILLED"
+            told = "FINISHED" if trial.state == TrialState.COMPLETE else unfinished
             tracking.end_trial(run.info.run_id, told, note=trial.user_attrs.get(ERROR))
             yield f"open runs ended as {told}"
     if not every:

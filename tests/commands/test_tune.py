@@ -94,7 +94,8 @@ def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
         for fold, parts in enumerate(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
     ]
     model = train.build(settings, dataset)
-    _, per_fold = evaluation.cross_validate(model, X, y, others, threshold=0.5, rows=asked.train)
+    predictions = pd.concat(evaluation.fold_predictions(model, X, y, others, rows=asked.train))
+    per_fold = evaluation.fold_metrics(predictions, threshold=0.5)
     elsewhere = parent.data.metrics["other_folds_cv_log_loss"]
     assert elsewhere == pytest.approx(np.mean([scores["log_loss"] for scores in per_fold]), abs=1e-12)
     assert parent.data.metrics["luck"] == pytest.approx(elsewhere - line["best_value"], abs=1e-12)

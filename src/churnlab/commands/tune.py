@@ -215,8 +215,8 @@ def _complete(study: optuna.Study, job: trials.Job) -> list[optuna.trial.FrozenT
     messages = trials.failures(study, first=job.first)
     if len(messages) >= trials.FAILURES_IN_A_ROW or not complete:
         raise InputError(
-            f"{len(messages)} trials in a row failed, the first with {messages[0]} Mend the estimator's parameters or "
-            f"the space, then run the same command again; the {len(complete)} completed trials are kept."
+            f"{len(messages)} trials in a row failed, the first with {messages[0].rstrip('.')}. Mend the estimator's "
+            f"parameters or the space, then run the same command again; the {len(complete)} completed trials are kept."
         )
     return complete
 
