@@ -299,8 +299,9 @@ def check_promise(home: Path, n: int, ended: Ended, *, study: str | None = None)
     tried = [trial.params for trial in found if trial not in killed]
     for trial in killed:
         assert not trial.params or trial.params in tried, "not tried again"
-        status = [run.info.status for run in attempts if run.info.run_id == trial.user_attrs.get("run_id")]
-        assert status in ([], ["KILLED"])
+        told = [run for run in attempts if run.info.run_id == trial.user_attrs.get("run_id")]
+        tried_with = {key: str(value) for key, value in trial.params.items()}
+        assert [(run.info.status, run.data.params) for run in told] in ([], [("KILLED", tried_with)])
 
     (parent,) = runs(home, "tune", study)
     assert (parent.info.status, parent.info.run_id) == ("FINISHED", ended.line["run_id"])

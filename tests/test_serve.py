@@ -1,15 +1,9 @@
 """The champion outside churnlab: behind MLflow's own scoring server, and in an environment made from its own list."""
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +11,7 @@ import pytest
 
 from churnlab.demo import members
 from conftest import environment, opened, version_folder
+from servers import ask, serving
 
 pytestmark = pytest.mark.slow
 
@@ -27,56 +22,9 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def server(promoted, tmp_path_factory):
-    """The address of ``mlflow models serve``, started as a user would: from the home, with the store's own defaults."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    scripts = Path(sys.executable).parent
-    settings = environment(promoted.home) | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    said = tmp_path_factory.mktemp("server") / "said.txt"
-    words = ["models", "serve", "-m", "models:/demo-churn@champion", "--env-manager", "local", "--port", str(port)]
-    with said.open("w") as log:
-        process = subprocess.Popen(
-            [str(scripts / "mlflow"), *words],
-            cwd=promoted.home,
-            env=settings,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(address, process, said)
+def server(promoted):
+    with serving(promoted.home, "models:/demo-churn@champion") as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-def wait_for(address: str, process: subprocess.Popen, said: Path) -> None:
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{address}/ping", timeout=5).close()
-        except OSError:
-            assert process.poll() is None, said.read_text()
-            time.sleep(0.5)
-        else:
-            assert "WARNING" not in said.read_text(), said.read_text()
-            return
-    pytest.fail(f"the server did not answer: {said.read_text()}")
-
-
-def ask(address: str, body: object, *, content: str = "application/json") -> tuple[int, dict]:
-    """What the server says to a body: status and answer."""
-    data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{address}/invocations", data=data, headers={"Content-Type": content})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, json.load(refused)
 
 
 def test_the_server_answers_what_churnlab_score_writes(server, promoted, table, tmp_path):

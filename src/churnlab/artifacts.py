@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,22 +74,27 @@ def download(run_id: str, path: str, folder: Path) -> None:
         shutil.copy(file, folder / Path(path).name)
 
 
-def log_pipeline(pipeline: Pipeline, contract: Contract) -> None:
+def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str]) -> None:
     """Log a fitted churn pipeline without pickle; it answers with the probabilities of staying and leaving.
 
+    ``gaps`` are the columns in which a value may be missing.
     A pipeline with types outside models.TRUSTED is not logged, and the run says so: it cannot be promoted.
     """
-    fields = [
-        ColSpec("string" if column.kind == "category" else "double", name) for name, column in contract.columns.items()
-    ]
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
     try:
-        _log_model(pipeline, ModelSignature(Schema(fields), outputs), predict="predict_proba")
+        _log_model(pipeline, ModelSignature(Schema(_inputs(contract, gaps)), outputs), predict="predict_proba")
     except MlflowException as error:
         if "untrusted types" not in str(error):
             raise
         log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
         mlflow.set_tag("churnlab.model", "not kept: it holds types that models.TRUSTED does not list")
+
+
+def _inputs(contract: Contract, gaps: Collection[str]) -> list[ColSpec]:
+    return [
+        ColSpec("string" if column.kind == "category" else "double", name, required=name not in gaps)
+        for name, column in contract.columns.items()
+    ]
 
 
 def log_segmentation(segmentation: Pipeline) -> None:
@@ -99,10 +104,12 @@ def log_segmentation(segmentation: Pipeline) -> None:
     _log_model(segmentation, ModelSignature(Schema(fields), outputs), predict="predict")
 
 
-def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: float) -> str:
-    """Log a served model (bundle.py with its files), pickle-free and without a path of the checkout; returns its id."""
-    kinds = {name: "string" if column.kind == "category" else "double" for name, column in contract.columns.items()}
-    inputs = [ColSpec(kind, name) for name, kind in kinds.items()] + [ColSpec("string", "member_id", required=False)]
+def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: float, gaps: Collection[str]) -> str:
+    """Log a served model (bundle.py with its files), pickle-free and without a path of the checkout; returns its id.
+
+    ``gaps`` are the columns in which a value may be missing.
+    """
+    inputs = [*_inputs(contract, gaps), ColSpec("string", "member_id", required=False)]
     outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long"}
     outputs |= {"segment_name": "string", "recommended_action": "string"}
     params = ParamSchema([ParamSpec("threshold", "double", threshold), ParamSpec("reasons", "boolean", True)])
@@ -116,6 +123,14 @@ def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: f
             pip_requirements=requirements(),
         )
     return info.model_id
+
+
+def read_served(model_uri: str) -> dict[str, Any] | None:
+    """What a version says of itself (served.json), read without loading it; None when it is not there."""
+    try:
+        return mlflow.artifacts.load_dict(f"{model_uri}/artifacts/served.json")
+    except (MlflowException, OSError):
+        return None
 
 
 def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> None:

@@ -60,6 +60,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         if not 0 <= threshold <= 1:
             raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
         members = model_input.reset_index(drop=True)
+        members = members.reindex(columns=[*members, *(name for name in self.served["inputs"] if name not in members)])
         self._check(members)
         try:
             probability, segments = self._probability(members), self._segments(members)

@@ -29,7 +29,9 @@ WORDS = ("yes", "no", "true", "false", "y", "n", "t", "f", "on", "off")
 class Column:
     """One feature column as a dataset's YAML declares it; bounds are inclusive.
 
-    ``unit`` names what it is counted in; ``cut`` splits a numeric column where explore compares churn above and below.
+    ``unknown`` says what becomes of a category that ``values`` does not name: it is refused, or accepted and, to a
+    model, none of them. ``unit`` names what the column is counted in; ``cut`` splits a numeric column where explore
+    compares churn above and below.
     """
 
     kind: Kind
@@ -37,6 +39,7 @@ class Column:
     max: float | None = None
     whole: bool = False
     values: tuple[int | float | str, ...] | None = None
+    unknown: Literal["refuse", "accept"] = "refuse"
     unit: str | None = None
     cut: float | None = None
 
@@ -48,6 +51,8 @@ class Column:
                 raise ValueError("a category has no min, max or whole; give values=[...], or kind=numeric")
             if self.values is not None:  # 1 in a YAML is the text 1 in a table
                 object.__setattr__(self, "values", tuple(map(str, self.values)))
+        elif self.unknown == "accept":
+            raise ValueError(f"unknown=accept is for categories; a {self.kind} column has values, min and max")
         elif any(isinstance(value, str) for value in self.values or ()):
             raise ValueError(f"a {self.kind} column has numbers for values; give them, or kind=category")
 
@@ -97,7 +102,7 @@ def row_checks(contract: Contract) -> list[dict[str, Any]]:
     for name, column in contract.columns.items():
         quoted, limits = f"`{name}`", []
         values = (0, 1) if column.kind == "binary" else column.values
-        if values is not None:
+        if values is not None and column.unknown == "refuse":
             limits.append((f"{quoted} in [{', '.join(map(repr, values))}]", f"one of {listed(values, len(values))}"))
         low, high = column.bounds
         if low is not None:
@@ -153,7 +158,7 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
         raise InputError(
             told(faults, head=f"{source} does not keep the contract of dataset {contract.name}", place=table.place)
         )
-    warnings = [*table.warnings, *_undeclared(table, contract)]
+    warnings = [*table.warnings, *_undeclared(table, contract), *suspicions.gaps(X), *_unknown(X, contract)]
     if y is not None:
         warnings += suspicions.warnings(X, y, contract)
     return Checked(X, y, ids, warnings)
@@ -202,6 +207,19 @@ def _undeclared(table: Table, contract: Contract) -> list[str]:
     return [f"left out columns that the dataset does not declare: {listed(extra, 20)}"] if extra else []
 
 
+def _unknown(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
+    """The categories that are accepted though the YAML does not name them."""
+    for name, column in contract.columns.items():
+        if column.unknown == "accept" and column.values is not None:
+            known = X[name].dropna()
+            others = known[~known.isin(column.values)]
+            if len(others):
+                yield (
+                    f"{name}: {listed(others.unique().tolist(), 5)} in {len(others):,} of {len(X):,} rows, which "
+                    f"dataset.columns.{name}.values does not name; to a model they are none of those it names"
+                )
+
+
 def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Series, list[Fault]]:
     """One column as float64 (or text, for a category) without its wrong cells, and what is wrong in it."""
     import numpy as np
@@ -216,25 +234,14 @@ def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Se
         )
         return pd.Series(np.nan, index=raw.index, dtype="str" if column.kind == "category" else "float64"), [empty]
     read = _read_category if column.kind == "category" else _read_numbers
-    values, faults = read(raw, missing, column, dataset=dataset)
-    return values, [*_gaps(name, missing), *faults]
-
-
-def _gaps(name: str, missing: np.ndarray) -> list[Fault]:
-    import numpy as np
-
-    if not missing.any():
-        return []
-    return [
-        Fault(f"column {name}: the value is missing", "fill it in, or leave these rows out", np.flatnonzero(missing))
-    ]
+    return read(raw, missing, column, dataset=dataset)
 
 
 def _read_category(
     raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
 ) -> tuple[pd.Series, list[Fault]]:
     text = raw.astype("str")
-    if column.values is None:
+    if column.values is None or column.unknown == "accept":
         return text, []
     broken = ~missing & ~text.isin([str(value) for value in column.values]).to_numpy()
     faults = _fault_where(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,39 +14,88 @@ import pandas as pd
 from churnlab.contract import Contract, check
 from churnlab.tables import Table
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Dataset:
-    """A table that keeps its contract.
+class Members:
+    """A table that keeps its contract, outcome aside.
 
-    ``X`` holds the features in the contract's order with one row a member, ``y`` is 1 for those who left (None in
-    a table to be scored), ``ids`` the echoed column. ``sha256`` is the same for any file format of one table.
+    ``X`` holds the features in the contract's order with one row a member, ``ids`` the echoed column. ``sha256`` is the
+    same for any file format of one table. ``warnings`` is what has been found suspicious so far.
     """
 
     contract: Contract
     X: pd.DataFrame
-    y: np.ndarray
     ids: pd.Series | None
     source: str
     sha256: str
-    warnings: tuple[str, ...]
+    warnings: list[str] = field(default_factory=list, kw_only=True)
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The features and the target (0 and 1) side by side, as MLflow shows the dataset."""
+        """The table as MLflow shows it."""
+        return self.X
+
+    @property
+    def gaps(self) -> list[str]:
+        """The columns in which values are missing."""
+        return [str(name) for name in self.X.columns[self.X.isna().any()]]
+
+    def warn(self, warning: str) -> None:
+        """Tell a person at once what to look at, and keep it for the report of every run on this table."""
+        if warning not in self.warnings:
+            log.warning("warning: %s", warning)
+            self.warnings.append(warning)
+
+    def report(self) -> dict[str, Any]:
+        """What a run says of the table it worked on."""
+        return {
+            "source": self.source,
+            "rows": len(self.X),
+            "missing": {name: int(self.X[name].isna().sum()) for name in self.gaps},
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Dataset(Members):
+    """Members of whom it is known who left: ``y`` is 1 for those."""
+
+    y: np.ndarray
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The features and the target (0 and 1) side by side."""
         return self.X.assign(**{self.contract.target: self.y.astype("float64")})
+
+    def report(self) -> dict[str, Any]:
+        """What a run says of the table it worked on, the churn rate included."""
+        return super().report() | {"churn_rate": float(self.y.mean())}
+
+
+def make_members(table: Table, contract: Contract) -> Members:
+    """Check a raw table, in which the target may be absent, against its contract; warn of what is suspicious."""
+    X, _, ids, warnings = check(table, contract, needs_target=False)
+    members = Members(contract, X, ids, table.source, data_sha256(X, None, ids))
+    for warning in warnings:
+        members.warn(warning)
+    return members
 
 
 def make_dataset(table: Table, contract: Contract) -> Dataset:
-    """Check a raw table against its contract and fingerprint it over all rows."""
+    """Check a raw table against its contract, warn of what is suspicious, fingerprint it over all rows."""
     X, y, ids, warnings = check(table, contract)
     assert y is not None
-    return Dataset(contract, X, y, ids, table.source, data_sha256(X, y, ids), tuple(warnings))
+    dataset = Dataset(contract, X, ids, table.source, data_sha256(X, y, ids), y)
+    for warning in warnings:
+        dataset.warn(warning)
+    return dataset
 
 
-def data_sha256(X: pd.DataFrame, y: np.ndarray, ids: pd.Series | None) -> str:
+def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> str:
     """Fingerprint a dataset: id, features in order, target; order-sensitive, over every row."""
-    whole = X.assign(**{"target of the contract": y.astype("float64")})
+    whole = X.copy() if y is None else X.assign(**{"target of the contract": y.astype("float64")})
     if ids is not None:
         whole.insert(0, "id of the contract", ids)
     text = whole.select_dtypes(exclude="number").columns

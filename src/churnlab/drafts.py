@@ -137,20 +137,24 @@ def _column(raw: pd.Series, given_away: float | None) -> ColumnDraft:
 
 
 def _numeric(values: np.ndarray, *, whole: bool) -> dict[str, Any]:
+    """The kind of a column of numbers and its limits: next month's table has its own extremes.
+
+    They are as far beyond the extremes as those are from the median, so that a long tail has room.
+    """
     if set(np.unique(values)) <= {0.0, 1.0}:
         return {"kind": "binary"}
-    limits = {"min": 0 if values.min() >= 0 else _outward(values.min()), "max": _outward(values.max())}
+    low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
+    limits = {"min": 0 if low >= 0 else _outward(2 * low - middle), "max": _outward(2 * high - middle)}
     return {"kind": "numeric", **limits} | ({"whole": True} if whole else {})
 
 
 def _outward(value: float) -> float | int:
-    """The next number with one digit, away from 0 by a tenth or more: next month's table has its own extremes."""
+    """The next number with two digits, away from 0."""
     if value == 0:
         return 0
-    size = abs(value) * 1.1
-    unit = 10.0 ** math.floor(math.log10(size))
-    rounded = math.copysign(math.ceil(size / unit) * unit, value)
-    return int(rounded) if rounded == int(rounded) else float(f"{rounded:.1g}")
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    rounded = math.copysign(math.ceil(abs(value) / unit) * unit, value)
+    return int(rounded) if rounded == int(rounded) else float(f"{rounded:.2g}")
 
 
 def _range(values: np.ndarray) -> str:

@@ -14,12 +14,12 @@ from churnlab.expressions import derive
 
 
 def typical(X: pd.DataFrame) -> dict[str, float | str]:
-    """What stands in for a missing value: a number column's median, of a category the most frequent value."""
+    """What stands in for a missing value: the lower median, which is one of the numbers; else what is most frequent."""
     values: dict[str, float | str] = {}
     for name, column in X.items():
         known = column.dropna()
         if pd.api.types.is_numeric_dtype(column):
-            values[str(name)] = float(known.median()) if len(known) else 0.0
+            values[str(name)] = float(known.quantile(interpolation="lower")) if len(known) else 0.0
         else:
             values[str(name)] = str(known.mode().iloc[0]) if len(known) else ""
     return values

@@ -98,8 +98,8 @@ class Launch:
 
         _open_store(settings.tracking.uri)
         table = [load_dataset(settings.dataset)] if settings.reads_table else []
-        for warning in (warning for dataset in table for warning in dataset.warnings):
-            log.warning("warning: %s", warning)
+        for dataset in table:
+            _compare_with_champion(dataset)
         if self.sweep is not None:
             sha256 = table[0].sha256 if table else None
             tracking.open_sweep(self.command, self.sweep, dataset_name=settings.dataset.name, data_sha256=sha256)
@@ -108,7 +108,8 @@ class Launch:
             if earlier is not None:
                 log.info("already done as run %s", earlier)
                 return Result({"run_id": earlier})
-        return command.run(settings, *table)
+        result = command.run(settings, *table)
+        return Result(result.values | {"warnings": len(table[0].warnings)}, result.yes) if table else result
 
     def _finished(self, settings: Any, table: list[Dataset]) -> str | None:
         """The run in which a sweep has done the same; None for what is to be run whatever was run before."""
@@ -157,6 +158,18 @@ def _open_store(uri: str) -> None:
 
     tracking.take_outer_run()
     store.open_store(uri, home=Path(os.environ["CHURNLAB_HOME"]))
+
+
+def _compare_with_champion(dataset: Dataset) -> None:
+    """Warn of members unlike those that the champion was trained on."""
+    from churnlab import artifacts, drift, registry
+
+    champion = registry.champion(registry.model_name(dataset.contract.name))
+    served = champion and artifacts.read_served(f"models:/{champion.name}/{champion.version}")
+    if champion and served and "training" in served:
+        named = f"the champion (version {champion.version})"
+        for warning in drift.warnings(dataset.frame, served["training"], model=named):
+            dataset.warn(warning)
 
 
 def load_dataset(dataset: schema.Dataset) -> Dataset:

@@ -19,6 +19,11 @@ def one_at_a_time() -> FileLock:
     return FileLock(Path(os.environ["CHURNLAB_STORE"]) / ".promotion.lock")
 
 
+def model_name(dataset_name: str) -> str:
+    """The registered model of a dataset."""
+    return f"{dataset_name}-churn"
+
+
 def champion(name: str) -> ModelVersion | None:
     """The version that the alias champion points to, None when there is none."""
     try:

@@ -103,6 +103,15 @@ def leaks(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[Fault]:
     ]
 
 
+def gaps(X: pd.DataFrame) -> Iterator[str]:
+    """How many values are missing, and what stands in for them."""
+    missing = X.isna().sum()
+    missing = missing[missing > 0].sort_values(ascending=False, kind="stable")
+    if len(missing):
+        told = [f"{name} ({count:,} of {len(X):,}, {count / len(X):.1%})" for name, count in missing.items()]
+        yield f"missing values, for which the column's typical value stands in: {listed(told, length=90)}"
+
+
 def warnings(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[str]:
     """What a person should look at before believing a model of this table, one sentence each."""
     with np.errstate(all="ignore"):  # a YAML may allow numbers whose squares are none
@@ -162,17 +171,44 @@ def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
     again, torn = twins(X, y)
     if not again and not torn:
         return
-    sample = X.iloc[_spread(np.arange(len(X)))]
-    meet = [float((sample[name].value_counts(normalize=True) ** 2).sum()) for name in X]
-    expected = len(X) * (len(X) - 1) / 2 * math.prod(meet)
-    if again > 10 * expected:
+    most = 10 * _twins_by_chance(X)
+    if again > most:
         yield f"{again:,} of {len(X):,} rows repeat an earlier row, outcome included: a table that was joined twice?"
-    if torn > 10 * expected:
+    if torn > most:
         yield f"{torn:,} times members are equal in every feature and different in outcome: no model tells them apart"
 
 
+def shared(X: pd.DataFrame, y: np.ndarray, *, train: np.ndarray, test: np.ndarray) -> Iterator[str]:
+    """Members of the hold-out that are in the training part, too: what a model scores on them is no forecast.
+
+    ``train`` and ``test`` are positions. Told only where the columns are too rich for chance to make twins.
+    """
+    again, _ = twins(X, y)
+    if again and again > 10 * _twins_by_chance(X):
+        who = _alike(X) * 2 + y
+        known = int(np.isin(who[test], who[train]).sum())
+        yield (
+            f"{known:,} of the {len(test):,} members held out are in the training part, too, equal in every feature "
+            "and in outcome: the hold-out flatters every model by them; leave repeated rows out of the table"
+        )
+
+
 def twins(X: pd.DataFrame, y: np.ndarray) -> tuple[int, int]:
-    """How many rows repeat an earlier one and its outcome, and how often equal rows have two outcomes.
+    """How many rows repeat an earlier one and its outcome, and how often equal rows have two outcomes."""
+    alike = _alike(X)
+    there = np.bincount(alike * 2 + y, minlength=2 * len(X)).reshape(-1, 2) > 0
+    return len(X) - int(there.sum()), int(there.all(axis=1).sum())
+
+
+def _twins_by_chance(X: pd.DataFrame) -> float:
+    """How many pairs would be equal in every column if the columns had nothing to do with each other."""
+    sample = X.iloc[_spread(np.arange(len(X)))]
+    meet = [float((sample[name].value_counts(normalize=True, dropna=False) ** 2).sum()) for name in X]
+    return len(X) * (len(X) - 1) / 2 * math.prod(meet)
+
+
+def _alike(X: pd.DataFrame) -> np.ndarray:
+    """A number for each row, the same for rows that are equal in every column; a gap equals a gap.
 
     A weighted sum brings equal rows together; then neighbours are compared cell by cell.
     """
@@ -184,11 +220,14 @@ def twins(X: pd.DataFrame, y: np.ndarray) -> tuple[int, int]:
     key = np.zeros(len(X))
     for weight, values in zip(weights, codes, strict=True):
         key += weight * np.nan_to_num(values, nan=-1.5)
-    order = np.lexsort((y, key))
-    pairs = np.flatnonzero(key[order][1:] == key[order][:-1])
-    one, next_ = order[pairs], order[pairs + 1]
-    same = np.ones(len(pairs), bool)
+    order = np.argsort(key, kind="stable")
+    near = np.flatnonzero(key[order][1:] == key[order][:-1])
+    one, other = order[near], order[near + 1]
+    same = np.ones(len(near), bool)
     for values in codes:
-        same &= (values[one] == values[next_]) | (np.isnan(values[one]) & np.isnan(values[next_]))
-    equal = y[one] == y[next_]
-    return int((same & equal).sum()), int((same & ~equal).sum())
+        same &= (values[one] == values[other]) | (np.isnan(values[one]) & np.isnan(values[other]))
+    new = np.ones(len(X), "int64")
+    new[near[same] + 1] = 0
+    alike = np.empty(len(X), "int64")
+    alike[order] = np.cumsum(new) - 1
+    return alike

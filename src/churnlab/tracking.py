@@ -19,7 +19,7 @@ import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from churnlab.data import Dataset
+from churnlab.data import Dataset, Members
 from churnlab.errors import InputError, Terminated
 from churnlab.evaluation import LOWER_IS_BETTER
 from churnlab.store import experiment_id
@@ -48,12 +48,15 @@ job_label: ContextVar[str] = ContextVar("job_label", default="")
 NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "input", "output"}
 """Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
 
+HOW_IT_IS_WRITTEN = {"path", "encoding", "rename"}
+"""Keys of a dataset that say where and how its table is written, not what it holds."""
+
 
 def config_sha256(command: str, config: Mapping[str, Any]) -> str:
     """Fingerprint what decides a result: the command and its keys but for paths, engines and names of runs."""
     deciding = {key: value for key, value in config.items() if key not in NOT_DECIDING}
     if "dataset" in deciding:
-        deciding["dataset"] = {key: value for key, value in deciding["dataset"].items() if key != "path"}
+        deciding["dataset"] = {key: value for key, value in deciding["dataset"].items() if key not in HOW_IT_IS_WRITTEN}
     return hashlib.sha256(json.dumps([command, deciding], sort_keys=True).encode()).hexdigest()
 
 
@@ -95,7 +98,7 @@ def start_run(
     config: Mapping[str, Any],
     *,
     name: str,
-    dataset: Dataset | None = None,
+    dataset: Members | None = None,
     dataset_name: str | None = None,
     tags: Mapping[str, str] | None = None,
     resume: str | None = None,
@@ -133,13 +136,19 @@ def start_run(
         mlflow.log_params({key: value for key, value in scalars.items() if key not in run.data.params})
         ordered = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
         mlflow.log_text(ordered, "config.yaml")  # the order of the columns decides the result
-        if dataset is not None and not run.inputs.dataset_inputs:
-            source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
-            frame = mlflow.data.from_pandas(
-                dataset.frame, source=source, name=dataset.contract.name, targets=dataset.contract.target
-            )
-            mlflow.log_input(frame, context="training")
+        if dataset is not None:
+            mlflow.log_dict(dataset.report(), "data_report.json")
+            if not run.inputs.dataset_inputs:
+                _log_input(dataset)
         yield run
+
+
+def _log_input(dataset: Members) -> None:
+    source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
+    frame, target = dataset.frame, dataset.contract.target
+    known = target if target in frame else None
+    shown = mlflow.data.from_pandas(frame, source=source, name=dataset.contract.name, targets=known)
+    mlflow.log_input(shown, context="training" if known else "inference")
 
 
 @contextmanager
@@ -214,34 +223,46 @@ def finished_inside(parent: Run, command: str, config: Mapping[str, Any], datase
 
 
 def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
-    """Open the run of one trial of the study whose run is ``parent``; returns its id."""
-    client = mlflow.MlflowClient()
+    """Open the run of one trial of the study whose run is ``parent``; returns its id.
+
+    Its params come with its scores or its end: three calls a trial are what MLflow costs at least. Until then its
+    description tells them.
+    """
     tags = {key: value for key, value in parent.data.tags.items() if key in TAGS_OF_A_TRIAL}
     tags |= {"churnlab.command": "trial", "churnlab.trial": str(number), "mlflow.parentRunId": parent.info.run_id}
-    run = client.create_run(parent.info.experiment_id, tags=tags, run_name=f"trial {number}")
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    tags["mlflow.note.content"] = ", ".join(f"{key}={value}" for key, value in params.items())
+    run = mlflow.MlflowClient().create_run(parent.info.experiment_id, tags=tags, run_name=f"trial {number}")
     return run.info.run_id
 
 
 def log_trial(
-    run_id: str, metrics: Mapping[str, float], *, per_fold: Mapping[str, Sequence[float]], reused_from: str | None
+    run_id: str,
+    metrics: Mapping[str, float],
+    *,
+    params: Mapping[str, Any],
+    per_fold: Mapping[str, Sequence[float]],
+    reused_from: str | None,
 ) -> None:
-    """Log a trial's scores in one go: ``metrics``, those ``per_fold`` as steps, and which run had them before."""
+    """Log a trial's params and scores in one go: ``per_fold`` as steps, and the run that had the scores before."""
     now = int(time.time() * 1000)
     logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
     logged += [Metric(key, value, now, step) for key, values in per_fold.items() for step, value in enumerate(values)]
     tags = [] if reused_from is None else [RunTag("churnlab.reused_from", reused_from)]
-    mlflow.MlflowClient().log_batch(
-        run_id, metrics=[metric for metric in logged if metric.value == metric.value], tags=tags
-    )
+    known = [metric for metric in logged if metric.value == metric.value]
+    mlflow.MlflowClient().log_batch(run_id, params=_params(params), metrics=known, tags=tags)
 
 
-def end_trial(run_id: str, status: str, *, note: str | None = None) -> None:
-    """End a trial's run as FINISHED, FAILED or KILLED."""
+def end_trial(run_id: str, status: str, *, params: Mapping[str, Any] | None = None, note: str | None = None) -> None:
+    """End a trial's run as FINISHED, FAILED or KILLED; ``params`` and ``note`` are what is still to be said of it."""
     client = mlflow.MlflowClient()
-    if note is not None:
-        client.set_tag(run_id, "mlflow.note.content", note)
+    if params or note:
+        tags = [] if note is None else [RunTag("mlflow.note.content", note)]
+        client.log_batch(run_id, params=_params(params or {}), tags=tags)
     client.set_terminated(run_id, status)
+
+
+def _params(params: Mapping[str, Any]) -> list[Param]:
+    return [Param(key, str(value)) for key, value in params.items()]
 
 
 def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sha256: str | None = None) -> None:

@@ -177,19 +177,19 @@ def _do(study: optuna.Study, trial: Trial, job: Job, folds: list[evaluation.Prep
                 message = f"{type(error).__name__}: {error}"
                 trial.set_user_attr(ERROR, message)
                 _tell(study, trial, state=TrialState.FAIL)
-                tracking.end_trial(run_id, "FAILED", note=message)
+                tracking.end_trial(run_id, "FAILED", params=trial.params, note=message)
                 return
         trial.set_user_attr(SCORES, scores)
-        _log(run_id, scores, reused=reused)
+        _log(run_id, trial.params, scores, reused=reused)
         _tell(study, trial, scores["metrics"][f"cv_{job.metric}"])
     except UpdateFinishedTrialError:
-        tracking.end_trial(run_id, "KILLED")
+        tracking.end_trial(run_id, "KILLED", params=trial.params)
     else:
         tracking.end_trial(run_id, "FINISHED")
 
 
-def _log(run_id: str, scores: Mapping[str, Any], *, reused: str | None) -> None:
-    tracking.log_trial(run_id, scores["metrics"], per_fold=scores["per_fold"], reused_from=reused)
+def _log(run_id: str, params: Mapping[str, Any], scores: Mapping[str, Any], *, reused: str | None) -> None:
+    tracking.log_trial(run_id, scores["metrics"], params=params, per_fold=scores["per_fold"], reused_from=reused)
 
 
 def _tell(
@@ -269,7 +269,7 @@ def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
         if trial.state.is_finished():
             unfinished = "FAILED" if ERROR in trial.user_attrs else "KILLED"
             told = "FINISHED" if trial.state == TrialState.COMPLETE else unfinished
-            tracking.end_trial(run.info.run_id, told, note=trial.user_attrs.get(ERROR))
+            tracking.end_trial(run.info.run_id, told, params=trial.params, note=trial.user_attrs.get(ERROR))
             yield f"open runs ended as {told}"
     if not every:
         return
@@ -277,7 +277,7 @@ def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.number not in logged:
             run_id = tracking.create_trial(job.parent, trial.number, trial.params)
-            _log(run_id, trial.user_attrs[SCORES], reused=trial.user_attrs.get(REUSED))
+            _log(run_id, trial.params, trial.user_attrs[SCORES], reused=trial.user_attrs.get(REUSED))
             tracking.end_trial(run_id, "FINISHED")
             yield "missing runs logged anew"
     for run in tracking.children(job.parent, "train", status="RUNNING"):

@@ -58,7 +58,7 @@ def test_a_first_yaml_says_what_every_column_seems_to_be(written):
     said = yaml.safe_load(text)
     assert (said["name"], said["target"], said["positive"], said["id"]) == ("bank", "Exited", "Yes", "CustomerId")
     assert said["columns"] == {
-        "Age": {"kind": "numeric", "min": 0, "max": 90, "whole": True},
+        "Age": {"kind": "numeric", "min": 0, "max": 110, "whole": True},
         "Balance": {"kind": "numeric", "min": 0, "max": said["columns"]["Balance"]["max"]},
         "Country": {"kind": "category", "values": ["France", "Germany", "Spain"]},
         "Active": {"kind": "binary"},

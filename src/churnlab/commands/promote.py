@@ -26,7 +26,7 @@ from mlflow.entities.model_registry import ModelVersion
 from sklearn.pipeline import Pipeline
 
 import churnlab
-from churnlab import artifacts, evaluation, registry, schema, tracking
+from churnlab import artifacts, drift, evaluation, registry, schema, tracking
 from churnlab.commands import Result, train
 from churnlab.contract import Contract, row_checks
 from churnlab.data import Dataset
@@ -42,13 +42,15 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
     tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
     churn = _churn_run(settings, dataset, tags)
     segments = _segment_run(settings, dataset)
-    name = f"{dataset.contract.name}-churn"
+    name = registry.model_name(dataset.contract.name)
     with tracking.start_run(
         "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
     ) as mlflow_run:
         with tempfile.TemporaryDirectory() as scratch:
             files = write_bundle(Path(scratch), churn, segments, dataset)
-            model_id = artifacts.log_bundle(files, dataset.contract, threshold=churn.data.metrics["threshold"])
+            model_id = artifacts.log_bundle(
+                files, dataset.contract, threshold=churn.data.metrics["threshold"], gaps=dataset.gaps
+            )
         with registry.one_at_a_time():
             champion = registry.champion(name)
             checks = _gate(model_id, churn, champion, dataset, metric=settings.metric)
@@ -132,7 +134,7 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
         "dataset": contract.name,
         "inputs": list(contract.columns),
         "checks": row_checks(contract),
-        "may_be_missing": [str(name) for name in dataset.X.columns[dataset.X.isna().any()]],
+        "may_be_missing": dataset.gaps,
         "features": {"keep": list(features.keep), "derive": dict(features.derive), "fill": features.fill_},
         "threshold": churn.data.metrics["threshold"],
         "segment_columns": segmented["columns"],
@@ -142,6 +144,7 @@ def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> d
             for portrait in portraits
         },
         "typical": typical(dataset.X.iloc[stayed]),
+        "training": drift.remember(dataset.frame.iloc[trained["row"].unique()]),
         "reasons": _reasons(config["playbook"]["reasons"], language, contract),
     }
     (folder / "served.json").write_text(json.dumps(served, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -182,9 +185,10 @@ def _gate(
         return checks
     reign = mlflow.get_run(champion.tags["churnlab.churn_run_id"])
     unseen = ~test["row"].isin(_trained_on(reign, dataset)).to_numpy()
+    unseen &= _complete_enough(champion, dataset.X.iloc[test["row"]])
     rows, y = test["row"].to_numpy()[unseen], test["y"].to_numpy()[unseen]
     if len(np.unique(y)) < 2:
-        known = "members held out from both, of both outcomes"
+        known = "members of both outcomes that both can answer for and neither was trained on"
         return [*checks, {"name": "comparable", "value": len(rows), "limit": known, "passed": False}]
     present = _probabilities(f"models:/{champion.name}/{champion.version}", dataset.X.iloc[rows])
     scores = [
@@ -201,6 +205,13 @@ def _trained_on(churn: Run, dataset: Dataset) -> np.ndarray:
     if churn.data.tags["churnlab.data_sha256"] != dataset.sha256:
         return np.array([], dtype=int)
     return artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
+
+
+def _complete_enough(version: ModelVersion, X: pd.DataFrame) -> np.ndarray:
+    """Which members a version answers for: it refuses a gap in a column that had none when it was trained."""
+    served = artifacts.read_served(f"models:/{version.name}/{version.version}") or {}
+    needed = [name for name in X if name not in served.get("may_be_missing", [])]
+    return X[needed].notna().all(axis=1).to_numpy()
 
 
 def _probabilities(model_uri: str, X: pd.DataFrame) -> np.ndarray:

@@ -18,9 +18,9 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from churnlab import artifacts, schema, tracking
+from churnlab import artifacts, drift, registry, schema, tracking
 from churnlab.commands import Result
-from churnlab.contract import check
+from churnlab.data import Members, make_members
 from churnlab.errors import InputError
 from churnlab.tables import Table, read_table
 
@@ -34,32 +34,30 @@ def run(settings: schema.Score) -> Result:
     contract, output = settings.dataset.contract, Path(settings.output)
     _check_output(output, source=settings.input)
     table = read_table(settings.input, contract, whole=True)
-    X, _, ids, _ = check(table, contract, needs_target=False)
-    members = _as_written(table, X, typed=output.suffix == ".parquet")
-    if ids is not None:
-        X["member_id"] = ids.replace("", None)
-    model_uri = settings.model_uri or f"models:/{contract.name}-churn@champion"
+    members = make_members(table, contract)
+    model_uri = settings.model_uri or f"models:/{registry.model_name(contract.name)}@champion"
     model, config = _model(model_uri), settings.model_dump()
-    with tracking.start_run(
-        "score", config, name=f"score {Path(settings.input).name}", dataset_name=contract.name
-    ) as mlflow_run:
-        answers = _answers(model, X, model_uri=model_uri, reasons=settings.score.reasons)
+    _warn_of_drift(members, model_uri)
+    with tracking.start_run("score", config, name=f"score {Path(settings.input).name}", dataset=members) as mlflow_run:
+        answers = _answers(model, members, model_uri=model_uri, reasons=settings.score.reasons)
         if settings.score.reasons:
             answers["reasons"] = answers["reasons"].str.join("; ")
         answers = answers.drop(columns="member_id") if contract.id == "member_id" else answers
-        taken = [str(name) for name in answers.columns if name in members.columns]
+        written = _as_written(table, members.X, typed=output.suffix == ".parquet")
+        taken = [str(name) for name in answers.columns if name in written.columns]
         if taken:
             raise InputError(
                 f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename them and score again."
             )
-        scored = pd.concat([members, answers], axis=1)
-        assert len(scored) == len(X)
+        scored = pd.concat([written, answers], axis=1)
+        assert len(scored) == len(members.X)
         _write(scored, output)
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
         mlflow.set_tag("churnlab.model_uri", model_uri)
     log.info("%d members scored by %s, %d of them likely to leave: %s", len(scored), model_uri, leaving, output)
-    return Result({"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)})
+    told = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)}
+    return Result(told | {"warnings": len(members.warnings)})
 
 
 def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
@@ -89,7 +87,15 @@ def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
         ) from error
 
 
-def _answers(model: mlflow.pyfunc.PyFuncModel, X: pd.DataFrame, *, model_uri: str, reasons: bool) -> pd.DataFrame:
+def _warn_of_drift(members: Members, model_uri: str) -> None:
+    served = artifacts.read_served(model_uri) or {}
+    if "training" in served:
+        for warning in drift.warnings(members.X, served["training"], model=model_uri):
+            members.warn(warning)
+
+
+def _answers(model: mlflow.pyfunc.PyFuncModel, members: Members, *, model_uri: str, reasons: bool) -> pd.DataFrame:
+    X = members.X if members.ids is None else members.X.assign(member_id=members.ids.replace("", None))
     try:
         return pd.DataFrame(model.predict(X, params={"reasons": reasons}))
     except MlflowException as error:

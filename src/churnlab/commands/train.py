@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from churnlab import artifacts, compose, decision, evaluation, models, schema, tracking
+from churnlab import artifacts, compose, decision, evaluation, models, schema, suspicions, tracking
 from churnlab.commands import Result
 from churnlab.data import Dataset, folds_sha256, split_sha256
 from churnlab.features import Features
@@ -76,14 +76,19 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
         _log_figures(pipeline, oof, hold_out, threshold)
         _log_profit(settings, hold_out, threshold)
         mlflow.set_tag("mlflow.note.content", _note(name, metrics, question))
-        artifacts.log_pipeline(pipeline, dataset.contract)
+        artifacts.log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
     log.info("%s", _note(name, metrics, question))
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
 
 def ask(settings: schema.Evaluation, dataset: Dataset, *, seed: int) -> Question:
-    """Split off the hold-out and make the folds; the tags say on which data, split and folds."""
+    """Split off the hold-out and make the folds; the tags say on which data, split and folds.
+
+    Warns of members that are in both parts.
+    """
     train, test = evaluation.hold_out(dataset.y, test_size=settings.test_size, stratify=settings.stratify, seed=seed)
+    for warning in suspicions.shared(dataset.X, dataset.y, train=train, test=test):
+        dataset.warn(warning)
     folds = evaluation.make_folds(dataset.y[train], folds=settings.folds, repeats=settings.repeats, seed=seed)
     tags = {
         "churnlab.data_sha256": dataset.sha256,
