@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from churnlab.demo import members
-from conftest import SMALL_SEGMENTS, artifact, opened
+from conftest import SMALL_SEGMENTS, artifact, opened, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +54,33 @@ def promotion(ask, name):
     ]
 
 
+def test_a_refit_keeps_the_numbers_and_names_that_members_have(there, shared_home, client_at):
+    scored = {}
+    for version, words in {"1": None, "2": ["segments.random_state=9"], "3": ["segments.k=2"]}.items():
+        if words is not None:
+            assert there("segment", "complete", *SMALL_SEGMENTS, *words).code == 0
+            assert there("promote", "complete", *FOLDS).line["version"] == version
+        uri = f"model_uri=models:/gym-churn/{version}"
+        assert there("score", "complete", "input=complete.csv", "output=scored.csv", uri).code == 0
+        scored[version] = pd.read_csv(shared_home.parent / "scored.csv")
+    first, refit, two = scored.values()
+    same = first["segment"] == refit["segment"]
+    assert same.mean() >= 0.95
+    assert (first["segment_name"] == refit["segment_name"])[same].all()
+    tags = {number: client_at(shared_home).get_model_version("gym-churn", number).tags for number in scored}
+    assert tags["2"]["churnlab.segments"] == (f"beside version 1, {(~same).sum()} of 600 members change their segment")
+    used = set(first["segment"]) | set(refit["segment"])
+    gone = used - set(two["segment"])
+    assert f"gone: {', '.join(map(str, sorted(gone)))}" in tags["3"]["churnlab.segments"]
+    for number in set(two["segment"]) & used:
+        assert ((two["segment"] == number) & (refit["segment"] == number)).sum() > 0
+    shown = version_folder(client_at(shared_home), "gym-churn", "3") / "artifacts/segmentation"
+    portraits = {part["id"]: part for part in json.loads((shown / "portraits.json").read_text(encoding="utf-8"))}
+    assert {number: part["size"] for number, part in portraits.items()} == two["segment"].value_counts().to_dict()
+    table = pd.read_csv(shown / "segments.csv").set_index("segment")
+    assert table["name"].to_dict() == two.groupby("segment")["segment_name"].first().to_dict()
+
+
 @pytest.fixture
 def report(shared_home, client_at):
     """The data report of a run."""
@@ -72,7 +99,7 @@ def test_a_drifted_table_is_told_when_it_is_trained_on_and_when_it_is_scored(the
         assert f"warning: {warning}" in ended.err
         assert "Age (mean" in warning
         assert ended.line["warnings"] == 1
-    assert "the champion (version 1)" in trained.err
+    assert "the champion (version " in trained.err
     assert "models:/gym-churn@champion" in scored.err
 
 

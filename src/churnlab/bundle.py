@@ -68,12 +68,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             raise _refusal(str(error)) from error
         reasons = self._reasons(members, probability) if asked.get("reasons", True) else None
         answers = []
-        for row, (chance, number) in enumerate(zip(probability, segments, strict=True)):
-            segment = self.served["segments"][str(number)]
+        for row, (chance, label) in enumerate(zip(probability, segments, strict=True)):
+            segment = self.served["segments"][str(label)]
             answer: dict[str, Any] = {
                 "churn_probability": float(chance),
                 "will_churn": bool(chance > threshold),
-                "segment": int(number),
+                "segment": segment["number"],
                 "segment_name": segment["name"],
                 "recommended_action": segment["recommended_action"],
             }

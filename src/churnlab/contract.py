@@ -240,6 +240,11 @@ def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Se
 def _read_category(
     raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
 ) -> tuple[pd.Series, list[Fault]]:
+    nested = is_nested(raw)
+    if nested.any():
+        mend = "make columns of what is in it, or take it out of dataset.columns"
+        told = f"column {raw.name}: {{value}} is a list or the like, not a category"
+        return raw.mask(nested).astype("str"), _fault_where(nested, raw, told, mend)
     text = raw.astype("str")
     if column.values is None or column.unknown == "accept":
         return text, []
@@ -294,6 +299,16 @@ def _limits(values: np.ndarray, column: Column) -> Iterator[tuple[np.ndarray, st
         yield finite & (values > high), f"is above {high:g}", "max"
     if column.whole:
         yield finite & (values != np.round(values)), "is not a whole number", "whole"
+
+
+def is_nested(raw: pd.Series) -> np.ndarray:
+    """Which cells hold lists, mappings or the like, as those of a Parquet file can."""
+    import numpy as np
+    import pandas as pd
+
+    if raw.dtype != object:
+        return np.zeros(len(raw), bool)
+    return ~raw.map(pd.api.types.is_scalar).to_numpy(dtype="bool")
 
 
 def _to_numbers(raw: pd.Series, *, truth: bool) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from churnlab.contract import is_nested
+from churnlab.errors import InputError
 from churnlab.suspicions import giveaways
 
 LIKELY_TARGETS = ("churn", "churned", "left", "exited", "attrition", "cancelled", "canceled", "target", "label", "y")
@@ -45,13 +47,22 @@ class Draft:
 
 def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
     """Look at every column of a raw table; ``target`` names the one that says who left, when it is known."""
-    two = [str(name) for name in frame if frame[name].nunique() == 2]
+    nested = [str(name) for name in frame if is_nested(frame[name]).any()]
+    if target in nested:
+        raise InputError(f"The column {target} holds lists or the like and cannot say who left; name another target=.")
+    plain = frame.drop(columns=nested)
+    two = [str(name) for name in plain if plain[name].nunique() == 2]
     target = target or _likely_target(two)
-    positive = None if target is None else _positive(frame[target])
-    y = None if target is None else (frame[target] == positive).to_numpy(dtype="bool", na_value=False)
-    features = frame.drop(columns=[] if target is None else target)
-    given_away = {} if y is None else giveaways(features, y)
-    drafts = [_column(features[name], given_away.get(str(name))) for name in features]
+    positive = None if target is None else _positive(plain[target])
+    y = None if target is None else (plain[target] == positive).to_numpy(dtype="bool", na_value=False)
+    given_away = {} if y is None else giveaways(plain.drop(columns=target), y)
+    drafts = [
+        ColumnDraft(name, None, "lists or the like: make columns of what is in them")
+        if name in nested
+        else _column(frame[name], given_away.get(name))
+        for name in map(str, frame)
+        if name != target
+    ]
     ids = [column.name for column in drafts if column.declared is None and column.remark.startswith("different in")]
     return Draft(
         rows=len(frame),
@@ -127,6 +138,8 @@ def _column(raw: pd.Series, given_away: float | None) -> ColumnDraft:
         return ColumnDraft(name, None, f"tells by itself who left (AUC {given_away:.3f}): written after the event?")
     if values is not None:
         return ColumnDraft(name, _numeric(values, whole=whole), f"{_range(values)}{missing}")
+    if pd.api.types.infer_dtype(known) == "boolean":
+        return ColumnDraft(name, {"kind": "binary"}, f"true or false{missing}")
     text = known.astype("str")
     if _are_dates(text):
         return ColumnDraft(name, None, f"dates, {text.min()} to {text.max()}: make numbers of them, as days since")

@@ -80,7 +80,14 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
     assert run.data.params["segments.n_init"] == "2"
     assert run.data.metrics["k"] == 4
     pictures = {"dendrogram", "stability", "criteria", "profile", "churn_by_segment"}
-    tables = {"config.yaml", "evidence.csv", "segments.csv", "segments/members.parquet", "portraits.json"}
+    tables = {
+        "config.yaml",
+        "data_report.json",
+        "evidence.csv",
+        "segments.csv",
+        "segments/members.parquet",
+        "portraits.json",
+    }
     assert files(run) == tables | {"segmentation.json"} | {f"figures/{name}.png" for name in pictures}
     for name in pictures:
         assert artifact(run, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -223,7 +223,7 @@ def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_
 def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
     run = trained[model]
     figures = {"roc", "precision_recall", "reliability", "confusion", "scores", "gains"}
-    tables = {"config.yaml", "folds.csv", "predictions/oof.parquet", "predictions/test.parquet"}
+    tables = {"config.yaml", "data_report.json", "folds.csv", "predictions/oof.parquet", "predictions/test.parquet"}
     if model != "gradient_boosting":  # which says nothing of its columns
         figures.add("importances")
         tables.add("importances.csv")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,13 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-import skops.io
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from sklearn.pipeline import Pipeline
 
-import churnlab
-from churnlab import artifacts, drift, evaluation, registry, schema, tracking
+from churnlab import artifacts, evaluation, registry, schema, tracking, versions
 from churnlab.commands import Result, train
-from churnlab.contract import Contract, row_checks
 from churnlab.data import Dataset
 from churnlab.errors import InputError
-from churnlab.features import typical
-from churnlab.playbook import text
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +39,13 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
     with tracking.start_run(
         "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
     ) as mlflow_run:
-        with tempfile.TemporaryDirectory() as scratch:
-            files = write_bundle(Path(scratch), churn, segments, dataset)
-            model_id = artifacts.log_bundle(
-                files, dataset.contract, threshold=churn.data.metrics["threshold"], gaps=dataset.gaps
-            )
         with registry.one_at_a_time():
             champion = registry.champion(name)
+            numbering = versions.number_segments(segments, champion, dataset)
+            with tempfile.TemporaryDirectory() as scratch:
+                files = versions.write(Path(scratch), churn, segments, dataset, numbering)
+                threshold = churn.data.metrics["threshold"]
+                model_id = artifacts.log_bundle(files, dataset.contract, threshold=threshold, gaps=dataset.gaps)
             checks = _gate(model_id, churn, champion, dataset, metric=settings.metric)
             passed = all(check["passed"] for check in checks)
             version = registry.register(
@@ -65,6 +58,7 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
                     **{f"churnlab.gate.{check['name']}": json.dumps(check["value"]) for check in checks},
                     "churnlab.churn_run_id": churn.info.run_id,
                     "churnlab.segment_run_id": segments.info.run_id,
+                    "churnlab.segments": numbering.told,
                     "churnlab.replaced": str(champion.version) if champion is not None and passed else "",
                     "churnlab.reason": settings.reason or "",
                 },
@@ -74,7 +68,7 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
         said = f"{name} version {version} is {'the champion' if passed else 'not better: the champion stays'}"
         mlflow.set_tag("mlflow.note.content", said)
     shown = pd.DataFrame(checks).to_string(index=False)
-    log.info("%s\n%s", shown, said)
+    log.info("%s\n%s\nSegments: %s", shown, said, numbering.told)
     values = {"run_id": mlflow_run.info.run_id, "version": version, "promoted": passed, "checks": checks}
     return Result(values, yes=passed)
 
@@ -119,60 +113,6 @@ def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     return found
 
 
-def write_bundle(folder: Path, churn: Run, segments: Run, dataset: Dataset) -> dict[str, str]:
-    """Write the files of a version into a folder; returns the artifacts of bundle.py by name."""
-    pipeline: Pipeline = artifacts.load_pipeline(churn.info.run_id)
-    segmentation: Pipeline = artifacts.load_pipeline(segments.info.run_id)
-    config = artifacts.read_config(segments.info.run_id)
-    portraits = artifacts.read_json(segments.info.run_id, "portraits.json")
-    segmented = artifacts.read_json(segments.info.run_id, "segmentation.json")
-    language, contract = config["playbook"]["language"], dataset.contract
-    features = pipeline[0]
-    trained = artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")
-    stayed = trained.loc[trained["y"] == 0, "row"].unique()
-    served = {
-        "dataset": contract.name,
-        "inputs": list(contract.columns),
-        "checks": row_checks(contract),
-        "may_be_missing": dataset.gaps,
-        "features": {"keep": list(features.keep), "derive": dict(features.derive), "fill": features.fill_},
-        "threshold": churn.data.metrics["threshold"],
-        "segment_columns": segmented["columns"],
-        "segment_fill": segmented["fill"],
-        "segments": {
-            str(portrait["id"]): {key: portrait[key] for key in ("name", "recommended_action")}
-            for portrait in portraits
-        },
-        "typical": typical(dataset.X.iloc[stayed]),
-        "training": drift.remember(dataset.frame.iloc[trained["row"].unique()]),
-        "reasons": _reasons(config["playbook"]["reasons"], language, contract),
-    }
-    (folder / "served.json").write_text(json.dumps(served, ensure_ascii=False, indent=1), encoding="utf-8")
-    skops.io.dump(pipeline[1:], folder / "churn.skops")
-    skops.io.dump(segmentation, folder / "segments.skops")
-    shutil.copy(Path(churnlab.__file__).with_name("expressions.py"), folder)
-    shown = folder / "segmentation"
-    for path in ("portraits.json", "segments.csv", "figures/dendrogram.png"):
-        artifacts.download(segments.info.run_id, path, shown)
-    (shown / "k_reason.txt").write_text(segments.data.tags["churnlab.k_reason"] + "\n", encoding="utf-8")
-    return {path.stem: str(path) for path in sorted(folder.iterdir())}
-
-
-def _reasons(groups: list[dict[str, Any]], language: str, contract: Contract) -> list[dict[str, Any]]:
-    """The playbook's reasons in one language; without any, each column is a reason of its own."""
-    if not groups:
-        return [{"columns": [name], "texts": []} for name in contract.columns]
-    return [
-        {
-            "columns": group["columns"],
-            "texts": [
-                {"when": option.get("when"), "text": text(option["text"], language)} for option in group["texts"]
-            ],
-        }
-        for group in groups
-    ]
-
-
 def _gate(
     model_id: str, churn: Run, champion: ModelVersion | None, dataset: Dataset, *, metric: str
 ) -> list[dict[str, Any]]:
@@ -185,12 +125,12 @@ def _gate(
         return checks
     reign = mlflow.get_run(champion.tags["churnlab.churn_run_id"])
     unseen = ~test["row"].isin(_trained_on(reign, dataset)).to_numpy()
-    unseen &= _complete_enough(champion, dataset.X.iloc[test["row"]])
+    unseen &= versions.answerable(champion, dataset.X.iloc[test["row"]])
     rows, y = test["row"].to_numpy()[unseen], test["y"].to_numpy()[unseen]
     if len(np.unique(y)) < 2:
         known = "members of both outcomes that both can answer for and neither was trained on"
         return [*checks, {"name": "comparable", "value": len(rows), "limit": known, "passed": False}]
-    present = _probabilities(f"models:/{champion.name}/{champion.version}", dataset.X.iloc[rows])
+    present = _probabilities(versions.uri(champion), dataset.X.iloc[rows])
     scores = [
         evaluation.classification_metrics(y, probability, threshold=run.data.metrics["threshold"])[metric]
         for probability, run in ((served[unseen], churn), (present, reign))
@@ -207,14 +147,6 @@ def _trained_on(churn: Run, dataset: Dataset) -> np.ndarray:
     return artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
 
 
-def _complete_enough(version: ModelVersion, X: pd.DataFrame) -> np.ndarray:
-    """Which members a version answers for: it refuses a gap in a column that had none when it was trained."""
-    served = artifacts.read_served(f"models:/{version.name}/{version.version}") or {}
-    needed = [name for name in X if name not in served.get("may_be_missing", [])]
-    return X[needed].notna().all(axis=1).to_numpy()
-
-
 def _probabilities(model_uri: str, X: pd.DataFrame) -> np.ndarray:
     """What a version answers for these members."""
-    answers = artifacts.load_bundle(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
-    return np.array([answer["churn_probability"] for answer in answers])
+    return np.array([answer["churn_probability"] for answer in versions.answers(model_uri, X)])
