@@ -58,12 +58,24 @@ def test_the_summary_tells_missing_and_distinct_values_and_the_spread(shop):
     X, _, columns = shop
     table = exploration.summary(X, columns).set_index("feature")
     assert list(table.index) == list(X)
-    assert table.loc["spent", ["missing", "distinct"]].tolist() == [1, 7]
-    assert table.loc["spent", ["min", "max"]].tolist() == [1, 8]
+    assert table["distinct"].tolist() == [3, 7, 2, 1]
+    assert table.loc["spent", ["min", "q25", "median", "q75", "max"]].tolist() == [1, 2.5, 4, 6.5, 8]
     assert table.loc["spent", "mean"] == pytest.approx(31 / 7)
     assert table.loc["spent", "sd"] == pytest.approx(np.std([1, 2, 3, 4, 6, 7, 8], ddof=1))
-    assert table.loc["plan", ["missing", "distinct"]].tolist() == [1, 3]
-    assert np.isnan(table.loc["plan", "mean"])
+    assert table.loc["plan", ["median", "mean"]].isna().all()
+
+
+def test_completeness_compares_the_members_with_a_gap_with_the_others():
+    y = np.repeat([1, 0, 1, 0], [60, 40, 100, 300])
+    X = pd.DataFrame({"age": [*[np.nan] * 100, *[30.0] * 400], "city": ["a", "b"] * 250, "note": [None] * 500})
+    table = exploration.completeness(X.astype({"city": "str", "note": "str"}), y)
+    assert table["feature"].tolist() == ["note", "age", "city"]
+    assert table[["missing", "share"]].to_numpy().tolist() == [[500, 1], [100, 0.2], [0, 0]]
+    age = row_of(table, "age")
+    assert age[["churn_missing", "churn_known", "risk_ratio"]].tolist() == pytest.approx([0.6, 0.25, 2.4])
+    assert 1 < age["low"] < 2.4 < age["high"]
+    assert age["q_value"] == age["p_value"] < 1e-9  # the other two have nobody to compare with
+    assert row_of(table, "note")[["risk_ratio", "p_value", "q_value"]].isna().all()
 
 
 def test_class_means_are_standardised_by_the_spread_within_the_classes():
@@ -72,8 +84,18 @@ def test_class_means_are_standardised_by_the_spread_within_the_classes():
     a = row_of(table, "a")
     assert [a["mean_stayed"], a["mean_churned"], a["difference"]] == [1, 12, 11]
     assert a["standardised_difference"] == pytest.approx(11 / np.sqrt((2 + 8) / 2))
-    assert np.isnan(row_of(table, "flat")["standardised_difference"])
+    assert row_of(table, "flat")[["low", "high", "standardised_difference"]].isna().all()
     assert table["feature"].tolist() == ["a", "flat"]
+
+
+def test_the_difference_of_means_has_welchs_interval(demo):
+    X, y, _ = demo
+    X = X[["Age", "Lifetime", "Near_Location"]].mask(np.random.default_rng(0).random((len(X), 3)) < 0.1)
+    table = exploration.class_means(X, y)
+    for name in X:
+        left, stayed = (X[name][y == outcome].dropna() for outcome in (1, 0))
+        expected = stats.ttest_ind(left, stayed, equal_var=False).confidence_interval(0.95)
+        assert row_of(table, name)[["low", "high"]].tolist() == pytest.approx([*expected])
 
 
 def test_levels_become_columns_and_a_missing_level_stays_missing(shop):
@@ -134,23 +156,6 @@ def test_correlations_are_sorted_by_size(demo):
     assert sizes.is_monotonic_decreasing
 
 
-def test_pairs_are_of_two_columns_and_above_the_limit(shop):
-    X, *_ = shop
-    pairs = exploration.correlated_pairs(X, limit=0.3)
-    assert not (pairs["feature_a"].str.startswith("plan") & pairs["feature_b"].str.startswith("plan")).any()
-    assert (pairs["pearson_r"].abs() > 0.3).all()
-    assert set(pairs.loc[0, ["feature_a", "feature_b"]]) == {"plan = gold", "app"}
-    assert exploration.correlated_pairs(X[["country", "spent"]], limit=0.3).empty
-
-
-def test_the_correlation_matrix_opens_with_the_target(shop):
-    X, y, _ = shop
-    matrix = exploration.correlation_matrix(X, y, target="left")
-    assert matrix.index[0] == matrix.columns[0] == "left"
-    assert matrix.loc["left", "app"] == pytest.approx(np.corrcoef(y, X["app"])[0, 1])
-    assert matrix["country"].isna().all()
-
-
 # Drivers
 
 
@@ -202,15 +207,17 @@ def test_every_kind_of_column_has_its_splits_and_a_constant_has_none(shop):
 
 
 def test_a_cut_can_be_declared(shop):
-    table = exploration.drivers(*shop, cuts={"spent": 1})
+    X, y, columns = shop
+    table = exploration.drivers(X, y, columns | {"spent": Column("numeric", cut=1)})
     assert row_of(table, "spent")["split"] == "> 1"
     assert row_of(table, "spent")["n_with"] == 6
 
 
-@pytest.mark.parametrize("cuts", [{"spent": 8}, {"spent": 0.5}, {"plan": 1}, {"nothing": 1}])
-def test_a_cut_that_cuts_nothing_is_refused(shop, cuts):
-    with pytest.raises(InputError, match=next(iter(cuts))):
-        exploration.drivers(*shop, cuts=cuts)
+@pytest.mark.parametrize(("name", "cut"), [("spent", 8), ("spent", 0.5), ("plan", 1), ("app", 0.5)])
+def test_a_cut_that_cuts_nothing_is_refused(shop, name, cut):
+    X, y, columns = shop
+    with pytest.raises(InputError, match=name):
+        exploration.drivers(X, y, columns | {name: Column(columns[name].kind, cut=cut)})
 
 
 def test_the_surest_driver_leads_and_a_tiny_group_does_not(demo):
@@ -238,9 +245,9 @@ def test_a_column_without_any_value_is_passed_over():
         np.array([0, 1, 0, 1]),
         {"plan": Column("category"), "note": Column("category"), "age": Column("numeric")},
     )
-    assert exploration.summary(X, columns)["missing"].tolist() == [0, 4, 4]
+    assert exploration.summary(X, columns)["distinct"].tolist() == [2, 0, 0]
+    assert exploration.class_means(X, y)["feature"].tolist() == ["plan = a", "plan = b", "age"]
     assert exploration.correlations(X, y)["feature"].tolist() == ["plan = a", "plan = b", "age"]
-    assert exploration.correlated_pairs(X, limit=0.1).empty
     for compute in (exploration.drivers, exploration.gradients, exploration.histograms):
         assert set(compute(X, y, columns)["feature"]) == {"plan"}
 
@@ -336,12 +343,6 @@ def test_the_published_intervals_of_correlations_are_found(gym):
     }
     for name, interval in published.items():
         assert row_of(table, name)[["low", "high"]].tolist() == pytest.approx(interval, abs=0.003)
-
-
-def test_the_published_pairs_are_found(gym):
-    pairs = exploration.correlated_pairs(gym[0], limit=0.3)
-    assert pairs["pearson_r"].tolist() == pytest.approx([0.9731, 0.9527, 0.4520, 0.3062], abs=1e-4)
-    assert pairs["feature_a"].tolist() == ["Contract_period", "Avg_class_frequency_total", "Partner", "Partner"]
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,17 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from churnlab import exploration
+from churnlab import exploration, redundancy
 from churnlab.contract import Column
 from churnlab.demo import members
-from churnlab.plots import BLUE, GREY, ORANGE, table
+from churnlab.links import links
+from churnlab.plots import BLUE, GREEN, GREY, ORANGE, table
 
 UNITS = {"Age": "years", "Lifetime": "months"}
 
 
 def dataset(n_columns: int):
-    """The demo's columns, or fewer, or more: a category of many levels, a perfect one, a constant, noise."""
+    """The demo's columns, or fewer, or more: long names and levels, a perfect category, a constant, noise, gaps."""
     members_ = members(600, seed=2)
     X, y = members_.drop(columns="Churn").astype("float64").iloc[:, -n_columns:], members_["Churn"].to_numpy()
     columns = {name: Column("binary" if X[name].nunique() == 2 else "numeric") for name in X}
@@ -28,17 +29,23 @@ def dataset(n_columns: int):
     if n_columns > 13:
         X["city"], columns["city"] = [f"city {i % 40}" for i in range(600)], Column("category")
         X["plan"], columns["plan"] = np.where(y == 1, "basic", "gold"), Column("category")
-        X["country"], columns["country"] = 1.0, Column("numeric")
+        X["training"] = rng.choice(["strength and conditioning for beginners", "strength and conditioning"], 600)
+        X["country"], X["empty"] = 1.0, np.nan
+        columns |= {"training": Column("category"), "country": Column("numeric"), "empty": Column("numeric")}
+        X = X.mask(rng.random(X.shape) < 0.1)
     return X, y, columns
 
 
 def figures(X, y, columns) -> dict[str, Figure]:
+    gradients = exploration.gradients(X, y, columns)
+    missing = X.isna().mean().to_dict()
     return {
-        "distributions": table.distributions(exploration.histograms(X, y, columns), units=UNITS),
+        "links": table.links(links(gradients, columns)),
+        "distributions": table.distributions(exploration.histograms(X, y, columns), units=UNITS, missing=missing),
         "correlations": table.correlations(exploration.correlations(X, y)),
-        "correlation_matrix": table.correlation_matrix(exploration.correlation_matrix(X, y, target="Churn")),
+        "correlation_matrix": table.correlation_matrix(redundancy.correlation_matrix(X, y, target="Churn")),
         "risk_ratios": table.risk_ratios(exploration.drivers(X, y, columns)),
-        "churn_by_value": table.churn_by_value(exploration.gradients(X, y, columns), base_rate=y.mean(), units=UNITS),
+        "churn_by_value": table.churn_by_value(gradients, base_rate=y.mean(), units=UNITS),
     }
 
 
@@ -58,7 +65,7 @@ def test_every_figure_is_whole_and_readable_for_a_table_of_any_width(n_columns):
         assert min(used.x0, used.y0) > -0.03, name
         assert used.x1 < width + 0.03, name
         assert used.y1 < height + 0.03, name
-        if name in ("correlations", "risk_ratios"):
+        if name in ("links", "correlations", "risk_ratios"):
             (axes,) = figure.axes
             for side in (axes, axes.child_axes[0]):
                 boxes = sorted((label.get_window_extent() for label in side.get_yticklabels()), key=lambda box: box.y0)
@@ -87,6 +94,24 @@ def test_a_limit_is_told_in_the_title():
     assert len(figure.axes[0].patches) == 5
 
 
+def test_features_with_a_signal_stand_out_from_those_without():
+    rows = [("a", 0.3, 0.2, 0.4, True), ("b", 0.01, 0.0, 0.02, False), ("flat", *[np.nan] * 3, False)]
+    found = pd.DataFrame(rows, columns=["feature", "uncertainty_coefficient", "low", "high", "signal"])
+    (axes,) = table.links(found).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.3, 0.01]
+    assert [bar.get_facecolor()[:3] for bar in axes.patches] == [_rgb(GREEN), _rgb(GREY)]
+    assert axes.get_xlim()[0] == 0
+
+
+def test_what_is_missing_is_told_below_the_distribution():
+    X, y, columns = dataset(3)
+    histograms = exploration.histograms(X, y, columns)
+    first, second, _ = table.distributions(
+        histograms, units={X.columns[0]: "months"}, missing={X.columns[0]: 0.25}
+    ).axes
+    assert (first.get_xlabel(), second.get_xlabel()) == ("months, 25.0% unknown", "")
+
+
 def test_a_ratio_without_end_does_not_squeeze_the_others():
     rows = [("a", "= 1", 0.5, 0.2, 2.5, 2.0, 3.1), ("b", "= 1", 1.0, 0.0, np.inf, 200.0, np.inf)]
     rows.append(("c", "= 1", 0.0, 0.4, 0.0, 0.0, 0.001))
@@ -101,11 +126,23 @@ def test_a_ratio_without_end_does_not_squeeze_the_others():
 
 def test_the_matrix_shows_each_pair_once():
     X, y, _ = dataset(3)
-    matrix = exploration.correlation_matrix(X, y, target="Churn")
+    matrix = redundancy.correlation_matrix(X, y, target="Churn")
     axes = table.correlation_matrix(matrix).axes[0]
     shown = axes.images[0].get_array()
     assert np.isfinite(shown.filled(np.nan) if np.ma.isMA(shown) else shown).sum() == 4 * 3 / 2
     assert shown[0, 0] == pytest.approx(matrix.iloc[1, 0])
+
+
+def test_a_wide_matrix_shows_the_columns_that_go_most_with_the_target_and_tells_levels_apart():
+    X, y, _ = dataset(37)
+    matrix = redundancy.correlation_matrix(X, y, target="Churn")
+    figure = table.correlation_matrix(matrix, limit=20)
+    assert f"(20 of {len(matrix) - 2})" in figure.get_suptitle()  # without the constant and the empty column
+    axes = figure.axes[0]
+    names = [label.get_text() for label in [*axes.get_xticklabels()[:1], *axes.get_yticklabels()]]
+    assert len(set(names)) == 20
+    assert {"Churn", "Lifetime", "plan = basic"} <= set(names)
+    assert max(map(len, names)) <= 40
 
 
 def test_churn_by_value_shows_the_strongest_columns_on_one_scale_with_the_base_rate():

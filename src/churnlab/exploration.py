@@ -15,6 +15,7 @@ from scipy import stats
 from churnlab.contract import Column
 from churnlab.errors import InputError
 from churnlab.grouping import FEW_VALUES, even_edges, groups, levels, median_cut, text, with_common_levels
+from churnlab.links import q_values
 
 Columns = Mapping[str, Column]
 
@@ -32,30 +33,47 @@ def numbers(X: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(X: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """One row a feature: kind, missing, distinct, and of numbers min, max, mean and sd (NaN for a category)."""
+    """One row a feature: kind, distinct, and of numbers min, quartiles, max, mean and sd (NaN for a category)."""
     numeric = X.select_dtypes("number")
     table = pd.DataFrame({"kind": {name: columns[name].kind for name in map(str, X)}})
-    table["missing"], table["distinct"] = X.isna().sum(), X.nunique()
-    for name, value in {
-        "min": numeric.min(),
-        "max": numeric.max(),
-        "mean": numeric.mean(),
-        "sd": numeric.std(),
-    }.items():
-        table[name] = value.reindex(table.index)
+    table["distinct"] = X.nunique()
+    for name, share in {"min": 0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1}.items():
+        table[name] = numeric.quantile(share).reindex(table.index)
+    table["mean"], table["sd"] = numeric.mean(), numeric.std()
     return table.rename_axis("feature").reset_index()
 
 
-def class_means(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
-    """One row a feature or level: means of stayed and churned, and their standardised difference.
+def completeness(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
+    """One row a feature: how many members have no value of it, and whether they leave more than those who have one.
 
-    The difference is churned minus stayed, over the root of the mean of both variances (Austin, 2009, Statistics
-    in Medicine 28:3083); sorted by its size.
+    Columns: missing, share, churn_missing, churn_known, and `risk_ratio` of the two with its interval and p_value, and
+    q_value, corrected for the number of features with gaps. The emptiest come first.
+    """
+    names = {"n_with": "missing", "churn_with": "churn_missing", "churn_without": "churn_known"}
+    rows = [{"feature": name} | risk_ratio(X[name].isna().to_numpy(), y) for name in map(str, X)]
+    table = pd.DataFrame(rows).rename(columns=names).drop(columns="n_without")
+    table.insert(2, "share", table["missing"] / max(len(y), 1))
+    table["q_value"] = q_values(table["p_value"])
+    return table.sort_values("missing", ascending=False, kind="stable", ignore_index=True)
+
+
+def class_means(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
+    """One row a feature or level: means of stayed and churned, their difference with interval, and it standardised.
+
+    The difference is churned minus stayed. Its 95% interval, ``low`` to ``high``, is Welch's (1947, Biometrika 34:28);
+    NaN where the classes have no spread or less than two members. The standardised difference is over the root of the
+    mean of both variances (Austin, 2009, Statistics in Medicine 28:3083). Sorted by its size.
     """
     table = numbers(X)
     stayed, churned = table[y == 0], table[y == 1]
     means = pd.DataFrame({"mean_stayed": stayed.mean(), "mean_churned": churned.mean()})
     means["difference"] = means["mean_churned"] - means["mean_stayed"]
+    errors = pd.concat([part.var() / part.count() for part in (stayed, churned)], axis=1)
+    error = errors.sum(axis=1, skipna=False)
+    error = error.where(error > 0)
+    freedom = error**2 / (errors**2 / np.column_stack([stayed.count() - 1, churned.count() - 1])).sum(axis=1)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(error)
+    means["low"], means["high"] = means["difference"] - half, means["difference"] + half
     spread = np.sqrt((stayed.var() + churned.var()) / 2)
     means["standardised_difference"] = means["difference"] / spread.where(spread > 0)
     return _by_size(means.rename_axis("feature").reset_index(), "standardised_difference")
@@ -100,38 +118,17 @@ def _correlation_interval(x: np.ndarray, y: np.ndarray, r: float) -> tuple[float
     return float(low), float(high)
 
 
-def correlation_matrix(X: pd.DataFrame, y: np.ndarray, *, target: str) -> pd.DataFrame:
-    """Pearson's r between the target (first) and all features and levels; NaN where one of them is constant."""
-    return pd.concat([pd.Series(y, index=X.index, name=target, dtype="float64"), numbers(X)], axis=1).corr()
-
-
-def correlated_pairs(X: pd.DataFrame, *, limit: float) -> pd.DataFrame:
-    """The pairs of features or levels of two columns with abs(pearson_r) above the limit, largest first."""
-    parts = [numbers(X[[name]]) for name in X]
-    source = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
-    matrix = pd.concat(parts, axis=1).corr()
-    first, second = np.triu_indices(len(matrix), k=1)
-    pairs = pd.DataFrame({"feature_a": matrix.index[first], "feature_b": matrix.index[second]})
-    pairs["pearson_r"] = matrix.to_numpy()[first, second]
-    return _by_size(pairs[(source[first] != source[second]) & (pairs["pearson_r"].abs() > limit)], "pearson_r")
-
-
-def drivers(
-    X: pd.DataFrame, y: np.ndarray, columns: Columns, *, cuts: Mapping[str, float] | None = None
-) -> pd.DataFrame:
+def drivers(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFrame:
     """One row a split: members with and without something, the churn of both, and the risk ratio.
 
     A binary column splits into 1 and 0; a category column into each level and the rest; a numeric column into
-    above and up to its cut, the median to few digits unless ``cuts`` names another. A column with one value has
+    above and up to its cut, the median to few digits unless the contract declares another. A column with one value has
     no split. Sorted by the end of the interval that is nearer to 1, so that a small group does not lead by chance.
     """
-    unknown = [name for name in cuts or {} if name not in X or columns[name].kind != "numeric"]
-    if unknown:
-        raise InputError(f"A cut is given for {', '.join(unknown)}, but a cut needs a numeric column of the table.")
     rows = []
     for name in map(str, X):
         known = X[name].notna().to_numpy()
-        for split, exposed in _splits(X[name][known], columns[name], (cuts or {}).get(str(name))):
+        for split, exposed in _splits(X[name][known], columns[name]):
             rows.append({"feature": name, "split": split} | risk_ratio(exposed, y[known]))
     table = pd.DataFrame(rows, columns=["feature", "split", *RISK_RATIO])
     with np.errstate(divide="ignore"):
@@ -184,7 +181,9 @@ def _independence(counts: np.ndarray) -> float:
     return float(stats.chi2_contingency(counts, correction=False).pvalue)
 
 
-def _splits(x: pd.Series, column: Column, cut: float | None) -> Iterator[tuple[str, np.ndarray]]:
+def _splits(x: pd.Series, column: Column) -> Iterator[tuple[str, np.ndarray]]:
+    if column.cut is not None and column.kind != "numeric":
+        raise InputError(f"A cut is given for {x.name}, but a cut needs a numeric column.")
     if x.nunique() < 2:
         return
     if column.kind == "category":
@@ -196,7 +195,7 @@ def _splits(x: pd.Series, column: Column, cut: float | None) -> Iterator[tuple[s
     if column.kind == "binary":
         yield "= 1", values == 1
         return
-    cut = median_cut(values) if cut is None else cut
+    cut = median_cut(values) if column.cut is None else column.cut
     if not values.min() <= cut < values.max():
         raise InputError(
             f"The cut of {x.name} at {cut:g} leaves nobody on one side: its values are {values.min():g} to "
@@ -258,7 +257,8 @@ def histograms(X: pd.DataFrame, y: np.ndarray, columns: Columns, *, n_bins: int 
         for side, of in (("stayed", y[known] == 0), ("churned", y[known] == 1)):
             table[side] = np.bincount(codes[of], minlength=len(table)) / max(of.sum(), 1)
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    empty = pd.DataFrame(columns=["feature", "value", "left", "right", "stayed", "churned"])
+    return pd.concat(tables, ignore_index=True) if tables else empty
 
 
 def _is_constant(values: np.ndarray) -> bool:

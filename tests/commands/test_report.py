@@ -190,7 +190,7 @@ def test_a_better_model_is_recommended_and_not_called_the_champion(told):
 def test_the_page_is_an_artifact_of_the_run_too(told, shared_home, runs_at):
     runs = {run.info.run_id: run for run in runs_at(shared_home, command="report")}
     line = told.lines["full.html"]
-    assert set(line) == {"command", "run_id", "path"}
+    assert set(line) == {"command", "run_id", "path", "warnings"}
     run = runs[line["run_id"]]
     assert run.info.status == "FINISHED"
     assert artifact(run, "report.html").read_text(encoding="utf-8") == Path(line["path"]).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Check a table against its contract and show who leaves: distributions, means, correlations, risk ratios.
+"""The study of a table before any model: is it complete, who leaves more, how sure is that, what can it not tell.
 
-Why: before any model, the table must be what its YAML says, and a person must have seen it. A correlation or a risk
-ratio comes with its interval, and neither is an effect.
+Why: before any model the table must be what its YAML says, and a person must have seen it. Every number comes with its
+interval, and none of them is an effect. The run's `findings.md` says in words what its tables and figures hold.
 
     churnlab explore
     churnlab explore dataset=gym dataset.path=members.csv
@@ -11,12 +11,16 @@ ratio comes with its interval, and neither is an effect.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
 
-from churnlab import artifacts, exploration, schema, tracking
+from churnlab import artifacts, exploration, findings, redundancy, schema, tracking
 from churnlab.commands import Result
 from churnlab.data import Dataset
+from churnlab.links import links
 from churnlab.plots import table as plots
 
 log = logging.getLogger(__name__)
@@ -27,48 +31,53 @@ NEARLY_THE_SAME = 0.95
 
 def run(settings: schema.Explore, dataset: Dataset) -> Result:
     """Describe the table and log what was found."""
-    X, y, columns = dataset.X, dataset.y, dataset.contract.columns
+    y, contract = dataset.y, dataset.contract
     churn_rate = float(y.mean())
-    correlations = exploration.correlations(X, y)
-    drivers = exploration.drivers(X, y, columns, cuts={name: c.cut for name, c in columns.items() if c.cut is not None})
-    pairs = exploration.correlated_pairs(X, limit=NEARLY_THE_SAME)
-    gradients = exploration.gradients(X, y, columns)
-    units = {name: column.unit for name, column in columns.items() if column.unit}
-    figures = {
-        "distributions": plots.distributions(exploration.histograms(X, y, columns), units=units),
-        "correlations": plots.correlations(correlations),
-        "correlation_matrix": plots.correlation_matrix(
-            exploration.correlation_matrix(X, y, target=dataset.contract.target)
-        ),
-        "risk_ratios": plots.risk_ratios(drivers),
-        "churn_by_value": plots.churn_by_value(gradients, base_rate=churn_rate, units=units),
-    }
-    strongest = correlations.iloc[0]
-    said = (
-        f"{len(y):,} members of whom {churn_rate:.1%} left; the strongest correlation is "
-        f"{strongest['feature']} ({strongest['pearson_r']:+.2f})"
-    )
+    tables = describe(dataset)
+    figures = draw(dataset, tables)
     with tracking.start_run(
-        "explore", settings.model_dump(), name=f"explore {dataset.contract.name}", dataset=dataset
-    ) as mlflow_run:
+        "explore", settings.model_dump(), name=f"explore {contract.name}", dataset=dataset
+    ) as opened:
         tracking.log_metrics({"rows": len(y), "churn_rate": churn_rate, "warnings": len(dataset.warnings)})
-        report = {"rows": len(y), "source": dataset.source, "warnings": list(dataset.warnings)}
-        mlflow.log_dict(report | {"correlated_pairs": pairs.to_dict("records")}, "data_report.json")
-        artifacts.log_table(exploration.summary(X, columns), "summary.csv")
-        artifacts.log_table(exploration.class_means(X, y), "class_means.csv")
-        artifacts.log_table(correlations, "correlations.csv")
-        artifacts.log_table(drivers, "drivers.csv")
-        artifacts.log_table(gradients, "gradients.csv")
+        for name, table in tables.items():
+            artifacts.log_table(table, f"{name}.csv")
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"figures/{name}.png")
-        mlflow.set_tag("mlflow.note.content", said)
-    shown = correlations[["feature", "pearson_r", "low", "high", "auc"]]
-    log.info("%s\n%s", said, shown.to_string(index=False, float_format="{:+.3f}".format))
-    return Result(
-        {
-            "run_id": mlflow_run.info.run_id,
-            "rows": len(y),
-            "churn_rate": churn_rate,
-            "warnings": len(dataset.warnings),
-        }
-    )
+        mlflow.log_text(findings.page(contract, y, tables, warnings=dataset.warnings), "findings.md")
+        mlflow.set_tag("mlflow.note.content", findings.opening(y))
+    log.info("%s", findings.short(contract, y, tables))
+    return Result({"run_id": opened.info.run_id, "rows": len(y), "churn_rate": churn_rate})
+
+
+def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
+    """Everything that is counted, as tables by name."""
+    X, y, columns = dataset.X, dataset.y, dataset.contract.columns
+    gradients = exploration.gradients(X, y, columns)
+    return {
+        "summary": exploration.summary(X, columns),
+        "completeness": exploration.completeness(X, y),
+        "class_means": exploration.class_means(X, y),
+        "correlations": exploration.correlations(X, y),
+        "links": links(gradients, columns),
+        "drivers": exploration.drivers(X, y, columns),
+        "gradients": gradients,
+        "collinear": redundancy.collinear(X, limit=NEARLY_THE_SAME),
+        "same_groups": redundancy.same_groups(X, columns),
+    }
+
+
+def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    """The figures by name."""
+    X, y, columns = dataset.X, dataset.y, dataset.contract.columns
+    units = {name: column.unit for name, column in columns.items() if column.unit}
+    missing = dict(zip(tables["completeness"]["feature"], tables["completeness"]["share"], strict=True))
+    return {
+        "links": plots.links(tables["links"]),
+        "distributions": plots.distributions(exploration.histograms(X, y, columns), units=units, missing=missing),
+        "churn_by_value": plots.churn_by_value(tables["gradients"], base_rate=float(y.mean()), units=units),
+        "risk_ratios": plots.risk_ratios(tables["drivers"]),
+        "correlations": plots.correlations(tables["correlations"]),
+        "correlation_matrix": plots.correlation_matrix(
+            redundancy.correlation_matrix(X, y, target=dataset.contract.target)
+        ),
+    }

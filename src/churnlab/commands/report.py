@@ -110,7 +110,7 @@ def members_part(dataset: Dataset, explored: Run | None) -> Part:
         "groups": [conclusions.riskier(row, **kinds[row["feature"]]) for row in clear.to_dict("records")],
         "unclear": [name for name in drivers["feature"].unique() if name not in set(clear["feature"])],
         "correlations": correlations.to_dict("records"),
-        "pairs": artifacts.read_json(run_id, "data_report.json")["correlated_pairs"],
+        "pairs": artifacts.read_table(run_id, "collinear.csv").to_dict("records"),
         "figures": _figures(run_id, "churn_by_value", "distributions"),
     }
 

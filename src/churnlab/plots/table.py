@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from churnlab.plots import BLUE, GREY, ORANGE, new_figure
+from churnlab.plots import BLUE, GREEN, GREY, ORANGE, new_figure
+from churnlab.wording import spoken
 
 INK, FAINT = "#3a3f47", "#e4e6ea"
 FIGURE_SPACE = "\u2007"  # as wide as a digit: numbers stay below each other
@@ -24,8 +25,13 @@ STAYING_TO_LEAVING = LinearSegmentedColormap.from_list("staying_to_leaving", [BL
 MORE_LEAVE, FEWER_LEAVE, NOT_SURE = "more of them leave", "fewer of them leave", "no clear difference"
 
 
-def distributions(histograms: pd.DataFrame, *, units: Mapping[str, str] | None = None) -> Figure:
-    """Draw every feature among those who stayed and those who left (the frame of `exploration.histograms`)."""
+def distributions(
+    histograms: pd.DataFrame, *, units: Mapping[str, str] | None = None, missing: Mapping[str, float] | None = None
+) -> Figure:
+    """Draw every feature among those who stayed and those who left (the frame of `exploration.histograms`).
+
+    ``missing`` holds the shares of members who have no value of a feature, told below it.
+    """
     tables = _by_feature(histograms)
     figure, panels = _panels("Members who stayed and members who left", len(tables), most_across=5, width=2.7)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
@@ -34,6 +40,8 @@ def distributions(histograms: pd.DataFrame, *, units: Mapping[str, str] | None =
         else:
             _draw_bins(axes, table)
         _name_panel(axes, name, units)
+        if share := (missing or {}).get(name):
+            axes.set_xlabel(", ".join(filter(None, [axes.get_xlabel(), f"{share:.1%} unknown"])))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     figure.supylabel("share of each group", fontsize=9, color=INK)
     looks = [Line2D([], [], color=color, lw=6, alpha=0.8) for color in (BLUE, ORANGE)]
@@ -85,6 +93,28 @@ def churn_by_value(
     return figure
 
 
+def links(table: pd.DataFrame, *, limit: int = 40) -> Figure:
+    """Draw how much of who leaves each feature tells, with intervals, the most on top (`churnlab.links.links`)."""
+    known = table.dropna(subset="uncertainty_coefficient")
+    table = known.head(limit)
+    figure, axes = _rows("How much each feature tells of who leaves", len(table), of=len(known), width=8.5)
+    told, at = table["uncertainty_coefficient"].to_numpy(), np.arange(len(table))
+    colors = [GREEN if signal else GREY for signal in table["signal"]]
+    axes.barh(at, told, height=0.68, color=colors, alpha=0.85)
+    _draw_intervals(axes, told, table)
+    _name_rows(axes, table["feature"].tolist(), [f"{share:>6.1%}".replace(" ", FIGURE_SPACE) for share in told])
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_xlabel(
+        "share of the uncertainty about who leaves that the feature takes away, with 95% interval",
+        fontsize=9,
+        color=INK,
+    )
+    looks = [Line2D([], [], color=color, lw=6, alpha=0.85) for color in (GREEN, GREY)]
+    figure.legend(looks, ["signal", "no signal"], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
 def correlations(table: pd.DataFrame, *, limit: int = 40) -> Figure:
     """Draw the correlations with leaving as bars with intervals, strongest on top (`exploration.correlations`)."""
     known = table.dropna(subset="pearson_r")
@@ -93,8 +123,7 @@ def correlations(table: pd.DataFrame, *, limit: int = 40) -> Figure:
     r, at = table["pearson_r"].to_numpy(), np.arange(len(table))
     colors = [_verdict_color(low, high, 0) for low, high in zip(table["low"], table["high"], strict=True)]
     axes.barh(at, r, height=0.68, color=colors, alpha=0.85)
-    spread = np.clip([r - table["low"], table["high"] - r], 0, None)
-    axes.errorbar(r, at, xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
+    _draw_intervals(axes, r, table)
     _name_rows(axes, table["feature"].tolist(), [f"{value:+.2f}".replace("-", "−") for value in r])
     axes.axvline(0, color=INK, lw=0.8)
     axes.margins(x=0.08)
@@ -102,12 +131,27 @@ def correlations(table: pd.DataFrame, *, limit: int = 40) -> Figure:
     return figure
 
 
-def correlation_matrix(matrix: pd.DataFrame) -> Figure:
-    """Draw a correlation matrix below its diagonal; the numbers are written where they can be read."""
+def _draw_intervals(axes: Axes, values: np.ndarray, table: pd.DataFrame) -> None:
+    spread = np.clip([values - table["low"], table["high"] - values], 0, None)
+    axes.errorbar(values, np.arange(len(values)), xerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
+
+
+def correlation_matrix(matrix: pd.DataFrame, *, limit: int = 40) -> Figure:
+    """Draw a correlation matrix below its diagonal; the numbers are written where they can be read.
+
+    Columns without any correlation are left out, and of more than the limit those that go least with the first.
+    """
+    shown = known = matrix.index[matrix.notna().any()]
+    if len(known) > limit:
+        shown = known[known.isin(matrix[known[0]].abs().nlargest(limit).index)]
+    if len(known) < 2:
+        shown = matrix.index[:2]
+    matrix = matrix.loc[shown, shown]
     n = len(matrix)
-    names = [_spoken(name, 40) for name in matrix.index]
+    names = [_ends(spoken(name), 36) for name in matrix.index]
     side = float(np.clip(0.42 * n, 2.0, max(8.0, 0.26 * n)))
-    figure = new_figure("Correlations between columns", width=side + 3.6, height=side + 2.2)
+    title = "Correlations between columns" + (f" ({n} of {len(known)})" if n < len(known) else "")
+    figure = new_figure(title, width=side + 3.6, height=side + 2.2)
     axes = figure.add_subplot()
     below = matrix.where(np.tri(n, k=-1, dtype=bool)).to_numpy()[1:, :-1]
     image = axes.imshow(below, cmap=STAYING_TO_LEAVING, vmin=-1, vmax=1)
@@ -227,9 +271,10 @@ def _name_panel(axes: Axes, name: str, units: Mapping[str, str] | None) -> None:
 def _name_values(axes: Axes, values: Sequence[str], *, room: int) -> None:
     """Name the values on the x axis, slanted where they do not fit beside each other."""
     look: dict[str, Any] = {"fontsize": 7.5}
-    if sum(len(value) + 1 for value in values) > room:
+    names = [_ends(spoken(value), 22) for value in values]
+    if sum(len(name) + 1 for name in names) > room:
         look |= {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(values)), [_spoken(value, 24) for value in values], **look)
+    axes.set_xticks(range(len(values)), names, **look)
     axes.tick_params(axis="x", length=0)
 
 
@@ -238,7 +283,12 @@ def _by_feature(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _spoken(name: str, width: int) -> str:
-    return fill(str(name).replace("_", " "), width)
+    return fill(spoken(name), width)
+
+
+def _ends(name: str, width: int) -> str:
+    """A name that is not longer than that: of a long one both ends, for the ends tell levels and numbers apart."""
+    return name if len(name) <= width else f"{name[: width // 2].rstrip()} … {name[-(width // 2 - 3) :].lstrip()}"
 
 
 def _short(r: float) -> str:
