@@ -75,8 +75,8 @@ def completeness(contract: Contract, table: pd.DataFrame, *, warnings: Sequence[
     """What is missing, whether that goes with leaving, and what was checked (`exploration.completeness`)."""
     rules = f", and every row keeps {counted(len(contract.rules), 'rule')}" if contract.rules else ""
     yield f"Checked: every value is of the kind and in the range that the dataset's YAML allows{rules}."
+    yield from warnings  # among them what is missing
     yield from _gaps(table)
-    yield from warnings
 
 
 def _gaps(table: pd.DataFrame) -> Iterator[str]:
@@ -84,8 +84,6 @@ def _gaps(table: pd.DataFrame) -> Iterator[str]:
     if gaps.empty:
         yield f"No value is missing in {counted(len(table), 'feature')}."
         return
-    missing = [f"{spoken(name)} {percent(share)}" for name, share in zip(gaps["feature"], gaps["share"], strict=True)]
-    yield f"Missing, by share of the members: {listed(missing)}."
     telling = gaps[gaps["q_value"] < CHANCE]
     for row in telling.to_dict("records"):
         yield (

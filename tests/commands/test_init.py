@@ -126,3 +126,19 @@ def test_without_a_likely_target_the_yaml_asks_for_it(asked, shared_home):
     explored = asked("explore", "--config-dir", "my_conf", "dataset=other_table")
     assert explored.code == 2
     assert "dataset.target has no value yet" in explored.err
+
+
+def test_lists_and_truths_of_a_parquet_file_are_seen_for_what_they_are(asked, shared_home):
+    frame = clients(60).assign(Tags=[["a", "b"]] * 60, Loyal=[True, None, False] * 20)
+    frame.to_parquet(shared_home.parent / "nested.parquet")
+    ended = asked("init", "nested.parquet")
+    assert ended.code == 0, ended.err
+    said = yaml.safe_load((shared_home.parent / "my_conf/dataset/nested.yaml").read_text(encoding="utf-8"))
+    assert "Tags" in ended.line["left_out"]
+    assert said["columns"]["Loyal"] == {"kind": "binary"}
+    refused = asked("init", "nested.parquet", "target=Tags", "force=true")
+    assert refused.code == 2
+    assert "The column Tags holds lists or the like and cannot say who left" in refused.err
+    declared = asked("explore", "--config-dir", "my_conf", "dataset=nested", "+dataset.columns.Tags={kind: category}")
+    assert declared.code == 2
+    assert "column Tags: ['a' 'b'] is a list or the like, not a category (and in 59 more rows)" in declared.err
