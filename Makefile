@@ -14,8 +14,9 @@ soak: setup         ## studies killed a hundred times in every way, each time wi
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
 	$(BIN)/python -m pytest -n 2 --dist load -q -rP tests/test_kills.py tests/test_same_trials.py tests/test_small_disk.py
 
-bench: setup        ## what tuning costs beside the plain loop, side by side (an hour); see benchmarks/README.md
+bench: setup        ## what tuning and segmenting cost beside the plain ways, side by side; see benchmarks/README.md
 	$(BIN)/python benchmarks/tuning.py
+	$(BIN)/python benchmarks/segmenting.py
 
 check: setup        ## format, lint, types, import contract, lock file
 	$(BIN)/ruff format --check .

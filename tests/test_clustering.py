@@ -1,8 +1,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_info
 
-from churnlab.clustering import all_columns, fit_kmeans, fit_segmentation, segment_frame, standardized
+from churnlab.clustering import (
+    all_columns,
+    collinear,
+    columns_from,
+    fit_kmeans,
+    fit_segmentation,
+    on_all_cores,
+    plane,
+    sample_rows,
+    segment_frame,
+    standardized,
+)
+from churnlab.demo import members
 from churnlab.errors import InputError
 
 
@@ -15,7 +29,7 @@ def groups() -> pd.DataFrame:
 
 
 def test_segments_are_numbered_by_size_largest_first(groups):
-    kmeans = fit_kmeans(standardized(groups), 3, n_init=5, random_state=0)
+    kmeans = fit_kmeans(standardized(groups), [3], n_init=5, random_state=0)[3]
     assert np.bincount(kmeans.labels_).tolist() == [250, 100, 50]
     assert np.unique(kmeans.labels_[:100]).tolist() == [1]
 
@@ -28,14 +42,14 @@ def test_predict_gives_the_numbers_of_the_fit(groups):
 
 
 def test_another_seed_gives_the_same_numbers(groups):
-    one, two = (fit_kmeans(standardized(groups), 3, n_init=10, random_state=seed).labels_ for seed in (0, 7))
+    one, two = (fit_kmeans(standardized(groups), [3], n_init=10, random_state=seed)[3].labels_ for seed in (0, 7))
     assert np.array_equal(one, two)
 
 
 def test_segments_of_one_size_are_numbered_by_their_centres():
     Z = np.repeat([[5.0, 0.0], [0.0, 5.0], [0.0, 0.0]], 10, axis=0)
     for seed in range(4):
-        kmeans = fit_kmeans(Z, 3, n_init=3, random_state=seed)
+        kmeans = fit_kmeans(Z, [3], n_init=3, random_state=seed)[3]
         assert np.round(kmeans.cluster_centers_, 6).tolist() == [[0, 0], [0, 5], [5, 0]]
         assert np.array_equal(kmeans.labels_, np.repeat([2, 1, 0], 10))
 
@@ -75,3 +89,58 @@ def test_all_columns_leaves_categories_out():
 def test_a_column_that_the_table_does_not_have_is_named(columns):
     with pytest.raises(InputError, match=r"Near|Lifetime"):
         segment_frame(pd.DataFrame({"Age": [1.0, 2.0]}), columns)
+
+
+def test_the_fit_of_one_number_does_not_depend_on_the_others(groups):
+    alone = fit_kmeans(standardized(groups), [3], n_init=5, random_state=0)[3]
+    among = fit_kmeans(standardized(groups), range(2, 8), n_init=5, random_state=0)[3]
+    assert alone.cluster_centers_.tobytes() == among.cluster_centers_.tobytes()
+
+
+@pytest.mark.parametrize("k", [3, 6, 9])
+def test_the_starts_reach_what_scikit_learn_reaches_from_as_many(k):
+    Z = standardized(members(1500, seed=3).drop(columns="Churn"))
+    best = KMeans(k, n_init=40, random_state=1).fit(Z).inertia_
+    assert fit_kmeans(Z, [k], n_init=40, random_state=0)[k].inertia_ <= 1.001 * best
+
+
+def test_above_the_limit_the_starts_see_a_sample_and_the_fit_all_rows(groups):
+    Z = standardized(groups)
+    whole, part = (fit_kmeans(Z, [3], n_init=5, random_state=0, max_rows=rows)[3] for rows in (400, 60))
+    assert part.labels_.shape == (400,)
+    assert np.array_equal(part.labels_, whole.labels_)
+    assert part.inertia_ == pytest.approx(whole.inertia_)
+
+
+def test_a_sample_is_seeded_and_all_rows_are_no_sample():
+    assert sample_rows(5, 5, random_state=0).tolist() == [0, 1, 2, 3, 4]
+    one, two, other = (sample_rows(100, 10, random_state=seed).tolist() for seed in (0, 0, 1))
+    assert one == two == sorted(set(one))
+    assert one != other
+
+
+def test_columns_that_say_the_same_are_named_with_their_correlation():
+    x = np.random.default_rng(0).normal(size=300)
+    frame = pd.DataFrame({"a": x, "b": -x, "constant": 1.0, "c": np.random.default_rng(1).normal(size=300)})
+    assert [(one, two, round(r, 6)) for one, two, r in collinear(frame)] == [("a", "b", -1.0)]
+
+
+def test_columns_that_come_from_late_ones_are_found_through_other_columns():
+    columns = {"Age": "Age", "now": "Visits", "fall": "log1p(Total) - now", "Total": "Total", "Visits": "Visits"}
+    assert columns_from(columns, ["Visits"]) == ["now", "fall", "Visits"]
+    assert columns_from(columns, []) == []
+
+
+def test_the_plane_shows_the_directions_in_which_rows_differ_most(groups):
+    points, shares = plane(standardized(groups.assign(copy=groups["visits"])))
+    assert shares[0] >= shares[1] > 0
+    assert points.var(axis=0) / (points.var(axis=0).sum() / shares.sum()) == pytest.approx(shares)
+    alone, shares = plane(standardized(groups[["age"]]))
+    assert (alone.shape, shares.tolist()) == ((400, 2), [1.0, 0.0])
+
+
+def test_work_on_all_cores_comes_back_in_order_and_each_thread_computes_alone():
+    def threads(item: int) -> tuple[int, set[int]]:
+        return item, {pool["num_threads"] for pool in threadpool_info()}
+
+    assert on_all_cores(threads, range(20), n_jobs=3) == [(item, {1}) for item in range(20)]

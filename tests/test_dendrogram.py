@@ -1,7 +1,19 @@
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
-from churnlab.dendrogram import WardTree, cut_tree, height_gaps, proposed_k, ward_agreement, ward_tree
+from churnlab import dendrogram
+from churnlab.clustering import standardized
+from churnlab.demo import members
+from churnlab.dendrogram import (
+    WardTree,
+    cut_tree,
+    height_gaps,
+    linkage_vector,
+    proposed_k,
+    ward_agreement,
+    ward_tree,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +48,25 @@ def test_the_cut_has_k_groups_and_agrees_with_the_truth(Z):
 
 
 def test_above_the_limit_the_tree_stands_on_a_seeded_sample(Z):
-    whole, part, again = (ward_tree(Z, random_state=0, max_rows=rows) for rows in (300, 120, 120))
+    whole, part, again = (ward_tree(Z, random_state=0, pairwise=rows, most=rows) for rows in (300, 120, 120))
     assert (whole.sampled, part.sampled) == (False, True)
     assert (len(part.rows), part.n_rows, len(part.linkage)) == (120, 300, 119)
     assert np.array_equal(part.rows, again.rows)
     assert len(np.unique(part.rows)) == 120
     assert ward_agreement(part, np.repeat([0, 1, 2], 100), 3) == 1.0
+
+
+@pytest.mark.skipif(linkage_vector is None, reason="fastcluster has no wheel for this Python")
+def test_between_the_limits_the_tree_is_the_one_scipy_makes(Z):
+    columns = standardized(members(2000, seed=2)[["Age", "Lifetime", "Avg_additional_charges_total"]])
+    scipys, fast = (ward_tree(columns, random_state=0, pairwise=rows, most=2000) for rows in (2000, 100))
+    assert (fast.sampled, len(fast.rows)) == (False, 2000)
+    assert fast.heights == pytest.approx(scipys.heights, abs=1e-9)
+    for k in (2, 4, 9):
+        assert adjusted_rand_score(cut_tree(fast, k), cut_tree(scipys, k)) == 1.0
+
+
+def test_without_fastcluster_the_tree_stands_on_a_sample_above_the_first_limit(Z, monkeypatch):
+    monkeypatch.setattr(dendrogram, "linkage_vector", None)
+    tree = ward_tree(Z, random_state=0, pairwise=120, most=300)
+    assert (tree.sampled, len(tree.rows)) == (True, 120)

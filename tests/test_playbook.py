@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from churnlab.errors import InputError
-from churnlab.playbook import actions_of, check_playbook, risk_of, shares_in, text, traits_of
+from churnlab.playbook import SENTENCES, actions_of, check_playbook, risk_of, shares_in, text, traits_of
 
 PLAYBOOKS = Path(__file__).parents[1] / "conf" / "playbook"
 GYM = yaml.safe_load((PLAYBOOKS / "gym.yaml").read_text(encoding="utf-8"))
@@ -25,7 +25,14 @@ SHOP = {
     },
     "naming": {"most": 2, "more": "high {column}", "less": "low {column}", "plain": "plain"},
     "columns": {},
-    "actions": {"call": "call them", "mail": {"en": "write", "ru": "написать"}, "gift": "a gift"},
+    "values": {"member": 50},
+    "levers": {"talk": "talk", "price": "price"},
+    "sentences": dict.fromkeys(SENTENCES, "reaches {reach}"),
+    "actions": {
+        "call": {"text": "call them", "lever": "talk", "cost": 2, "keeps": 0.2, "reach": "Orders > 3"},
+        "mail": {"text": {"en": "write", "ru": "написать"}, "lever": "talk", "cost": 0.1, "keeps": 0.01},
+        "gift": {"text": "a gift", "lever": "price", "cost": 5, "keeps": 0.3, "audience": "left", "rate": 0.9},
+    },
     "rules": [
         {"needs": ["old"], "risk": ["high"], "do": ["call"]},
         {"needs": ["old"], "do": ["mail", "call"]},
@@ -74,10 +81,10 @@ def test_without_a_matching_rule_the_fallback_is_said():
 
 
 def test_a_text_is_taken_in_the_language_or_serves_for_all():
-    assert text(SHOP["actions"]["mail"], "ru") == "написать"
+    assert text(SHOP["actions"]["mail"]["text"], "ru") == "написать"
     assert text("a gift", "ru") == "a gift"
     with pytest.raises(InputError, match="'de'"):
-        text(SHOP["actions"]["mail"], "de")
+        text(SHOP["actions"]["mail"]["text"], "de")
 
 
 def faulty(change) -> dict:
@@ -104,6 +111,20 @@ def faulty(change) -> dict:
         (lambda p: p["rules"][0].pop("do"), "do"),
         (lambda p: p.update(fallback=["shout"]), "shout"),
         (lambda p: p.pop("naming"), "naming"),
+        (lambda p: p.update(fallback=[]), "no fallback"),
+        (lambda p: p["values"].update(member=0), "values.member is 0; give a number above 0"),
+        (lambda p: p["sentences"].pop("proof"), "proof"),
+        (lambda p: p["sentences"].update(proof={"en": "of {members}"}), "sentence proof.*'members'.*reach"),
+        (lambda p: p["sentences"].update(proof="{reach:,.0q}"), "sentence proof"),
+        (lambda p: p["actions"].update(call="call them"), "action call is only a text"),
+        (lambda p: p["actions"]["call"].pop("lever"), "action call.*lever"),
+        (lambda p: p["actions"]["call"].update(lever="magic"), "magic"),
+        (lambda p: p["actions"]["call"].update(cost="much"), "cost is 'much'"),
+        (lambda p: p["actions"]["call"].update(cost=-1), "cost is -1"),
+        (lambda p: p["actions"]["call"].update(keeps=1.5), "keeps is 1.5; give a number from 0 to 1"),
+        (lambda p: p["actions"]["call"].update(reach="Height > 3"), "action call.*Height"),
+        (lambda p: p["actions"]["gift"].update(audience="press"), "press"),
+        (lambda p: p["actions"]["gift"].pop("rate"), "action gift.*rate"),
         (lambda p: p["risk"]["names"].pop("low"), "low"),
     ],
 )
@@ -128,9 +149,16 @@ def test_every_text_of_a_playbook_is_there_in_both_languages(name):
     check_playbook(playbook, pd.DataFrame({column: [1.0] for column in COLUMNS}))
     naming = [playbook["naming"][part] for part in ("more", "less", "plain")]
     traits = [trait["name"] for trait in playbook["traits"].values()]
-    texts = [*playbook["actions"].values(), *playbook["columns"].values(), *playbook["risk"]["names"].values()]
+    said = [action["text"] for action in playbook["actions"].values()]
+    texts = [
+        *said,
+        *playbook["levers"].values(),
+        *playbook["sentences"].values(),
+        *playbook["columns"].values(),
+        *playbook["risk"]["names"].values(),
+    ]
     for entry in texts + naming + traits:
         assert set(entry) == {"en", "ru"}
         assert entry["en"] != entry["ru"]
     # score joins several actions by "; "
-    assert not any(";" in said for entry in playbook["actions"].values() for said in entry.values())
+    assert not any(";" in words for entry in said for words in entry.values())

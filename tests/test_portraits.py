@@ -9,7 +9,15 @@ from scipy.stats import binomtest
 
 from churnlab.clustering import fit_segmentation, segment_frame
 from churnlab.demo import members
-from churnlab.portraits import advice_for_everyone, deviations, portraits, profile, segment_names, wilson_interval
+from churnlab.portraits import (
+    deviations,
+    plan,
+    plans_for_everyone,
+    portraits,
+    profile,
+    segment_names,
+    wilson_interval,
+)
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -47,6 +55,8 @@ def test_a_profile_counts_averages_and_compares():
     assert table["mean_Age"].tolist() == [30, 50]
     assert table["deviation_Age"].tolist() == pytest.approx([-5 / np.sqrt(125), 15 / np.sqrt(125)])
     assert table["deviation_One"].tolist() == [0, 0]
+    half = deviations(X, np.array([0, 0, 0, 1]))[1]["Age"]
+    assert (table["interval_high_Age"] - table["interval_low_Age"]).tolist() == pytest.approx((2 * half).tolist())
 
 
 def test_the_half_width_shrinks_with_the_segment_and_is_infinite_for_one_row():
@@ -114,16 +124,75 @@ def test_the_demo_members_show_the_four_behaviours(demo):
     fading = next(segment for segment in segments if segment["risk"] == "high")
     assert {"falling", "newcomers"} <= set(fading["traits"])
     far = next(segment for segment in segments if "far" in segment["traits"])
-    assert far["actions"] == [playbook("gym")["actions"]["no_special_action"]["en"]]
+    assert far["actions"] == [playbook("gym")["actions"]["no_special_action"]["text"]["en"]]
 
 
-def test_advice_for_everyone_is_said_in_the_language():
-    assert len(advice_for_everyone(playbook("gym"), "ru")) == 4
-    assert advice_for_everyone(playbook("any"), "en") == []
+def everyone(table: pd.DataFrame, *, by: str = "gym", language: str = "en") -> dict[str, dict]:
+    X, y = table.drop(columns="Churn").astype(float), table["Churn"].to_numpy(int)
+    return {one["action"]: one for one in plans_for_everyone(X, y, playbook=playbook(by), language=language)}
+
+
+def test_everyone_gets_the_strategy_for_all_and_the_programmes_with_their_reach(demo):
+    plans = everyone(demo)
+    left, newcomers = demo["Churn"] == 1, demo["Lifetime"] <= 1
+    assert list(plans) == [
+        *("reach_neighbours", "expiring_mailing", "win_back", "partner_companies"),
+        *("friends_and_colleagues", "first_month_achievements", "attendance_league", "quality_contests"),
+    ]
+    assert plans["win_back"]["reach"] == left.sum()
+    assert plans["expiring_mailing"]["reach"] == (demo["Month_to_end_contract"] <= 1).sum()
+    assert plans["first_month_achievements"]["reach"] == newcomers.sum()
+    assert plans["first_month_achievements"]["rate"] == pytest.approx(left[newcomers].mean())
+    assert plans["attendance_league"]["reach"] == (demo["Group_visits"] == 1).sum()
+    assert plans["friends_and_colleagues"]["reach"] == len(demo)
+    assert plans["reach_neighbours"]["reach"] is None
+    assert everyone(demo, by="any") == {}
+
+
+@pytest.mark.parametrize(("by", "language"), [("gym", "en"), ("gym", "ru"), ("any", "en"), ("any", "ru")])
+def test_every_segment_has_an_action_and_every_action_says_what_it_would_bring(demo, by, language):
+    for preset in ("behaviour", "seed002", "course"):
+        for segment in described(demo, preset, by=by, language=language):
+            assert segment["actions"] == [planned["text"] for planned in segment["plans"]] != []
+            for planned in segment["plans"]:
+                assert planned["lever"]
+                assert 0 <= planned["reach"] <= segment["size"]
+                assert f"{planned['reach']:,}".replace(",", "") in planned["sentence"].replace(",", "")
+                assert "{" not in planned["sentence"]
+    for planned in everyone(demo, by=by, language=language).values():
+        assert planned["sentence"]
+
+
+def test_a_plan_is_for_those_it_reaches_and_its_sentence_has_its_numbers(demo):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    reached = (X["Contract_period"] == 1).to_numpy()
+    planned = plan(playbook("gym"), "long_contract_discount", X, y, "en")
+    action = playbook("gym")["actions"]["long_contract_discount"]
+    assert (planned["reach"], planned["rate"]) == (reached.sum(), pytest.approx(y[reached].mean()))
+    assert planned["cost"] == pytest.approx(action["cost"] * reached.sum())
+    assert planned["worth"] == pytest.approx(100 * action["keeps"] * y[reached].sum())
+    assert planned["break_even"] == pytest.approx(planned["cost"] / (100 * y[reached].sum()))
+    assert f"reaches {reached.sum():,}" in planned["sentence"]
+    assert f"{planned['per_arm']:,} or more" in planned["sentence"]
+    few = plan(playbook("gym"), "long_contract_discount", X[reached][:60], y[reached][:60], "en")
+    assert few["too_small"]
+    assert "too few for a proof" in few["sentence"]
+    stayed = X[y == 0]
+    none_left = plan(playbook("gym"), "long_contract_discount", stayed, np.zeros(len(stayed), int), "en")
+    assert "cannot pay for itself" in none_left["sentence"]
+
+
+def test_a_portrait_has_every_mean_and_deviation_with_its_interval(demo):
+    X = demo.drop(columns="Churn").astype(float)
+    for segment in described(demo, "behaviour"):
+        assert list(segment["profile"]) == list(X.columns)
+        for name, row in segment["profile"].items():
+            assert row["low"] <= row["deviation"] <= row["high"], name
+            assert row["mean"] == pytest.approx(X[name].mean() + row["deviation"] * X[name].std(ddof=0)), name
 
 
 def test_the_groups_of_seed_002_get_every_action_it_published(gym_csv):
-    actions = {name: entry["ru"] for name, entry in playbook("gym")["actions"].items()}
+    actions = {name: entry["text"]["ru"] for name, entry in playbook("gym")["actions"].items()}
     segments = described(pd.read_csv(gym_csv), "seed002", language="ru")
     by_traits = {frozenset(segment["traits"]): (segment["risk"], set(segment["actions"])) for segment in segments}
 
@@ -149,5 +218,5 @@ def test_the_far_segment_by_behaviour_is_medium_and_gets_the_fallback(gym_csv):
     assert [segment["size"] for segment in segments] == pytest.approx([1544, 1282, 609, 565], rel=0.01)
     assert [segment["risk"] for segment in segments] == ["low", "medium", "high", "medium"]
     assert "far" in segments[3]["traits"]
-    assert segments[3]["actions"] == [playbook("gym")["actions"]["no_special_action"]["en"]]
+    assert segments[3]["actions"] == [playbook("gym")["actions"]["no_special_action"]["text"]["en"]]
     assert {"falling", "newcomers"} <= set(segments[2]["traits"])

@@ -47,8 +47,9 @@ def drawn(figure: Figure) -> str:
 @pytest.mark.parametrize("k", [2, 3, 7])
 def test_the_dendrogram_is_cut_where_k_branches_cross(table, k):
     tree = ward_tree(table[0].to_numpy(), random_state=0)
-    figure = segments.dendrogram(tree, k, proposed=3)
+    figure = segments.dendrogram(tree, k, proposed=3, agreement=0.91)
     said = drawn(figure)
+    assert "decided by k-means (adjusted Rand index with this cut 0.91)" in said
     assert f"k = {k}" in said
     assert "k = 3" in said
     assert "300 in all" in said
@@ -61,7 +62,7 @@ def test_the_dendrogram_is_cut_where_k_branches_cross(table, k):
 
 
 def test_the_dendrogram_of_a_sample_says_so(table):
-    tree = ward_tree(table[0].to_numpy(), random_state=0, max_rows=100)
+    tree = ward_tree(table[0].to_numpy(), random_state=0, pairwise=100, most=100)
     assert "a sample of 100 out of 300" in drawn(segments.dendrogram(tree, 3))
 
 
@@ -97,3 +98,37 @@ def test_the_churn_figure_shows_rates_sizes_and_the_base_rate(table):
     assert "100.0% of 100" in said
     assert "all members, 33.3%" in said
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.0, 1.0, 0.0]
+
+
+def test_a_deviation_that_may_be_chance_is_in_brackets(table):
+    X, labels, _ = table
+    estimate, half = deviations(X, labels)
+    chance = pd.DataFrame(False, index=estimate.index, columns=estimate.columns)
+    chance.loc[1, "Visits"] = True
+    said = drawn(segments.profile_map(estimate, ["quiet", "lively", "old"], chance=chance))
+    assert f"(+{estimate.loc[1, 'Visits']:.1f})" in said
+    assert said.count("(+") == 1
+
+
+def test_the_map_shows_every_member_with_its_segment_and_the_share_of_the_axes(table):
+    X, labels, _ = table
+    points = X.to_numpy()
+    figure = segments.member_map(points, labels, ["quiet", "lively", "old"], shares=np.array([0.6, 0.4]))
+    said = drawn(figure)
+    assert "first axis, 60% of the variance" in said
+    assert "2  old" in said
+    clouds = [np.asarray(cloud.get_offsets()) for cloud in figure.axes[0].collections]
+    assert [len(cloud) for cloud in clouds] == [100, 100, 100]
+    assert np.sort(clouds[1], axis=0) == pytest.approx(np.sort(points[labels == 1], axis=0))
+
+
+def test_more_segments_than_colours_have_other_markers(table):
+    X, _, _ = table
+    figure = segments.member_map(X.to_numpy(), np.arange(300) % 10, list("abcdefghij"), shares=np.array([0.6, 0.4]))
+    drawn(figure)
+    assert len({len(cloud.get_paths()[0].vertices) for cloud in figure.axes[0].collections}) == 2
+
+
+def test_a_footnote_says_what_is_given_and_nothing_else(evidence):
+    assert "not stable" in drawn(segments.footnote(segments.stability(evidence, 3), "3 segments are not stable.", None))
+    assert segments.footnote(segments.stability(evidence, 3), None)._supxlabel is None

@@ -9,8 +9,18 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import adjusted_rand_score
 
+from churnlab.clustering import sample_rows
+
+try:
+    from fastcluster import linkage_vector
+except ImportError:  # it has no wheel for the newest Python: the tree stands on a sample earlier
+    linkage_vector = None
+
 PAIRWISE_ROWS = 10_000
-"""Above this many rows the tree is of a seeded sample: its time and memory grow with the square (0.8 GB here)."""
+"""Up to here SciPy keeps the distances of all pairs (0.8 GB at most); a sample of a larger table is as large."""
+
+VECTOR_ROWS = 50_000
+"""Up to here fastcluster works on the rows: the same tree in little memory, but time grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,17 @@ class WardTree:
         return self.linkage[::-1, 2]
 
 
-def ward_tree(Z: np.ndarray, *, random_state: int, max_rows: int = PAIRWISE_ROWS) -> WardTree:
-    """Build Ward's tree on standardised columns, above ``max_rows`` rows on a seeded sample of that size."""
-    rows = np.arange(len(Z))
-    if len(Z) > max_rows:
-        rows = np.sort(np.random.default_rng(random_state).choice(len(Z), size=max_rows, replace=False))
-    return WardTree(linkage(Z[rows], method="ward"), rows, len(Z))
+def ward_tree(Z: np.ndarray, *, random_state: int, pairwise: int = PAIRWISE_ROWS, most: int = VECTOR_ROWS) -> WardTree:
+    """Build Ward's tree on standardised columns; above ``most`` rows on a seeded sample of ``pairwise`` rows.
+
+    Up to ``pairwise`` rows by SciPy, between the two by fastcluster, which gives the same tree. Ward (1963);
+    Müllner (2013).
+    """
+    exact = most if linkage_vector is not None else pairwise
+    rows = np.arange(len(Z)) if len(Z) <= exact else sample_rows(len(Z), pairwise, random_state=random_state)
+    if len(rows) <= pairwise:
+        return WardTree(linkage(Z[rows], method="ward"), rows, len(Z))
+    return WardTree(linkage_vector(Z, method="ward"), rows, len(Z))
 
 
 def height_gaps(tree: WardTree, ks: Iterable[int]) -> dict[int, float]:

@@ -14,7 +14,22 @@ import pandas as pd
 from churnlab.errors import InputError
 from churnlab.expressions import check_expression
 
-PARTS = ("risk", "salient", "traits", "naming", "columns", "actions", "rules", "fallback", "everyone")
+PARTS = (
+    *("risk", "salient", "traits", "naming", "columns", "values", "levers", "sentences"),
+    *("actions", "rules", "fallback", "everyone"),
+)
+
+ACTION = ("text", "lever", "cost", "keeps")
+
+AUDIENCES = ("members", "left", "others")
+"""Whom an action is for: members of the segment, those of them who left, or people outside the table. What the
+table cannot tell of the last two, the share that is lost without the action, is the action's ``rate``."""
+
+NUMBERS = ("reach", "rate", "keeps", "cost", "each", "worth", "break_even", "per_arm", "smallest_cut", "points")
+"""What a sentence may name: portraits.plan's numbers, the cost of each reached, and the smallest cut in points of a
+hundred."""
+
+SENTENCES = ("worth", "never", "outside", "free", "proof", "too_small", "unprovable")
 
 RISKS = ("high", "medium", "low")
 
@@ -95,6 +110,9 @@ def check_playbook(playbook: Mapping[str, Any], X: pd.DataFrame) -> None:
         _check_names(where, "trait", rule.get("needs", []), playbook["traits"])
         _check_names(where, "risk", rule.get("risk") or [], RISKS)
         _check_names(where, "action", rule["do"], playbook["actions"])
+    _check_actions(where, playbook, list(X.columns))
+    if not playbook["fallback"]:
+        raise InputError(f"{where} has no fallback; name an action for the segments that no rule is for.")
     _check_names(where, "action", [*playbook["fallback"], *playbook["everyone"]], playbook["actions"])
 
 
@@ -140,6 +158,50 @@ def _check_test(
             check_expression(f"share in {name}", test["share"], columns)
         except InputError as error:
             raise InputError(f"{where}: {error} Or choose playbook=any.") from None
+
+
+def _check_actions(where: str, playbook: Mapping[str, Any], columns: Collection[str]) -> None:
+    _check_parts(f"{where}, values", playbook["values"], ("member",))
+    _check_number(f"{where}, values.member", playbook["values"]["member"], above=0)
+    _check_parts(f"{where}, sentences", playbook["sentences"], SENTENCES)
+    for name, entry in playbook["sentences"].items():
+        for said in [entry] if isinstance(entry, str) else entry.values():
+            _check_sentence(f"{where}, sentence {name}", said)
+    for name, action in playbook["actions"].items():
+        here = f"{where}, action {name}"
+        if not isinstance(action, Mapping):
+            raise InputError(
+                f"{here} is only a text; it has the parts {', '.join(ACTION)}, as in conf/playbook/gym.yaml."
+            )
+        _check_parts(here, action, ACTION)
+        _check_names(here, "lever", [action["lever"]], playbook["levers"])
+        _check_names(here, "audience", [action.get("audience", "members")], AUDIENCES)
+        _check_number(f"{here}, cost", action["cost"])
+        for share in ("keeps", *(["rate"] if action.get("audience", "members") != "members" else [])):
+            _check_parts(here, action, [share])
+            _check_number(f"{here}, {share}", action[share], most=1)
+        if "reach" in action:
+            try:
+                check_expression(f"reach of {name}", action["reach"], columns)
+            except InputError as error:
+                raise InputError(f"{here}: {error} Or choose playbook=any.") from None
+
+
+def _check_sentence(where: str, said: str) -> None:
+    try:
+        said.format(**dict.fromkeys(NUMBERS, 1.0))
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{where} cannot be filled in ({error}): {said!r}. It may name {', '.join(NUMBERS)} in braces, with a "
+            "format as in {reach:,.0f} or {keeps:.0%}."
+        ) from None
+
+
+def _check_number(where: str, value: Any, *, above: float | None = None, most: float = float("inf")) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most or value == above:
+        allowed = "above 0" if above == 0 else "of 0 or more" if most == float("inf") else f"from 0 to {most:g}"
+        raise InputError(f"{where} is {value!r}; give a number {allowed}.")
 
 
 def _check_parts(where: str, block: Mapping[str, Any], parts: Collection[str]) -> None:

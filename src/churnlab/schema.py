@@ -216,6 +216,8 @@ class Segments(Keys):
     refit_n_init: int = Field(ge=1)
     splits: int = Field(ge=2)
     references: int = Field(ge=2)
+    sample_rows: int = Field(default=10_000, ge=1000)
+    early: dict[str, str] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Segments:
@@ -233,8 +235,13 @@ class Segments(Keys):
     @property
     def effort(self) -> dict[str, int]:
         """How hard each number of segments is examined."""
-        names = ("random_state", "n_init", "bootstraps", "refit_n_init", "splits", "references")
-        return {name: getattr(self, name) for name in names}
+        names = ("random_state", "bootstraps", "refit_n_init", "splits", "references")
+        return {name: getattr(self, name) for name in names} | {"max_rows": self.sample_rows}
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """How hard the best fit of each number of segments is looked for."""
+        return {"n_init": self.n_init, "random_state": self.random_state, "max_rows": self.sample_rows}
 
 
 class Playbook(Keys):
@@ -247,6 +254,9 @@ class Playbook(Keys):
     traits: dict[str, Any]
     naming: dict[str, Any]
     columns: dict[str, Any]
+    values: dict[str, Any]
+    levers: dict[str, Any]
+    sentences: dict[str, Any]
     actions: dict[str, Any]
     rules: list[dict[str, Any]]
     fallback: list[str]

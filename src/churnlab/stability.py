@@ -1,50 +1,62 @@
-"""How far a k-means segmentation can be trusted: what stays when the rows change, and what no structure would give."""
+"""How far a k-means segmentation can be trusted: what stays when the rows change, and what no structure would give.
+
+Every function examines several numbers of segments at once: one set of other rows, and one set of starts on them,
+serves them all. The values of one number do not depend on the others.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from churnlab.clustering import one_thread
+from churnlab.clustering import Item, best_of, draw_starts, on_all_cores
 
 
 def bootstrap_ari(
-    Z: np.ndarray, labels: np.ndarray, k: int, *, resamples: int, n_init: int, random_state: int
-) -> np.ndarray:
-    """Agreement of the full fit's labels with fits on bootstrap resamples that label all rows, one value a resample.
+    Z: np.ndarray, labels: Mapping[int, np.ndarray], *, resamples: int, n_init: int, random_state: int
+) -> pd.DataFrame:
+    """Agreement of each k's labels with fits on bootstrap resamples that label all rows: resamples x numbers k.
 
     1 is the same segmentation, 0 is chance. Hubert and Arabie (1985); Hennig (2007).
     """
-    values = []
-    with _refits():
-        for rng in _generators(random_state, resamples):
-            drawn = rng.integers(len(Z), size=len(Z))
-            values.append(adjusted_rand_score(labels, _kmeans(Z[drawn], k, n_init, rng).predict(Z)))
-    return np.array(values)
+
+    def resample(rng: np.random.Generator) -> list[float]:
+        # A row drawn twice is a row of weight two: the same problem with a third of the rows less.
+        times = np.bincount(rng.integers(len(Z), size=len(Z)), minlength=len(Z))
+        fits = refit(Z[times > 0], labels, n_init, rng, weights=times[times > 0].astype(float))
+        return [adjusted_rand_score(labels[k], kmeans.predict(Z)) for k, kmeans in fits.items()]
+
+    return _of_each(resample, _generators(random_state, resamples), labels)
 
 
-def prediction_strength(Z: np.ndarray, k: int, *, splits: int, n_init: int, random_state: int) -> np.ndarray:
-    """The smallest share of a segment's pairs that centres from other rows keep together, one value a split.
+def prediction_strength(
+    Z: np.ndarray, ks: Iterable[int], *, splits: int, n_init: int, random_state: int
+) -> pd.DataFrame:
+    """The smallest share of a segment's pairs that centres from other rows keep together: splits x numbers k.
 
     Each split halves the rows, fits both halves and averages the two directions. Tibshirani and Walther (2005).
     """
-    values = []
-    with _refits():
-        for rng in _generators(random_state, splits):
-            first, second = np.array_split(rng.permutation(len(Z)), 2)
-            one, two = _kmeans(Z[first], k, n_init, rng), _kmeans(Z[second], k, n_init, rng)
+    numbers = list(ks)
+
+    def split(rng: np.random.Generator) -> list[float]:
+        first, second = np.array_split(rng.permutation(len(Z)), 2)
+        ones, twos = refit(Z[first], numbers, n_init, rng), refit(Z[second], numbers, n_init, rng)
+        values = []
+        for k, one, two in zip(numbers, ones.values(), twos.values(), strict=True):
             there = smallest_share_of_pairs(two.labels_, one.predict(Z[second]), k)
             back = smallest_share_of_pairs(one.labels_, two.predict(Z[first]), k)
             values.append((there + back) / 2)
-    return np.array(values)
+        return values
+
+    return _of_each(split, _generators(random_state, splits), numbers)
 
 
 def smallest_share_of_pairs(labels: np.ndarray, others: np.ndarray, k: int) -> float:
@@ -52,64 +64,80 @@ def smallest_share_of_pairs(labels: np.ndarray, others: np.ndarray, k: int) -> f
 
     A segment with fewer than two rows counts as 0: there is nothing that was kept together.
     """
-    counts = np.zeros((k, k))
-    np.add.at(counts, (labels, others), 1)
+    counts = np.bincount(labels * k + others, minlength=k * k).reshape(k, k).astype(float)
     sizes = counts.sum(axis=1)
     together = (counts * (counts - 1)).sum(axis=1)
     return float((together / np.maximum(sizes * (sizes - 1), 1)).min())
 
 
-def gap_statistic(Z: np.ndarray, inertia: float, k: int, *, references: int, random_state: int) -> tuple[float, float]:
-    """How far log(inertia) lies below that of uniform rows, and the standard error of that gap.
+def gap_statistic(
+    Z: np.ndarray, inertias: Mapping[int, float], *, references: int, random_state: int
+) -> dict[int, tuple[float, float]]:
+    """Per k how far log(inertia) on Z lies below that of uniform rows, and the standard error of that gap.
 
     The uniform rows fill the box along the principal axes. Tibshirani, Walther and Hastie (2001), null (b).
     """
     centred = Z - Z.mean(axis=0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2]
-    along = centred @ axes.T
-    logs = []
-    with _refits():
-        for rng in _generators(random_state, references):
-            uniform = rng.uniform(along.min(axis=0), along.max(axis=0), size=along.shape)
-            # Rows without structure have no bad local optimum to avoid: one start is enough.
-            logs.append(np.log(_kmeans(uniform, k, 1, rng).inertia_))
-    return float(np.mean(logs) - np.log(inertia)), float(np.std(logs) * np.sqrt(1 + 1 / references))
+    along = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
+    low, high = along.min(axis=0), along.max(axis=0)
+
+    def uniform(rng: np.random.Generator) -> list[float]:
+        # Rows without structure have no bad local optimum to avoid: one start is enough.
+        return [np.log(fit.inertia_) for fit in refit(rng.uniform(low, high, along.shape), inertias, 1, rng).values()]
+
+    logs = _of_each(uniform, _generators(random_state, references), inertias)
+    error = logs.std(ddof=0) * np.sqrt(1 + 1 / references)
+    return {k: (float(logs[k].mean() - np.log(inertia)), float(error[k])) for k, inertia in inertias.items()}
 
 
 def heldout_churn_auc(
-    values: np.ndarray, y: np.ndarray, k: int, *, n_init: int, random_state: int, folds: int = 5
-) -> float:
-    """How well the segment alone ranks the churn of rows it was not fitted on: mean ROC AUC over stratified folds.
+    values: np.ndarray, y: np.ndarray, ks: Iterable[int], *, n_init: int, random_state: int, folds: int = 5
+) -> dict[int, float]:
+    """Per k how well the segment alone ranks the churn of rows it was not fitted on: mean ROC AUC over folds.
 
-    Scaler and k-means are refitted on the other folds, whose churn rate per segment is the score. NaN: fewer than
-    ``folds`` rows in a class. The mean and not the pooled AUC, because a rate that is high on the training rows
-    is low on the held-out ones, which pulls the pooled value down.
+    Folds are stratified. Scaler and k-means are refitted on the other folds, whose churn rate per segment is the
+    score. NaN: fewer than ``folds`` rows in a class. The mean and not the pooled AUC, because a rate that is high on
+    the training rows is low on the held-out ones, which pulls the pooled value down.
     """
+    numbers = list(ks)
     if np.bincount(y, minlength=2).min() < folds:
-        return float("nan")
-    scores = []
-    with _refits():
-        for train, test in StratifiedKFold(folds, shuffle=True, random_state=random_state).split(values, y):
-            scaler = StandardScaler().fit(values[train])
-            kmeans = KMeans(k, n_init=n_init, random_state=random_state).fit(scaler.transform(values[train]))
-            left = np.bincount(kmeans.labels_, weights=y[train], minlength=k)
-            rate = left / np.maximum(np.bincount(kmeans.labels_, minlength=k), 1)
-            scores.append(roc_auc_score(y[test], rate[kmeans.predict(scaler.transform(values[test]))]))
-    return float(np.mean(scores))
+        return dict.fromkeys(numbers, float("nan"))
+
+    def fold(parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
+        train, test = parts
+        scaler = StandardScaler().fit(values[train])
+        fits = refit(scaler.transform(values[train]), numbers, n_init, np.random.default_rng(random_state))
+        there = scaler.transform(values[test])
+        return [roc_auc_score(y[test], _rates(fit, y[train])[fit.predict(there)]) for fit in fits.values()]
+
+    parts = StratifiedKFold(folds, shuffle=True, random_state=random_state).split(values, y)
+    means = _of_each(fold, parts, numbers).mean()
+    return {k: float(means[k]) for k in numbers}
 
 
-def _generators(random_state: int, n: int) -> Iterator[np.random.Generator]:
+def refit(
+    Z: np.ndarray, ks: Iterable[int], n_init: int, rng: np.random.Generator, *, weights: np.ndarray | None = None
+) -> dict[int, KMeans]:
+    """k-means for each k on other rows than those of the segmentation, the best of ``n_init`` starts."""
+    numbers = list(ks)
+    seed = int(rng.integers(2**32))
+    starts = draw_starts(Z, max(numbers), n_init=n_init, random_state=seed, weights=weights)
+    return {k: best_of(Z, k, starts, weights=weights) for k in numbers}
+
+
+def _rates(kmeans: KMeans, y: np.ndarray) -> np.ndarray:
+    """The churn rate of each segment's rows."""
+    left = np.bincount(kmeans.labels_, weights=y, minlength=kmeans.n_clusters)
+    return left / np.maximum(np.bincount(kmeans.labels_, minlength=kmeans.n_clusters), 1)
+
+
+def _generators(random_state: int, n: int) -> list[np.random.Generator]:
     """One generator a repetition: the same rows for every k, and more repetitions keep the earlier ones."""
-    return (np.random.default_rng([random_state, repetition]) for repetition in range(n))
+    return [np.random.default_rng([random_state, repetition]) for repetition in range(n)]
 
 
-def _kmeans(Z: np.ndarray, k: int, n_init: int, rng: np.random.Generator) -> KMeans:
-    return KMeans(k, n_init=n_init, random_state=int(rng.integers(2**32))).fit(Z)
-
-
-@contextmanager
-def _refits() -> Iterator[None]:
-    """One thread, and a resample with fewer distinct rows than k is no warning."""
-    with one_thread(), warnings.catch_warnings():
+def _of_each(work: Callable[[Item], list[float]], items: Iterable[Item], ks: Iterable[int]) -> pd.DataFrame:
+    """Repetitions x numbers k; a resample with fewer distinct rows than k is no warning."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        yield
+        return pd.DataFrame(on_all_cores(work, items), columns=list(ks))

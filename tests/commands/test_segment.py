@@ -10,6 +10,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 
 from churnlab.demo import members
+from churnlab.evidence import STABLE
 from conftest import SMALL_SEGMENTS, artifact, files
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
     assert run.data.tags["churnlab.k_reason"].startswith("k=4: set by hand, the rule ")
     assert run.data.params["segments.n_init"] == "2"
     assert run.data.metrics["k"] == 4
-    pictures = {"dendrogram", "stability", "criteria", "profile", "churn_by_segment"}
+    pictures = {"dendrogram", "stability", "criteria", "profile", "churn_by_segment", "members"}
     tables = {
         "config.yaml",
         "data_report.json",
@@ -87,6 +88,7 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
         "segments.csv",
         "segments/members.parquet",
         "portraits.json",
+        "actions.csv",
     }
     assert files(run) == tables | {"segmentation.json"} | {f"figures/{name}.png" for name in pictures}
     for name in pictures:
@@ -141,17 +143,104 @@ def test_the_profile_is_that_of_the_members(run, labels):
 
 
 def test_a_segmentation_never_sees_who_left_and_speaks_the_language_asked_for(
-    shared_home, succeed, client_at, labels, tmp_path
+    shared_home, succeed, client_at, labels, run, tmp_path
 ):
-    """The same members with everybody's outcome turned round fall into the same segments."""
+    """The same members with the outcomes dealt out anew fall into the same segments, and as many."""
     frame = members(ROWS, seed=0)
-    frame["Churn"] = 1 - frame["Churn"]
-    frame.to_csv(tmp_path / "turned.csv", index=False)
-    words = ["dataset=gym", f"dataset.path={tmp_path}/turned.csv", "segments.k=4", "playbook.language=ru"]
+    frame["Churn"] = np.random.default_rng(5).permutation(frame["Churn"])
+    frame.to_csv(tmp_path / "dealt.csv", index=False)
+    words = ["dataset=gym", f"dataset.path={tmp_path}/dealt.csv", "segments.k=4", "playbook.language=ru"]
     line = succeed(shared_home, "segment", *words, *SMALL_SEGMENTS)
-    turned = client_at(shared_home).get_run(line["run_id"])
-    assert np.array_equal(pd.read_parquet(artifact(turned, "segments/members.parquet"))["segment"], labels)
+    dealt = client_at(shared_home).get_run(line["run_id"])
+    assert np.array_equal(pd.read_parquet(artifact(dealt, "segments/members.parquet"))["segment"], labels)
+    ours, theirs = (pd.read_csv(artifact(one, "evidence.csv")) for one in (run, dealt))
+    assert not np.array_equal(ours["heldout_churn_auc"], theirs["heldout_churn_auc"])
+    target = ["heldout_churn_auc"]
+    pd.testing.assert_frame_equal(ours.drop(columns=target), theirs.drop(columns=target))
+    assert dealt.data.tags["churnlab.k_alone"] == run.data.tags["churnlab.k_alone"]
     assert any("\u0430" <= letter <= "\u044f" for letter in line["segments"][0]["recommended_action"])
+
+
+def test_a_run_says_what_each_criterion_alone_would_have_chosen(run):
+    alone = json.loads(run.data.tags["churnlab.k_alone"])
+    evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k")
+    assert alone["silhouette"] == evidence["silhouette"].idxmax()
+    assert alone["davies_bouldin"] == evidence["davies_bouldin"].idxmin()
+    assert "heldout_churn_auc" not in alone
+    for k, names in evidence["chosen_by"].fillna("").items():
+        assert set(names.split()) == {name for name, number in alone.items() if number == k}
+    assert "Each criterion alone would choose" in run.data.tags["mlflow.note.content"]
+
+
+def test_late_columns_are_said_and_the_result_without_them_stands_beside(run):
+    said = run.data.tags["churnlab.late"]
+    assert "Avg_class_frequency_current_month" in said
+    assert said in run.data.tags["mlflow.note.content"]
+    assert said in json.loads(artifact(run, "portraits.json").read_text())[0]["notes"]
+    early = json.loads(artifact(run, "segmentation.json").read_text())["without_late"]
+    assert list(early["columns"]) == ["lifetime_log", "visits_total", "contract_log", "near"]
+    assert sum(segment["size"] for segment in early["segments"]) == ROWS
+    assert 0 < early["agreement"] < 1
+    assert 0.5 < early["heldout_churn_auc"] < 1
+
+
+def test_a_stable_and_an_unstable_run_carry_their_mark_everywhere(shared_home, run_command, client_at, run):
+    words = [f"dataset.rows={ROWS}", "segments=course", "segments.k=8", *SMALL_SEGMENTS]
+    ended = run_command(shared_home, "segment", *words)
+    assert ended.code == 0, ended.err
+    unstable = client_at(shared_home).get_run(ended.line["run_id"])
+    for one in (run, unstable):
+        evidence = pd.read_csv(artifact(one, "evidence.csv")).set_index("k").loc[one.data.metrics["k"]]
+        stable = all(evidence[name] >= limit for name, limit in STABLE.items())
+        assert one.data.tags["churnlab.stable"] == str(stable).lower()
+        assert ("churnlab.unstable" in one.data.tags) is not stable
+        portraits = json.loads(artifact(one, "portraits.json").read_text())
+        assert {portrait["stable"] for portrait in portraits} == {stable}
+    assert unstable.data.tags["churnlab.stable"] == "false"
+    reason = unstable.data.tags["churnlab.unstable"]
+    assert "is asked for" in reason
+    assert f"warning: {reason}" in ended.err
+    assert reason in portraits[0]["notes"]
+    assert reason in unstable.data.tags["mlflow.note.content"]
+
+
+def test_columns_that_say_the_same_are_named(shared_home, run_command, client_at):
+    words = [f"dataset.rows={ROWS}", "segments=seed002", "segments.k=2", *SMALL_SEGMENTS]
+    ended = run_command(shared_home, "segment", *words)
+    said = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["churnlab.collinear"]
+    assert "Contract_period and Month_to_end_contract (r = 0.9" in said
+    assert "Avg_class_frequency_total and Avg_class_frequency_current_month (r = 0.9" in said
+    assert said in ended.err
+
+
+def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_worth(run):
+    actions = pd.read_csv(artifact(run, "actions.csv"))
+    assert set(actions["segment"].dropna()) == {0, 1, 2, 3}
+    everyone = actions[actions["name"] == "everyone"]
+    assert len(everyone) == 8
+    made_of = json.loads(artifact(run, "segmentation.json").read_text())
+    assert everyone["text"].tolist() == made_of["for_everyone"]
+    assert [planned["action"] for planned in made_of["everyone"]] == everyone["action"].tolist()
+    columns = {"lever", "reach", "cost", "worth", "break_even", "per_arm", "smallest_cut", "too_small", "sentence"}
+    assert columns <= set(actions.columns)
+    inside = actions.dropna(subset="segment")
+    sizes = pd.read_csv(artifact(run, "segments.csv")).set_index("segment")["size"]
+    assert (inside["reach"].to_numpy() <= sizes[inside["segment"]].to_numpy()).all()
+
+
+def test_a_sweep_compares_column_sets(home, succeed, client_at):
+    words = [f"dataset.rows={ROWS}", *SMALL_SEGMENTS, "segments=behaviour,seed002,course", "segments.k=auto"]
+    line = succeed(home, "segment", "-m", *words)
+    runs = [client_at(home).get_run(run_id) for run_id in line["runs"]]
+    assert [run.data.params["segments.name"] for run in runs] == ["behaviour", "seed002", "course"]
+    assert all(run.data.tags["churnlab.k_reason"].startswith(f"k={run.data.metrics['k']:.0f}: ") for run in runs)
+
+
+def test_a_large_table_is_examined_on_a_sample_that_is_stated(home, succeed, client_at):
+    line = succeed(home, "segment", "dataset.rows=3000", "segments.sample_rows=1000", "segments.k=2", *SMALL_SEGMENTS)
+    run = client_at(home).get_run(line["run_id"])
+    assert "a sample of 1,000 out of 3,000 members" in run.data.tags["churnlab.sampled"]
+    assert len(pd.read_parquet(artifact(run, "segments/members.parquet"))) == 3000
 
 
 def test_a_language_that_the_playbook_lacks_is_told_before_the_evidence_is_gathered(home, run_command, runs_at):
@@ -206,6 +295,24 @@ def test_the_behaviour_segments_choose_four_by_themselves(gym_csv, home, succeed
     for segment, (size, churn_rate) in zip(line["segments"], published.items(), strict=True):
         assert segment["size"] == pytest.approx(size, rel=0.01)
         assert segment["churn_rate"] == pytest.approx(churn_rate, abs=0.01)
+
+
+def test_the_courses_five_groups_are_unstable_and_tell_the_story_of_seed_001(gym_csv, home, succeed, client_at):
+    effort = ["segments.bootstraps=8", "segments.splits=6", "segments.references=2"]
+    words = ["segments=course", "segments.range=[5,5]", *effort]
+    _, run = segmented(home, gym_csv, succeed, client_at, *words)
+    evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k")
+    assert evidence.loc[5, "inertia"] == pytest.approx(34685.9, rel=0.001)
+    assert run.data.tags["churnlab.stable"] == "false"
+    assert "prediction strength 0." in run.data.tags["churnlab.unstable"]
+    table = pd.read_csv(artifact(run, "segments.csv")).sort_values("churn_rate")
+    now, left = table["mean_Avg_class_frequency_current_month"], table["mean_Month_to_end_contract"]
+    best, worst = table.iloc[:2], table.iloc[-1]
+    assert (best["mean_Near_Location"] > 0.9).all()
+    assert best["mean_Contract_period"].iloc[0] == table["mean_Contract_period"].max() > 10
+    assert best["mean_Avg_class_frequency_current_month"].iloc[1] == now.max() > 2.5
+    assert worst["mean_Avg_class_frequency_current_month"] == now.min()
+    assert worst["mean_Month_to_end_contract"] == left.min()
 
 
 def test_wards_tree_of_the_thirteen_columns_has_its_heights_and_proposes_four(gym_csv, home, succeed, client_at):

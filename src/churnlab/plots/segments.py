@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.cluster.hierarchy import dendrogram as layout
 
@@ -20,8 +21,12 @@ from churnlab.evidence import STABLE
 from churnlab.plots import BLUE, GREY, ORANGE, SERIES, new_figure
 
 INK, FAINT = "#3a3f47", "#e4e6ea"
-GROUPS = SERIES[3:7]
+WARNING = "#9c3d10"
+GROUPS = [*SERIES[3:7], "#6b7f2a", "#8b5e3c", "#2f3e63", "#d48fb0"]
 """Colours of groups: none of them means stayed or left."""
+
+MARKERS = ("o", "^", "s", "D")
+"""Where groups are more than colours, the marker tells them apart."""
 
 BELOW_TO_ABOVE = LinearSegmentedColormap.from_list("below_to_above", [SERIES[3], "white", SERIES[4]])
 
@@ -38,8 +43,25 @@ CRITERIA = {
 }
 
 
-def dendrogram(tree: WardTree, k: int, *, proposed: int | None = None, branches: int = 30) -> Figure:
-    """Draw the last ``branches`` merges of Ward's tree, cut into k groups; ``proposed`` is the k of the largest gap."""
+def footnote(figure: Figure, *lines: str | None) -> Figure:
+    """The figure with what must be known beside it, in small letters below; lines that are None are left out."""
+    said = "\n".join(fill(line, int(14 * figure.get_figwidth())) for line in lines if line)
+    if said and figure.legends:  # both would be put at the lower edge
+        figure.legends[0].set_title(said, prop=FontProperties(size=8))
+        figure.legends[0].get_title().set_color(WARNING)
+        figure.legends[0].set_alignment("left")
+    elif said:
+        figure.supxlabel(said, x=0.01, ha="left", fontsize=8, color=WARNING)
+    return figure
+
+
+def dendrogram(
+    tree: WardTree, k: int, *, proposed: int | None = None, agreement: float | None = None, branches: int = 30
+) -> Figure:
+    """Draw the last ``branches`` merges of Ward's tree, cut into k groups.
+
+    ``proposed`` is the k of the largest gap, ``agreement`` the adjusted Rand index of the cut with k-means.
+    """
     figure = new_figure(f"Ward's tree of the members, cut into {k}", width=9.0, height=5.2)
     axes = figure.add_subplot()
     heights = np.append(tree.heights, 0.0)
@@ -57,7 +79,9 @@ def dendrogram(tree: WardTree, k: int, *, proposed: int | None = None, branches:
     axes.axhline(cut, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.text(0.995, cut, f"k = {k}", transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=INK)
     drawn_from = f"a sample of {len(tree.rows):,} out of {tree.n_rows:,}" if tree.sampled else f"{tree.n_rows:,} in all"
-    axes.set_xlabel(f"members in each branch, {drawn_from}", fontsize=9, color=INK)
+    agreeing = "" if agreement is None else f" (adjusted Rand index with this cut {agreement:.2f})"
+    counting = f"the tree proposes how many segments; who belongs to which is decided by k-means{agreeing}"
+    axes.set_xlabel(f"members in each branch, {drawn_from}\n{counting}", fontsize=8.5, color=INK)
     axes.set_ylabel("height of the merge", fontsize=9, color=INK)
     if proposed is not None:
         axes.set_title(f"largest gap between heights at k = {proposed}", fontsize=9, color=INK)
@@ -107,14 +131,18 @@ def criteria(evidence: pd.DataFrame, k: int) -> Figure:
     return figure
 
 
-def profile_map(deviations: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Draw the standardised deviations, segments x columns; ``names`` are the segments' names in their order."""
+def profile_map(deviations: pd.DataFrame, names: Sequence[str], *, chance: pd.DataFrame | None = None) -> Figure:
+    """Draw the standardised deviations, segments x columns; ``names`` are the segments' names in their order.
+
+    ``chance`` marks those whose interval includes 0: they are drawn pale and in brackets.
+    """
     rows, columns = deviations.shape
     figure = new_figure(
         "How segments differ from the average member", width=0.62 * columns + 4.2, height=0.62 * rows + 2.6
     )
     axes = figure.add_subplot()
     values = deviations.to_numpy()
+    within = np.zeros(values.shape, bool) if chance is None else chance.to_numpy()
     image = axes.imshow(values, cmap=BELOW_TO_ABOVE, vmin=-1.5, vmax=1.5, aspect="auto")
     spoken = [str(name).replace("_", " ") for name in deviations.columns]
     axes.set_xticks(range(columns), spoken, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
@@ -124,9 +152,11 @@ def profile_map(deviations: pd.DataFrame, names: Sequence[str]) -> Figure:
     for (i, j), value in np.ndenumerate(values):
         color = "white" if abs(value) > 1.2 else INK
         said = f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0"
+        if within[i, j]:
+            said, color = f"({said})", GREY
         axes.text(j, i, said, ha="center", va="center", fontsize=8, color=color)
     bar = figure.colorbar(image, ax=axes, extend="both", pad=0.02)
-    bar.set_label("standard deviations", fontsize=8, color=INK)
+    bar.set_label("standard deviations (in brackets: may be chance)", fontsize=8, color=INK)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=INK)
     return figure
@@ -158,6 +188,31 @@ def churn_rates(profile: pd.DataFrame, names: Sequence[str], *, base_rate: float
     figure.legend(loc="outside lower right", frameon=False, fontsize=8)
     _clean(axes, "x")
     axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def member_map(points: np.ndarray, labels: np.ndarray, names: Sequence[str], *, shares: np.ndarray) -> Figure:
+    """Draw members (rows x 2 of clustering.plane) in their segments' colours, each segment's number at its centre.
+
+    ``shares`` of the variance say how much of the members' differences the two axes show.
+    """
+    figure = new_figure("The members on their first two principal axes", width=8.0, height=6.0)
+    axes = figure.add_subplot()
+    kinds = [(GROUPS[i % len(GROUPS)], MARKERS[i // len(GROUPS) % len(MARKERS)]) for i in range(len(names))]
+    shuffled = np.random.default_rng(0).permutation(len(points))  # no segment hides the others
+    points, labels = points[shuffled], labels[shuffled]
+    for i, ((color, marker), name) in enumerate(zip(kinds, names, strict=True)):
+        x, y = points[labels == i].T
+        axes.scatter(x, y, s=7, color=color, marker=marker, alpha=0.45, linewidths=0, label=fill(f"{i}  {name}", 90))
+    for i, (color, _) in enumerate(kinds):
+        if (labels == i).any():
+            room = {"facecolor": "white", "edgecolor": color, "boxstyle": "circle,pad=0.25"}
+            x, y = points[labels == i].mean(axis=0)
+            axes.text(x, y, str(i), ha="center", va="center", fontsize=9, color=INK, bbox=room)
+    axes.set_xlabel(f"first axis, {shares[0]:.0%} of the variance", fontsize=9, color=INK)
+    axes.set_ylabel(f"second axis, {shares[1]:.0%} of the variance", fontsize=9, color=INK)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8, markerscale=2)
+    _clean(axes, "both")
     return figure
 
 
