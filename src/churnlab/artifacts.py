@@ -125,10 +125,10 @@ def log_bundle(artifacts: Mapping[str, str], contract: Contract, *, threshold: f
     return info.model_id
 
 
-def read_served(model_uri: str) -> dict[str, Any] | None:
-    """What a version says of itself (served.json), read without loading it; None when it is not there."""
+def read_version(model_uri: str, path: str) -> Any:
+    """A JSON file of a served model, read without loading the model; None when it is not there."""
     try:
-        return mlflow.artifacts.load_dict(f"{model_uri}/artifacts/served.json")
+        return mlflow.artifacts.load_dict(f"{model_uri}/artifacts/{path}")
     except (MlflowException, OSError):
         return None
 

@@ -165,7 +165,7 @@ def _compare_with_champion(dataset: Dataset) -> None:
     from churnlab import artifacts, drift, registry
 
     champion = registry.champion(registry.model_name(dataset.contract.name))
-    served = champion and artifacts.read_served(f"models:/{champion.name}/{champion.version}")
+    served = champion and artifacts.read_version(registry.uri(champion), "served.json")
     if champion and served and "training" in served:
         named = f"the champion (version {champion.version})"
         for warning in drift.warnings(dataset.frame, served["training"], model=named):

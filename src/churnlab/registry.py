@@ -24,6 +24,11 @@ def model_name(dataset_name: str) -> str:
     return f"{dataset_name}-churn"
 
 
+def uri(version: ModelVersion) -> str:
+    """Where MLflow finds a version."""
+    return f"models:/{version.name}/{version.version}"
+
+
 def champion(name: str) -> ModelVersion | None:
     """The version that the alias champion points to, None when there is none."""
     try:

@@ -45,6 +45,8 @@ job_label: ContextVar[str] = ContextVar("job_label", default="")
 """What sets the job of a sweep that is under way apart from the others; part of its run's name."""
 
 
+DATA_REPORT = "data_report.json"
+
 NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "input", "output"}
 """Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
 
@@ -137,13 +139,18 @@ def start_run(
         ordered = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
         mlflow.log_text(ordered, "config.yaml")  # the order of the columns decides the result
         if dataset is not None:
-            mlflow.log_dict(dataset.report(), "data_report.json")
-            if not run.inputs.dataset_inputs:
-                _log_input(dataset)
+            _log_table(dataset, run)
+        warned = len(dataset.warnings) if dataset is not None else 0
         yield run
+        if dataset is not None and len(dataset.warnings) > warned:
+            mlflow.log_dict(dataset.report(), DATA_REPORT)
 
 
-def _log_input(dataset: Members) -> None:
+def _log_table(dataset: Members, run: Run) -> None:
+    """Log what was found in the table, and the table as the run's input."""
+    mlflow.log_dict(dataset.report(), DATA_REPORT)
+    if run.inputs.dataset_inputs:
+        return
     source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
     frame, target = dataset.frame, dataset.contract.target
     known = target if target in frame else None

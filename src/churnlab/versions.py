@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from sklearn.pipeline import Pipeline
 
 import churnlab
-from churnlab import artifacts, drift
+from churnlab import artifacts, drift, registry
 from churnlab.contract import Contract, row_checks
 from churnlab.data import Dataset
 from churnlab.expressions import evaluate
@@ -50,11 +50,11 @@ def number_segments(segments: Run, champion: ModelVersion | None, dataset: Datas
     """
     members = artifacts.read_table(segments.info.run_id, "segments/members.parquet")
     k = int(segments.data.metrics["k"])
-    served = champion and artifacts.read_served(uri(champion))
+    served = champion and artifacts.read_version(registry.uri(champion), "served.json")
     if not champion or not served:
         return Numbering({segment: segment for segment in range(k)}, {}, k, "the first of this model")
     able = answerable(champion, dataset.X.iloc[members["row"]])
-    before = [answer["segment"] for answer in answers(uri(champion), dataset.X.iloc[members["row"][able]])]
+    before = [answer["segment"] for answer in answers(registry.uri(champion), dataset.X.iloc[members["row"][able]])]
     after = members["segment"].to_numpy()[able]
     found = match(np.array(before, dtype=int), after, segments=k, free=served["free"])
     kept = {segment["number"]: segment["name"] for segment in served["segments"].values()}
@@ -64,14 +64,9 @@ def number_segments(segments: Run, champion: ModelVersion | None, dataset: Datas
     return Numbering(found.numbers, names, served["free"] + len(found.new), told)
 
 
-def uri(version: ModelVersion) -> str:
-    """Where MLflow finds a version."""
-    return f"models:/{version.name}/{version.version}"
-
-
 def answerable(version: ModelVersion, X: pd.DataFrame) -> np.ndarray:
     """Which members a version answers for: none that breaks its own contract, which may be older than the table's."""
-    served = artifacts.read_served(uri(version))
+    served = artifacts.read_version(registry.uri(version), "served.json")
     if served is None or not set(served["inputs"]) <= set(X):
         return np.zeros(len(X), bool)
     members = X[served["inputs"]]

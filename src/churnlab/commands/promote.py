@@ -35,6 +35,8 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
     tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
     churn = _churn_run(settings, dataset, tags)
     segments = _segment_run(settings, dataset)
+    if unstable := segments.data.tags.get("churnlab.unstable"):
+        dataset.warn(f"the segmentation that is promoted is marked: {unstable}")
     name = registry.model_name(dataset.contract.name)
     with tracking.start_run(
         "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
@@ -59,6 +61,7 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
                     "churnlab.churn_run_id": churn.info.run_id,
                     "churnlab.segment_run_id": segments.info.run_id,
                     "churnlab.segments": numbering.told,
+                    "churnlab.stable": segments.data.tags["churnlab.stable"],
                     "churnlab.replaced": str(champion.version) if champion is not None and passed else "",
                     "churnlab.reason": settings.reason or "",
                 },
@@ -130,7 +133,7 @@ def _gate(
     if len(np.unique(y)) < 2:
         known = "members of both outcomes that both can answer for and neither was trained on"
         return [*checks, {"name": "comparable", "value": len(rows), "limit": known, "passed": False}]
-    present = _probabilities(versions.uri(champion), dataset.X.iloc[rows])
+    present = _probabilities(registry.uri(champion), dataset.X.iloc[rows])
     scores = [
         evaluation.classification_metrics(y, probability, threshold=run.data.metrics["threshold"])[metric]
         for probability, run in ((served[unseen], churn), (present, reign))

@@ -23,6 +23,7 @@ from typing import Any
 import mlflow
 from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 
 from churnlab import artifacts, conclusions, evaluation, page, registry, schema, tracking, wording
 from churnlab.commands import Result, compare, train
@@ -38,6 +39,9 @@ Part = dict[str, Any]
 SHARES = (0.1, 0.2)
 """The riskiest members of whom the page says how many of those who leave they hold."""
 
+SHOWN = "segmentation/portraits.json"
+"""Where a version has its portraits, under the numbers and names that it serves."""
+
 MOST_ROWS = 12
 """So many rows of a table are shown; the runs have them all."""
 
@@ -50,12 +54,13 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
     output, name = _output(settings), dataset.contract.name
     question = train.ask(settings.evaluation, dataset, seed=settings.seed)
     ranked = tracking.ranked_train_runs(name, question.tags, metric=settings.metric)
-    registered = f"{name}-churn"
+    registered = registry.model_name(name)
+    champion, segmented = registry.champion(registered), tracking.latest_run("segment", dataset)
     parts: dict[str, Any] = {
         "members": members_part(dataset, tracking.latest_run("explore", dataset)),
         "models": models_part(ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed),
-        "segments": segments_part(tracking.latest_run("segment", dataset), churn_rate=float(dataset.y.mean())),
-        "champion": champion_part(registered, ranked, dataset),
+        "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
+        "champion": champion_part(champion, ranked, dataset),
     }
     with tracking.start_run(
         "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=question.tags
@@ -150,29 +155,35 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
     }
 
 
-def segments_part(segmented: Run | None, *, churn_rate: float) -> Part | None:
-    """The portraits of a segment run, why so many segments, how stable they are, what to do for everyone."""
+def segments_part(segmented: Run | None, champion: ModelVersion | None, *, churn_rate: float) -> Part | None:
+    """The portraits of a segment run, why so many segments, how stable they are, what to do for everyone.
+
+    The champion's segments have the numbers and names under which they are served.
+    """
     if segmented is None:
         return None
     run_id, k = segmented.info.run_id, int(segmented.data.metrics["k"])
-    portraits = artifacts.read_json(run_id, "portraits.json")
+    served = champion is not None and champion.tags["churnlab.segment_run_id"] == run_id
+    shown = artifacts.read_version(registry.uri(champion), SHOWN) if champion is not None and served else None
+    portraits = shown or artifacts.read_json(run_id, "portraits.json")
     made_of = artifacts.read_json(run_id, "segmentation.json")
     evidence = artifacts.read_table(run_id, "evidence.csv").set_index("k")
     return {
         "run_id": run_id,
-        "portraits": portraits,
+        "portraits": sorted(portraits, key=lambda portrait: portrait["id"]),
+        "numbered": f"as version {champion.version} serves them" if champion and shown else "by size",
         "attention": conclusions.needs_attention(portraits, churn_rate=churn_rate),
         "columns": list(made_of["columns"]),
         "for_everyone": made_of["for_everyone"],
         "reason": segmented.data.tags["churnlab.k_reason"],
         "stable": conclusions.how_stable(evidence.loc[k].to_dict(), STABLE),
+        "notes": made_of["notes"],
         "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
     }
 
 
-def champion_part(registered: str, ranked: Sequence[Run], dataset: Dataset) -> Part | None:
+def champion_part(found: ModelVersion | None, ranked: Sequence[Run], dataset: Dataset) -> Part | None:
     """The version in use: what it was made of, what the gate said, when, by whom and why; None without one."""
-    found = registry.champion(registered)
     if found is None:
         return None
     churn = mlflow.get_run(found.tags["churnlab.churn_run_id"])

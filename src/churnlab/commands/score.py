@@ -88,7 +88,7 @@ def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
 
 
 def _warn_of_drift(members: Members, model_uri: str) -> None:
-    served = artifacts.read_served(model_uri) or {}
+    served = artifacts.read_version(model_uri, "served.json") or {}
     if "training" in served:
         for warning in drift.warnings(members.X, served["training"], model=model_uri):
             members.warn(warning)

@@ -72,6 +72,8 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         late = [name for name in dataset.contract.late if columns_from(columns, [name])]
         early = without_late(keys, X, y, labels, columns=columns, late=late) if late else None
         notes = notes_on(frame, choice, early, late=late, sample=keys.sample_rows)
+        for note in notes.values():
+            dataset.warn(note)
         marks = {"stable": choice.unstable is None, "notes": list(notes.values())}
         described = [part | marks for part in portraits(X, labels, y, playbook=guide, language=playbook.language)]
         names = [portrait["name"] for portrait in described]
@@ -85,8 +87,6 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         made_of = {"columns": columns, "fill": fill, "for_everyone": [planned["text"] for planned in everyone]}
         mlflow.log_dict(made_of | {"everyone": everyone, "without_late": early} | marks, "segmentation.json")
         artifacts.log_segmentation(model)
-    for note in notes.values():
-        log.warning("warning: %s", note)
     log.info("%s", "\n".join([choice.reason, alone_in_words(evidence), *_in_words(described)]))
     keys_told = ("id", "name", "size", "churn_rate", "recommended_action")
     told = [{key: part[key] for key in keys_told} for part in described]
