@@ -33,6 +33,19 @@ LIGHT = {
 """Command lines that answer without work, and how the answer begins."""
 
 
+def test_help_may_be_read_no_further_than_its_first_line(home):
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "churnlab", "train", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    )
+    asked.stdout.close()  # as `head` does when it has enough
+    with asked.stderr:
+        assert asked.stderr.read() == b""
+    assert asked.wait() == 0
+
+
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_an_answer_without_work_takes_less_than_half_a_second_of_cpu(home, words):
     def cpu_seconds() -> float:

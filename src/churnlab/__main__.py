@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("churnlab").setLevel(os.environ.get("CHURNLAB_LOG", "INFO"))
     if not words or words[0] in ("--help", "-h", "help"):
-        print(_overview())
+        _show(_overview())
         return DONE
     if words[0] == "--version":
         from importlib.metadata import version
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         if "--help" in rest or "-h" in rest:
             from churnlab.help import command_help
 
-            print(command_help(command, root=ROOT))
+            _show(command_help(command, root=ROOT))
             return DONE
         return _launch(command, rest)
     except InputError as error:
@@ -64,6 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
 def commands() -> list[str]:
     """The commands there are: a file in commands/ and a YAML in conf/ of the same name."""
     return [path.stem for path in sorted((PACKAGE / "commands").glob("[a-z]*.py"))]
+
+
+def _show(text: str) -> None:
+    """Print for a person, who may read no further than ``| head`` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
 
 
 def _overview() -> str:
