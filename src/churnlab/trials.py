@@ -41,6 +41,9 @@ FAILURES_IN_A_ROW = 5
 DEATHS_IN_ALL = 5
 """A trial that so many workers have died of has failed: it takes more memory than there is."""
 
+CLAIMING = 2.0
+"""Seconds after which a trial that nobody has claimed is its dead worker's."""
+
 PATIENCE = 0.05
 """Seconds between two looks at the study by a worker that waits for another's trial."""
 
@@ -239,22 +242,46 @@ def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] | None 
     touched. Without it nobody is at work, and runs that are gone are logged anew. A kill in here does no harm: the next
     call goes on.
     """
-    alive = {str(seat) for seat in living or ()}
-    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-    dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
+    dead = _unfinished(study, living)
     for trial in dead:
         _ask_again(study, job, trial, alone=living is not None)
         with suppress(UpdateFinishedTrialError):  # a worker that had just taken it has found it surplus
             _tell(study, trial.number, state=TrialState.FAIL)
+    for trial in _forgotten(study):
+        _ask_again(study, job, trial, alone=False)
     found = [f"{len(dead)} unfinished trials to be done again"] if dead else []
     ended = Counter(_end_runs(study, job, every=living is None))
     return "; ".join(found + [f"{count} {what}" for what, count in ended.items()])
+
+
+def _unfinished(study: optuna.Study, living: Collection[Seat] | None) -> list[FrozenTrial]:
+    """The trials under way that no living worker has.
+
+    A worker claims a trial right after it has taken it: one that nobody has claimed is looked at for a while.
+    """
+    alive = {str(seat) for seat in living or ()}
+    deadline = time.monotonic() + CLAIMING
+    while True:
+        running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
+        if not alive or time.monotonic() > deadline or all(WORKER in trial.user_attrs for trial in dead):
+            return dead
+        time.sleep(PATIENCE)
+
+
+def _forgotten(study: optuna.Study) -> list[FrozenTrial]:
+    """Dead trials whose parameters were not asked again: they were drawn when the trial had been given up already."""
+    trials = study.get_trials(deepcopy=False)
+    last = {parameters(trial): trial for trial in trials}  # of equal ones the last
+    return [trial for trial in last.values() if is_dead(trial) and SURPLUS not in trial.user_attrs]
 
 
 def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial, *, alone: bool) -> None:
     """Enqueue what a dead trial had drawn; ``alone`` says that its worker died and not all there was."""
     if ERROR in dead.user_attrs or dead.params.keys() != job.space.keys():
         return  # it had failed by itself, or had no parameters yet
+    if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) >= job.n_trials:
+        return  # nobody would take it; a larger n_trials finds it forgotten
     waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
     if parameters(dead) not in map(parameters, waiting):
         enqueue(study, dead.params, deaths=dead.user_attrs.get(DEATHS, 0) + alone)
