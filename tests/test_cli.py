@@ -211,7 +211,7 @@ def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_that_nobo
     assert ended.code == 0
     assert len(ended.out.splitlines()) == 1
     run = client_at(home).get_run(ended.line["run_id"])
-    assert ended.line == {"command": "train", "run_id": run.info.run_id} | run.data.metrics
+    assert ended.line == {"command": "train", "run_id": run.info.run_id, "warnings": 0} | run.data.metrics
     assert (run.info.run_name, run.info.status) == ("baseline", "FINISHED")
     assert "arning" not in ended.err
     assert [line.split(":")[0] for line in ended.err.splitlines()] == ["logistic_regression raw"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from books import Command, check_promise, dead, notes, own_model, runs, trials
+from books import SOAK, Command, check_promise, dead, notes, own_model, runs, trials
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +44,7 @@ def test_a_start_that_waits_for_another_takes_over_when_that_is_killed(home):
     assert dead(found)
 
 
+@pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")
 def test_eight_studies_started_at_once_do_not_meet(home):
     model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)})
     other = own_model(home.parent, "other", {"x": [0.1, 0.2, 0.3, 0.4]})

@@ -117,7 +117,11 @@ def test_a_champion_that_knows_no_gaps_is_compared_on_the_members_it_can_answer_
     """A gap at scoring is refused by a champion of a complete table, and answered by one that was trained on gaps."""
     refused = there("score", "complete", "input=gaps.csv", "output=scored.csv")
     assert (refused.code, refused.out) == (2, "")
-    assert "Row 0: Contract_period is missing" in refused.err
+    assert (
+        "line 2, column Contract_period: the value is missing, which models:/gym-churn@champion has never"
+        in refused.err
+    )
+    assert "line 2, column Age: the value is missing" in refused.err
     ended = promotion(there, "gaps")
     assert ended[2].code in (0, 3), ended[2].err
     checks = {check["name"]: check for check in ended[2].line["checks"]}

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from books import FOLDS, TESTS, check_promise, in_state, notes, own_model, runs, trials
+from books import FOLDS, SOAK, TESTS, check_promise, in_state, notes, own_model, runs, trials
 from conftest import opened
 
 pytestmark = pytest.mark.slow
@@ -14,6 +14,8 @@ ENGINES = {"inline": ("engine=inline",), "processes": ("engine=processes", "engi
 
 @pytest.fixture(params=ENGINES)
 def engine(request):
+    if request.param == "processes" and not SOAK:
+        pytest.skip("part of the long form: make soak")
     return request.param
 
 

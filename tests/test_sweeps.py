@@ -121,7 +121,7 @@ def killed(home: Path, words: list[str], until) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     ended = wait(process)
-    assert (ended.code, ended.out) == (143, "")
+    assert (ended.code, ended.out) == (143, ""), ended.err
     assert "Traceback" not in ended.err
 
 

@@ -78,7 +78,7 @@ def columns_from(columns: Mapping[str, str], sources: Collection[str]) -> list[s
     """Those of the segmentation's columns that need one of the table's ``sources``, directly or through others."""
     touched = set(sources)
     for name, expression in columns.items():
-        if touched & {expression, *columns_in(expression)}:
+        if touched & ({name} if expression == name else set(columns_in(expression))):
             touched.add(name)
     return [name for name in columns if name in touched]
 

@@ -59,7 +59,7 @@ def test_the_leaderboard_ranks_the_runs_of_one_split_and_of_equal_ones_the_newes
 
 def test_the_difference_of_two_runs_is_first_minus_second_out_of_fold_with_its_interval(pair, runs):
     assert pair.code == 0, pair.err
-    assert set(pair.line) == {"command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high"}
+    assert set(pair.line) == {"command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high", "warnings"}
     first, second = predictions(runs["dummy", "0"]), predictions(runs["logistic_regression", "0"])
     assert np.array_equal(first.index, second.index)
     losses = [log_loss(table["y"], table["probability"].clip(0.001, 0.999)) for table in (first, second)]
@@ -90,6 +90,7 @@ def test_runs_of_different_splits_are_not_compared_and_the_exit_code_is_3(runs, 
         "run_id": ended.line["run_id"],
         "comparable": False,
         **dict.fromkeys(("winner", "delta", "ci_low", "ci_high")),
+        "warnings": 0,
     }
     assert "cannot be compared: the split differs." in ended.err
     assert client_at(shared_home).get_run(ended.line["run_id"]).info.status == "FINISHED"

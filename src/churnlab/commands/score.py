@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
@@ -22,6 +24,7 @@ from churnlab import artifacts, drift, registry, schema, tracking
 from churnlab.commands import Result
 from churnlab.data import Members, make_members
 from churnlab.errors import InputError
+from churnlab.faults import Fault, told
 from churnlab.tables import Table, read_table
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,11 @@ def run(settings: schema.Score) -> Result:
     members = make_members(table, contract)
     model_uri = settings.model_uri or f"models:/{registry.model_name(contract.name)}@champion"
     model, config = _model(model_uri), settings.model_dump()
-    _warn_of_drift(members, model_uri)
+    served = artifacts.read_version(model_uri, "served.json") or {}
+    _check_gaps(members, table, served.get("may_be_missing", members.gaps), model_uri=model_uri)
+    if "training" in served:
+        for warning in drift.warnings(members.X, served["training"], model=model_uri):
+            members.warn(warning)
     with tracking.start_run("score", config, name=f"score {Path(settings.input).name}", dataset=members) as mlflow_run:
         answers = _answers(model, members, model_uri=model_uri, reasons=settings.score.reasons)
         if settings.score.reasons:
@@ -56,8 +63,8 @@ def run(settings: schema.Score) -> Result:
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
         mlflow.set_tag("churnlab.model_uri", model_uri)
     log.info("%d members scored by %s, %d of them likely to leave: %s", len(scored), model_uri, leaving, output)
-    told = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)}
-    return Result(told | {"warnings": len(members.warnings)})
+    values = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)}
+    return Result(values | {"warnings": len(members.warnings)})
 
 
 def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
@@ -87,11 +94,19 @@ def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
         ) from error
 
 
-def _warn_of_drift(members: Members, model_uri: str) -> None:
-    served = artifacts.read_version(model_uri, "served.json") or {}
-    if "training" in served:
-        for warning in drift.warnings(members.X, served["training"], model=model_uri):
-            members.warn(warning)
+def _check_gaps(members: Members, table: Table, may_be_missing: Sequence[str], *, model_uri: str) -> None:
+    """Refuse members without a value where the version has never seen a gap, by the lines of the file."""
+    faults = [
+        Fault(
+            f"column {name}: the value is missing, which {model_uri} has never seen there",
+            "fill it in, or promote a version that was trained on a table with such gaps",
+            np.flatnonzero(members.X[name].isna()),
+        )
+        for name in members.gaps
+        if name not in may_be_missing
+    ]
+    if faults:
+        raise InputError(told(faults, head=f"{members.source} cannot be scored", place=table.place))
 
 
 def _answers(model: mlflow.pyfunc.PyFuncModel, members: Members, *, model_uri: str, reasons: bool) -> pd.DataFrame:
@@ -99,9 +114,9 @@ def _answers(model: mlflow.pyfunc.PyFuncModel, members: Members, *, model_uri: s
     try:
         return pd.DataFrame(model.predict(X, params={"reasons": reasons}))
     except MlflowException as error:
-        told = str(error).rpartition("Error: ")[2]  # what MLflow puts before it are the members themselves
+        said = str(error).rpartition("Error: ")[2]  # what MLflow puts before it are the members themselves
         raise InputError(
-            f"{model_uri} does not take these members: {told} Score them with the dataset= that it was made for."
+            f"{model_uri} does not take these members: {said} Score them with the dataset= that it was made for."
         ) from error
 
 
