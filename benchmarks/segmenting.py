@@ -130,14 +130,14 @@ def prepared(rows: int, ks: range) -> Any:
     """The checked keys of churnlab segment and its table."""
     import hydra
 
-    from churnlab import compose, jobs, schema
+    from churnlab import compose, jobs, validation
 
     table = os.environ.get("CHURNLAB_GYM")
     words = ["dataset=gym", f"dataset.path={Path(table).resolve()}"] if table and rows == 4_000 else []
     words = words or [f"dataset.rows={rows}"]
     with hydra.initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
         composed = hydra.compose("segment", overrides=[*words, f"segments.range=[{ks[0]},{ks[-1]}]"])
-        settings = schema.read("segment", compose.plain(composed))
+        settings = validation.read("segment", compose.plain(composed))
     return settings, jobs.load_dataset(settings.dataset)
 
 

@@ -6,7 +6,6 @@ from threadpoolctl import threadpool_info
 
 from churnlab.clustering import (
     all_columns,
-    collinear,
     columns_from,
     fit_kmeans,
     fit_segmentation,
@@ -117,12 +116,6 @@ def test_a_sample_is_seeded_and_all_rows_are_no_sample():
     one, two, other = (sample_rows(100, 10, random_state=seed).tolist() for seed in (0, 0, 1))
     assert one == two == sorted(set(one))
     assert one != other
-
-
-def test_columns_that_say_the_same_are_named_with_their_correlation():
-    x = np.random.default_rng(0).normal(size=300)
-    frame = pd.DataFrame({"a": x, "b": -x, "constant": 1.0, "c": np.random.default_rng(1).normal(size=300)})
-    assert [(one, two, round(r, 6)) for one, two, r in collinear(frame)] == [("a", "b", -1.0)]
 
 
 def test_columns_that_come_from_late_ones_are_found_through_other_columns():

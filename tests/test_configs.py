@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
 from optuna.distributions import BaseDistribution
 
-from churnlab import arguments, schema
+from churnlab import arguments, schema, validation
 from churnlab.compose import plain
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -62,7 +62,7 @@ def composed(monkeypatch, tmp_path):
                 block = block.get(part, {})
             if block.get(name) == "???":
                 block[name] = value
-        return schema.read(command, config)
+        return validation.read(command, config)
 
     return read
 

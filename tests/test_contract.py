@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from churnlab.contract import Checked, Column, Contract, check
+from churnlab.checking import Checked, check
+from churnlab.contract import Column, Contract
 from churnlab.demo import members
 from churnlab.errors import InputError
 from churnlab.suspicions import twins

@@ -116,3 +116,11 @@ def test_one_month_left_is_exactly_a_contract_of_one_month_in_the_real_table(gym
     found = same_groups(gym, {name: Column("numeric") for name in gym})
     short = int((gym["Contract_period"] == 1).sum())
     assert found.to_numpy().tolist() == [["Month_to_end_contract", "<= 1", "Contract_period", "<= 1", short]]
+
+
+def test_columns_that_say_the_same_are_named_with_their_correlation():
+    x = np.random.default_rng(0).normal(size=300)
+    frame = pd.DataFrame({"a": x, "b": -x, "constant": 1.0, "c": np.random.default_rng(1).normal(size=300)})
+    assert [(one, two, round(r, 6)) for one, two, r in collinear(frame, limit=0.9).itertuples(index=False)] == [
+        ("a", "b", -1.0)
+    ]

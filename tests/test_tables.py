@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from churnlab.contract import Column, Contract, check
+from churnlab.checking import check
+from churnlab.contract import Column, Contract
 from churnlab.demo import members
 from churnlab.errors import InputError
 from churnlab.faults import LONGEST_MESSAGE

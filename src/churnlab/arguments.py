@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from churnlab import schema
+from churnlab import schema, validation
 from churnlab.errors import InputError, meant, unknown_choice
 
 OPTIONS = ("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
@@ -64,7 +64,7 @@ def check(command: str, overrides: list[str], *, root: Path | None) -> None:
         if key == "experiment" and sign:
             raise InputError(f"An experiment is chosen without {sign}: experiment={value}.")
         if key != "experiment" and not key.startswith("hydra."):
-            schema.check_key(command, key.split("."))
+            validation.check_key(command, key.split("."))
         if root is None or not CHOICES.fullmatch(value):
             continue
         for name in value.split(","):

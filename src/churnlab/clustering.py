@@ -22,9 +22,6 @@ from churnlab.expressions import columns_in, select
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-COLLINEAR = 0.9
-"""Columns with at least this correlation, whatever its sign, count as one thing said twice."""
-
 MOST_ROWS = 10_000
 """Above this many rows a sample of as many carries what would otherwise cost minutes; it is always said."""
 
@@ -63,15 +60,6 @@ def standardized(frame: pd.DataFrame) -> np.ndarray:
             "change their expressions, for instance log1p(x) for log(x)."
         )
     return StandardScaler().fit_transform(frame.to_numpy(np.float64))
-
-
-def collinear(frame: pd.DataFrame) -> list[tuple[str, str, float]]:
-    """Pairs of columns that say nearly the same, strongest first, with their correlation: a distance counts both."""
-    varying = frame.loc[:, frame.nunique() > 1]
-    r = varying.corr().to_numpy()
-    pairs = zip(*np.where(np.triu(np.abs(r), 1) >= COLLINEAR), strict=True)
-    named = [(str(varying.columns[i]), str(varying.columns[j]), float(r[i, j])) for i, j in pairs]
-    return sorted(named, key=lambda pair: -abs(pair[2]))
 
 
 def columns_from(columns: Mapping[str, str], sources: Collection[str]) -> list[str]:

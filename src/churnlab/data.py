@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churnlab.contract import Contract, check
+from churnlab.checking import check
+from churnlab.contract import Contract
 from churnlab.tables import Table
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from churnlab.contract import is_nested
+from churnlab.checking import is_nested
 from churnlab.errors import InputError
 from churnlab.suspicions import giveaways
 

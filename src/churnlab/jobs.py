@@ -53,14 +53,14 @@ class Launch:
 
     def run(self, composed: DictConfig, *, overrides: list[str]) -> None:
         """Run one job and record its outcome: a job never raises, so that the others of its sweep go on."""
-        from churnlab import schema
+        from churnlab import validation
 
         if self.sweep is not None:
             log.info("job %d: %s", len(self.outcomes) + 1, " ".join(overrides))
         config: dict[str, Any] = {}
         try:
             config = compose.plain(composed)
-            settings = schema.read(self.command, config)
+            settings = validation.read(self.command, config)
             if settings.dry_run:
                 log.info("would run: churnlab %s", " ".join([self.command, *overrides]))
                 outcome = Outcome("done", overrides, {"dry_run": True})
@@ -162,14 +162,12 @@ def _open_store(uri: str) -> None:
 
 def _compare_with_champion(dataset: Dataset) -> None:
     """Warn of members unlike those that the champion was trained on."""
-    from churnlab import artifacts, drift, registry
+    from churnlab import artifacts, registry, versions
 
     champion = registry.champion(registry.model_name(dataset.contract.name))
-    served = champion and artifacts.read_version(registry.uri(champion), "served.json")
-    if champion and served and "training" in served:
-        named = f"the champion (version {champion.version})"
-        for warning in drift.warnings(dataset.frame, served["training"], model=named):
-            dataset.warn(warning)
+    if champion is not None:
+        served = artifacts.read_version(registry.uri(champion), "served.json")
+        versions.warn_of_drift(dataset, served, model=f"the champion (version {champion.version})")
 
 
 def load_dataset(dataset: schema.Dataset) -> Dataset:

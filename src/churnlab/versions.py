@@ -19,8 +19,9 @@ from sklearn.pipeline import Pipeline
 
 import churnlab
 from churnlab import artifacts, drift, registry
-from churnlab.contract import Contract, row_checks
-from churnlab.data import Dataset
+from churnlab.checking import row_checks
+from churnlab.contract import Contract
+from churnlab.data import Dataset, Members
 from churnlab.expressions import evaluate
 from churnlab.features import typical
 from churnlab.matching import match
@@ -51,7 +52,7 @@ def number_segments(segments: Run, champion: ModelVersion | None, dataset: Datas
     members = artifacts.read_table(segments.info.run_id, "segments/members.parquet")
     k = int(segments.data.metrics["k"])
     served = champion and artifacts.read_version(registry.uri(champion), "served.json")
-    if not champion or not served:
+    if not champion or not served or "free" not in served:  # no champion, or an older one that kept no numbers
         return Numbering({segment: segment for segment in range(k)}, {}, k, "the first of this model")
     able = answerable(champion, dataset.X.iloc[members["row"]])
     before = [answer["segment"] for answer in answers(registry.uri(champion), dataset.X.iloc[members["row"][able]])]
@@ -62,6 +63,13 @@ def number_segments(segments: Run, champion: ModelVersion | None, dataset: Datas
     names = {segment: kept[number] for segment, number in found.numbers.items() if same and number in kept}
     told = f"beside version {champion.version}, {found}"
     return Numbering(found.numbers, names, served["free"] + len(found.new), told)
+
+
+def warn_of_drift(members: Members, served: Mapping[str, Any] | None, *, model: str) -> None:
+    """Warn of members unlike those that a version was trained on; ``served`` is what it says of itself."""
+    if served and "training" in served:
+        for warning in drift.warnings(members.frame, served["training"], model=model):
+            members.warn(warning)
 
 
 def answerable(version: ModelVersion, X: pd.DataFrame) -> np.ndarray:

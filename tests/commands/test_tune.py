@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sklearn.model_selection import StratifiedKFold
 
-from churnlab import evaluation, schema
+from churnlab import evaluation, validation
 from churnlab.commands import train
 from churnlab.jobs import load_dataset
 from conftest import artifact, environment, files, opened
@@ -85,7 +85,7 @@ def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
     """The same parameters on folds that did not choose them, scored here from scratch."""
     line, parent, _, _ = study
     config = yaml.safe_load(artifact(parent, "config.yaml").read_text())
-    settings = schema.read("tune", config).train(line["best_params"], run_name="")
+    settings = validation.read("tune", config).train(line["best_params"], run_name="")
     dataset = load_dataset(settings.dataset)
     asked = train.ask(settings.evaluation, dataset, seed=0)
     X, y = dataset.X.iloc[asked.train], dataset.y[asked.train]

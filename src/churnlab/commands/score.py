@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from churnlab import artifacts, drift, registry, schema, tracking
+from churnlab import artifacts, registry, schema, tracking, versions
 from churnlab.commands import Result
 from churnlab.data import Members, make_members
 from churnlab.errors import InputError
@@ -42,9 +42,7 @@ def run(settings: schema.Score) -> Result:
     model, config = _model(model_uri), settings.model_dump()
     served = artifacts.read_version(model_uri, "served.json") or {}
     _check_gaps(members, table, served.get("may_be_missing", members.gaps), model_uri=model_uri)
-    if "training" in served:
-        for warning in drift.warnings(members.X, served["training"], model=model_uri):
-            members.warn(warning)
+    versions.warn_of_drift(members, served, model=model_uri)
     with tracking.start_run("score", config, name=f"score {Path(settings.input).name}", dataset=members) as mlflow_run:
         answers = _answers(model, members, model_uri=model_uri, reasons=settings.score.reasons)
         if settings.score.reasons:

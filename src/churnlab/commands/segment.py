@@ -25,7 +25,6 @@ from sklearn.metrics import adjusted_rand_score
 from churnlab import artifacts, schema, tracking
 from churnlab.clustering import (
     all_columns,
-    collinear,
     columns_from,
     fit_kmeans,
     plane,
@@ -38,12 +37,17 @@ from churnlab.commands import Result
 from churnlab.data import Dataset
 from churnlab.dendrogram import WardTree, proposed_k, ward_tree
 from churnlab.evidence import ON_SAMPLES, Choice, check_rows, choose_k, chosen_by, evidence_per_k, given_k, shortfall
+from churnlab.faults import listed
 from churnlab.features import typical
 from churnlab.playbook import check_playbook, text
 from churnlab.plots import segments as plots
 from churnlab.portraits import deviations, plans_for_everyone, portraits, profile
+from churnlab.redundancy import collinear
 
 log = logging.getLogger(__name__)
+
+COLLINEAR = 0.9
+"""Columns correlated beyond this, whatever the sign, count as one thing said twice."""
 
 DRAWN = 5_000
 """So many members are drawn in their map."""
@@ -131,11 +135,12 @@ def notes_on(
 ) -> dict[str, str]:
     """What must be known beside every result, by the tag that says it; what does not apply is left out."""
     notes = {"unstable": choice.warning} if choice.warning else {}
-    if pairs := collinear(frame):
-        said = [f"{a} and {b} (r = {r:.2f})" for a, b, r in pairs]
-        notes["collinear"] = f"Columns that say nearly the same count twice: {_listed(said)}."
+    pairs = collinear(frame, limit=COLLINEAR)
+    if len(pairs):
+        said = [f"{a} and {b} (r = {r:.2f})" for a, b, r in pairs.itertuples(index=False)]
+        notes["collinear"] = f"Columns that say nearly the same count twice: {listed(said, 12, length=100)}."
     if late:
-        notes["late"] = f"The segments use {_listed(late)}, known only close to the event; {_beside(early)}."
+        notes["late"] = f"The segments use {listed(late, 12)}, known only close to the event; {_beside(early)}."
     if len(frame) > sample:
         notes["sampled"] = f"{', '.join(ON_SAMPLES)} stand on a sample of {sample:,} out of {len(frame):,} members."
     return notes
@@ -148,15 +153,9 @@ def _beside(early: dict[str, Any] | None) -> str:
     auc = early.get("heldout_churn_auc")
     shown = "" if auc is None else f" and churn AUC {auc:.3f} on held-out members"
     return (
-        f"by columns known earlier ({_listed(list(early['columns']))}) as many segments agree with these by "
+        f"by columns known earlier ({listed(list(early['columns']), 12)}) as many segments agree with these by "
         f"{early['agreement']:.2f} (1 is the same), with bootstrap ARI {early['bootstrap_ari']:.2f}{shown}"
     )
-
-
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    """The first names and how many more there are: a tag holds some thousand letters, a table any number of columns."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def alone_in_words(evidence: pd.DataFrame) -> str:
