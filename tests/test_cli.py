@@ -118,6 +118,10 @@ WRONG = {
     "a metric": (["train", "metric=auc"], ["metric='auc'", "roc_auc", "log_loss", "f1"]),
     "two values at once": (["train", "seed=-1", "evaluation.folds=1"], ["seed=-1", "evaluation.folds=1"]),
     "a table without a path": (["train", "dataset=gym"], ["dataset.path has no value yet", "dataset.path=VALUE"]),
+    "a key that the YAML leaves out": (
+        ["train", "dataset.columns.gender.unit=x"],
+        ["+dataset.columns.gender.unit=VALUE"],
+    ),
     "a key taken away": (["train", "~evaluation.folds"], ["evaluation.folds is missing"]),
     "a column that is late and not there": (["train", "dataset.late=[Height]"], ["late names Height"]),
 }

@@ -11,8 +11,10 @@ from hydra.errors import InstantiationException, MissingConfigException, Overrid
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from churnlab import validation
 from churnlab.arguments import command_of_experiment
 from churnlab.errors import InputError, unknown_choice, unknown_key
+from churnlab.schema import COMMANDS
 
 NOT_IN_A_SWEEP = {"force", "dry_run", "run_name", "reason", "tracking", "tracking.uri", "dataset.path"}
 """Keys that make no other sweep of a sweep."""
@@ -107,6 +109,8 @@ def _explain_key(error: OmegaConfBaseException, *, command: str) -> str:
     *parents, key = full.split(".")
     if "is not in struct" not in str(error):
         return f"{full}: {str(error).splitlines()[0]}."
+    if key in validation.known_keys(COMMANDS[command], parents):
+        return f"The YAML in use does not set {full}; to set it, put a plus before it: +{full}=VALUE."
     known = [str(name) for name in parent if name != "hydra"]
     hint = f" A parameter that the YAML does not set needs a plus: +{full}=VALUE." if full.startswith("model.") else ""
     return unknown_key(parents, key, known) + hint
