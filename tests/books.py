@@ -37,6 +37,9 @@ RANDOM = random.Random(SEED)
 SOAK = int(os.environ.get("CHURNLAB_SOAK", 0))
 """How many kills each way of killing gets in the long form (make soak); 0 is the short form of every day."""
 
+PATIENCE = 60 * (20 if SOAK else 5)
+"""Seconds after which something that should have come never will; no measure of speed, for machines are busy."""
+
 
 @contextmanager
 def repeatable(*story: Any) -> Iterator[None]:
@@ -106,9 +109,9 @@ class Command:
             process for process in psutil.process_iter() if _session(process) == self.process.pid and alive(process)
         ]
 
-    def until(self, held: Callable[[], Any], what: str, *, timeout: float = 120) -> bool:
+    def until(self, held: Callable[[], Any], what: str) -> bool:
         """Wait for something; False when the command ended first."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE
         while not held():
             if not self.running:
                 return False
@@ -137,9 +140,9 @@ class Command:
                 process.kill()
         assert self.process.wait() == -signal.SIGKILL, f"it had ended before the kill: {self.err}"
 
-    def ended(self, *, timeout: float = 300) -> Ended:
+    def ended(self) -> Ended:
         """How it ended, by itself or by a signal."""
-        self.process.wait(timeout)
+        self.process.wait(PATIENCE)
         return Ended(self.process.returncode, (self.said / "out").read_text().rstrip("\n"), self.err)
 
 
@@ -150,9 +153,9 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def gone(processes: list[psutil.Process], *, within: float) -> bool:
-    """Whether all have ended within some seconds."""
-    deadline = time.monotonic() + within
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all end by themselves, and do so before a machine that is busy with other work would be to blame."""
+    deadline = time.monotonic() + PATIENCE
     while left := [process for process in processes if alive(process)]:
         if time.monotonic() > deadline:
             return False

@@ -110,7 +110,7 @@ def killed_until_done(home: Path, asked: list[str], engine: str, *, everything: 
                 command.kill_everything()
             else:
                 command.kill()
-            assert gone(workers, within=5), "workers outlive the process that started them"
+            assert gone(workers), "workers outlive the process that started them"
             fell.append(where(home, command))
             after = kept(home)
             assert unchanged(before, after)
@@ -191,7 +191,7 @@ def test_a_killed_worker_is_replaced_and_another_does_its_trial_again(home):
 def test_a_study_whose_every_fit_takes_its_worker_along_comes_to_an_end(home):
     model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, dies_below=2.0)
     with Command(home, "tune", *model, "engine=processes", "engine.workers=1", "tune.n_trials=6") as command:
-        ended = command.ended(timeout=240)
+        ended = command.ended()
     assert (ended.code, ended.out) in ((1, ""), (2, ""))
     assert "Traceback" not in ended.err
     assert "memory" in ended.err.splitlines()[-1]
@@ -231,7 +231,7 @@ def stopped_until_done(home: Path) -> list[str]:
                 os.killpg(command.process.pid, number)  # a terminal sends it to all in the foreground
             else:
                 command.process.send_signal(number)
-            ended = command.ended(timeout=20)
+            ended = command.ended()
             if ended.code == 0:  # the signal came after the end
                 check_promise(home, n, ended)
                 return fell
@@ -244,7 +244,7 @@ def stopped_until_done(home: Path) -> list[str]:
             assert told.startswith("Stopped. To go on: churnlab tune "), ended.err
             assert told.endswith(asked[-1])
             assert {run.info.status for run in runs(home)} <= ENDED
-            assert gone(workers, within=5)
+            assert gone(workers)
             after = kept(home)
             assert unchanged(before, after)
             assert after.finished.keys() == {run_id for _, _, run_id in after.complete.values()}

@@ -13,7 +13,7 @@ def at_once(home, *asked):
     """How commands that were started together ended; all of them well."""
     commands = [Command(home, *words) for words in asked]
     try:
-        ended = [command.ended(timeout=600) for command in commands]
+        ended = [command.ended() for command in commands]
     finally:
         for command in commands:
             command.__exit__()

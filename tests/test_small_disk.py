@@ -82,7 +82,7 @@ class Disk:
 
 def refused(command: Command) -> None:
     """The command ends with one paragraph in the user's words."""
-    ended = command.ended(timeout=120)
+    ended = command.ended()
     assert ended.code in (1, 2), (ended.code, ended.err)
     assert ended.out == ""
     for technical in ("Traceback", "sqlite3", "sqlalche", "INSERT", "UPDATE", "SELECT", "[SQL"):

@@ -121,13 +121,16 @@ def criteria(evidence: pd.DataFrame, k: int) -> Figure:
     figure = new_figure(
         f"What each criterion says of the number of segments (taken: {k})", width=10.0, height=2.5 * down + 0.6
     )
-    panels = figure.subplots(down, 3, squeeze=False).ravel()
+    panels = figure.subplots(down, 3, squeeze=False, sharex=True).ravel()
     for axes in panels[len(shown) :]:
         axes.remove()
-    for axes, name in zip(panels, shown, strict=False):
+    for i, (axes, name) in enumerate(zip(panels, shown, strict=False)):
         axes.plot(evidence.index, evidence[name], color=GROUPS[0], marker="o", markersize=4)
         axes.set_title(CRITERIA[name], fontsize=9, color=INK)
         _mark(axes, evidence, k)
+        lowest = i + 3 >= len(shown)  # the labels below a column are the whole column's
+        axes.tick_params(axis="x", labelbottom=lowest)
+        axes.xaxis.label.set_visible(lowest)
     return figure
 
 
