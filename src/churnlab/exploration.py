@@ -108,6 +108,14 @@ def _association(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {"pearson_r": r, "low": low, "high": high, "p_value": p_value, "spearman_r": rho, "auc": auc}
 
 
+def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Pearson's r of two columns without gaps with its 95% interval, as in ``correlations``; NaN where one is flat."""
+    if len(x) < 3 or _is_constant(x) or _is_constant(y):
+        return np.nan, np.nan, np.nan
+    r = float(stats.pearsonr(x, y).statistic)
+    return r, *_correlation_interval(x, y, r)
+
+
 def _correlation_interval(x: np.ndarray, y: np.ndarray, r: float) -> tuple[float, float]:
     if 1 - r * r < 1e-12:
         return r, r

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from churnlab.compose import register_experiments
 
-CONTENT = {"columns", "rules", "derive", "space", "risk", "traits", "naming", "actions", "reasons"}
+CONTENT = {"columns", "rules", "derive", "space", "risk", "traits", "naming", "actions", "reasons", "claims"}
 """Blocks that are the content of a choice, not keys to type."""
 
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# *(?P<comment>.*))?$")

@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from churnlab.claims import Claim, Metric
 from churnlab.contract import Column, Contract
 
-Metric = Literal["roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1"]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -313,6 +313,40 @@ class Report(Command):
     output: str | None
 
 
+class Statements(Keys):
+    """Claims, and the models and segmentations that they speak of, each under the name by which a claim calls it."""
+
+    name: Name
+    statements: dict[Identifier, Claim] = Field(min_length=1)
+    models: dict[str, Model] = Field(default_factory=dict)
+    segmentations: dict[str, Segments] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Statements:
+        for name, claim in self.statements.items():
+            names: dict[str, Mapping[str, Any]] = {"segments": self.segmentations}
+            if claim.quantity == "model_difference":
+                names = {"of": self.models, "against": self.models}
+            for key, known in names.items():
+                called = getattr(claim, key)
+                if called is not None and called not in known:
+                    there = ", ".join(known) or "none"
+                    raise ValueError(f"statements.{name}.{key}={called} is nothing that the file has: {there}")
+        for name, segments in self.segmentations.items():
+            if segments.k == "auto":
+                raise ValueError(f"segmentations.{name}.k=auto; claims are about a number of segments: give it")
+        return self
+
+
+class Claims(Command):
+    """``churnlab claims``."""
+
+    dataset: Dataset
+    claims: Statements
+    folds: int = Field(ge=2, le=100)
+    resamples: int = Field(ge=100, le=100_000)
+
+
 class Pipeline(Command):
     """``churnlab pipeline``: the keys of all the commands it runs, with every model and feature set by name."""
 
@@ -344,6 +378,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "segment": Segment,
     "promote": Promote,
     "score": Score,
+    "claims": Claims,
     "report": Report,
     "pipeline": Pipeline,
 }

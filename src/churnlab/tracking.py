@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "train": "churn",
     "tune": "churn",
     "trial": "churn",
+    "claims": "explore",
     "compare": "churn",
     "segment": "segments",
     "promote": "promotions",
@@ -377,11 +378,11 @@ def get_run(run_id: str, *, command: str) -> Run:
 
 
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The config's plain values by dotted key; the columns of the dataset are in config.yaml only."""
+    """The config's plain values by dotted key; columns of the dataset and claims are in config.yaml only."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            if f"{prefix}{key}" != "dataset.columns":
+            if f"{prefix}{key}" not in ("dataset.columns", "claims.statements"):
                 flat |= _scalars(value, f"{prefix}{key}.")
         elif not isinstance(value, list | tuple):
             flat[f"{prefix}{key}"] = value

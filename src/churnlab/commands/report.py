@@ -26,6 +26,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from churnlab import artifacts, conclusions, evaluation, page, registry, schema, tracking, wording
+from churnlab.claims import measured_in_words
 from churnlab.commands import Result, compare, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
@@ -62,6 +63,7 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
         "champion": champion_part(champion, ranked, dataset),
     }
+    claims = claims_part(tracking.latest_run("claims", dataset))
     with tracking.start_run(
         "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=question.tags
     ) as mlflow_run:
@@ -69,6 +71,7 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
         html = page.render(
             "report.html.j2",
             **parts,
+            claims=claims,
             name=name,
             registered=registered,
             data_sha256=dataset.sha256,
@@ -77,7 +80,9 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
             line=_line,
             metric_names=conclusions.METRICS,
             shown=list(dict.fromkeys([settings.metric, "log_loss", "roc_auc"])),
-            sources=_sources(**parts) | {mlflow_run.info.run_id: "report: this page"},
+            sources=_sources(**parts)
+            | ({claims["run_id"]: "claims"} if claims else {})
+            | {mlflow_run.info.run_id: "report: this page"},
             version=version("churnlab"),
         )
         mlflow.log_text(html, "report.html")
@@ -180,6 +185,18 @@ def segments_part(segmented: Run | None, champion: ModelVersion | None, *, churn
         "notes": made_of["notes"],
         "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
     }
+
+
+def claims_part(measured: Run | None) -> Part | None:
+    """What was said about this table and what became of it when it was measured; None when nothing was."""
+    if measured is None:
+        return None
+    run_id = measured.info.run_id
+    rows = artifacts.read_table(run_id, "claims.csv").astype({"verdict": "str"}).to_dict("records")
+    for row in rows:
+        row["verdict"] = row["verdict"].lower()  # "false" alone in its column is read as a truth value
+        row["measured"] = measured_in_words(row["measured"], row["low"], row["high"])
+    return {"run_id": run_id, "rows": rows, "summary": measured.data.tags["mlflow.note.content"]}
 
 
 def champion_part(found: ModelVersion | None, ranked: Sequence[Run], dataset: Dataset) -> Part | None:

@@ -1,0 +1,119 @@
+"""Measure what was said about a table: each claim with its interval and a verdict, holds, partly, not shown or false.
+
+Why: what colleagues, consultants and earlier studies say of the members decides money, and is seldom checked again. A
+claim is a few lines of YAML; all are measured on all members, models by their out-of-fold predictions, and no claim
+chooses anything. False claims are an answer, too: the exit code is 0.
+
+    churnlab claims
+    churnlab claims claims=seeds dataset=gym dataset.path=members.csv
+    churnlab claims --config-dir my_conf dataset=bank claims=board
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from churnlab import artifacts, compose, evaluation, models, schema, tracking
+from churnlab.claims import counted_verdicts, measured_in_words, said, verdict
+from churnlab.clustering import all_columns, fit_segmentation, on_all_cores, segment_frame
+from churnlab.commands import Result
+from churnlab.data import Dataset
+from churnlab.errors import InputError
+from churnlab.evidence import check_rows
+from churnlab.features import Features, typical
+from churnlab.measuring import Ground, check_claims, measure, resampled_metrics
+from churnlab.plots import claims as plots
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["claim", "source", "statement", "quantity", "measured", "low", "high", "verdict", "why"]
+
+
+def run(settings: schema.Claims, dataset: Dataset) -> Result:
+    """Measure every claim of the file and log the verdicts."""
+    file = settings.claims
+    check_claims(file.statements, list(dataset.frame.columns), where="claims.statements")
+    pipelines = {name: build(model, dataset, where=f"claims.models.{name}") for name, model in file.models.items()}
+    with tracking.start_run("claims", settings.model_dump(), name=f"claims {file.name}", dataset=dataset) as mlflow_run:
+        ground = Ground(
+            frame=dataset.frame,
+            target=dataset.contract.target,
+            segments={name: segmented(keys, dataset) for name, keys in file.segmentations.items()},
+            scores=scored(pipelines, dataset, settings),
+            resamples=settings.resamples,
+            seed=settings.seed,
+        )
+        table = measured(file, ground)
+        counts = counted_verdicts(table["verdict"].tolist())
+        summary = f"{len(table)} claims: {', '.join(f'{count} {name}' for name, count in counts.items())}."
+        artifacts.log_table(table, "claims.csv")
+        mlflow.log_figure(plots.claims(table, file.statements), "figures/claims.png")
+        tracking.log_metrics({name.replace(" ", "_"): count for name, count in counts.items()})
+        mlflow.set_tag("mlflow.note.content", summary)
+    log.info("%s\n\n%s", in_words(table), summary)
+    told = table.rename(columns={"claim": "id"})[["id", "measured", "low", "high", "verdict"]]
+    return Result({"run_id": mlflow_run.info.run_id, "claims": told.to_dict("records")})
+
+
+def build(model: schema.Model, dataset: Dataset, *, where: str) -> Pipeline:
+    """The unfitted pipeline of a model on all columns as they are; InputError for what does not exist or fit."""
+    estimator, columns = dict(model.estimator), dataset.contract.columns
+    models.check_parameters(estimator["_target_"], estimator, where=f"{where}.estimator")
+    made = compose.build(estimator, key=f"{where}.estimator")
+    models.check_values(made)
+    return models.pipeline(made, features=Features([*columns], {}), columns=columns, scale=model.scale)
+
+
+def segmented(keys: schema.Segments, dataset: Dataset) -> np.ndarray:
+    """The number of each member's segment, by size, the largest 0."""
+    assert isinstance(keys.k, int)
+    X = dataset.X.fillna(typical(dataset.X))
+    frame = segment_frame(X, all_columns(X) if keys.columns == "all" else dict(keys.columns))
+    check_rows(frame, keys.k)
+    return fit_segmentation(frame, keys.k, n_init=keys.n_init, random_state=keys.random_state).predict(frame)
+
+
+def scored(pipelines: dict[str, Pipeline], dataset: Dataset, settings: schema.Claims) -> dict[str, pd.DataFrame]:
+    """The metrics of each model out of fold, on the members and on resamples of them."""
+    if not pipelines:
+        return {}
+    X, y, rows = dataset.X, dataset.y, np.arange(len(dataset.y))
+    folds = evaluation.make_folds(y, folds=settings.folds, repeats=1, seed=settings.seed)
+
+    def predicted(job: tuple[str, evaluation.Fold]) -> pd.DataFrame:
+        name, fold = job
+        return pd.concat(evaluation.fold_predictions(pipelines[name], X, y, [fold], rows=rows)).assign(model=name)
+
+    jobs = [(name, fold) for name in pipelines for fold in folds]
+    every = pd.concat(on_all_cores(predicted, jobs)).sort_values("row")
+    probabilities = {str(name): part["probability"].to_numpy() for name, part in every.groupby("model")}
+    return resampled_metrics(y, probabilities, resamples=settings.resamples, seed=settings.seed)
+
+
+def measured(file: schema.Statements, ground: Ground) -> pd.DataFrame:
+    """One row a claim, with the columns of claims.csv."""
+    rows: list[dict[str, Any]] = []
+    for name, claim in file.statements.items():
+        try:
+            value, low, high, about = measure(claim, ground)
+        except InputError as error:
+            raise InputError(f"claims.statements.{name}: {error}") from None
+        why = f"{measured_in_words(value, low, high)}, {about}; it was said to be {said(claim)}"
+        row = {"claim": name, "source": claim.source, "statement": claim.statement, "quantity": claim.quantity}
+        answer = {"measured": value, "low": low, "high": high, "verdict": verdict(claim, low, high), "why": why}
+        rows.append(row | answer)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def in_words(table: pd.DataFrame) -> str:
+    """What a terminal shows: the verdict, the statement, and what was measured."""
+    return "\n".join(
+        f"{row['verdict']:9}  {row['statement']} [{row['claim']}]\n           {row['quantity']} {row['why']}"
+        for row in table.to_dict("records")
+    )
