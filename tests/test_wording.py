@@ -3,7 +3,7 @@ from datetime import date
 
 import pytest
 
-from churnlab.wording import counted, day, number, percent, setting, spoken, whole
+from churnlab.wording import counted, day, lasted, number, percent, setting, spoken, whole
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,14 @@ def test_one_is_not_many():
 )
 def test_a_long_decimal_among_parameters_is_shortened(value, said):
     assert setting(value) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (3599, "59 min"), (7300, "2 h"), (86_400 * 1500, "1,500 d")],
+)
+def test_a_time_is_said_in_its_largest_unit(seconds, said):
+    assert lasted(seconds) == said
 
 
 def test_names_and_dates_are_said_as_people_say_them():

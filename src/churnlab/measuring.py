@@ -7,7 +7,7 @@ claim asks for is left out of that claim.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from scipy import stats
 from churnlab import exploration
 from churnlab.claims import Claim, Group, Quantity
 from churnlab.errors import InputError
-from churnlab.evaluation import classification_metrics
+from churnlab.evaluation import paired_difference
 from churnlab.expressions import check_expression, columns_in, evaluate
 from churnlab.wording import counted
 
@@ -49,14 +49,14 @@ class Ground:
     """What claims are measured on.
 
     ``frame`` holds the columns and the ``target`` as 0 and 1, one row a member; ``segments`` the number of each
-    member's segment, by segmentation; ``scores`` the metrics of each model (`resampled_metrics`). ``resamples`` and
-    ``seed`` are those of the bootstrap of margins.
+    member's segment, by segmentation; ``probabilities`` what each model says of them out of fold. ``resamples`` and
+    ``seed`` are those of the bootstrap.
     """
 
     frame: pd.DataFrame
     target: str
     segments: Mapping[str, np.ndarray] = field(default_factory=dict)
-    scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
     resamples: int = 1000
     seed: int = 0
 
@@ -231,32 +231,13 @@ def _share(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _model_difference(claim: Claim, ground: Ground) -> Measured:
-    """The difference with its paired bootstrap interval."""
-    of, against = (ground.scores[str(name)][claim.metric] for name in (claim.of, claim.against))
-    differences = (of - against).to_numpy()
-    low, high = np.nanpercentile(differences[1:], [2.5, 97.5])
-    return Measured(float(differences[0]), float(low), float(high), f"{claim.metric} out of fold")
-
-
-def resampled_metrics(
-    y: np.ndarray, probabilities: Mapping[str, np.ndarray], *, resamples: int, seed: int
-) -> dict[str, pd.DataFrame]:
-    """The metrics of each model on the members and then on resamples of them, which all models share.
-
-    The differences between two models' rows are those of `evaluation.paired_difference`, of all metrics and pairs at
-    the price of one. Threshold .5.
-    """
-
-    def draws() -> Iterator[np.ndarray]:
-        rng = np.random.default_rng(seed)
-        yield np.arange(len(y))
-        for _ in range(resamples):
-            yield rng.integers(0, len(y), len(y))
-
-    return {
-        name: pd.DataFrame([classification_metrics(y[rows], p[rows], threshold=0.5) for rows in draws()])
-        for name, p in probabilities.items()
-    }
+    """The difference with its paired bootstrap interval; who is above .5 is said to leave."""
+    y = ground.frame[ground.target].to_numpy()
+    of, against = (ground.probabilities[str(name)] for name in (claim.of, claim.against))
+    effort = {"resamples": ground.resamples, "seed": ground.seed}
+    assert claim.metric is not None
+    found = paired_difference(y, of, against, metric=claim.metric, thresholds=(0.5, 0.5), **effort)
+    return Measured(*found, f"{claim.metric} out of fold")
 
 
 def _about(first: np.ndarray) -> str:

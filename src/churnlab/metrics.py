@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -65,23 +66,40 @@ def nine_metrics(groups: Groups, left: np.ndarray, stayed: np.ndarray) -> dict[s
     One resample of ``groups.left`` and ``groups.stayed`` themselves is the sample's own metrics. Precision, recall
     and f1 are 0, and roc_auc and average_precision nan, where there is nothing to divide by.
     """
+    return {name: metric() for name, metric in _metrics(groups, left, stayed).items()}
+
+
+def one_metric(groups: Groups, left: np.ndarray, stayed: np.ndarray, *, metric: str) -> np.ndarray:
+    """One of the nine metrics of each resample, in a fifth of the time."""
+    return _metrics(groups, left, stayed)[metric]()
+
+
+def _metrics(groups: Groups, left: np.ndarray, stayed: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
+    """How each of the nine is computed from what they share: who is found, and who is wrongly, down to each group."""
     found, wrong = np.cumsum(left, axis=1), np.cumsum(stayed, axis=1)
     churners, stayers = found[:, -1], wrong[:, -1]
     n = churners + stayers
-    reached = found + wrong
     hit, false = (found[:, groups.marked - 1], wrong[:, groups.marked - 1]) if groups.marked else (0 * n, 0 * n)
-    gap = np.cumsum(left * (groups.said[0] - 1) + stayed * groups.said[1], axis=1)
-    precise = np.divide(found, reached, out=np.zeros_like(found), where=reached > 0)
+
+    def average_precision() -> np.ndarray:
+        reached = found + wrong
+        precise = np.divide(found, reached, out=np.zeros_like(found), where=reached > 0)
+        return _ratio(np.einsum("rg,rg->r", left, precise), churners, np.nan)
+
+    def ece() -> np.ndarray:
+        gap = np.cumsum(left * (groups.said[0] - 1) + stayed * groups.said[1], axis=1)
+        return np.array([_ece(*row) for row in zip(found + wrong, gap, strict=True)])
+
     return {
-        "roc_auc": _ratio(np.einsum("rg,rg->r", stayed, found - left / 2), churners * stayers, np.nan),
-        "average_precision": _ratio(np.einsum("rg,rg->r", left, precise), churners, np.nan),
-        "log_loss": _total(left, groups.loss[0], stayed, groups.loss[1]) / n,
-        "brier": _total(left, groups.square[0], stayed, groups.square[1]) / n,
-        "ece": np.array([_ece(*row) for row in zip(reached, gap, strict=True)]),
-        "accuracy": (hit + stayers - false) / n,
-        "precision": _ratio(hit, hit + false, 0.0),
-        "recall": _ratio(hit, churners, 0.0),
-        "f1": _ratio(2 * hit, hit + false + churners, 0.0),
+        "roc_auc": lambda: _ratio(np.einsum("rg,rg->r", stayed, found - left / 2), churners * stayers, np.nan),
+        "average_precision": average_precision,
+        "log_loss": lambda: _total(left, groups.loss[0], stayed, groups.loss[1]) / n,
+        "brier": lambda: _total(left, groups.square[0], stayed, groups.square[1]) / n,
+        "ece": ece,
+        "accuracy": lambda: (hit + stayers - false) / n,
+        "precision": lambda: _ratio(hit, hit + false, 0.0),
+        "recall": lambda: _ratio(hit, churners, 0.0),
+        "f1": lambda: _ratio(2 * hit, hit + false + churners, 0.0),
     }
 
 

@@ -7,7 +7,7 @@ its start-up time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -28,6 +28,17 @@ def _known_encoding(name: str) -> str:
 
 
 Encoding = Annotated[str, AfterValidator(_known_encoding)]
+
+
+def _known_score(name: str) -> str:
+    part, _, metric = name.partition("_")
+    if part not in ("cv", "test") or metric not in get_args(Metric):
+        raise ValueError(f"there is no score {name}; give cv_ or test_ and one of {', '.join(get_args(Metric))}")
+    return name
+
+
+Ceiling = dict[Annotated[str, AfterValidator(_known_score)], Annotated[float, Field(ge=0)] | None]
+"""The best that is plausible, by score (cv_roc_auc, test_f1 ...); what is better is suspected of leakage."""
 
 
 Part = TypeVar("Part", bound="Command")
@@ -199,6 +210,7 @@ class Compare(Command):
     evaluation: Evaluation
     metric: Metric
     runs: tuple[str, str] | None
+    ceiling: Ceiling
 
 
 class Segments(Keys):
@@ -362,6 +374,7 @@ class Pipeline(Command):
     metric: Metric
     tune: Study
     reason: str | None
+    ceiling: Ceiling
 
     def part(self, command: type[Part], **more: Any) -> Part:
         """The keys of one of the commands: those it shares with the pipeline, and ``more``."""

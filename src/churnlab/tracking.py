@@ -48,6 +48,9 @@ job_label: ContextVar[str] = ContextVar("job_label", default="")
 
 DATA_REPORT = "data_report.json"
 
+SAME_QUESTION = ("churnlab.data_sha256", "churnlab.split_sha256")
+"""Tags that two train runs must share to be compared."""
+
 NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "input", "output"}
 """Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
 
@@ -56,11 +59,16 @@ HOW_IT_IS_WRITTEN = {"path", "encoding", "rename"}
 
 
 def config_sha256(command: str, config: Mapping[str, Any]) -> str:
-    """Fingerprint what decides a result: the command and its keys but for paths, engines and names of runs."""
-    deciding = {key: value for key, value in config.items() if key not in NOT_DECIDING}
-    if "dataset" in deciding:
-        deciding["dataset"] = {key: value for key, value in deciding["dataset"].items() if key not in HOW_IT_IS_WRITTEN}
-    return hashlib.sha256(json.dumps([command, deciding], sort_keys=True).encode()).hexdigest()
+    """Fingerprint what decides a result: the command and its deciding keys."""
+    return hashlib.sha256(json.dumps([command, deciding(config)], sort_keys=True).encode()).hexdigest()
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config that decide a result: all but paths, engines and names of runs."""
+    kept = {key: value for key, value in config.items() if key not in NOT_DECIDING}
+    if "dataset" in kept:
+        kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key not in HOW_IT_IS_WRITTEN}
+    return kept
 
 
 @cache
@@ -356,9 +364,28 @@ def latest_run(command: str, dataset: Dataset) -> Run | None:
 
 def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
     """The finished train runs on one data and split, the best cv_<metric> first; of equal runs the newest only."""
-    same = {key: tags[key] for key in ("churnlab.data_sha256", "churnlab.split_sha256")}
-    found = find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", same | {"churnlab.command": "train"}, status="FINISHED")
-    newest = {run.data.tags["churnlab.config_sha256"]: run for run in reversed(found)}
+    same = {key: tags[key] for key in SAME_QUESTION}
+    return _ranked(_train_runs(dataset_name, same), metric=metric)
+
+
+def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str, ...], list[Run]]:
+    """All finished train runs, by what they share when they can be compared (SAME_QUESTION), the newest question first.
+
+    Each list is in ``ranked_train_runs``' order.
+    """
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in _train_runs(dataset_name, {}):
+        groups.setdefault(tuple(run.data.tags[key] for key in SAME_QUESTION), []).append(run)
+    return {question: _ranked(runs, metric=metric) for question, runs in groups.items()}
+
+
+def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
+    wanted = {"churnlab.command": "train"} | dict(tags)
+    return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", wanted, status="FINISHED")
+
+
+def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
+    newest = {run.data.tags["churnlab.config_sha256"]: run for run in reversed(newest_first)}
     sign = 1 if metric in LOWER_IS_BETTER else -1
     return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
 

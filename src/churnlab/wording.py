@@ -42,6 +42,14 @@ def setting(value: str) -> str:
         return value
 
 
+def lasted(seconds: float) -> str:
+    """A time in its largest unit: ``8 s``, ``5 min``, ``3 h``, ``12 d``."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{whole(seconds // size)} {unit}"
+    return f"{whole(seconds)} s"
+
+
 def day(when: date) -> str:
     """A date as ``1 May 2026``."""
     return f"{when.day} {when:%B %Y}"

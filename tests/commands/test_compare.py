@@ -1,89 +1,222 @@
-"""The leaderboard and paired comparisons, on one store of small runs."""
+"""The leaderboard and paired comparisons, on one store of small runs and on one of the real table."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from conftest import artifact, files
+from conftest import artifact, files, opened
 
 pytestmark = pytest.mark.slow
 
 SMALL = ("dataset.rows=500", "evaluation.folds=3")
+KEYS = {"command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high", "warnings"}
 
 
 @pytest.fixture(scope="module")
-def runs(shared_home, succeed, client_at):
-    """Two models on two splits, by (model, seed); one of them twice."""
-    words = ["train", *SMALL, "model=dummy,logistic_regression", "seed=0,1"]
-    line = succeed(shared_home, *words, "-m")
-    found = map(client_at(shared_home).get_run, line["runs"])
-    by_name = {(run.data.params["model.name"], run.data.params["seed"]): run for run in found}
-    again = succeed(shared_home, "train", *SMALL, "model=dummy")
-    return by_name | {("dummy", "again"): client_at(shared_home).get_run(again["run_id"])}
+def ask(shared_home):
+    with opened(shared_home) as ask:
+        yield ask
 
 
 @pytest.fixture(scope="module")
-def leaderboard(runs, shared_home, run_command):
-    return run_command(shared_home, "compare", *SMALL)
+def runs(ask, shared_home, client_at):
+    """Two models, one of them also under another name, the other in other words and on other folds, splits and rows."""
+    wanted = {
+        "dummy": ("model=dummy",),
+        "again": ("model=dummy", "run_name=dummy once more"),
+        "linear": (),
+        "tol": ("+model.estimator.tol=1e-4",),  # that is its default: the same predictions by another config
+        "folds": ("evaluation.folds=4",),
+        "split": ("seed=1",),
+        "rows": ("dataset.rows=400",),
+    }
+    ids = {name: ask("train", *SMALL, *words).line["run_id"] for name, words in wanted.items()}
+    for name, size in {"dummy": 10, "again": 10, "linear": 5000, "tol": 1000, "folds": 5000}.items():
+        client_at(shared_home).log_metric(ids[name], "model_bytes", size)
+    return {name: client_at(shared_home).get_run(run_id) for name, run_id in ids.items()}
 
 
 @pytest.fixture(scope="module")
-def pair(runs, shared_home, run_command):
+def leaderboard(runs, ask):
+    return ask("compare", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def pair(runs, ask):
     """The dummy against logistic regression, in this order."""
-    ids = [runs["dummy", "0"].info.run_id, runs["logistic_regression", "0"].info.run_id]
-    return run_command(shared_home, "compare", *SMALL, f"runs=[{','.join(ids)}]")
+    return ask("compare", *SMALL, named(runs["dummy"], runs["linear"]))
+
+
+def named(*runs) -> str:
+    return f"runs=[{','.join(run.info.run_id for run in runs)}]"
 
 
 def predictions(run) -> pd.DataFrame:
     return pd.read_parquet(artifact(run, "predictions/oof.parquet")).set_index("row").sort_index()
 
 
-def test_the_leaderboard_ranks_the_runs_of_one_split_and_of_equal_ones_the_newest(
+def table(client, ended, path: str) -> pd.DataFrame:
+    return pd.read_csv(artifact(client.get_run(ended.line["run_id"]), path))
+
+
+def test_runs_of_other_data_or_splits_share_no_rank_and_of_equal_runs_the_newest_counts(
     leaderboard, runs, shared_home, client_at
 ):
     assert leaderboard.code == 0, leaderboard.err
+    board = table(client_at(shared_home), leaderboard, "leaderboard.csv")
+    here = board[board["group"] == 1]
+    assert set(here["run_id"][:3]) == {runs[name].info.run_id for name in ("linear", "tol", "folds")}
+    assert here["run_id"].iloc[3] == runs["again"].info.run_id, "the older dummy is not listed twice"
+    assert here["cv_log_loss"].is_monotonic_increasing
+    for number, (_, group) in enumerate(board.groupby("group"), 1):
+        assert group["rank"].tolist() == list(range(1, len(group) + 1)), f"rank restarts in group {number}"
+        assert len(group[["data", "split"]].drop_duplicates()) == 1
+    assert sorted(len(group) for _, group in board.groupby("group")) == [1, 1, 4]
+    assert board.groupby(["data", "split"]).ngroups == board["group"].nunique() == 3
+    assert "1 run on other data" in leaderboard.err
+    assert "1 run on another split" in leaderboard.err
+
+
+def test_the_leaderboard_tells_of_every_run_what_it_is_and_how_good(leaderboard, runs, shared_home, client_at):
     run = client_at(shared_home).get_run(leaderboard.line["run_id"])
-    table = pd.read_csv(artifact(run, "leaderboard.csv"))
-    best, worst = runs["logistic_regression", "0"], runs["dummy", "again"]
-    assert table["run_id"].tolist() == [best.info.run_id, worst.info.run_id]
-    assert table["cv_log_loss"].tolist() == [best.data.metrics["cv_log_loss"], worst.data.metrics["cv_log_loss"]]
-    assert table["test_roc_auc"].tolist() == [best.data.metrics["test_roc_auc"], 0.5]
-    assert leaderboard.line["winner"] == best.info.run_id
-    assert leaderboard.line["comparable"] is True
-    assert leaderboard.line["delta"] < 0
+    board = table(client_at(shared_home), leaderboard, "leaderboard.csv").set_index("run_id")
+    best = runs["linear"]
+    row = board.loc[best.info.run_id]
+    assert (row["model"], row["features"], row["name"]) == ("logistic_regression", "raw", best.info.run_name)
+    for metric in ("roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1"):
+        for key in (f"cv_{metric}", f"cv_{metric}_std", f"test_{metric}", f"test_{metric}_low", f"test_{metric}_high"):
+            assert row[key] == best.data.metrics[key]
+    assert row["data"] == best.data.tags["churnlab.data_sha256"][:12]
+    assert row["folds"] == best.data.tags["churnlab.folds_sha256"][:12]
+    assert row["duration"] == pytest.approx((best.info.end_time - best.info.start_time) / 1000)
+    assert row["age"] == pytest.approx((run.info.start_time - best.info.start_time) / 1000, abs=60)
     assert "figures/leaderboard.png" in files(run)
     assert run.data.tags["churnlab.command"] == "compare"
     assert run.data.tags["churnlab.split_sha256"] == best.data.tags["churnlab.split_sha256"]
 
 
+def test_the_answer_of_the_leaderboard_is_of_the_present_table_and_split(leaderboard, runs):
+    assert set(leaderboard.line) == KEYS | {"recommended"}
+    assert leaderboard.line["comparable"] is True
+    assert leaderboard.line["winner"] in {runs[name].info.run_id for name in ("linear", "tol", "folds")}
+    assert leaderboard.line["ci_low"] <= leaderboard.line["delta"] <= leaderboard.line["ci_high"]
+
+
+def test_the_simplest_run_within_one_standard_error_is_recommended(leaderboard, runs, shared_home, client_at):
+    """Two have the same predictions and the larger one may stand first; the dummy is the smallest, and far behind."""
+    simpler = runs["tol"].info.run_id
+    assert leaderboard.line["recommended"] == simpler
+    board = table(client_at(shared_home), leaderboard, "leaderboard.csv")
+    assert board.loc[board["recommended"], "run_id"].tolist() == [simpler]
+    note = client_at(shared_home).get_run(leaderboard.line["run_id"]).data.tags["mlflow.note.content"]
+    assert f"Recommended: {runs['tol'].info.run_name}" in note
+    assert "Recommended: " in leaderboard.err
+
+
+def test_who_is_too_good_to_be_true_is_told_and_not_recommended(runs, ask, shared_home, client_at):
+    ended = ask("compare", *SMALL, "ceiling.cv_roc_auc=0.6")
+    assert ended.code == 0, ended.err
+    assert ended.line["recommended"] == runs["again"].info.run_id
+    board = table(client_at(shared_home), ended, "leaderboard.csv").set_index("run_id")
+    assert "is above 0.6" in board.loc[runs["tol"].info.run_id, "suspect"]
+    assert pd.isna(board.loc[runs["again"].info.run_id, "suspect"])
+    note = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["mlflow.note.content"]
+    for told in (ended.err, note):
+        assert f"Suspected leakage: of {runs['tol'].info.run_name} (run {runs['tol'].info.run_id})" in told
+    nobody = ask("compare", *SMALL, "ceiling.cv_roc_auc=0.1")
+    assert nobody.line["recommended"] is None
+    assert "No run is recommended" in nobody.err
+
+
+def test_the_ceiling_names_scores_that_a_run_has(ask):
+    ended = ask("compare", *SMALL, "+ceiling.test_auc=0.9")
+    assert (ended.code, ended.out) == (2, "")
+    assert "ceiling.test_auc: there is no score test_auc; give cv_ or test_ and one of roc_auc" in ended.err
+
+
+def test_a_table_and_split_without_runs_is_refused_and_the_others_are_counted(runs, ask):
+    ended = ask("compare", *SMALL, "seed=2")
+    assert (ended.code, ended.out) == (2, "")
+    assert "There is no finished train run on this table and split" in ended.err
+    assert "6 runs on other tables or splits" in ended.err
+
+
 def test_the_difference_of_two_runs_is_first_minus_second_out_of_fold_with_its_interval(pair, runs):
     assert pair.code == 0, pair.err
-    assert set(pair.line) == {"command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high", "warnings"}
-    first, second = predictions(runs["dummy", "0"]), predictions(runs["logistic_regression", "0"])
+    assert set(pair.line) == KEYS
+    first, second = predictions(runs["dummy"]), predictions(runs["linear"])
     assert np.array_equal(first.index, second.index)
     losses = [log_loss(table["y"], table["probability"].clip(0.001, 0.999)) for table in (first, second)]
     assert pair.line["delta"] == pytest.approx(losses[0] - losses[1], abs=1e-9)
     assert 0 < pair.line["ci_low"] < pair.line["delta"] < pair.line["ci_high"]
-    assert pair.line["winner"] == runs["logistic_regression", "0"].info.run_id
+    assert pair.line["winner"] == runs["linear"].info.run_id
+    assert f"logistic_regression raw is better by {pair.line['delta']:.4f} (95%" in pair.err
 
 
-def test_the_other_way_round_the_difference_has_the_other_sign_and_the_same_winner(leaderboard, pair):
-    assert leaderboard.line["delta"] == pytest.approx(-pair.line["delta"], abs=1e-12)
-    assert leaderboard.line["winner"] == pair.line["winner"]
-    assert leaderboard.line["ci_high"] < 0
+def test_only_the_keys_that_differ_and_decide_are_told(pair, runs, ask, shared_home, client_at):
+    keys = table(client_at(shared_home), pair, "differences.csv")
+    assert list(keys) == ["key", "A", "B"]
+    assert {key.split(".")[0] for key in keys["key"]} == {"model"}
+    assert not keys["key"].str.startswith("model.space").any()
+    assert keys.set_index("key").loc["model.name"].tolist() == ["dummy", "logistic_regression"]
+    assert "model.estimator._target_" in pair.err
+    same = ask("compare", *SMALL, named(runs["dummy"], runs["again"]), "metric=roc_auc")
+    assert "Their configs do not differ." in same.err
+    assert (same.line["comparable"], same.line["winner"], same.line["delta"]) == (True, None, 0.0)
 
 
-def test_a_run_does_not_differ_from_itself_and_then_nobody_wins(runs, shared_home, run_command):
-    ids = [runs["dummy", "0"].info.run_id, runs["dummy", "again"].info.run_id]
-    ended = run_command(shared_home, "compare", *SMALL, f"runs=[{','.join(ids)}]", "metric=roc_auc")
+def test_the_folds_are_compared_one_by_one(pair, runs, shared_home, client_at):
+    client = client_at(shared_home)
+    steps = table(client, pair, "fold_differences.csv")
+    for letter, name in zip("AB", ("dummy", "linear"), strict=True):
+        expected = pd.read_csv(artifact(runs[name], "folds.csv"))["log_loss"]
+        assert steps[letter].tolist() == expected.tolist()
+    assert np.allclose(steps["difference"], steps["A"] - steps["B"])
+    run = client.get_run(pair.line["run_id"])
+    assert "figures/difference.png" in files(run)
+    assert run.data.metrics["fold_p"] < 0.05
+    assert "The same over 3 folds" in run.data.tags["mlflow.note.content"]
+
+
+def test_the_other_way_round_the_difference_has_the_other_sign_and_the_same_winner(pair, runs, ask):
+    back = ask("compare", *SMALL, named(runs["linear"], runs["dummy"])).line
+    assert back["delta"] == pytest.approx(-pair.line["delta"], abs=1e-12)
+    assert (back["ci_low"], back["ci_high"]) == pytest.approx((-pair.line["ci_high"], -pair.line["ci_low"]), abs=1e-12)
+    assert back["winner"] == pair.line["winner"]
+
+
+def test_a_run_does_not_differ_from_itself_and_then_nobody_wins(runs, ask):
+    ended = ask("compare", *SMALL, named(runs["dummy"], runs["dummy"]))
     assert ended.code == 0, ended.err
     assert (ended.line["comparable"], ended.line["winner"], ended.line["delta"]) == (True, None, 0.0)
+    assert "these 400 members can show" in ended.err
 
 
-def test_runs_of_different_splits_are_not_compared_and_the_exit_code_is_3(runs, shared_home, run_command, client_at):
-    ids = [runs["dummy", "0"].info.run_id, runs["logistic_regression", "1"].info.run_id]
-    ended = run_command(shared_home, "compare", *SMALL, f"runs=[{','.join(ids)}]")
+def test_runs_of_other_folds_are_compared_by_their_members_alone(runs, ask, shared_home, client_at):
+    ended = ask("compare", *SMALL, named(runs["folds"], runs["dummy"]))
+    assert ended.code == 0, ended.err
+    assert ended.line["winner"] == runs["folds"].info.run_id
+    assert ended.line["ci_high"] < 0
+    assert "Their folds are not the same" in ended.err
+    run = client_at(shared_home).get_run(ended.line["run_id"])
+    assert "fold_differences.csv" not in files(run)
+    assert "fold_p" not in run.data.metrics
+    keys = table(client_at(shared_home), ended, "differences.csv").set_index("key")
+    assert keys.loc["evaluation.folds"].tolist() == ["4", "3"]
+
+
+@pytest.mark.parametrize(
+    ("other", "what", "told"),
+    [
+        ("split", "the split differs", "of the data held out by both"),
+        ("rows", "the data and the split differ", "B: 400 members of"),
+    ],
+)
+def test_runs_of_other_data_or_another_split_are_not_compared_and_it_is_said_what_differs(
+    other, what, told, runs, ask, shared_home, client_at
+):
+    ended = ask("compare", *SMALL, named(runs["dummy"], runs[other]))
     assert ended.code == 3
     assert ended.line == {
         "command": "compare",
@@ -92,12 +225,64 @@ def test_runs_of_different_splits_are_not_compared_and_the_exit_code_is_3(runs, 
         **dict.fromkeys(("winner", "delta", "ci_low", "ci_high")),
         "warnings": 0,
     }
-    assert "cannot be compared: the split differs." in ended.err
-    assert client_at(shared_home).get_run(ended.line["run_id"]).info.status == "FINISHED"
+    assert f"cannot be compared: {what}." in ended.err
+    assert "A: 500 members of" in ended.err
+    assert told in ended.err
+    run = client_at(shared_home).get_run(ended.line["run_id"])
+    assert run.info.status == "FINISHED"
+    assert "differences.csv" in files(run)
+    assert "figures/difference.png" not in files(run)
 
 
-def test_a_run_of_another_command_is_refused(runs, pair, shared_home, run_command):
-    ids = [runs["dummy", "0"].info.run_id, pair.line["run_id"]]
-    ended = run_command(shared_home, "compare", *SMALL, f"runs=[{','.join(ids)}]")
+def test_a_run_of_another_command_is_refused(runs, pair, ask):
+    ended = ask("compare", *SMALL, f"runs=[{runs['dummy'].info.run_id},{pair.line['run_id']}]")
     assert (ended.code, ended.out) == (2, "")
-    assert f"Run {ids[1]} is a FINISHED compare run; name a FINISHED train run." in ended.err
+    assert f"Run {pair.line['run_id']} is a FINISHED compare run; name a FINISHED train run." in ended.err
+
+
+@pytest.fixture(scope="module")
+def real(gym_csv, tmp_path_factory):
+    """``real(A, B, metric)`` compares two of four models on the real table: the result, and what was said."""
+    gym = ("dataset=gym", f"dataset.path={gym_csv}")
+    wanted = {
+        "linear": (),
+        "linear behaviour": ("features=behaviour",),
+        "forest": ("model=random_forest",),
+        "forest tuned": ("model=random_forest", "+model.estimator.max_features=0.6"),
+    }
+    with opened(tmp_path_factory.mktemp("real") / "home") as ask:
+        ids = {name: ask("train", *gym, *words).line["run_id"] for name, words in wanted.items()}
+
+        def compare(first: str, second: str, metric: str):
+            ended = ask("compare", *gym, f"runs=[{ids[first]},{ids[second]}]", f"metric={metric}")
+            assert ended.code == 0, ended.err
+            names = {run_id: name for name, run_id in ids.items()} | {None: None}
+            return ended.line | {"winner": names[ended.line["winner"]]}, ended.err
+
+        yield compare
+
+
+def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_the_real_table(real):
+    line, said = real("linear", "forest", "log_loss")
+    assert line["winner"] == "linear"
+    assert line["delta"] == pytest.approx(-0.030, abs=0.007)  # on four fifths of the members the reference was taken on
+    assert "The same over 5 folds" in said
+    line, _ = real("linear", "forest", "roc_auc")
+    assert line["winner"] == "linear"
+    assert line["delta"] == pytest.approx(0.0045, abs=0.003)
+
+
+@pytest.mark.parametrize(("metric", "delta", "around"), [("roc_auc", 0.0145, 0.003), ("log_loss", -0.0707, 0.006)])
+def test_the_behaviour_features_are_decisive_on_the_real_table(real, metric, delta, around):
+    line, said = real("linear behaviour", "linear", metric)
+    assert line["winner"] == "linear behaviour"
+    assert line["delta"] == pytest.approx(delta, abs=around)
+    assert min(abs(line["ci_low"]), abs(line["ci_high"])) > 3 * around
+    assert "The same over 5 folds" in said
+
+
+def test_a_tuned_forest_ranks_members_no_worse_than_logistic_regression_on_the_real_table(real):
+    line, said = real("linear", "forest tuned", "roc_auc")
+    assert line["winner"] is None
+    assert abs(line["delta"]) < 0.0045
+    assert "that these 3,200 members can show" in said

@@ -27,7 +27,7 @@ from churnlab.data import Dataset
 from churnlab.errors import InputError
 from churnlab.evidence import check_rows
 from churnlab.features import Features, typical
-from churnlab.measuring import Ground, check_claims, measure, resampled_metrics
+from churnlab.measuring import Ground, check_claims, measure
 from churnlab.plots import claims as plots
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def run(settings: schema.Claims, dataset: Dataset) -> Result:
             frame=dataset.frame,
             target=dataset.contract.target,
             segments={name: segmented(keys, dataset) for name, keys in file.segmentations.items()},
-            scores=scored(pipelines, dataset, settings),
+            probabilities=predicted(pipelines, dataset, folds=settings.folds, seed=settings.seed),
             resamples=settings.resamples,
             seed=settings.seed,
         )
@@ -79,21 +79,18 @@ def segmented(keys: schema.Segments, dataset: Dataset) -> np.ndarray:
     return fit_segmentation(frame, keys.k, n_init=keys.n_init, random_state=keys.random_state).predict(frame)
 
 
-def scored(pipelines: dict[str, Pipeline], dataset: Dataset, settings: schema.Claims) -> dict[str, pd.DataFrame]:
-    """The metrics of each model out of fold, on the members and on resamples of them."""
-    if not pipelines:
-        return {}
+def predicted(pipelines: dict[str, Pipeline], dataset: Dataset, *, folds: int, seed: int) -> dict[str, np.ndarray]:
+    """What each model says of every member out of fold."""
     X, y, rows = dataset.X, dataset.y, np.arange(len(dataset.y))
-    folds = evaluation.make_folds(y, folds=settings.folds, repeats=1, seed=settings.seed)
+    made = evaluation.make_folds(y, folds=folds, repeats=1, seed=seed) if pipelines else []
 
-    def predicted(job: tuple[str, evaluation.Fold]) -> pd.DataFrame:
+    def of_fold(job: tuple[str, evaluation.Fold]) -> pd.DataFrame:
         name, fold = job
         return pd.concat(evaluation.fold_predictions(pipelines[name], X, y, [fold], rows=rows)).assign(model=name)
 
-    jobs = [(name, fold) for name in pipelines for fold in folds]
-    every = pd.concat(on_all_cores(predicted, jobs)).sort_values("row")
-    probabilities = {str(name): part["probability"].to_numpy() for name, part in every.groupby("model")}
-    return resampled_metrics(y, probabilities, resamples=settings.resamples, seed=settings.seed)
+    found = on_all_cores(of_fold, [(name, fold) for name in pipelines for fold in made])
+    by_model = pd.concat(found).sort_values("row").groupby("model") if found else []
+    return {str(name): part["probability"].to_numpy() for name, part in by_model}
 
 
 def measured(file: schema.Statements, ground: Ground) -> pd.DataFrame:

@@ -89,19 +89,18 @@ def _best_features(settings: schema.Pipeline, model: schema.Model, tags: dict[st
 
 
 def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
-    """Which model to use, and by how much it is better than the best of every other kind, in numbers."""
+    """Which model is best, and by how much it is better than the best of every other kind, in numbers."""
     best = ranked[0]
     kinds = dict.fromkeys(run.data.params["model.name"] for run in ranked)
     rivals = [next(run for run in ranked if run.data.params["model.name"] == kind) for kind in list(kinds)[1:]]
     scores = best.data.metrics
     lines = [
-        f"Recommended: {best.info.run_name} with cross-validated {metric} {scores[f'cv_{metric}']:.4f} and ROC AUC "
+        f"Best: {best.info.run_name} with cross-validated {metric} {scores[f'cv_{metric}']:.4f} and ROC AUC "
         f"{scores['cv_roc_auc']:.4f}; on the hold-out ROC AUC {scores['test_roc_auc']:.4f} "
         f"({scores['test_roc_auc_low']:.4f} to {scores['test_roc_auc_high']:.4f})."
     ]
     for rival in rivals:
-        found = compare.difference(best, rival, metric=metric, seed=seed)
-        lines.append(compare.verdict(best, rival, found, metric=metric))
+        lines.append(compare.pair(best, rival, metric=metric, seed=seed).said[0])
     return "\n".join(lines)
 
 
