@@ -89,8 +89,8 @@ def predicted(pipelines: dict[str, Pipeline], dataset: Dataset, *, folds: int, s
         return pd.concat(evaluation.fold_predictions(pipelines[name], X, y, [fold], rows=rows)).assign(model=name)
 
     found = on_all_cores(of_fold, [(name, fold) for name in pipelines for fold in made])
-    by_model = pd.concat(found).sort_values("row").groupby("model") if found else []
-    return {str(name): part["probability"].to_numpy() for name, part in by_model}
+    every = pd.concat(found).sort_values("row") if found else pd.DataFrame({"model": [], "probability": []})
+    return {str(name): part["probability"].to_numpy() for name, part in every.groupby("model")}
 
 
 def measured(file: schema.Statements, ground: Ground) -> pd.DataFrame:
