@@ -7,7 +7,7 @@ from matplotlib import image
 
 from churnlab import evaluation
 from churnlab.decision import Economics, profit_curve
-from churnlab.plots import BLUE, ORANGE, churn
+from churnlab.plots import churn
 
 
 def sample(n: int, seed: int) -> pd.DataFrame:
@@ -96,19 +96,36 @@ def test_the_distribution_says_how_many_and_where_the_threshold_is(samples):
     assert "threshold 0.37" in said
 
 
-def test_a_coefficient_towards_leaving_has_the_colour_of_leavers():
-    table = pd.DataFrame({"feature": ["fall", "age"], "value": [2.0, -1.0], "kind": "coefficient"})
-    axes = churn.importances(table).axes[0]
-    assert [bar.get_facecolor()[:3] for bar in axes.patches] == [
-        tuple(int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)) for colour in (BLUE, ORANGE)
-    ]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["age", "fall"]
+def driven(n: int) -> pd.DataFrame:
+    importance = np.linspace(0.3, 0, n)
+    return pd.DataFrame(
+        {
+            "driver": [f"f{k} + g{k}" for k in range(n)],
+            "importance": importance,
+            "low": importance - 0.01,
+            "high": importance + 0.02,
+            "direction": ["lower raises the risk"] * (n - 1) + ["no effect shown"],
+        }
+    )
 
 
-def test_only_the_strongest_of_many_features_are_shown():
-    many = pd.DataFrame({"feature": [f"f{k}" for k in range(60)], "value": np.linspace(1, 0, 60), "kind": "importance"})
-    shown = [label.get_text() for label in churn.importances(many, most=10).axes[0].get_yticklabels()]
-    assert shown == [f"f{k}" for k in range(9, -1, -1)]
+def test_a_driver_is_drawn_with_its_interval_and_its_words():
+    axes = churn.drivers(driven(3)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["f2 +\ng2", "f1 +\ng1", "f0 +\ng0"]
+    assert [text.get_text() for text in axes.texts] == ["no effect shown", *["lower raises the risk"] * 2]
+    (lines,) = axes.collections
+    ends = [segment[:, 0].tolist() for segment in lines.get_segments()]
+    assert ends == [pytest.approx([value - 0.01, value + 0.02]) for value in (0, 0.15, 0.3)]
+
+
+def test_drivers_without_any_effect_can_be_drawn():
+    nothing = driven(2).assign(importance=0.0, low=0.0, high=0.0, direction="no effect shown")
+    assert (drawn(churn.drivers(nothing))[..., :3] < 0.9).any()
+
+
+def test_only_the_strongest_of_many_drivers_are_shown():
+    shown = [label.get_text() for label in churn.drivers(driven(60), most=10).axes[0].get_yticklabels()]
+    assert shown == [f"f{k} +\ng{k}" for k in range(9, -1, -1)]
 
 
 def test_the_profit_curve_marks_the_share_that_the_decision_contacts(samples):

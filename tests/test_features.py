@@ -254,3 +254,14 @@ def test_a_gap_is_filled_with_what_was_typical_where_it_was_fitted():
     assert made["a"].tolist() == [2.0, 5.0]
     assert made["plan"].tolist() == ["z", "y"]
     assert made["twice"].tolist() == [4.0, 10.0]
+
+
+def test_members_who_are_not_possible_are_left_out_and_told():
+    X = frame(a=[1.0, 4.0, 2.0, None], b=[0.0, 5.0, 2.0, 1.0])
+    features = Features(["a", "b"], {"root": "sqrt(a - b)", "share": "a / (a - b)"}).fit(X)
+    table, known = features.possible(X)
+    assert known.tolist() == [True, False, False, True]
+    pd.testing.assert_frame_equal(table, features.transform(X[known]))
+    everybody, known = Features(["a"], {}).fit(X).possible(X)
+    assert known.all()
+    assert everybody["a"].tolist() == [1.0, 4.0, 2.0, 2.0]

@@ -26,7 +26,7 @@ from sklearn.tree import DecisionTreeClassifier
 from churnlab.contract import Column
 from churnlab.errors import InputError
 from churnlab.features import Features
-from churnlab.models import TRUSTED, check_parameters, check_values, fit, importances, pipeline
+from churnlab.models import TRUSTED, check_parameters, check_values, fit, importances, n_columns, pipeline
 
 COLUMNS = {
     "near": Column(kind="binary"),
@@ -115,6 +115,23 @@ def test_forests_give_importances_that_sum_to_one(members):
     table = importances(fit(numeric(RandomForestClassifier(10, random_state=0), scale=False), X, y))
     assert set(table["kind"]) == {"importance"}
     assert table["value"].sum() == pytest.approx(1)
+
+
+def test_a_calibrated_forest_has_the_mean_importances_of_its_forests(members):
+    X, y = members
+    forest = RandomForestClassifier(5, random_state=0)
+    made = fit(numeric(CalibratedClassifierCV(forest, method="sigmoid", cv=3), scale=False), X, y)
+    parts = [pair.estimator.feature_importances_ for pair in made["estimator"].calibrated_classifiers_]
+    by_name = importances(made).set_index("feature")["value"]
+    np.testing.assert_allclose(by_name[["near", "age", "age_squared"]], np.mean(parts, axis=0))
+
+
+def test_the_columns_that_the_estimator_sees_are_counted_with_derived_ones_and_levels(members):
+    X, y = members
+    assert n_columns(fit(numeric(LogisticRegression(), scale=False), X, y)) == 3
+    features = Features(["near", "plan", "city"], {"twice": "near * 2"})
+    made = fit(pipeline(LogisticRegression(), features=features, columns=COLUMNS, scale=True), X, y)
+    assert n_columns(made) == made["estimator"].n_features_in_ == 2 + 3 + 3
 
 
 @pytest.mark.parametrize("estimator", [DummyClassifier(), KNeighborsClassifier(), HistGradientBoostingClassifier()])

@@ -8,7 +8,7 @@ import pytest
 
 from churnlab.contract import Column
 from churnlab.demo import members
-from churnlab.redundancy import collinear, correlation_matrix, same_groups
+from churnlab.redundancy import collinear, correlation_matrix, same_groups, together
 
 
 @pytest.fixture
@@ -52,6 +52,25 @@ def test_columns_that_few_members_have_in_common_are_no_pair():
     X = pd.DataFrame({"a": [*range(9), *[np.nan] * 9], "b": [*range(9), *range(9)]}, dtype="float64")
     assert collinear(X, limit=0.5).empty
     assert len(collinear(pd.concat([X, X]), limit=0.5)) == 1
+
+
+def test_columns_that_go_together_are_one_group_through_others_too():
+    rng = np.random.default_rng(0)
+    a, level = rng.normal(size=400), rng.choice(["x", "y"], 400)
+    b = a + rng.normal(0, 0.4, 400)
+    X = pd.DataFrame(
+        {"c": b + rng.normal(0, 0.42, 400), "alone": rng.normal(size=400), "a": a, "plan": level, "b": b, "k": 1.0}
+    ).assign(is_x=(level == "x").astype(float))
+    assert abs(np.corrcoef(X["a"], X["c"])[0, 1]) < 0.9
+    assert together(X) == [["c", "a", "b"], ["alone"], ["plan", "is_x"], ["k"]]
+    assert together(X[["alone"]]) == [["alone"]]
+
+
+def test_the_real_table_has_two_pairs(gym):
+    assert [group for group in together(gym) if len(group) > 1] == [
+        ["Contract_period", "Month_to_end_contract"],
+        ["Avg_class_frequency_total", "Avg_class_frequency_current_month"],
+    ]
 
 
 def test_a_cut_that_is_a_group_of_another_column_is_found_through_gaps():

@@ -74,20 +74,25 @@ def download(run_id: str, path: str, folder: Path) -> None:
         shutil.copy(file, folder / Path(path).name)
 
 
-def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str]) -> None:
+def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str]) -> int | None:
     """Log a fitted churn pipeline without pickle; it answers with the probabilities of staying and leaving.
 
-    ``gaps`` are the columns in which a value may be missing.
+    ``gaps`` are the columns in which a value may be missing. Returns the bytes that it takes, None if it was not kept.
     A pipeline with types outside models.TRUSTED is not logged, and the run says so: it cannot be promoted.
     """
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
     try:
-        _log_model(pipeline, ModelSignature(Schema(_inputs(contract, gaps)), outputs), predict="predict_proba")
+        model_id = _log_model(
+            pipeline, ModelSignature(Schema(_inputs(contract, gaps)), outputs), predict="predict_proba"
+        )
     except MlflowException as error:
         if "untrusted types" not in str(error):
             raise
         log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
         mlflow.set_tag("churnlab.model", "not kept: it holds types that models.TRUSTED does not list")
+        return None
+    kept = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{model_id}")
+    return next(file.file_size for file in kept if file.path.endswith(".skops"))
 
 
 def _inputs(contract: Contract, gaps: Collection[str]) -> list[ColSpec]:
@@ -133,8 +138,9 @@ def read_version(model_uri: str, path: str) -> Any:
         return None
 
 
-def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> None:
-    mlflow.sklearn.log_model(
+def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> str:
+    """Log a pipeline as the run's model; returns its id."""
+    info = mlflow.sklearn.log_model(
         pipeline,
         name="model",
         signature=signature,
@@ -143,6 +149,7 @@ def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -
         serialization_format="skops",
         skops_trusted_types=TRUSTED,
     )
+    return info.model_id
 
 
 def requirements() -> list[str]:

@@ -45,14 +45,21 @@ class Features(TransformerMixin, BaseEstimator):
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
         """The columns of X named in ``keep``, numbers as float64, and the derived ones; the rest is left out."""
-        kept = self._kept(X)
-        if kept.isna().any(axis=None):
-            kept = kept.fillna(getattr(self, "fill_", {}))
-        return derive(kept, self.derive)
+        return derive(self._filled(X), self.derive)
+
+    def possible(self, X: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        """``transform`` of members who may not be possible: those whose derived columns are all finite, and a mask."""
+        table = derive(self._filled(X), self.derive, finite=False)
+        known = np.isfinite(table[list(self.derive)].to_numpy()).all(axis=1)
+        return table[known], known
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the columns that ``transform`` gives."""
         return np.array([*self.keep, *self.derive], dtype=object)
+
+    def _filled(self, X: pd.DataFrame) -> pd.DataFrame:
+        kept = self._kept(X)
+        return kept.fillna(getattr(self, "fill_", {})) if kept.isna().any(axis=None) else kept
 
     def _kept(self, X: pd.DataFrame) -> pd.DataFrame:
         there = set(X.columns)

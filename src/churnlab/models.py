@@ -65,18 +65,33 @@ def churn_probability(model: Pipeline, X: pd.DataFrame) -> np.ndarray:
         return np.asarray(model.predict_proba(X)[:, 1], dtype=np.float64)
 
 
+def n_columns(model: Pipeline) -> int:
+    """How many columns the fitted pipeline's estimator sees, derived ones and levels of categories included."""
+    return len(model[:-1].get_feature_names_out())
+
+
+def of_columns(model: Pipeline, attribute: str) -> np.ndarray | None:
+    """What the fitted estimator says of its columns under this name (coef_, ...), one number each; None if nothing.
+
+    Of a calibrated model it is the mean over its estimators, before their calibration.
+    """
+    pairs = getattr(model[-1], "calibrated_classifiers_", None)
+    estimators = [model[-1]] if pairs is None else [pair.estimator for pair in pairs]
+    values = [np.ravel(getattr(estimator, attribute, np.array([]))) for estimator in estimators]
+    told = all(len(value) == n_columns(model) for value in values)
+    return np.asarray(np.mean(values, axis=0), dtype=np.float64) if told else None
+
+
 def importances(model: Pipeline) -> pd.DataFrame:
     """What the fitted estimator says of its columns: (feature, value, kind), the largest absolute value first.
 
     ``kind`` is "coefficient" (per standard deviation where the pipeline scales) or "importance" (share of the
     impurity removed); estimators that say nothing of their columns give an empty frame.
     """
-    estimator = model[-1]
     for kind, attribute in {"coefficient": "coef_", "importance": "feature_importances_"}.items():
-        value = getattr(estimator, attribute, None)
+        value = of_columns(model, attribute)
         if value is not None:
-            names = model[:-1].get_feature_names_out()
-            table = pd.DataFrame({"feature": names, "value": np.ravel(value).astype(np.float64), "kind": kind})
+            table = pd.DataFrame({"feature": model[:-1].get_feature_names_out(), "value": value, "kind": kind})
             return table.sort_values("value", key=np.abs, ascending=False, kind="stable", ignore_index=True)
     return pd.DataFrame({"feature": [], "value": [], "kind": []}).astype({"value": np.float64})
 

@@ -11,6 +11,9 @@ from churnlab.contract import Column
 from churnlab.exploration import numbers
 from churnlab.grouping import FEW_VALUES, groups, text
 
+ONE_THING = 0.9
+"""Columns correlated beyond this, whatever the sign, count as one thing said twice."""
+
 ENOUGH = 10
 """Two columns that fewer members have in common are not said to go together."""
 
@@ -18,7 +21,7 @@ LARGE = 30
 """A group with fewer members inside or outside it may be a group of another column by chance."""
 
 SAMPLE = 10_000
-"""Whether a cut may divide off a group is asked of about so many members first; whether it does, of all."""
+"""Which columns go together, and whether a cut may divide off a group, is asked of about so many members first."""
 
 
 def correlation_matrix(X: pd.DataFrame, y: np.ndarray, *, target: str) -> pd.DataFrame:
@@ -40,6 +43,23 @@ def collinear(X: pd.DataFrame, *, limit: float) -> pd.DataFrame:
     pairs["pearson_r"] = matrix.to_numpy()[first, second]
     pairs = pairs[(source[first] != source[second]) & (pairs["pearson_r"].abs() > limit)]
     return pairs.sort_values("pearson_r", key=lambda r: -r.abs(), kind="stable", ignore_index=True)
+
+
+def together(X: pd.DataFrame) -> list[list[str]]:
+    """The columns in groups: those that go together beyond ONE_THING, directly or through others, are one.
+
+    Groups and the columns in them are in the table's order. Of a large table a sample is asked.
+    """
+    X = X.iloc[:: max(len(X) // SAMPLE, 1)]
+    of = {str(column): str(name) for name in X for column in numbers(X[[name]])}
+    first = {str(name): str(name) for name in X}
+    for pair in collinear(X, limit=ONE_THING)[["feature_a", "feature_b"]].itertuples(index=False):
+        one, other = (first[of[feature]] for feature in pair)
+        first = {name: one if leader == other else leader for name, leader in first.items()}
+    made: dict[str, list[str]] = {}
+    for name, leader in first.items():
+        made.setdefault(leader, []).append(name)
+    return list(made.values())
 
 
 def same_groups(X: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFrame:

@@ -112,13 +112,31 @@ class Model(Keys):
     space: dict[str, dict[str, Any]]
 
 
+class Calibrated(Keys):
+    """Within which limits out-of-fold probabilities are calibrated well enough."""
+
+    slope: tuple[float, float]
+    ece: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Calibrated:
+        low, high = self.slope
+        if not 0 <= low <= 1 <= high:
+            raise ValueError(f"slope=[{low:g},{high:g}] is not possible: give [LOW,HIGH] with 0 <= LOW <= 1 <= HIGH")
+        return self
+
+
 class Evaluation(Keys):
-    """The hold-out and the folds."""
+    """The hold-out and the folds, and what is made of the out-of-fold predictions."""
 
     test_size: float = Field(gt=0, lt=1)
     stratify: bool
     folds: int = Field(ge=2, le=100)
     repeats: int = Field(ge=1, le=1000)
+    calibration: Literal["none", "auto", "isotonic", "sigmoid"]
+    calibrated: Calibrated
+    calibration_folds: int = Field(ge=2, le=100)
+    driver_repeats: int = Field(ge=2, le=100)
 
 
 class Tracking(Keys):

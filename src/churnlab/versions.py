@@ -20,12 +20,12 @@ from sklearn.pipeline import Pipeline
 import churnlab
 from churnlab import artifacts, drift, registry
 from churnlab.checking import row_checks
-from churnlab.contract import Contract
 from churnlab.data import Dataset, Members
 from churnlab.expressions import evaluate
 from churnlab.features import typical
 from churnlab.matching import match
 from churnlab.playbook import text
+from churnlab.redundancy import together
 
 SHOWN = ("portraits.json", "segments.csv", "figures/dendrogram.png")
 """Artifacts of the segmentation run that a version shows without its code."""
@@ -101,6 +101,7 @@ def write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering: 
     segmented = artifacts.read_json(segments.info.run_id, "segmentation.json")
     contract, features = dataset.contract, pipeline[0]
     trained = artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")
+    rows = trained["row"].unique()
     stayed = trained.loc[trained["y"] == 0, "row"].unique()
     served = {
         "dataset": contract.name,
@@ -122,8 +123,8 @@ def write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering: 
         "free": numbering.free,
         "playbook": _playbook(config),
         "typical": typical(dataset.X.iloc[stayed]),
-        "training": drift.remember(dataset.frame.iloc[trained["row"].unique()]),
-        "reasons": _reasons(config["playbook"]["reasons"], config["playbook"]["language"], contract),
+        "training": drift.remember(dataset.frame.iloc[rows]),
+        "reasons": _reasons(config["playbook"]["reasons"], config["playbook"]["language"], dataset.X.iloc[rows]),
     }
     (folder / "served.json").write_text(json.dumps(served, ensure_ascii=False, indent=1), encoding="utf-8")
     skops.io.dump(pipeline[1:], folder / "churn.skops")
@@ -160,10 +161,10 @@ def _playbook(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config["playbook"], sort_keys=True).encode()).hexdigest()
 
 
-def _reasons(groups: list[dict[str, Any]], language: str, contract: Contract) -> list[dict[str, Any]]:
-    """The playbook's reasons in one language; without any, each column is a reason of its own."""
+def _reasons(groups: list[dict[str, Any]], language: str, X: pd.DataFrame) -> list[dict[str, Any]]:
+    """The playbook's reasons in one language; without any, each column, or group that goes together, is a reason."""
     if not groups:
-        return [{"columns": [name], "texts": []} for name in contract.columns]
+        return [{"columns": columns, "texts": []} for columns in together(X)]
     return [
         {
             "columns": group["columns"],

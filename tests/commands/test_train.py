@@ -1,9 +1,11 @@
 """What a train run carries, that it is true, and the figures of the real table."""
 
+import json
 import subprocess
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -12,10 +14,10 @@ import pytest
 import yaml
 from sklearn import metrics as sk
 
-from churnlab import tracking
+from churnlab import evaluation, tracking
 from churnlab.data import folds_sha256, split_sha256
 from churnlab.demo import members
-from conftest import artifact, files, folder
+from conftest import SMALL_SEGMENTS, artifact, files, folder, opened, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +150,7 @@ def test_a_run_of_a_checkout_knows_its_commit(run):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_metric_is_there_once(trained, model):
     expected = {kind.format(name) for name in METRICS for kind in KINDS} | {"threshold", "fit_seconds"}
-    assert set(trained[model].data.metrics) == expected
+    assert set(trained[model].data.metrics) == expected | {"cv_slope", "cv_intercept", "model_bytes", "n_columns"}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -222,10 +224,10 @@ def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_
 @pytest.mark.parametrize("model", MODELS)
 def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
     run = trained[model]
-    figures = {"roc", "precision_recall", "reliability", "confusion", "scores", "gains"}
+    figures = {"roc", "precision_recall", "reliability", "confusion", "scores", "gains", "drivers"}
     tables = {"config.yaml", "data_report.json", "folds.csv", "predictions/oof.parquet", "predictions/test.parquet"}
+    tables |= {"calibration.csv", "drivers.csv"}
     if model != "gradient_boosting":  # which says nothing of its columns
-        figures.add("importances")
         tables.add("importances.csv")
     assert files(run) == tables | {f"figures/{name}.png" for name in figures}
     for name in figures:
@@ -234,10 +236,144 @@ def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
         assert len(picture) > 5_000
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_says_how_large_its_model_is(trained, model, shared_home):
+    run = trained[model]
+    kept = shared_home / "mlartifacts" / "models" / run.outputs.model_outputs[0].model_id / "artifacts" / "model.skops"
+    assert run.data.metrics["model_bytes"] == kept.stat().st_size
+    assert run.data.metrics["n_columns"] == 13 + 12
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_says_whether_its_probabilities_call_for_calibration(trained, model):
+    run = trained[model]
+    oof = pd.read_parquet(artifact(run, "predictions/oof.parquet"))
+    found = evaluation.calibration(oof["y"].to_numpy(), oof["probability"].to_numpy())
+    assert run.data.metrics["cv_slope"] == pytest.approx(found["slope"])
+    assert run.data.metrics["cv_intercept"] == pytest.approx(found["intercept"])
+    table = pd.read_csv(artifact(run, "calibration.csv"))
+    assert table[["method", "kept"]].to_numpy().tolist() == [["none", True]]
+    assert table.loc[0, "log_loss"] == pytest.approx(run.data.metrics["cv_log_loss"])
+    said, well = run.data.tags["churnlab.calibration"], 0.9 <= found["slope"] <= 1.1 and found["ece"] <= 0.02
+    assert said.startswith("none: not called for" if well else "none, though the out-of-fold ")
+    assert said in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_drivers_are_columns_of_the_table_and_pairs_are_merged(trained, model):
+    table = pd.read_csv(artifact(trained[model], "drivers.csv"))
+    columns = [name for driver in table["driver"] for name in driver.split(" + ")]
+    assert sorted(columns) == sorted(set(members(1, seed=0)) - {"Churn"})
+    visits = table[table["driver"] == "Avg_class_frequency_total + Avg_class_frequency_current_month"]
+    assert "Contract_period + Month_to_end_contract" in set(table["driver"])
+    assert (visits["low"] > 0).all()
+    assert table["importance"].is_monotonic_decreasing
+    assert set(table["direction"]) <= {
+        *("lower raises the risk", "higher raises the risk", "0 raises the risk", "1 raises the risk"),
+        *("no one direction", "no effect shown"),
+        *("Avg_class_frequency_total higher, Avg_class_frequency_current_month lower raise the risk",),
+    }
+    assert table.set_index("driver").loc["Lifetime", "direction"] == "lower raises the risk"
+    assert ("coefficient" in table) == (model == "logistic_regression")
+
+
 def test_the_note_says_in_numbers_what_came_out(run):
     note = run.data.tags["mlflow.note.content"]
     for name in ("cv_log_loss", "cv_roc_auc", "test_roc_auc", "test_roc_auc_low", "test_accuracy"):
         assert f"{run.data.metrics[name]:.4f}" in note
+
+
+# Calibration
+
+
+class Calibrated(NamedTuple):
+    """Forests with and without calibration, and the champion that the calibrated one became."""
+
+    line: dict
+    run: Any
+    plain: Any
+    told_of_plain: str
+    promoted: Any
+    served: dict
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory, client_at):
+    home = tmp_path_factory.mktemp("forest") / "home"
+    rows = ("dataset.rows=600",)
+    words = (*rows, "model=random_forest", "model.estimator.n_estimators=25", "evaluation.folds=3")
+    with opened(home) as ask:
+        ended = {
+            "plain": ask("train", *words, "decision=expected_value"),
+            "calibrated": ask("train", *words, "decision=expected_value", "evaluation.calibration=auto"),
+            "segment": ask("segment", *rows, "segments=all", "playbook=any", *SMALL_SEGMENTS),
+        }
+        assert [end.code for end in ended.values()] == [0, 0, 0], [end.err for end in ended.values()]
+        line = ended["calibrated"].line
+        promoted = ask("promote", *rows, "evaluation.folds=3", f"churn_run={line['run_id']}")
+    client = client_at(home)
+    bundle = version_folder(client, "demo-churn", promoted.line["version"])
+    return Calibrated(
+        line,
+        client.get_run(line["run_id"]),
+        client.get_run(ended["plain"].line["run_id"]),
+        ended["plain"].err,
+        promoted,
+        json.loads((bundle / "artifacts/served.json").read_text(encoding="utf-8")),
+    )
+
+
+def test_a_forest_is_calibrated_when_it_is_called_for_and_helps(forest):
+    table = pd.read_csv(artifact(forest.run, "calibration.csv")).set_index("method")
+    assert table.index.tolist() == ["none", "isotonic", "sigmoid"]
+    kept = table.index[table["kept"]].item()
+    assert kept == table["log_loss"].idxmin() != "none"
+    assert forest.run.data.metrics["cv_log_loss"] == pytest.approx(table.loc[kept, "log_loss"])
+    assert forest.run.data.metrics["cv_slope"] == pytest.approx(table.loc[kept, "slope"])
+    assert forest.run.data.tags["churnlab.calibration"].startswith(f"{kept}: the out-of-fold slope ")
+    assert forest.plain.data.metrics["cv_log_loss"] == pytest.approx(table.loc["none", "log_loss"])
+    assert forest.run.data.metrics["model_bytes"] > forest.plain.data.metrics["model_bytes"]
+
+
+def test_weighing_uncalibrated_probabilities_against_money_is_warned_of(forest):
+    (warned,) = [line for line in forest.told_of_plain.splitlines() if "takes probabilities at their word" in line]
+    assert warned.startswith("warning: ")
+    assert "evaluation.calibration=auto calibrates if that helps" in warned
+    report = json.loads(artifact(forest.plain, "data_report.json").read_text(encoding="utf-8"))
+    assert [line for line in report["warnings"] if "at their word" in line]
+    calm = json.loads(artifact(forest.run, "data_report.json").read_text(encoding="utf-8"))
+    assert not [line for line in calm["warnings"] if "at their word" in line]
+
+
+def test_a_calibrated_forest_is_served_as_it_was_trained(forest):
+    assert forest.promoted.code == 0, forest.promoted.err
+    checks = {check["name"]: check for check in forest.promoted.line["checks"]}
+    assert checks["served_equals_trained"]["passed"]
+    assert forest.served["threshold"] == forest.line["threshold"]
+
+
+def test_without_a_playbooks_words_columns_that_go_together_are_one_reason(forest):
+    groups = [group["columns"] for group in forest.served["reasons"]]
+    assert ["Contract_period", "Month_to_end_contract"] in groups
+    assert ["Avg_class_frequency_total", "Avg_class_frequency_current_month"] in groups
+    assert sorted(name for group in groups for name in group) == sorted(forest.served["inputs"])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("evaluation.calibration=platt", "evaluation.calibration"),
+        ("evaluation.calibrated.slope=[1.2,0.8]", "give [LOW,HIGH] with 0 <= LOW <= 1 <= HIGH"),
+        ("evaluation.driver_repeats=1", "evaluation.driver_repeats"),
+    ],
+)
+def test_what_calibration_cannot_be_is_the_users_to_mend(home, run_command, word, told):
+    ended = run_command(home, "train", word)
+    assert ended.code == 2
+    assert told in ended.err
+
+
+# A model of one's own
 
 
 def test_a_model_that_is_one_yaml_can_be_tuned_too(home, own_conf, succeed, runs_at):
@@ -309,3 +445,24 @@ def test_cross_validation_on_the_real_table_reaches_its_figures(gym_csv, home, s
     assert found["random_forest", "behaviour"]["cv_roc_auc"] >= 0.983
     assert found["random_forest", "raw"]["cv_roc_auc"] == pytest.approx(0.972, abs=0.006)
     assert folder(client_at(home).get_run(line["run_id"]).info.artifact_uri).is_relative_to(home)
+
+
+def test_a_forest_of_the_real_table_calls_for_calibration_and_logistic_regression_does_not(
+    gym_csv, home, succeed, client_at
+):
+    words = ["dataset=gym", f"dataset.path={gym_csv}", "evaluation.calibration=auto"]
+    line = succeed(home, "train", "-m", *words, "model=logistic_regression,random_forest")
+    runs = {run.data.params["model.name"]: run for run in map(client_at(home).get_run, line["runs"])}
+    assert runs["logistic_regression"].data.tags["churnlab.calibration"].startswith("none: not called for (slope 1.0")
+    table = pd.read_csv(artifact(runs["random_forest"], "calibration.csv")).set_index("method")
+    assert table.index[table["kept"]].tolist() == ["isotonic"]
+    assert 1.26 <= table.loc["none", "slope"] <= 1.43
+    assert table.loc["none", "ece"] > 0.03
+    assert table.loc["isotonic", "ece"] < 0.01 < table.loc["sigmoid", "ece"]
+    assert table.loc["none", "log_loss"] - table.loc["isotonic", "log_loss"] == pytest.approx(0.013, abs=0.003)
+    drivers = pd.read_csv(artifact(runs["logistic_regression"], "drivers.csv")).set_index("driver")
+    assert drivers.index[:2].tolist() == [
+        *("Lifetime", "Avg_class_frequency_total + Avg_class_frequency_current_month")
+    ]
+    assert (drivers["direction"].head(5) == "lower raises the risk").all()
+    assert drivers["coefficient"].iloc[1] == pytest.approx(-1.57, abs=0.02), "4.22 down and 3.12 up, merged"

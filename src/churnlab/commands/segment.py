@@ -42,12 +42,9 @@ from churnlab.features import typical
 from churnlab.playbook import check_playbook, text
 from churnlab.plots import segments as plots
 from churnlab.portraits import deviations, plans_for_everyone, portraits, profile
-from churnlab.redundancy import collinear
+from churnlab.redundancy import ONE_THING, collinear
 
 log = logging.getLogger(__name__)
-
-COLLINEAR = 0.9
-"""Columns correlated beyond this, whatever the sign, count as one thing said twice."""
 
 DRAWN = 5_000
 """So many members are drawn in their map."""
@@ -135,7 +132,7 @@ def notes_on(
 ) -> dict[str, str]:
     """What must be known beside every result, by the tag that says it; what does not apply is left out."""
     notes = {"unstable": choice.warning} if choice.warning else {}
-    pairs = collinear(frame, limit=COLLINEAR)
+    pairs = collinear(frame, limit=ONE_THING)
     if len(pairs):
         said = [f"{a} and {b} (r = {r:.2f})" for a, b, r in pairs.itertuples(index=False)]
         notes["collinear"] = f"Columns that say nearly the same count twice: {listed(said, 12, length=100)}."

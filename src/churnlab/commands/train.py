@@ -2,10 +2,10 @@
 
 Why: every number that chooses a model is an out-of-fold one (cv_); the hold-out (test_) only reports, with 95%
 bootstrap intervals. The run keeps the fitted pipeline, the out-of-fold and hold-out predictions and the figures, so
-that any later comparison is paired and needs no refit.
+that any later comparison is paired and needs no refit; drivers.csv says what the model goes by.
 
     churnlab train
-    churnlab train model=random_forest features=behaviour +model.estimator.max_depth=8
+    churnlab train model=random_forest evaluation.calibration=auto decision=expected_value
     churnlab train -m model=logistic_regression,random_forest features=raw,behaviour
 """
 
@@ -20,7 +20,19 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from churnlab import artifacts, compose, decision, evaluation, models, schema, suspicions, tracking
+from churnlab import (
+    artifacts,
+    calibration,
+    compose,
+    decision,
+    drivers,
+    evaluation,
+    models,
+    redundancy,
+    schema,
+    suspicions,
+    tracking,
+)
 from churnlab.commands import Result
 from churnlab.data import Dataset, folds_sha256, split_sha256
 from churnlab.features import Features
@@ -42,17 +54,27 @@ class Question:
 def run(settings: schema.Train, dataset: Dataset) -> Result:
     """Train, evaluate and log one model."""
     question = ask(settings.evaluation, dataset, seed=settings.seed)
-    pipeline = build(settings, dataset)
+    plain = build(settings, dataset)
     X, y = dataset.X, dataset.y
     name = f"{settings.model.name} {settings.features.name}"
     with tracking.start_run(
         "train", settings.model_dump(), name=name, dataset=dataset, tags=question.tags
     ) as mlflow_run:
         train_X, train_y = X.iloc[question.train], y[question.train]
-        oof = pd.concat(
-            evaluation.fold_predictions(pipeline, train_X, train_y, question.folds, rows=question.train),
-            ignore_index=True,
+        asked = settings.evaluation
+        choice = calibration.choose(
+            plain,
+            train_X,
+            train_y,
+            question.folds,
+            rows=question.train,
+            method=asked.calibration,
+            slope=asked.calibrated.slope,
+            ece=asked.calibrated.ece,
+            splits=asked.calibration_folds,
         )
+        _warn_of_economics(settings, dataset, choice)
+        pipeline, oof = choice.kept.model, choice.kept.oof
         threshold = decision.choose(settings.decision, oof["y"].to_numpy(), oof["probability"].to_numpy())
         started = time.perf_counter()
         models.fit(pipeline, train_X, train_y)
@@ -65,7 +87,8 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
         metrics |= {f"test_{key}": value for key, value in test.items()}
         metrics |= {f"test_{key}_low": low for key, (low, _) in intervals.items()}
         metrics |= {f"test_{key}_high": high for key, (_, high) in intervals.items()}
-        metrics |= {"threshold": threshold, "fit_seconds": fit_seconds}
+        metrics |= {f"cv_{key}": choice.kept.scores[key] for key in ("slope", "intercept")}
+        metrics |= {"threshold": threshold, "fit_seconds": fit_seconds, "n_columns": models.n_columns(pipeline)}
         hold_out = pd.DataFrame(
             {"row": question.test, "y": test_y, "probability": probability, "fold": -1, "repeat": -1}
         )
@@ -73,11 +96,17 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
         artifacts.log_table(oof, "predictions/oof.parquet")
         artifacts.log_table(hold_out, "predictions/test.parquet")
         artifacts.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), "folds.csv")
-        _log_figures(pipeline, oof, hold_out, threshold)
+        artifacts.log_table(choice.table, "calibration.csv")
+        _log_figures(oof, hold_out, threshold)
+        _log_drivers(settings, dataset, question, pipeline)
         _log_profit(settings, hold_out, threshold)
-        mlflow.set_tag("mlflow.note.content", _note(name, metrics, question))
-        artifacts.log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
-    log.info("%s", _note(name, metrics, question))
+        said = f"{_note(name, metrics, question)}. Calibration: {choice.said}"
+        mlflow.set_tags({"mlflow.note.content": said, "churnlab.calibration": choice.said})
+        kept = artifacts.log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
+        if kept is not None:
+            metrics["model_bytes"] = kept
+            mlflow.log_metric("model_bytes", kept)
+    log.info("%s", said)
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
 
@@ -120,8 +149,15 @@ def _note(name: str, metrics: dict[str, float], question: Question) -> str:
     )
 
 
-def _log_figures(pipeline: Pipeline, oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) -> None:
-    """The pictures of a run, out of fold and on the hold-out side by side, and what the model goes by."""
+def _warn_of_economics(settings: schema.Train, dataset: Dataset, choice: calibration.Choice) -> None:
+    """Say so when a decision that weighs probabilities against money is given ones that call for calibration."""
+    weighs = decision.economics(settings.decision) is not None
+    if weighs and choice.reason and choice.kept.method == calibration.NONE:
+        dataset.warn(f"the decision takes probabilities at their word, and calibration is {choice.said}")
+
+
+def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) -> None:
+    """The pictures of a run, out of fold and on the hold-out side by side."""
     samples = {"out of fold": oof, "hold-out": hold_out}
     pairs = {name: (table["y"].to_numpy(), table["probability"].to_numpy()) for name, table in samples.items()}
     reliability = {name: evaluation.reliability(*pair) for name, pair in pairs.items()}
@@ -134,12 +170,31 @@ def _log_figures(pipeline: Pipeline, oof: pd.DataFrame, hold_out: pd.DataFrame, 
         "scores": plots.scores(oof, threshold=threshold),
         "gains": plots.gains(gains, churn_rate=float(oof["y"].mean())),
     }
-    importances = models.importances(pipeline)
-    if len(importances):
-        figures["importances"] = plots.importances(importances)
-        artifacts.log_table(importances, "importances.csv")
     for name, figure in figures.items():
         mlflow.log_figure(figure, f"figures/{name}.png")
+
+
+def _log_drivers(settings: schema.Train, dataset: Dataset, question: Question, pipeline: Pipeline) -> None:
+    """What the model goes by: drivers of the table's columns, and what the estimator says of its own columns."""
+    train_X, test_X = (dataset.X[pipeline[0].keep].iloc[rows] for rows in (question.train, question.test))
+    groups = redundancy.together(train_X)
+    table = drivers.drivers(
+        pipeline,
+        test_X,
+        dataset.y[question.test],
+        groups,
+        dataset.contract.columns,
+        repeats=settings.evaluation.driver_repeats,
+        seed=settings.seed,
+    )
+    coefficients = drivers.coefficients(pipeline, train_X, groups)
+    if coefficients is not None:
+        table["coefficient"] = table["driver"].map(coefficients)
+    artifacts.log_table(table, "drivers.csv")
+    mlflow.log_figure(plots.drivers(table), "figures/drivers.png")
+    importances = models.importances(pipeline)
+    if len(importances):
+        artifacts.log_table(importances, "importances.csv")
 
 
 def _log_profit(settings: schema.Train, hold_out: pd.DataFrame, threshold: float) -> None:

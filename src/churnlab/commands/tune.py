@@ -146,7 +146,7 @@ def _parent(settings: schema.Tune, dataset: Dataset, question: train.Question, s
         dataset=dataset,
         tags=question.tags | {"churnlab.study": name, "churnlab.study_id": study_id},
         resume=earlier.info.run_id if earlier else None,
-        growing=["tune.n_trials", "engine.", "decision."],
+        growing=["tune.n_trials", "engine.", "decision.", "evaluation.calibra", "evaluation.driver"],
     ) as parent:
         yield parent
 

@@ -139,19 +139,24 @@ def gains(tables: Mapping[str, pd.DataFrame], *, churn_rate: float) -> Figure:
     return figure
 
 
-def importances(table: pd.DataFrame, *, most: int = 25) -> Figure:
-    """Bars of models.importances, the strongest first; a coefficient's colour says towards which outcome it moves."""
+def drivers(table: pd.DataFrame, *, most: int = 25) -> Figure:
+    """Bars of drivers.drivers with their intervals, the strongest first, and what raises the risk in words."""
     shown = table.head(most)[::-1]
-    coefficients = bool((table["kind"] == "coefficient").all())
-    title = "Coefficients: what moves the probability" if coefficients else "Importances: what the model splits by"
-    figure = new_figure(title, width=7.5, height=1.3 + 0.27 * max(len(shown), 3))
+    figure = new_figure("Drivers: what the model goes by", width=8.5, height=1.4 + 0.34 * max(len(shown), 3))
     axes = figure.subplots()
-    colours = np.where(shown["value"] > 0, ORANGE, BLUE) if coefficients else GREY
-    bars = axes.barh(shown["feature"].astype(str), shown["value"], color=colours, height=0.72)
-    axes.bar_label(bars, fmt="%+.2f" if coefficients else "%.3f", padding=3, fontsize=8, color="#30343a")
-    axes.margins(x=0.14, y=0.01)
+    spread = [shown["importance"] - shown["low"], shown["high"] - shown["importance"]]
+    names = shown["driver"].astype(str).str.replace(" + ", " +\n")
+    axes.barh(names, shown["importance"], color=LINES[0], height=0.62)
+    axes.errorbar(shown["importance"], names, xerr=spread, color="#30343a", linestyle="", elinewidth=1, capsize=2.5)
+    for place, (high, direction) in enumerate(zip(shown["high"], shown["direction"], strict=True)):
+        axes.annotate(
+            direction, (max(high, 0), place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    reach = max(shown["high"].max(), 1e-9)
+    axes.set_xlim(min(shown["low"].min(), 0) - 0.02 * reach, 1.4 * reach)
+    axes.margins(y=0.01)
     axes.axvline(0, color="#30343a", linewidth=0.8)
-    axes.set_xlabel("coefficient: right towards leaving, left towards staying" if coefficients else "importance")
+    axes.set_xlabel("rise of the hold-out's log loss when shuffled (95% interval)")
     _clean(axes, "x")
     axes.tick_params(axis="y", length=0, labelsize=8.5)
     return figure
