@@ -20,6 +20,9 @@ SMALL_SEGMENTS = (
 )
 """A segmentation of seconds: for tests of what it logs, not of what it finds."""
 
+THREE_SEGMENTS = (*SMALL_SEGMENTS, "segments.k=3")
+"""One that can be promoted: a number set by hand is, whatever so little evidence says of it."""
+
 
 class Ended(NamedTuple):
     """How a command ended."""
@@ -165,7 +168,7 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
             with opened(home) as ask:
                 ended = [
                     ask("train", *PROMOTED_ROWS, "evaluation.folds=3"),
-                    ask("segment", *PROMOTED_ROWS, *SMALL_SEGMENTS),
+                    ask("segment", *PROMOTED_ROWS, *THREE_SEGMENTS),
                     ask("promote", *PROMOTED_ROWS, "evaluation.folds=3", "reason=the first one"),
                 ]
             assert [end.code for end in ended] == [0, 0, 0], [end.err for end in ended]

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from churnlab import bundle, models
 from churnlab.demo import members
-from conftest import SMALL_SEGMENTS, opened, version_folder
+from conftest import THREE_SEGMENTS, opened, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -255,7 +255,7 @@ def shop(shared_home):
     with opened(shared_home) as ask:
         ended = {
             "train": ask("train", *trained, "features=gap", "evaluation.folds=2"),
-            "segment": ask("segment", *trained, "segments=all", "playbook=any", *SMALL_SEGMENTS),
+            "segment": ask("segment", *trained, "segments=all", "playbook=any", *THREE_SEGMENTS),
             "promote": ask("promote", *trained, "evaluation.folds=2"),
         }
         for name, end in ended.items():

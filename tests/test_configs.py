@@ -111,6 +111,12 @@ def test_every_model_takes_the_seed_and_can_be_built(composed, model):
         assert model == "dummy"
 
 
+def test_the_pipelines_gate_has_the_limits_of_promote(composed):
+    alone, inside = composed("promote"), composed("pipeline")
+    assert (alone.gate, alone.ceiling) == (inside.gate, inside.ceiling)
+    assert (alone.require, inside.require) == ("better", "not_worse")
+
+
 EXAMPLES = [
     (command, line.partition(f"churnlab {command}")[2])
     for command in schema.COMMANDS

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 
-from conftest import SMALL_SEGMENTS, artifact, opened
+from conftest import THREE_SEGMENTS, artifact, opened
 from servers import ask, serving
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def road(there, shared_home):
     assert "late: []" in text
     draft.write_text(text.replace("late: []", "late: [visits a week]"), encoding="utf-8")
     lines["train"] = succeed(there, "train", *NAMED, "evaluation.folds=3")
-    lines["segment"] = succeed(there, "segment", *NAMED, "segments=all", "playbook=any", *SMALL_SEGMENTS)
+    lines["segment"] = succeed(there, "segment", *NAMED, "segments=all", "playbook=any", *THREE_SEGMENTS)
     lines["promote"] = succeed(there, "promote", *NAMED, "evaluation.folds=3")
     return lines
 

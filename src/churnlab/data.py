@@ -96,14 +96,34 @@ def make_dataset(table: Table, contract: Contract) -> Dataset:
 
 def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> str:
     """Fingerprint a dataset: id, features in order, target; order-sensitive, over every row."""
+    whole = _whole(X, y, ids)
+    digest = hashlib.sha256(repr([str(name) for name in whole.columns]).encode())
+    digest.update(pd.util.hash_pandas_object(whole, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def member_hashes(dataset: Dataset) -> np.ndarray:
+    """One uint64 a member over id, features and outcome, by which a member of one table is found in another.
+
+    Two tables can be compared so when ``told_apart_by`` says the same of both.
+    """
+    whole = _whole(dataset.X[sorted(dataset.contract.columns)], dataset.y, dataset.ids)
+    return pd.util.hash_pandas_object(whole, index=False).to_numpy()
+
+
+def told_apart_by(dataset: Dataset) -> list[str]:
+    """The columns that ``member_hashes`` looks at, the outcome aside."""
+    return ([] if dataset.ids is None else [f"id {dataset.contract.id}"]) + sorted(dataset.contract.columns)
+
+
+def _whole(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> pd.DataFrame:
+    """Id, features and outcome side by side, text as plain objects whatever it was read from."""
     whole = X.copy() if y is None else X.assign(**{"target of the contract": y.astype("float64")})
     if ids is not None:
         whole.insert(0, "id of the contract", ids)
     text = whole.select_dtypes(exclude="number").columns
     whole[text] = whole[text].astype(object)
-    digest = hashlib.sha256(repr([str(name) for name in whole.columns]).encode())
-    digest.update(pd.util.hash_pandas_object(whole, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
+    return whole
 
 
 def split_sha256(data_sha256: str, test: np.ndarray) -> str:

@@ -101,6 +101,8 @@ class Launch:
         for dataset in table:
             _compare_with_champion(dataset)
         if self.sweep is not None:
+            if settings.dataset is None:
+                raise InputError(f"A sweep of churnlab {self.command} needs a dataset to be kept with: dataset=NAME.")
             sha256 = table[0].sha256 if table else None
             tracking.open_sweep(self.command, self.sweep, dataset_name=settings.dataset.name, data_sha256=sha256)
             tracking.job_label.set(label)
@@ -121,11 +123,11 @@ class Launch:
 
     def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
         """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""
-        if self.sweep is None or hasattr(error, "run_id") or not config:
+        name = (config.get("dataset") or {}).get("name")
+        if self.sweep is None or hasattr(error, "run_id") or name is None:
             return
         from churnlab import tracking
 
-        name = config["dataset"]["name"]
         _open_store(config["tracking"]["uri"])
         tracking.open_sweep(self.command, self.sweep, dataset_name=name)
         tracking.record_failure(self.command, config, error, dataset_name=name)

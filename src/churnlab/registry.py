@@ -1,27 +1,92 @@
-"""The registry: versions of the served model and the aliases that say which one is in use."""
+"""The registry: versions of the served model, the aliases that say which one is in use, and the journal of both."""
 
 from __future__ import annotations
 
 import getpass
+import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
-from filelock import FileLock
-from mlflow.entities.model_registry import ModelVersion
+from filelock import FileLock, Timeout
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from churnlab.errors import InputError, JobError
 
-def one_at_a_time() -> FileLock:
+log = logging.getLogger(__name__)
+
+MOVE = "churnlab.move."
+"""A registered model's tag of this name and six digits tells one move of its champion, as JSON."""
+
+SUFFIX = "-churn"
+
+NOT_THERE = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow says of an alias, a version or a model that does not exist."""
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
     """The lock under which the champion is read, compared and replaced: MLflow has no compare-and-set."""
-    return FileLock(Path(os.environ["CHURNLAB_STORE"]) / ".promotion.lock")
+    lock = FileLock(Path(os.environ["CHURNLAB_STORE"]) / ".promotion.lock")
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        log.info("The champion is being replaced by another process; waiting for it to end.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def model_name(dataset_name: str) -> str:
     """The registered model of a dataset."""
-    return f"{dataset_name}-churn"
+    return f"{dataset_name}{SUFFIX}"
+
+
+def dataset_name(name: str) -> str:
+    """The dataset of a registered model."""
+    return name.removesuffix(SUFFIX)
+
+
+def asked_model(dataset: str | None) -> RegisteredModel | None:
+    """The registered model of a dataset or, when none is named, the only one that has a champion; None: there is none.
+
+    InputError: several have one.
+    """
+    if dataset is not None:
+        return registered(model_name(dataset))
+    found: list[RegisteredModel] = []
+    token = None
+    while True:
+        page = mlflow.MlflowClient().search_registered_models(page_token=token)
+        found += [model for model in page if model.name.endswith(SUFFIX) and "champion" in model.aliases]
+        token = page.token
+        if not token:
+            break
+    if len(found) > 1:
+        names = sorted(model.name for model in found)
+        raise InputError(
+            f"Several registered models have a champion: {', '.join(names)}. Name the dataset of the one that is "
+            f"meant: dataset={dataset_name(names[0])}."
+        )
+    return registered(found[0].name) if found else None
+
+
+def registered(name: str) -> RegisteredModel | None:
+    """A registered model with its aliases and tags, in one look; None when there is none of this name."""
+    try:
+        return mlflow.MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code in NOT_THERE:
+            return None
+        raise
 
 
 def uri(version: ModelVersion) -> str:
@@ -34,7 +99,17 @@ def champion(name: str) -> ModelVersion | None:
     try:
         return mlflow.MlflowClient().get_model_version_by_alias(name, "champion")
     except MlflowException as error:
-        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+        if error.error_code in NOT_THERE:
+            return None
+        raise
+
+
+def version(name: str, at: str) -> ModelVersion | None:
+    """A version by its number, None when it was deleted."""
+    try:
+        return mlflow.MlflowClient().get_model_version(name, at)
+    except MlflowException as error:
+        if error.error_code in NOT_THERE:
             return None
         raise
 
@@ -50,11 +125,11 @@ def register(name: str, model_id: str, *, run_id: str, tags: Mapping[str, str], 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    about = {"churnlab.who": getpass.getuser(), "churnlab.when": datetime.now(UTC).isoformat(timespec="seconds")}
-    version = client.create_model_version(
+    about = {f"churnlab.{key}": value for key, value in _now().items()}
+    made = client.create_model_version(
         name, f"models:/{model_id}", run_id=run_id, tags=about | dict(tags), model_id=model_id, description=description
     )
-    return str(version.version)
+    return str(made.version)
 
 
 def make_challenger(name: str, version: str) -> None:
@@ -62,10 +137,72 @@ def make_challenger(name: str, version: str) -> None:
     mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
 
 
-def make_champion(name: str, version: str) -> None:
-    """Move the alias; ``previous`` is written first, so that a kill in between leaves a champion to go back to."""
-    client = mlflow.MlflowClient()
-    before = champion(name)
-    if before is not None:
-        client.set_registered_model_alias(name, "previous", before.version)
-    client.set_registered_model_alias(name, "champion", version)
+def move_champion(
+    name: str, *, after: str | None, to: str, previous: str | None, why: str, command: str, run_id: str
+) -> None:
+    """Put another version in the champion's place: journal, alias ``previous``, alias ``champion``, in this order.
+
+    A kill in between leaves the old champion, at most with a move told that did not happen; the next move is told in
+    its place. ``after`` is the champion that was judged: JobError when it is no longer there, as may happen on a
+    server that several machines write to without a common lock. ``previous=None`` removes that alias.
+    """
+    client, model = mlflow.MlflowClient(), registered(name)
+    assert model is not None
+    now = number(model.aliases.get("champion"))
+    if now != after:
+        raise JobError(
+            f"The champion of {name} was {after or 'none'} when the gate was asked and is {now or 'none'} now; nothing "
+            "was moved. Run the command again."
+        )
+    told = {"from": now, "to": to, **_now(), "why": why, "command": command, "run_id": run_id}
+    happened = _keys(model)[: len(moves(model))]
+    place = int(happened[-1].removeprefix(MOVE)) + 1 if happened else 1
+    client.set_registered_model_tag(name, f"{MOVE}{place:06d}", json.dumps(told, ensure_ascii=False))
+    if previous is not None:
+        client.set_registered_model_alias(name, "previous", previous)
+    elif "previous" in model.aliases:
+        client.delete_registered_model_alias(name, "previous")
+    client.set_registered_model_alias(name, "champion", to)
+
+
+def moves(model: RegisteredModel) -> list[dict[str, Any]]:
+    """Every move of the champion, the oldest first: from, to (version numbers), when, who, why, command, run_id.
+
+    Left out is a last one that was told and did not happen.
+    """
+    told = [json.loads(model.tags[key]) for key in _keys(model)]
+    return told[:-1] if told and _did_not_happen(told[-1], model) else told
+
+
+def _keys(model: RegisteredModel) -> list[str]:
+    return sorted(key for key in model.tags if key.startswith(MOVE))
+
+
+def _did_not_happen(move: Mapping[str, Any], model: RegisteredModel) -> bool:
+    """Whether the champion is still the one before a move.
+
+    A champion whose version was deleted has lost its alias, too: its move did happen.
+    """
+    now = number(model.aliases.get("champion"))
+    return now == move["from"] != move["to"] and version(model.name, move["to"]) is not None
+
+
+def undo_stack(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The champions that can be put back, the next one last: promotions push the one they replace, rollbacks pop."""
+    stack: list[str] = []
+    for move in told:
+        if move["command"] != "rollback":
+            stack += [move["from"]] if move["from"] is not None else []
+            continue
+        while stack and stack.pop() != move["to"]:
+            pass
+    return stack
+
+
+def _now() -> dict[str, str]:
+    return {"who": getpass.getuser(), "when": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def number(found: Any) -> str | None:
+    """A version's number as churnlab writes it, whatever MLflow makes of it."""
+    return None if found is None else str(found)

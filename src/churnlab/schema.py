@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from churnlab.claims import Claim, Metric
 from churnlab.contract import Column, Contract
 
+Score01 = Literal["roc_auc", "average_precision", "accuracy", "precision", "recall", "f1"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Reason = Annotated[str, Field(max_length=2000)] | None
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -95,6 +98,10 @@ class Dataset(Keys):
         return self
 
 
+NamedDataset = Annotated[Dataset | None, BeforeValidator(lambda given: None if given == {"path": None} else given)]
+"""A dataset that only its name is needed of, or none: the YAML sets the path, so that nobody has to give one."""
+
+
 class Features(Keys):
     """Which columns a model sees and which it derives."""
 
@@ -155,7 +162,7 @@ class Command(Keys):
     """Whether earlier runs or versions decide the result, too: then a sweep never takes a job as done already."""
 
     keeps_runs: ClassVar[bool] = True
-    """Whether the command is recorded as a run: then the store is opened for it."""
+    """Whether the store is opened for the command, which is recorded as a run unless it only reads."""
 
     positional: ClassVar[str | None] = None
     """The key that a word without a key is the value of."""
@@ -300,6 +307,21 @@ class Segment(Command):
     playbook: Playbook
 
 
+class Gate(Keys):
+    """What a candidate must keep to replace the champion."""
+
+    margin: float = Field(ge=0)
+    members: int = Field(ge=2)
+    minimum: dict[Score01, Share]
+    slope: tuple[float, float]
+    ece: Share
+    same: float = Field(ge=0)
+    megabytes: float = Field(gt=0)
+    batch_ms: float = Field(gt=0)
+    one_ms: float = Field(gt=0)
+    looks: int = Field(ge=1)
+
+
 class Promote(Command):
     """``churnlab promote``."""
 
@@ -308,9 +330,37 @@ class Promote(Command):
     dataset: Dataset
     evaluation: Evaluation
     metric: Metric
+    require: Literal["better", "not_worse"]
+    ceiling: Ceiling
+    gate: Gate
     churn_run: str
     segment_run: str
-    reason: str | None
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _forced_for_a_reason(self) -> Promote:
+        if self.force and not (self.reason or "").strip():
+            raise ValueError('force=true promotes in spite of failed checks and needs a reason: reason="..."')
+        return self
+
+
+class Rollback(Command):
+    """``churnlab rollback``."""
+
+    reads_store: ClassVar[bool] = True
+    reads_table: ClassVar[bool] = False
+
+    dataset: NamedDataset
+    reason: Reason
+
+
+class History(Command):
+    """``churnlab history``."""
+
+    reads_store: ClassVar[bool] = True
+    reads_table: ClassVar[bool] = False
+
+    dataset: NamedDataset
 
 
 class Scoring(Keys):
@@ -391,8 +441,10 @@ class Pipeline(Command):
     playbook: Playbook
     metric: Metric
     tune: Study
-    reason: str | None
+    require: Literal["better", "not_worse"]
     ceiling: Ceiling
+    gate: Gate
+    reason: Reason
 
     def part(self, command: type[Part], **more: Any) -> Part:
         """The keys of one of the commands: those it shares with the pipeline, and ``more``."""
@@ -408,6 +460,8 @@ COMMANDS: Mapping[str, type[Command]] = {
     "compare": Compare,
     "segment": Segment,
     "promote": Promote,
+    "rollback": Rollback,
+    "history": History,
     "score": Score,
     "claims": Claims,
     "report": Report,

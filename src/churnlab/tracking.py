@@ -33,6 +33,8 @@ EXPERIMENTS = {
     "compare": "churn",
     "segment": "segments",
     "promote": "promotions",
+    "rollback": "promotions",
+    "history": "promotions",
     "score": "promotions",
     "report": "promotions",
     "pipeline": "churn",
@@ -66,7 +68,7 @@ def config_sha256(command: str, config: Mapping[str, Any]) -> str:
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a config that decide a result: all but paths, engines and names of runs."""
     kept = {key: value for key, value in config.items() if key not in NOT_DECIDING}
-    if "dataset" in kept:
+    if kept.get("dataset"):
         kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key not in HOW_IT_IS_WRITTEN}
     return kept
 

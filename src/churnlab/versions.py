@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import skops.io
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from sklearn.pipeline import Pipeline
 
 import churnlab
-from churnlab import artifacts, drift, registry
+from churnlab import artifacts, drift
 from churnlab.checking import row_checks
-from churnlab.data import Dataset, Members
+from churnlab.data import Dataset, Members, member_hashes, told_apart_by
 from churnlab.expressions import evaluate
 from churnlab.features import typical
 from churnlab.matching import match
@@ -29,6 +31,31 @@ from churnlab.redundancy import together
 
 SHOWN = ("portraits.json", "segments.csv", "figures/dendrogram.png")
 """Artifacts of the segmentation run that a version shows without its code."""
+
+
+TRAINED_ON = "trained_on.parquet"
+"""Artifact of a promotion: the fingerprints of the members that its churn model was trained on."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version as it answers: ``model`` is what MLflow serves, ``about`` what the version says of itself."""
+
+    model: mlflow.pyfunc.PyFuncModel
+    about: Mapping[str, Any]
+
+
+def load(model_uri: str) -> Served:
+    """Load a version; LookupError says why it cannot be used."""
+    try:
+        model = artifacts.load_bundle(model_uri)
+    except Exception as error:  # whatever a file that is damaged or gone makes of itself
+        raise LookupError(f"it cannot be loaded ({(str(error).splitlines() or [type(error).__name__])[0]})") from error
+    try:
+        about = model.unwrap_python_model().served
+    except (MlflowException, AttributeError):
+        raise LookupError("it was not made by churnlab promote") from None
+    return Served(model, about)
 
 
 @dataclass(frozen=True)
@@ -44,24 +71,25 @@ class Numbering:
     told: str
 
 
-def number_segments(segments: Run, champion: ModelVersion | None, dataset: Dataset) -> Numbering:
+def number_segments(segments: Run, dataset: Dataset, *, champion: str | None, serving: Served | None) -> Numbering:
     """Give the segments of a run the champion's numbers where they are the champion's segments, and its names.
 
-    Names are kept as long as the playbook is the same; what is new gets a number that was never used.
+    ``champion`` is the version with that alias, ``serving`` what answers. Names are kept as long as the playbook is the
+    same; what is new gets a number that was never used.
     """
     members = artifacts.read_table(segments.info.run_id, "segments/members.parquet")
     k = int(segments.data.metrics["k"])
-    served = champion and artifacts.read_version(registry.uri(champion), "served.json")
-    if not champion or not served or "free" not in served:  # no champion, or an older one that kept no numbers
+    if not champion or not serving or "free" not in serving.about:  # none, or an older one that kept no numbers
         return Numbering({segment: segment for segment in range(k)}, {}, k, "the first of this model")
-    able = answerable(champion, dataset.X.iloc[members["row"]])
-    before = [answer["segment"] for answer in answers(registry.uri(champion), dataset.X.iloc[members["row"][able]])]
+    served = serving.about
+    able = answerable(serving, dataset.X.iloc[members["row"]])
+    before = [answer["segment"] for answer in answers(serving, dataset.X.iloc[members["row"][able]])]
     after = members["segment"].to_numpy()[able]
     found = match(np.array(before, dtype=int), after, segments=k, free=served["free"])
     kept = {segment["number"]: segment["name"] for segment in served["segments"].values()}
     same = served["playbook"] == _playbook(artifacts.read_config(segments.info.run_id))
     names = {segment: kept[number] for segment, number in found.numbers.items() if same and number in kept}
-    told = f"beside version {champion.version}, {found}"
+    told = f"beside version {champion}, {found}"
     return Numbering(found.numbers, names, served["free"] + len(found.new), told)
 
 
@@ -72,10 +100,10 @@ def warn_of_drift(members: Members, served: Mapping[str, Any] | None, *, model: 
             members.warn(warning)
 
 
-def answerable(version: ModelVersion, X: pd.DataFrame) -> np.ndarray:
+def answerable(version: Served, X: pd.DataFrame) -> np.ndarray:
     """Which members a version answers for: none that breaks its own contract, which may be older than the table's."""
-    served = artifacts.read_version(registry.uri(version), "served.json")
-    if served is None or not set(served["inputs"]) <= set(X):
+    served = version.about
+    if not set(served["inputs"]) <= set(X):
         return np.zeros(len(X), bool)
     members = X[served["inputs"]]
     able = members.drop(columns=served["may_be_missing"]).notna().all(axis=1).to_numpy()
@@ -85,11 +113,57 @@ def answerable(version: ModelVersion, X: pd.DataFrame) -> np.ndarray:
     return able
 
 
-def answers(model_uri: str, X: pd.DataFrame) -> list[dict[str, Any]]:
-    """What a version answers for these members, reasons left out."""
+def answers(version: Served, X: pd.DataFrame, *, reasons: bool = False) -> list[dict[str, Any]]:
+    """What a version answers for these members."""
     if X.empty:
         return []
-    return artifacts.load_bundle(model_uri).predict(X.reset_index(drop=True), params={"reasons": False})
+    return version.model.predict(X.reset_index(drop=True), params={"reasons": reasons})
+
+
+def interface(version: Served) -> dict[str, dict[str, tuple[str, bool]]]:
+    """What goes in and comes out of a version: ``inputs``, ``params`` and ``outputs``, each a type and if required."""
+    signature = version.model.metadata.signature
+    columns = {"inputs": signature.inputs.inputs, "outputs": signature.outputs.inputs}
+    told = {part: {field.name: (field.type.name, bool(field.required)) for field in columns[part]} for part in columns}
+    return told | {"params": {param.name: (param.dtype.name, False) for param in signature.params or ()}}
+
+
+def training_rows(churn: Run) -> np.ndarray:
+    """The rows of its own table that a churn model was trained on."""
+    return artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
+
+
+def keep_training_rows(churn: Run, dataset: Dataset) -> list[str]:
+    """Log in the promotion that is under way by what its training members are known again in other tables.
+
+    Returns the columns that tell members apart.
+    """
+    members = np.unique(member_hashes(dataset)[training_rows(churn)])
+    artifacts.log_table(pd.DataFrame({"member": members}), TRAINED_ON)
+    return told_apart_by(dataset)
+
+
+def trained_on(version: ModelVersion, dataset: Dataset) -> np.ndarray:
+    """Which rows of a table hold members that a version was trained on, as a mask.
+
+    In its own table they are known by their rows, in any other by their content: a member equal in all columns counts.
+    LookupError says why it cannot be known.
+    """
+    run_id = version.tags.get("churnlab.churn_run_id")
+    if run_id is None:
+        raise LookupError("it does not say of which train run it is made, so it was not made by churnlab promote")
+    try:
+        churn = mlflow.get_run(run_id)
+        if churn.data.tags.get("churnlab.data_sha256") == dataset.sha256:
+            return np.isin(np.arange(len(dataset.y)), training_rows(churn))
+        apart = artifacts.read_json(version.run_id, "gate.json").get("told_apart_by")
+        members = artifacts.read_table(version.run_id, TRAINED_ON)["member"]
+    except (MlflowException, OSError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LookupError(f"the members it was trained on are no longer known ({said})") from error
+    if apart != told_apart_by(dataset):
+        raise LookupError("it was trained on a table with other columns, in which the same members cannot be found")
+    return np.isin(member_hashes(dataset), members)
 
 
 def write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering: Numbering) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import SMALL_SEGMENTS, Ended, artifact, opened
+from conftest import SMALL_SEGMENTS, THREE_SEGMENTS, Ended, artifact, opened
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ def told(shared_home) -> Told:
             "explore": ("explore", *ROWS),
             "train": ("train", *TRAINED, "model=random_forest", "+model.estimator.max_depth=3"),
             "rival": ("train", *TRAINED, "model=dummy"),
-            "segment": ("segment", *ROWS, *SMALL_SEGMENTS),
+            "segment": ("segment", *ROWS, *THREE_SEGMENTS),
             "promote": ("promote", *TRAINED, "reason='a try with <em>emphasis</em>'"),
         }.items():
             done(ask, name, *words)

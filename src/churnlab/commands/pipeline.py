@@ -54,7 +54,7 @@ def run(settings: schema.Pipeline, dataset: Dataset) -> Result:
             segments = segment.run(settings.part(schema.Segment), dataset).values
         ranked = tracking.ranked_train_runs(name, tags, metric=metric)
         with _step("promote"):
-            chosen = {"churn_run": ranked[0].info.run_id, "segment_run": segments["run_id"]}
+            chosen = {"churn_run": ranked[0].info.run_id, "segment_run": segments["run_id"], "force": False}
             promoted = promote.run(settings.part(schema.Promote, **chosen), dataset)
         with _step("report"):
             page = report.run(settings.part(schema.Report, output=None), dataset).values["path"]

@@ -1,11 +1,12 @@
 """Make a version of a churn run and a segmentation run, gate it against the champion, move the alias.
 
-Why: what is served is one version, with its model, threshold, segmentation, names and actions in one place. The
-champion is replaced only by a version that is not worse on the same held-out members (exit 3 when it is worse).
+Why: what is served is one version, with its model, threshold, segmentation, names and actions in one place. Candidate
+and champion are both loaded from the registry and asked about the same held-out members, none of whom either was
+trained on. The champion is replaced only by a version that passes every check (exit 3 when one fails); limits are keys.
 
     churnlab promote
-    churnlab promote dataset=gym dataset.path=members.csv churn_run=RUN_ID reason="forest after tuning"
-    churnlab promote metric=roc_auc
+    churnlab promote dataset=gym dataset.path=members.csv require=not_worse gate.minimum.roc_auc=0.8
+    churnlab promote churn_run=RUN_ID force=true reason="the new contract has a column more"
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -22,58 +24,158 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from churnlab import artifacts, evaluation, registry, schema, tracking, versions
+from churnlab import artifacts, evaluation, gate, registry, schema, tracking, versions, wording
 from churnlab.commands import Result, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
+from churnlab.gate import Check
 
 log = logging.getLogger(__name__)
 
 
+class Reign(NamedTuple):
+    """The champion of the moment, loaded; ``unknown`` says why it could not be."""
+
+    version: ModelVersion
+    served: versions.Served | None
+    unknown: str
+
+
+class Candidate(NamedTuple):
+    """A version that is not registered yet: logged under ``model_id``, loaded, its segments numbered."""
+
+    model_id: str
+    served: versions.Served
+    numbering: versions.Numbering
+    megabytes: float
+
+
 def run(settings: schema.Promote, dataset: Dataset) -> Result:
-    """Build, gate, register; the alias moves only when every check has passed."""
-    tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
-    churn = _churn_run(settings, dataset, tags)
-    segments = _segment_run(settings, dataset)
+    """Build, gate, register; the alias moves when every check has passed, after all is kept and the run has ended."""
+    question = train.ask(settings.evaluation, dataset, seed=settings.seed)
+    churn, segments = _churn_run(settings, dataset, question.tags), _segment_run(settings, dataset)
     if unstable := segments.data.tags.get("churnlab.unstable"):
         dataset.warn(f"the segmentation that is promoted is marked: {unstable}")
-    name = registry.model_name(dataset.contract.name)
-    with tracking.start_run(
-        "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
-    ) as mlflow_run:
-        with registry.one_at_a_time():
-            champion = registry.champion(name)
-            numbering = versions.number_segments(segments, champion, dataset)
-            with tempfile.TemporaryDirectory() as scratch:
-                files = versions.write(Path(scratch), churn, segments, dataset, numbering)
-                threshold = churn.data.metrics["threshold"]
-                model_id = artifacts.log_bundle(files, dataset.contract, threshold=threshold, gaps=dataset.gaps)
-            checks = _gate(model_id, churn, champion, dataset, metric=settings.metric)
-            passed = all(check["passed"] for check in checks)
+    name, config = registry.model_name(dataset.contract.name), settings.model_dump()
+    with registry.one_at_a_time():
+        reign = _reign(name)
+        champion = registry.number(reign.version.version) if reign else None
+        with tracking.start_run(
+            "promote", config, name=f"promote {name}", dataset=dataset, tags=question.tags
+        ) as mlflow_run:
+            candidate = _build(churn, segments, dataset, reign)
+            checks = [
+                *_ask_both(settings, dataset, question.test, churn, candidate.served, reign),
+                *_look_at(settings.gate, candidate, segments, reign),
+            ]
+            verdict, looks = gate.verdict(checks, force=settings.force), _looks(name, question.tags)
+            moves = verdict != "refused"
             version = registry.register(
                 name,
-                model_id,
+                candidate.model_id,
                 run_id=mlflow_run.info.run_id,
                 description=_description(churn, segments),
                 tags={
-                    "churnlab.gate": "passed" if passed else "refused",
-                    **{f"churnlab.gate.{check['name']}": json.dumps(check["value"]) for check in checks},
+                    "churnlab.command": "promote",
+                    "churnlab.gate": verdict,
+                    **{f"churnlab.gate.{check.name}": json.dumps(check.value) for check in checks},
                     "churnlab.churn_run_id": churn.info.run_id,
                     "churnlab.segment_run_id": segments.info.run_id,
-                    "churnlab.segments": numbering.told,
+                    "churnlab.segments": candidate.numbering.told,
                     "churnlab.stable": segments.data.tags["churnlab.stable"],
-                    "churnlab.replaced": str(champion.version) if champion is not None and passed else "",
+                    "churnlab.replaced": champion or "" if moves else "",
                     "churnlab.reason": settings.reason or "",
                 },
             )
-            (registry.make_champion if passed else registry.make_challenger)(name, version)
-        mlflow.log_dict({"version": version, "promoted": passed, "checks": checks}, "gate.json")
-        said = f"{name} version {version} is {'the champion' if passed else 'not better: the champion stays'}"
-        mlflow.set_tag("mlflow.note.content", said)
-    shown = pd.DataFrame(checks).to_string(index=False)
-    log.info("%s\n%s\nSegments: %s", shown, said, numbering.told)
-    values = {"run_id": mlflow_run.info.run_id, "version": version, "promoted": passed, "checks": checks}
-    return Result(values, yes=passed)
+            kept = {
+                "version": version,
+                "promoted": moves,
+                "gate": verdict,
+                "against": champion,
+                "holdout_looks": looks,
+                "told_apart_by": versions.keep_training_rows(churn, dataset),
+                "checks": [check.line | {"said": check.said, "warning": check.warning} for check in checks],
+            }
+            mlflow.log_dict(kept, "gate.json")
+            mlflow.log_metric("holdout_looks", looks)
+            said = _said(settings, name, version, champion, verdict, checks)
+            mlflow.set_tags({"churnlab.gate": verdict, "mlflow.note.content": said})
+        if moves:
+            registry.move_champion(
+                name,
+                after=champion,
+                to=version,
+                previous=champion,
+                why=settings.reason or "",
+                command="promote",
+                run_id=mlflow_run.info.run_id,
+            )
+        else:
+            registry.make_challenger(name, version)
+    told = [gate.told(checks), said, f"Segments: {candidate.numbering.told}", _looks_told(looks, settings.gate)]
+    log.info("%s", "\n".join(told))
+    values = {"run_id": mlflow_run.info.run_id, "version": version, "promoted": moves}
+    return Result(values | {"checks": [check.line for check in checks]}, yes=moves)
+
+
+def _build(churn: Run, segments: Run, dataset: Dataset, reign: Reign | None) -> Candidate:
+    """Log the version that would be registered and load it as it would be served."""
+    numbering = versions.number_segments(
+        segments,
+        dataset,
+        champion=registry.number(reign.version.version) if reign else None,
+        serving=reign.served if reign else None,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        files = versions.write(Path(scratch), churn, segments, dataset, numbering)
+        size = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
+        threshold = churn.data.metrics["threshold"]
+        model_id = artifacts.log_bundle(files, dataset.contract, threshold=threshold, gaps=dataset.gaps)
+    return Candidate(model_id, versions.load(f"models:/{model_id}"), numbering, size / 1e6)
+
+
+def _said(
+    settings: schema.Promote, name: str, version: str, champion: str | None, verdict: str, checks: list[Check]
+) -> str:
+    """How it went, in a sentence."""
+    before = f"version {champion}" if champion else "no champion"
+    if verdict == "passed":
+        return f"{name} version {version} passed every check and takes the place of {before}"
+    failed = ", ".join(check.name for check in checks if not check.passed)
+    if verdict == "forced":
+        return f"{name} version {version} takes the place of {before} by force, in spite of {failed}: {settings.reason}"
+    return f"{name} version {version} is refused for {failed}: the champion stays"
+
+
+def _reign(name: str) -> Reign | None:
+    champion = registry.champion(name)
+    if champion is None:
+        return None
+    try:
+        return Reign(champion, versions.load(registry.uri(champion)), "")
+    except LookupError as error:
+        return Reign(champion, None, str(error))
+
+
+def _looks(name: str, tags: dict[str, str]) -> int:
+    """How often this hold-out has decided about a promotion before."""
+    same = {"churnlab.command": "promote", "churnlab.split_sha256": tags["churnlab.split_sha256"]}
+    experiment = f"{registry.dataset_name(name)}-{tracking.EXPERIMENTS['promote']}"
+    return len(tracking.find_runs(experiment, same, status="FINISHED"))
+
+
+def _looks_told(looks: int, limits: schema.Gate) -> str:
+    said = (
+        f"This hold-out has decided {wording.counted(looks, 'time')} before"
+        if looks
+        else "This hold-out has not decided before"
+    )
+    if looks + 1 < limits.looks:
+        return f"{said}."
+    return (
+        f"warning: {said}. Members that decide again and again are no longer new to the models: promote on newer "
+        "members, or train and promote with another seed."
+    )
 
 
 def _description(churn: Run, segments: Run) -> str:
@@ -116,40 +218,96 @@ def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     return found
 
 
-def _gate(
-    model_id: str, churn: Run, champion: ModelVersion | None, dataset: Dataset, *, metric: str
-) -> list[dict[str, Any]]:
-    """Every check of the candidate: name, value, limit, passed."""
-    test = artifacts.read_table(churn.info.run_id, "predictions/test.parquet")
-    served = _probabilities(f"models:/{model_id}", dataset.X.iloc[test["row"]])
-    gap = float(np.abs(served - test["probability"].to_numpy()).max())
-    checks = [{"name": "served_equals_trained", "value": gap, "limit": 1e-9, "passed": gap <= 1e-9}]
-    if champion is None:
-        return checks
-    reign = mlflow.get_run(champion.tags["churnlab.churn_run_id"])
-    unseen = ~test["row"].isin(_trained_on(reign, dataset)).to_numpy()
-    unseen &= versions.answerable(champion, dataset.X.iloc[test["row"]])
-    rows, y = test["row"].to_numpy()[unseen], test["y"].to_numpy()[unseen]
-    if len(np.unique(y)) < 2:
-        known = "members of both outcomes that both can answer for and neither was trained on"
-        return [*checks, {"name": "comparable", "value": len(rows), "limit": known, "passed": False}]
-    present = _probabilities(registry.uri(champion), dataset.X.iloc[rows])
-    scores = [
-        evaluation.classification_metrics(y, probability, threshold=run.data.metrics["threshold"])[metric]
-        for probability, run in ((served[unseen], churn), (present, reign))
+def _ask_both(
+    settings: schema.Promote,
+    dataset: Dataset,
+    test: np.ndarray,
+    churn: Run,
+    candidate: versions.Served,
+    reign: Reign | None,
+) -> list[Check]:
+    """What is measured on members: is it what was trained, and how good is it beside the champion and beside nothing.
+
+    The members are those of the hold-out ``test`` that neither was trained on and both can answer for.
+    """
+    limits, seed, threshold = settings.gate, settings.seed, churn.data.metrics["threshold"]
+    own = artifacts.read_table(churn.info.run_id, "predictions/test.parquet")
+    asked = np.union1d(own["row"], test)
+    started = time.perf_counter()
+    answered = np.full(len(dataset.y), np.nan)
+    answered[asked] = _probabilities(candidate, dataset.X.iloc[asked])
+    batch_ms = (time.perf_counter() - started) / len(asked) * 1000
+    checks = [gate.same_answers(own["probability"].to_numpy(), answered[own["row"]], limit=limits.same)]
+
+    trained = versions.training_rows(churn)
+    seen = np.isin(test, trained)
+    left_out = {"were in the candidate's training part (name its own seed= and evaluation keys)": int(seen.sum())}
+    usable = ~seen
+    serving = reign.served if reign else None
+    if reign is not None:
+        try:
+            if serving is None:
+                raise LookupError(reign.unknown)
+            seen = versions.trained_on(reign.version, dataset)[test]
+            able = versions.answerable(serving, dataset.X.iloc[test])
+            left_out["more were in the champion's training part"] = int((usable & seen).sum())
+            left_out["more break the champion's contract"] = int((usable & ~seen & ~able).sum())
+            usable &= ~seen & able
+            checks.append(gate.known_champion(None))
+        except LookupError as error:
+            serving = None
+            checks.append(gate.known_champion(f"version {reign.version.version} cannot be compared with: {error}"))
+    rows = test[usable]
+    y, probability = dataset.y[rows], answered[rows]
+    checks.append(gate.enough_members(left_out, members=len(test), left=len(rows), limit=limits.members))
+    if serving is not None:
+        checks.append(
+            gate.against_champion(
+                y,
+                probability,
+                _probabilities(serving, dataset.X.iloc[rows]),
+                metric=settings.metric,
+                thresholds=(threshold, serving.about["threshold"]),
+                require=settings.require,
+                margin=limits.margin,
+                seed=seed,
+            )
+        )
+    guess = float(dataset.y[trained].mean())
+    checks += gate.against_dummy(y, probability, churn_rate=guess, threshold=threshold, seed=seed)
+    checks += gate.calibrated(y, probability, slope=limits.slope, ece=limits.ece, threshold=threshold, seed=seed)
+    scores = evaluation.classification_metrics(y, probability, threshold=threshold) if len(np.unique(y)) == 2 else {}
+    known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
+    known |= {f"test_{key}": value for key, value in scores.items()}
+    checks += gate.good_enough(scores, {str(key): value for key, value in limits.minimum.items()})
+    checks += gate.plausible(known, settings.ceiling)
+    return [
+        *checks,
+        gate.light("batch_ms", batch_ms, limits.batch_ms, unit="ms a member"),
+        gate.light("one_ms", _one_ms(candidate, dataset.X.iloc[test[:1]]), limits.one_ms, unit="ms"),
     ]
-    lower = metric in evaluation.LOWER_IS_BETTER
-    passed = scores[0] <= scores[1] if lower else scores[0] >= scores[1]
-    return [*checks, {"name": f"{metric}_against_champion", "value": scores[0], "limit": scores[1], "passed": passed}]
 
 
-def _trained_on(churn: Run, dataset: Dataset) -> np.ndarray:
-    """The rows of this table that a champion was trained on; none are known when it was another table."""
-    if churn.data.tags["churnlab.data_sha256"] != dataset.sha256:
-        return np.array([], dtype=int)
-    return artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
+def _one_ms(candidate: versions.Served, member: pd.DataFrame) -> float:
+    """Milliseconds for one member with reasons, the best of five: what it costs, not how busy the machine is."""
+    spent = []
+    for _ in range(5):
+        started = time.perf_counter()
+        versions.answers(candidate, member, reasons=True)
+        spent.append((time.perf_counter() - started) * 1000)
+    return min(spent)
 
 
-def _probabilities(model_uri: str, X: pd.DataFrame) -> np.ndarray:
+def _look_at(limits: schema.Gate, candidate: Candidate, segments: Run, reign: Reign | None) -> list[Check]:
+    """What is seen of the version without asking it: its segments, the words in which it is asked, its size."""
+    tags = segments.data.tags
+    unstable = None if tags["churnlab.stable"] == "true" else tags.get("churnlab.unstable", "it is marked so.")
+    checks = [gate.stable_segments(unstable, by_hand=segments.data.params["segments.k"] != "auto")]
+    if reign and reign.served:
+        checks.append(gate.compatible(versions.interface(candidate.served), versions.interface(reign.served)))
+    return [*checks, gate.light("megabytes", candidate.megabytes, limits.megabytes, unit="MB")]
+
+
+def _probabilities(version: versions.Served, X: pd.DataFrame) -> np.ndarray:
     """What a version answers for these members."""
-    return np.array([answer["churn_probability"] for answer in versions.answers(model_uri, X)])
+    return np.array([answer["churn_probability"] for answer in versions.answers(version, X)])
