@@ -130,7 +130,7 @@ def prepared(rows: int, ks: range) -> Any:
     """The checked keys of churnlab segment and its table."""
     import hydra
 
-    from churnlab import compose, jobs, validation
+    from churnlab import compose, validation
 
     table = os.environ.get("CHURNLAB_GYM")
     words = ["dataset=gym", f"dataset.path={Path(table).resolve()}"] if table and rows == 4_000 else []
@@ -138,7 +138,7 @@ def prepared(rows: int, ks: range) -> Any:
     with hydra.initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
         composed = hydra.compose("segment", overrides=[*words, f"segments.range=[{ks[0]},{ks[-1]}]"])
         settings = validation.read("segment", compose.plain(composed))
-    return settings, jobs.load_dataset(settings.dataset)
+    return settings, compose.load_dataset(settings.dataset)
 
 
 def whole(prepared: Any, ks: range) -> Callable[[], object]:

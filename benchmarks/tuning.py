@@ -95,7 +95,7 @@ def prepare(folder: Path, words: list[str]) -> None:
     """Put what every contender works on into ``folder``: the pipeline, the members and the folds of churnlab tune."""
     import hydra
 
-    from churnlab import compose, jobs, validation
+    from churnlab import compose, validation
     from churnlab.commands import train
 
     if table := os.environ.get("CHURNLAB_GYM"):
@@ -103,7 +103,7 @@ def prepare(folder: Path, words: list[str]) -> None:
     os.environ["CHURNLAB_HOME"] = str(folder)
     with hydra.initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
         settings = validation.read("tune", compose.plain(hydra.compose("tune", overrides=words)))
-    dataset = jobs.load_dataset(settings.dataset)
+    dataset = compose.load_dataset(settings.dataset)
     question = train.ask(settings.evaluation, dataset, seed=settings.seed)
     task = {
         "words": words,

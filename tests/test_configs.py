@@ -18,7 +18,7 @@ from churnlab import arguments, schema, validation
 from churnlab.compose import plain
 
 CONF = Path(__file__).parents[1] / "conf"
-GIVEN = {"dataset.path": "members.csv", "path": "members.csv", "input": "in.csv", "output": "out.csv"}
+GIVEN = {"dataset.path": "members.csv", "path": "members.csv", "input": "in.csv", "output": "out.csv", "run": "0" * 32}
 """What a YAML leaves to the user."""
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from churnlab import validation
+from churnlab import schema, validation
 from churnlab.arguments import command_of_experiment
 from churnlab.errors import InputError, unknown_choice, unknown_key
 from churnlab.schema import COMMANDS
+
+if TYPE_CHECKING:
+    from churnlab.data import Dataset
 
 NOT_IN_A_SWEEP = {"force", "dry_run", "run_name", "reason", "tracking", "tracking.uri", "dataset.path"}
 """Keys that make no other sweep of a sweep."""
@@ -54,6 +57,20 @@ def build(spec: Mapping[str, Any], *, key: str) -> Any:
             raise error.__cause__ from None
         reason = " ".join(str(error.__cause__ or error).split())
         raise InputError(f"{key} cannot be made of {dict(spec)}: {reason}") from error
+
+
+def load_dataset(dataset: schema.Dataset) -> Dataset:
+    """Read or generate the table that a dataset's config names, and check it."""
+    from churnlab.data import make_dataset
+    from churnlab.tables import in_memory, read_table
+
+    contract = dataset.contract
+    if dataset.path is not None:
+        return make_dataset(read_table(dataset.path, contract), contract)
+    if dataset.generator is None:
+        raise InputError(f"The dataset {dataset.name} has neither a path nor a generator; give dataset.path=FILE.")
+    frame = build(dict(dataset.generator), key="dataset.generator")
+    return make_dataset(in_memory(frame, source=dataset.generator["_target_"], rename=contract.rename), contract)
 
 
 def sweep_words(overrides: list[str], params: Mapping[str, str] | None) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from churnlab.contract import Contract
 from churnlab.tables import Table
 
 log = logging.getLogger(__name__)
+
+BLOCKS = 100
+"""Into so many blocks of rows a table is divided to tell later where it was changed."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,11 @@ class Members:
         """The columns in which values are missing."""
         return [str(name) for name in self.X.columns[self.X.isna().any()]]
 
+    @cached_property
+    def fingerprints(self) -> dict[str, Any]:
+        """What a run keeps of its table to tell later where another one differs."""
+        return fingerprints(self.X, None, self.ids)
+
     def warn(self, warning: str) -> None:
         """Tell a person at once what to look at, and keep it for the report of every run on this table."""
         if warning not in self.warnings:
@@ -56,6 +66,7 @@ class Members:
             "rows": len(self.X),
             "missing": {name: int(self.X[name].isna().sum()) for name in self.gaps},
             "warnings": list(self.warnings),
+            "fingerprints": self.fingerprints,
         }
 
 
@@ -64,6 +75,11 @@ class Dataset(Members):
     """Members of whom it is known who left: ``y`` is 1 for those."""
 
     y: np.ndarray
+
+    @cached_property
+    def fingerprints(self) -> dict[str, Any]:
+        """What a run keeps of its table, the outcomes included, to tell later where another one differs."""
+        return fingerprints(self.X, self.y, self.ids)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -124,6 +140,32 @@ def _whole(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> pd.D
     text = whole.select_dtypes(exclude="number").columns
     whole[text] = whole[text].astype(object)
     return whole
+
+
+def fingerprints(
+    X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None, *, block: int | None = None
+) -> dict[str, Any]:
+    """Short fingerprints of the parts of a dataset: ``columns`` by name, ``blocks`` of ``block`` rows each, in order.
+
+    ``rows`` is the number of rows, ``any_order`` the same for the same rows in whatever order. Without ``block`` the
+    table is divided into BLOCKS.
+    """
+    whole = _whole(X, y, ids)
+    rows = pd.util.hash_pandas_object(whole, index=False).to_numpy()
+    block = block or max(1, math.ceil(len(rows) / BLOCKS))
+    return {
+        "rows": len(rows),
+        "any_order": f"{int(rows.sum(dtype='uint64')):016x}",
+        "columns": {
+            str(name): _short(pd.util.hash_pandas_object(whole[name], index=False).to_numpy()) for name in whole
+        },
+        "block": block,
+        "blocks": [_short(rows[start : start + block]) for start in range(0, len(rows), block)],
+    }
+
+
+def _short(hashes: np.ndarray) -> str:
+    return hashlib.sha256(hashes.tobytes()).hexdigest()[:16]
 
 
 def split_sha256(data_sha256: str, test: np.ndarray) -> str:

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from churnlab import compose
+from churnlab import compose, schema
 from churnlab.errors import InputError, JobError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from churnlab import schema
     from churnlab.commands import Result
     from churnlab.data import Dataset
 
@@ -92,12 +91,14 @@ class Launch:
     def _perform(self, settings: Any, *, label: str) -> Result:
         command = importlib.import_module(f"churnlab.commands.{self.command}")
         if not settings.keeps_runs:
+            if settings.opens_store:
+                _open_store(settings.tracking.uri)
             return command.run(settings)
         from churnlab import tracking  # takes seconds to import: only once the config is known to be good
         from churnlab.commands import Result
 
         _open_store(settings.tracking.uri)
-        table = [load_dataset(settings.dataset)] if settings.reads_table else []
+        table = [compose.load_dataset(settings.dataset)] if settings.reads_table else []
         for dataset in table:
             _compare_with_champion(dataset)
         if self.sweep is not None:
@@ -124,7 +125,8 @@ class Launch:
     def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
         """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""
         name = (config.get("dataset") or {}).get("name")
-        if self.sweep is None or hasattr(error, "run_id") or name is None:
+        kept = schema.COMMANDS[self.command].keeps_runs
+        if self.sweep is None or hasattr(error, "run_id") or name is None or not kept:
             return
         from churnlab import tracking
 
@@ -170,17 +172,3 @@ def _compare_with_champion(dataset: Dataset) -> None:
     if champion is not None:
         served = artifacts.read_version(registry.uri(champion), "served.json")
         versions.warn_of_drift(dataset, served, model=f"the champion (version {champion.version})")
-
-
-def load_dataset(dataset: schema.Dataset) -> Dataset:
-    """Read or generate the table that a dataset's config names, and check it."""
-    from churnlab.data import make_dataset
-    from churnlab.tables import in_memory, read_table
-
-    contract = dataset.contract
-    if dataset.path is not None:
-        return make_dataset(read_table(dataset.path, contract), contract)
-    if dataset.generator is None:
-        raise InputError(f"The dataset {dataset.name} has neither a path nor a generator; give dataset.path=FILE.")
-    frame = compose.build(dict(dataset.generator), key="dataset.generator")
-    return make_dataset(in_memory(frame, source=dataset.generator["_target_"], rename=contract.rename), contract)

@@ -31,12 +31,17 @@ NOT_THERE = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """The lock under which the champion is read, compared and replaced: MLflow has no compare-and-set."""
+def one_at_a_time(*, wait: bool = True) -> Iterator[None]:
+    """The lock under which the champion is read, compared and replaced: MLflow has no compare-and-set.
+
+    Without ``wait``, BlockingIOError is raised when another is at work.
+    """
     lock = FileLock(Path(os.environ["CHURNLAB_STORE"]) / ".promotion.lock")
     try:
         lock.acquire(timeout=0.2)
     except Timeout:
+        if not wait:
+            raise BlockingIOError from None
         log.info("The champion is being replaced by another process; waiting for it to end.")
         lock.acquire()
     try:
@@ -155,8 +160,8 @@ def move_champion(
             "was moved. Run the command again."
         )
     told = {"from": now, "to": to, **_now(), "why": why, "command": command, "run_id": run_id}
-    happened = _keys(model)[: len(moves(model))]
-    place = int(happened[-1].removeprefix(MOVE)) + 1 if happened else 1
+    happened = _happened(model)
+    place = int(happened[-1][0].removeprefix(MOVE)) + 1 if happened else 1
     client.set_registered_model_tag(name, f"{MOVE}{place:06d}", json.dumps(told, ensure_ascii=False))
     if previous is not None:
         client.set_registered_model_alias(name, "previous", previous)
@@ -165,26 +170,34 @@ def move_champion(
     client.set_registered_model_alias(name, "champion", to)
 
 
-def moves(model: RegisteredModel) -> list[dict[str, Any]]:
-    """Every move of the champion, the oldest first: from, to (version numbers), when, who, why, command, run_id.
+def journal(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
+    """Every move of the champion that was told, the oldest first, each after the tag that tells it.
 
-    Left out is a last one that was told and did not happen.
+    A move is from, to (version numbers), when, who, why, command, run_id. The last one may not have happened.
     """
-    told = [json.loads(model.tags[key]) for key in _keys(model)]
-    return told[:-1] if told and _did_not_happen(told[-1], model) else told
+    return [(key, json.loads(told)) for key, told in sorted(model.tags.items()) if key.startswith(MOVE)]
 
 
-def _keys(model: RegisteredModel) -> list[str]:
-    return sorted(key for key in model.tags if key.startswith(MOVE))
+def moves(model: RegisteredModel) -> list[dict[str, Any]]:
+    """Every move of the champion that happened, as ``journal`` tells it."""
+    return [move for _, move in _happened(model)]
 
 
-def _did_not_happen(move: Mapping[str, Any], model: RegisteredModel) -> bool:
-    """Whether the champion is still the one before a move.
+def broken_off(model: RegisteredModel) -> tuple[str, dict[str, Any]] | None:
+    """The last move when it was told and did not happen, as ``journal`` tells it; None when all did."""
+    told = journal(model)
+    return told[-1] if len(told) > len(_happened(model)) else None
+
+
+def _happened(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
+    """The journal without a last move after which the champion is still the one before it.
 
     A champion whose version was deleted has lost its alias, too: its move did happen.
     """
-    now = number(model.aliases.get("champion"))
-    return now == move["from"] != move["to"] and version(model.name, move["to"]) is not None
+    told, now = journal(model), number(model.aliases.get("champion"))
+    if told and now == told[-1][1]["from"] != told[-1][1]["to"] and version(model.name, told[-1][1]["to"]) is not None:
+        return told[:-1]
+    return told
 
 
 def undo_stack(told: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -164,6 +164,9 @@ class Command(Keys):
     keeps_runs: ClassVar[bool] = True
     """Whether the store is opened for the command, which is recorded as a run unless it only reads."""
 
+    opens_store: ClassVar[bool] = False
+    """Whether the store is opened for a command that is not recorded as a run of its own."""
+
     positional: ClassVar[str | None] = None
     """The key that a word without a key is the value of."""
 
@@ -427,6 +430,37 @@ class Claims(Command):
     resamples: int = Field(ge=100, le=100_000)
 
 
+class Place(Keys):
+    """Where a table is now, when it is not where it was."""
+
+    path: str | None
+    encoding: Encoding | None
+
+
+class Reproduce(Command):
+    """``churnlab reproduce``: its runs are those of the commands that it runs again."""
+
+    reads_table: ClassVar[bool] = False
+    keeps_runs: ClassVar[bool] = False
+    opens_store: ClassVar[bool] = True
+    positional: ClassVar[str | None] = "run"
+
+    run: str
+    dataset: Place
+    storage: dict[str, Any]
+
+
+class Doctor(Command):
+    """``churnlab doctor``: it looks before anything is opened, and keeps no run that would have to be looked at."""
+
+    reads_table: ClassVar[bool] = False
+    keeps_runs: ClassVar[bool] = False
+
+    storage: dict[str, Any]
+    fix: bool
+    elsewhere: bool
+
+
 class Pipeline(Command):
     """``churnlab pipeline``: the keys of all the commands it runs, with every model and feature set by name."""
 
@@ -465,6 +499,8 @@ COMMANDS: Mapping[str, type[Command]] = {
     "score": Score,
     "claims": Claims,
     "report": Report,
+    "reproduce": Reproduce,
+    "doctor": Doctor,
     "pipeline": Pipeline,
 }
 """Every command that reads a config, in the order of a working day."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 from filelock import FileLock
@@ -13,30 +15,59 @@ from mlflow.exceptions import MlflowException
 
 from churnlab.errors import InputError
 
+SQLITE = "sqlite:///"
+
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """The MLflow UI opens such an experiment on its runs; without the tag it opens on a page about language models."""
+
+
+def locate(uri: str, *, home: Path) -> tuple[str, Path]:
+    """The address of the store, absolute, and the folder beside it: ``home`` for a server.
+
+    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for the file store.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
+    if uri.startswith(SQLITE):
+        path = Path(uri.removeprefix(SQLITE)).absolute()
+        return f"{SQLITE}{path}", path.parent
+    if "://" not in uri or uri.startswith("file:"):
+        raise InputError(
+            f"tracking.uri={uri} is a folder of files, which MLflow no longer keeps runs in; "
+            "use sqlite:////absolute/path/mlflow.db, or the address of an MLflow server."
+        )
+    return uri, home
 
 
 def open_store(uri: str, *, home: Path) -> None:
     """Point MLflow at the store and create its schema if it is new; safe for processes that start together.
 
-    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for the file store and for a store that cannot be
-    written.
+    Raises InputError for the file store and for a store that cannot be written.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///")).absolute()
-        uri, home = f"sqlite:///{path}", path.parent
+    uri, home = locate(uri, home=home)
+    if uri.startswith(SQLITE):
+        path = Path(uri.removeprefix(SQLITE))
         _check_writable(path)
         with _store_lock(home):
             _create_sqlite(path)
-    elif "://" not in uri or uri.startswith("file:"):
-        raise InputError(
-            f"tracking.uri={uri} is a folder of files, which MLflow no longer keeps runs in; "
-            "use sqlite:////absolute/path/mlflow.db, or the address of an MLflow server."
-        )
+    point_at(uri, home=home)
+
+
+def point_at(uri: str, *, home: Path) -> None:
+    """Let MLflow, and what lies beside its store, be looked for there."""
     mlflow.set_tracking_uri(uri)
     os.environ["CHURNLAB_STORE"] = str(home)
+
+
+def schemas(path: Path) -> tuple[str | None, str]:
+    """The version of a database's schema, None for a file that has none, and the one that this MLflow works with."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        try:
+            found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.DatabaseError:
+            found = None
+    return found and found[0], _get_latest_schema_revision()
 
 
 def _check_writable(path: Path) -> None:

@@ -50,15 +50,24 @@ class Local:
         path = str(Path(self.folder) / f"{name}.log")
         return JournalStorage(JournalFileBackend(path, lock_obj=_JournalLock(path)))
 
+    def names(self) -> list[str]:
+        """The studies there are."""
+        return sorted(path.stem for path in Path(self.folder).glob("*.log"))
+
     @contextmanager
-    def locked(self, name: str) -> Iterator[int]:
-        """Be the only driver of a study, waiting for one that is at work; yields the descriptor that holds the lock."""
+    def locked(self, name: str, *, wait: bool = True) -> Iterator[int]:
+        """Be the only driver of a study, waiting for one that is at work; yields the descriptor that holds the lock.
+
+        Without ``wait``, BlockingIOError is raised when another is at work.
+        """
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         held = os.open(Path(self.folder) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if not wait:
+                    raise
                 log.info("Another process is at work on the study %s; waiting for it to end.", name)
                 fcntl.flock(held, fcntl.LOCK_EX)
             yield held

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
@@ -16,9 +16,10 @@ from typing import Any
 
 import mlflow
 import yaml
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModel, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from churnlab import environment
 from churnlab.data import Dataset, Members
 from churnlab.errors import InputError, Terminated
 from churnlab.evaluation import LOWER_IS_BETTER
@@ -47,6 +48,8 @@ TAGS_OF_A_TRIAL = {"churnlab.study", "mlflow.user", "mlflow.source.name", "mlflo
 job_label: ContextVar[str] = ContextVar("job_label", default="")
 """What sets the job of a sweep that is under way apart from the others; part of its run's name."""
 
+reproduces: ContextVar[str] = ContextVar("reproduces", default="")
+"""The id of the run that is being run again; the run that does so, not those inside it, tells it as a tag."""
 
 DATA_REPORT = "data_report.json"
 
@@ -83,8 +86,19 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def reproducing(run_id: str) -> Iterator[None]:
+    """The run that is opened inside does the same as an earlier one: its name and a tag say so."""
+    label, of = job_label.set("again"), reproduces.set(run_id)
+    try:
+        yield
+    finally:
+        job_label.reset(label)
+        reproduces.reset(of)
+
+
 @cache
-def _git_tags() -> dict[str, str]:
+def git_tags() -> dict[str, str]:
     """The commit the code stands at and whether it was changed since; nothing outside a checkout."""
     asked = ["git", "-C", str(Path(__file__).parent)]
     try:
@@ -93,6 +107,12 @@ def _git_tags() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"churnlab.git_commit": commit.stdout.strip(), "churnlab.git_dirty": str(bool(status.stdout)).lower()}
+
+
+def _circumstances() -> dict[str, str]:
+    """With what a run is made, and by which process: of one that died, doctor says so."""
+    packages = json.dumps(environment.packages())
+    return git_tags() | {"churnlab.packages": packages, "churnlab.process": environment.process()}
 
 
 def identity_tags(command: str, config: Mapping[str, Any], *, data_sha256: str | None = None) -> dict[str, str]:
@@ -130,10 +150,12 @@ def start_run(
     scalars.pop("run_name", None)  # it is the run's name, not one of its differences
     all_tags = (
         identity_tags(command, config, data_sha256=dataset.sha256 if dataset is not None else None)
-        | _git_tags()
+        | _circumstances()
         | {key: str(scalars.pop(key)) for key in list(scalars) if key.startswith(tuple(growing))}
         | dict(tags or {})
     )
+    if reproduces.get() and mlflow.active_run() is None:
+        all_tags["churnlab.reproduces"] = reproduces.get()
     with _closing():
         if resume is not None:
             run = mlflow.start_run(run_id=resume, nested=True)
@@ -293,12 +315,13 @@ def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sh
     earlier = [run for run in found if run.data.tags.get("churnlab.data_sha256") == data_sha256]
     if earlier:
         mlflow.start_run(run_id=earlier[0].info.run_id)
+        mlflow.set_tags(_circumstances())
         return
     mlflow.start_run(
         experiment_id=experiment_id(name),
         run_name=f"sweep: {_label(words)}"[:250],
         parent_run_id=_parent_run_id(),
-        tags=tags | _git_tags(),
+        tags=tags | _circumstances(),
     )
     mlflow.log_params({"command": command, "sweep": " ".join(words)})
 
@@ -347,10 +370,31 @@ def _find_runs(experiment_id: str, tags: Mapping[str, str], *, status: str | Non
     if status is not None:
         wanted.append(f"attributes.status = '{status}'")
     order = ["attributes.start_time DESC"]
-    found: list[Run] = []
+    return pages(client.search_runs, experiment_ids=[experiment_id], filter_string=" and ".join(wanted), order_by=order)
+
+
+def search(wanted: str, *, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """The runs of all experiments for which a filter of MLflow's holds."""
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in pages(client.search_experiments)]
+    if not experiments:
+        return []
+    return pages(client.search_runs, experiment_ids=experiments, filter_string=wanted, run_view_type=view)
+
+
+def logged_models(experiment_ids: Sequence[str]) -> list[LoggedModel]:
+    """All models that were logged in these experiments, half-written ones too."""
+    if not experiment_ids:
+        return []
+    return pages(mlflow.MlflowClient().search_logged_models, experiment_ids=list(experiment_ids))
+
+
+def pages(search: Callable[..., Any], **asked: Any) -> list[Any]:
+    """All that one of MLflow's searches finds, page after page."""
+    found: list[Any] = []
     token = None
     while True:
-        page = client.search_runs([experiment_id], " and ".join(wanted), order_by=order, page_token=token)
+        page = search(**asked, page_token=token)
         found += page
         token = page.token
         if not token:
@@ -392,18 +436,41 @@ def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
     return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
 
 
-def get_run(run_id: str, *, command: str) -> Run:
-    """A run of one command by its id; InputError when there is none."""
+def find_run(run_id: str) -> Run:
+    """A run by its id; InputError when there is none."""
     try:
-        run = mlflow.get_run(run_id)
+        return mlflow.get_run(run_id)
     except MlflowException:
         raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}.") from None
+
+
+def get_run(run_id: str, *, command: str) -> Run:
+    """A finished run of one command by its id; InputError when there is none."""
+    run = find_run(run_id)
     if run.data.tags.get("churnlab.command") != command or run.info.status != "FINISHED":
         raise InputError(
             f"Run {run_id} is a {run.info.status} {run.data.tags.get('churnlab.command', 'foreign')} run; "
             f"name a FINISHED {command} run."
         )
     return run
+
+
+def source(run: Run) -> str | None:
+    """Where the table of a run was, an absolute path or an address; None when that is not known."""
+    inputs = run.inputs.dataset_inputs
+    return json.loads(inputs[0].dataset.source).get("uri") if inputs else None
+
+
+def reproductions(run: Run) -> list[Run]:
+    """The finished runs that did the same as another, newest first."""
+    return _find_runs(run.info.experiment_id, {"churnlab.reproduces": run.info.run_id}, status="FINISHED")
+
+
+def log_reproduction(run: Run, answer: Mapping[str, Any]) -> None:
+    """Keep in a finished run how it compares with the run that it was to reproduce."""
+    client, run_id = mlflow.MlflowClient(), run.info.run_id
+    client.log_dict(run_id, dict(answer), "reproduction.json")
+    client.set_tag(run_id, "churnlab.identical", str(answer["identical"]).lower())
 
 
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

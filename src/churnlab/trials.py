@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -46,6 +46,14 @@ CLAIMING = 2.0
 
 PATIENCE = 0.05
 """Seconds between two looks at the study by a worker that waits for another's trial."""
+
+
+class Remains(NamedTuple):
+    """As much of a study's job as is known of one whose driver is dead: enough to put right what it left."""
+
+    space: Collection[str]
+    n_trials: int
+    parent: Run
 
 
 @dataclass(frozen=True)
@@ -234,7 +242,7 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[evaluation.PreparedF
     }
 
 
-def reconcile(study: optuna.Study, job: Job, *, living: Collection[Seat] | None = None) -> str:
+def reconcile(study: optuna.Study, job: Job | Remains, *, living: Collection[Seat] | None = None) -> str:
     """Put right what dead workers left, in the study and among its runs; says what was found, "" for nothing.
 
     A dead attempt is failed, its parameters are asked again, and its run is KILLED; a run of a trial whose value the
@@ -276,9 +284,9 @@ def _forgotten(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in last.values() if is_dead(trial) and SURPLUS not in trial.user_attrs]
 
 
-def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial, *, alone: bool) -> None:
+def _ask_again(study: optuna.Study, job: Job | Remains, dead: FrozenTrial, *, alone: bool) -> None:
     """Enqueue what a dead trial had drawn; ``alone`` says that its worker died and not all there was."""
-    if ERROR in dead.user_attrs or dead.params.keys() != job.space.keys():
+    if ERROR in dead.user_attrs or dead.params.keys() != set(job.space):
         return  # it had failed by itself, or had no parameters yet
     if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) >= job.n_trials:
         return  # nobody would take it; a larger n_trials finds it forgotten
@@ -287,7 +295,7 @@ def _ask_again(study: optuna.Study, job: Job, dead: FrozenTrial, *, alone: bool)
         enqueue(study, dead.params, deaths=dead.user_attrs.get(DEATHS, 0) + alone)
 
 
-def _end_runs(study: optuna.Study, job: Job, *, every: bool) -> Iterator[str]:
+def _end_runs(study: optuna.Study, job: Job | Remains, *, every: bool) -> Iterator[str]:
     """End the runs that no living worker will end; yields what became of each."""
     runs = tracking.children(job.parent, "trial", status=None if every else "RUNNING")
     trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from churnlab import evaluation, validation
 from churnlab.commands import train
-from churnlab.jobs import load_dataset
+from churnlab.compose import load_dataset
 from conftest import artifact, environment, files, opened
 
 pytestmark = pytest.mark.slow

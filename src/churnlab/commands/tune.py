@@ -56,12 +56,11 @@ def run(settings: schema.Tune, dataset: Dataset) -> Result:
     pipeline = train.build(settings, dataset)
     engine, storage = build(settings.engine, key="engine"), build(settings.storage, key="storage")
     space = {key: build(value, key=f"model.space.{key}") for key, value in settings.model.space.items()}
-    asked = _asked(settings, question.tags)
+    asked = question_of(settings, question.tags)
     prefix = f"{settings.dataset.name}-{settings.model.name}-{settings.features.name}"
     name = settings.tune.study or studies.name_of(asked, prefix=prefix)
     with storage.locked(name) as lock:
-        lower = settings.metric in evaluation.LOWER_IS_BETTER
-        study = studies.open_study(storage.open(name), name, asked, direction="minimize" if lower else "maximize")
+        study = studies.open_study(storage.open(name), name, asked, direction=direction(settings.metric))
         with _parent(settings, dataset, question, study) as parent:
             job = trials.Job(
                 storage=storage,
@@ -104,7 +103,7 @@ def run(settings: schema.Tune, dataset: Dataset) -> Result:
     )
 
 
-def _asked(settings: schema.Tune, tags: Mapping[str, str]) -> dict[str, Any]:
+def question_of(settings: schema.Tune, tags: Mapping[str, str]) -> dict[str, Any]:
     """What makes two studies the same question, in the words in which a difference is told."""
     model = settings.model
     return {
@@ -119,6 +118,11 @@ def _asked(settings: schema.Tune, tags: Mapping[str, str]) -> dict[str, Any]:
         "split": tags["churnlab.split_sha256"],
         "folds": tags["churnlab.folds_sha256"],
     }
+
+
+def direction(metric: str) -> str:
+    """Which way a study of this metric goes, in Optuna's words."""
+    return "minimize" if metric in evaluation.LOWER_IS_BETTER else "maximize"
 
 
 def _name(settings: schema.Tune) -> str:
