@@ -13,7 +13,7 @@ test: setup         ## the whole test suite
 soak: setup         ## studies and promotions killed a hundred times in every way, each time with another seed (hours); KILLS=10 for less
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
 	$(BIN)/python -m pytest -n 2 --dist load -v -rP tests/test_kills.py tests/test_same_trials.py tests/test_small_disk.py \
-	tests/test_many_at_once.py tests/test_nothing_twice.py tests/test_promotions.py
+	tests/test_many_at_once.py tests/test_nothing_twice.py tests/test_promotions.py tests/test_sweeps.py
 
 bench: setup        ## what tuning and segmenting cost beside the plain ways, side by side; see benchmarks/README.md
 	$(BIN)/python benchmarks/tuning.py

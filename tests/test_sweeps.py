@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from books import SOAK
 from churnlab.demo import members
 from conftest import artifact, start, wait
 
 pytestmark = pytest.mark.slow
 
 SMALL = ("dataset.rows=300", "evaluation.folds=3")
+JOBS = 40 if SOAK else 3
 GRID = ("train", "-m", *SMALL, "model=dummy,logistic_regression", "features=raw,early")
 
 
@@ -111,17 +113,17 @@ def test_the_same_sweep_after_mending_runs_only_what_had_failed(home, run_comman
     assert (parent.info.run_id, parent.info.status) == (mended.line["run_id"], "FINISHED")
 
 
-def killed(home: Path, words: list[str], until) -> None:
-    """Start a sweep and send SIGTERM as soon as something holds of its store."""
+def killed(home: Path, words: list[str], until, *, by: signal.Signals = signal.SIGTERM) -> None:
+    """Start a sweep and send it a signal as soon as something holds of its store."""
     process: subprocess.Popen[str] = start(home, *words)
     deadline = time.monotonic() + 120
     while not ((home / "mlflow.db").exists() and until()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(by)
     ended = wait(process)
-    assert (ended.code, ended.out) == (143, ""), ended.err
+    assert (ended.code, ended.out) == (-by if by == signal.SIGKILL else 143, ""), ended.err
     assert "Traceback" not in ended.err
 
 
@@ -147,3 +149,32 @@ def test_a_killed_sweep_run_again_does_only_what_is_missing(home, run_command, r
     assert statuses().count("FINISHED") == 3 == len(set(ended.line["runs"]))
     assert set(statuses()) == {"FINISHED", "KILLED"}
     assert statuses("sweep") == ["FINISHED"]
+
+
+def test_a_sweep_that_was_killed_outright_leaves_its_running_job_to_be_done_again(home, run_command, runs_at):
+    """Kill -9 in the first job, then at any moment; the jobs that had finished are not done again."""
+    forest = ("model=random_forest", "model.estimator.n_estimators=100", "evaluation.repeats=2")
+    words = ["train", "-m", *SMALL, *forest, f"seed={','.join(str(seed) for seed in range(1, JOBS + 1))}"]
+
+    def statuses(command: str = "train") -> list[str]:
+        return [run.info.status for run in runs_at(home, command=command)]
+
+    killed(home, words, lambda: "RUNNING" in statuses(), by=signal.SIGKILL)
+    assert (statuses(), statuses("sweep")) == (["RUNNING"], ["RUNNING"])
+    kept: dict[str, int] = {}
+    for enough in range(1, JOBS):
+        killed(home, words, lambda enough=enough: statuses().count("FINISHED") >= enough, by=signal.SIGKILL)
+        ended = [run.info for run in runs_at(home, command="train") if run.info.status == "FINISHED"]
+        finished = {info.run_id: info.end_time for info in ended}
+        assert kept.items() <= finished.items()
+        assert statuses().count("RUNNING") <= 1
+        kept = finished
+
+    ended = run_command(home, *words)
+    assert ended.code == 0, ended.err
+    assert "The last start of this sweep was killed" in ended.err
+    assert set(kept) <= set(ended.line["runs"])
+    assert (statuses().count("FINISHED"), len(set(ended.line["runs"]))) == (JOBS, JOBS)
+    assert set(statuses()) == {"FINISHED", "KILLED"}
+    assert statuses("sweep") == ["FINISHED"]
+    assert run_command(home, "doctor").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import time
@@ -24,6 +25,8 @@ from churnlab.data import Dataset, Members
 from churnlab.errors import InputError, Terminated
 from churnlab.evaluation import LOWER_IS_BETTER
 from churnlab.store import experiment_id
+
+log = logging.getLogger(__name__)
 
 EXPERIMENTS = {
     "explore": "explore",
@@ -314,6 +317,7 @@ def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sh
     found = find_runs(name, tags)
     earlier = [run for run in found if run.data.tags.get("churnlab.data_sha256") == data_sha256]
     if earlier:
+        _end_what_died_with(earlier[0])
         mlflow.start_run(run_id=earlier[0].info.run_id)
         mlflow.set_tags(_circumstances())
         return
@@ -324,6 +328,18 @@ def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sh
         tags=tags | _circumstances(),
     )
     mlflow.log_params({"command": command, "sweep": " ".join(words)})
+
+
+def _end_what_died_with(parent: Run) -> None:
+    """End as KILLED what the process that held a sweep left open when it was killed: its jobs, not the sweep itself."""
+    process = parent.data.tags.get("churnlab.process", "")
+    if parent.info.status != "RUNNING" or not process or environment.is_alive(process) is not False:
+        return
+    left = search(f"attributes.status = 'RUNNING' and tags.`churnlab.process` = '{process}'")
+    for run in left:
+        if run.info.run_id != parent.info.run_id:
+            mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+    log.info("The last start of this sweep was killed; what it was at work on is KILLED and done again.")
 
 
 def _label(words: Sequence[str]) -> str:
