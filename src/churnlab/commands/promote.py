@@ -138,12 +138,12 @@ def _said(
     settings: schema.Promote, name: str, version: str, champion: str | None, verdict: str, checks: list[Check]
 ) -> str:
     """How it went, in a sentence."""
-    before = f"version {champion}" if champion else "no champion"
+    becomes = f"takes the place of version {champion}" if champion else "is the first champion"
     if verdict == "passed":
-        return f"{name} version {version} passed every check and takes the place of {before}"
+        return f"{name} version {version} passed every check and {becomes}"
     failed = ", ".join(check.name for check in checks if not check.passed)
     if verdict == "forced":
-        return f"{name} version {version} takes the place of {before} by force, in spite of {failed}: {settings.reason}"
+        return f"{name} version {version} {becomes} by force, in spite of {failed}: {settings.reason}"
     return f"{name} version {version} is refused for {failed}: the champion stays"
 
 
