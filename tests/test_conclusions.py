@@ -146,7 +146,7 @@ def test_stability_is_judged_by_every_limit():
 @pytest.mark.parametrize(
     ("champion", "part", "command"),
     [
-        (None, "Nothing is registered as demo-churn yet", "promote"),
+        (None, "No version of demo-churn is promoted yet", "promote"),
         ({"recommended": False}, "but not made of the recommended model", "promote"),
         ({"recommended": True}, "made of the recommended model: score the members", "score"),
         ({"recommended": None}, "since 1 May 2026: score the members", "score"),

@@ -222,7 +222,7 @@ def what_next(registered: str, champion: Part | None) -> str:
     ``champion``: version, since, and whether it is made of the recommended model (None: no model to recommend yet).
     """
     if champion is None:
-        return f"Nothing is registered as {registered} yet, so nothing can be scored: promote a model, and {TRY_FIRST}."
+        return f"No version of {registered} is promoted yet, so nothing can be scored: promote one, and {TRY_FIRST}."
     said = f"Version {champion['version']} of {registered} is the champion in the registry since {champion['since']}"
     if champion["recommended"] is False:
         return f"{said}, but not made of the recommended model: let the gate decide between them, and {TRY_FIRST}."

@@ -77,7 +77,7 @@ class Told(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def told(shared_home) -> Told:
+def told(shared_home, client_at) -> Told:
     folder = shared_home.parent / "pages of mine"
     folder.mkdir()
 
@@ -111,8 +111,12 @@ def told(shared_home) -> Told:
         done(ask, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
         later = page(ask, "later.html", *TRAINED)
         done(ask, "nowhere said", "report", *TRAINED)
-        done(ask, "bank", "explore", *bank_words)
+        done(ask, "bank explored", "explore", *bank_words)
         done(ask, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
+        client = client_at(shared_home)  # a champion that no promotion has made
+        client.create_registered_model("bank-churn")
+        made = client.create_model_version("bank-churn", client.get_model_version_download_uri("demo-churn", "1"))
+        client.set_registered_model_alias("bank-churn", "champion", made.version)
         bank = page(ask, "bank.html", *bank_words)
         refused = {output: ask("report", *ROWS, f"output={output}") for output in ("report.pdf", "nowhere/report.html")}
     assert {path.name for path in folder.iterdir()} == {
@@ -123,7 +127,12 @@ def told(shared_home) -> Told:
 
 def test_what_has_not_been_done_is_said_with_the_command_that_does_it(told):
     text = told.empty.text
-    for missing in ("has not been looked at", "No model has been trained", "not been divided", "Nothing is registered"):
+    for missing in (
+        "has not been looked at",
+        "No model has been trained",
+        "not been divided",
+        "No version of demo-churn",
+    ):
         assert missing in text
     assert {command.split()[1] for command in told.empty.commands()} == {"explore", "train", "segment", "promote"}
     assert not told.empty.all("img")
@@ -217,3 +226,8 @@ def test_names_of_another_table_are_text_and_never_markup(told, shared_home):
         assert name in page.text
     train = next(command for command in page.commands() if command.startswith("churnlab train "))
     assert f"--config-dir {shared_home.parent / 'conf'}" in train
+
+
+def test_a_champion_made_by_hand_is_warned_of_and_the_page_is_without_it(told):
+    assert "No version of bank-churn is promoted yet" in told.bank.text
+    assert told.lines["bank.html"]["warnings"] > told.lines["bank explored"]["warnings"]

@@ -56,7 +56,7 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
     question = train.ask(settings.evaluation, dataset, seed=settings.seed)
     ranked = tracking.ranked_train_runs(name, question.tags, metric=settings.metric)
     registered = registry.model_name(name)
-    champion, segmented = registry.champion(registered), tracking.latest_run("segment", dataset)
+    champion, segmented = _champion(registered, dataset), tracking.latest_run("segment", dataset)
     parts: dict[str, Any] = {
         "members": members_part(dataset, tracking.latest_run("explore", dataset)),
         "models": models_part(ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed),
@@ -199,17 +199,34 @@ def claims_part(measured: Run | None) -> Part | None:
     return {"run_id": run_id, "rows": rows, "summary": measured.data.tags["mlflow.note.content"]}
 
 
+def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
+    """The version in use; one that churnlab did not make says nothing of itself, and the page is without it."""
+    found = registry.champion(registered)
+    if found is None or "churnlab.churn_run_id" in found.tags:
+        return found
+    dataset.warn(
+        f"version {found.version} of {registered} is the champion, but churnlab promote did not make it: the report "
+        "knows nothing of it"
+    )
+    return None
+
+
 def champion_part(found: ModelVersion | None, ranked: Sequence[Run], dataset: Dataset) -> Part | None:
     """The version in use: what it was made of, what the gate said, when, by whom and why; None without one."""
     if found is None:
         return None
-    churn = mlflow.get_run(found.tags["churnlab.churn_run_id"])
+    churn, model = mlflow.get_run(found.tags["churnlab.churn_run_id"]), registry.registered(found.name)
+    moves = registry.moves(model) if model else []
+    last = moves[-1] if moves and moves[-1]["to"] == registry.number(found.version) else {}
     # A promotion killed after the alias was moved has left no record of the gate.
     recorded = mlflow.get_run(found.run_id).info.status == "FINISHED"
     return {
         "version": found.version,
-        "since": wording.day(datetime.fromisoformat(found.tags["churnlab.when"])),
-        **{key: found.tags.get(f"churnlab.{key}", "") for key in ("who", "reason", "replaced")},
+        "since": wording.day(datetime.fromisoformat(last.get("when", found.tags["churnlab.when"]))),
+        "who": last.get("who", found.tags["churnlab.who"]),
+        "reason": last.get("why", found.tags["churnlab.reason"]),
+        "replaced": last.get("from", found.tags["churnlab.replaced"]),
+        "put_back": last.get("command") == "rollback",
         "checks": artifacts.read_json(found.run_id, "gate.json")["checks"] if recorded else [],
         "model": _in_words(churn),
         "threshold": churn.data.metrics["threshold"],
