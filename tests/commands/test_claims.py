@@ -225,7 +225,7 @@ def test_the_report_shows_the_claims_of_its_table_and_of_no_other(there, board, 
         assert ended.code == 0, ended.err
         pages[name] = (shared_home.parent / f"{name}.html").read_text(encoding="utf-8")
     assert "Who reads us on a screen leaves twice as often." in pages["with"]
-    assert "5 claims: 3 hold, 1 hold partly, 0 are not shown, 1 are false." in pages["with"]
+    assert "5 claims: 3 hold, 1 partly, 0 not shown, 1 false." in pages["with"]
     assert board.line["run_id"] in pages["with"]
     assert "claims:" not in pages["without"]
 

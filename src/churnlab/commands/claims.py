@@ -12,7 +12,6 @@ chooses anything. False claims are an answer, too: the exit code is 0.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import mlflow
@@ -21,7 +20,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from churnlab import artifacts, compose, evaluation, models, schema, tracking
-from churnlab.claims import Verdict, counted_verdicts, measured_in_words, said, verdict
+from churnlab.claims import counted_verdicts, measured_in_words, said, verdict
 from churnlab.clustering import all_columns, fit_segmentation, on_all_cores, segment_frame
 from churnlab.commands import Result
 from churnlab.data import Dataset
@@ -35,14 +34,6 @@ from churnlab.wording import counted
 log = logging.getLogger(__name__)
 
 COLUMNS = ["claim", "source", "statement", "quantity", "measured", "low", "high", "verdict", "why"]
-
-MANY: Mapping[Verdict, str] = {
-    "holds": "hold",
-    "partly": "hold partly",
-    "not shown": "are not shown",
-    "false": "are false",
-}
-"""The verdict on several claims, in words."""
 
 
 def run(settings: schema.Claims, dataset: Dataset) -> Result:
@@ -61,7 +52,7 @@ def run(settings: schema.Claims, dataset: Dataset) -> Result:
         )
         table = measured(file, ground)
         counts = counted_verdicts(table["verdict"].tolist())
-        verdicts = [f"{count} {MANY[name]}" for name, count in counts.items()]
+        verdicts = [f"{count} {'hold' if name == 'holds' else name}" for name, count in counts.items()]
         summary = f"{counted(len(table), 'claim')}: {', '.join(verdicts)}."
         artifacts.log_table(table, "claims.csv")
         mlflow.log_figure(plots.claims(table, file.statements), "figures/claims.png")
