@@ -53,6 +53,23 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
     return inherited | {"CHURNLAB_HOME": str(home)} | settings
 
 
+@contextmanager
+def tracked_at(home: Path) -> Iterator[Path]:
+    """Point MLflow at the store of a home within this process; it also tells the environment, which is put back."""
+    import mlflow
+
+    uri, before = f"sqlite:///{home}/mlflow.db", mlflow.get_tracking_uri()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"MLFLOW_TRACKING_URI": uri, "CHURNLAB_STORE": str(home)}.items():
+            patch.setenv(name, value)
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield home
+        finally:
+            mlflow.set_tracking_uri(before)
+
+
 def start(home: Path, *words: str, settings: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start ``churnlab WORDS`` as a process."""
     return subprocess.Popen(

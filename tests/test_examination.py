@@ -16,6 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from churnlab import environment, examination, registry, store, studies, trials
 from churnlab.problems import Problem
+from conftest import tracked_at
 
 SPACE = {"x": {"_target_": "optuna.distributions.FloatDistribution", "low": 0, "high": 1}}
 MOVE = {"when": "2026-11-01T00:00:00+00:00", "who": "me", "why": "", "command": "promote", "run_id": None}
@@ -24,11 +25,9 @@ MOVE = {"when": "2026-11-01T00:00:00+00:00", "who": "me", "why": "", "command": 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory) -> Path:
     """A store without a run: its schema takes seconds to make."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     home = tmp_path_factory.mktemp("empty")
-    before = mlflow.get_tracking_uri()
-    store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
-    mlflow.set_tracking_uri(before)
+    with tracked_at(home):
+        store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
     return home / "mlflow.db"
 
 
@@ -40,15 +39,11 @@ def dead() -> str:
 
 
 @pytest.fixture
-def here(empty, tmp_path, monkeypatch):
+def here(empty, tmp_path):
     """The folder of a new store that MLflow is pointed at."""
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("CHURNLAB_STORE", str(tmp_path))
     shutil.copy(empty, tmp_path / "mlflow.db")
-    before = mlflow.get_tracking_uri()
-    store.point_at(f"sqlite:///{tmp_path}/mlflow.db", home=tmp_path)
-    yield tmp_path
-    mlflow.set_tracking_uri(before)
+    with tracked_at(tmp_path) as home:
+        yield home
 
 
 @pytest.fixture

@@ -13,26 +13,24 @@ from sklearn.pipeline import make_pipeline
 
 from churnlab import store, studies, trials
 from churnlab.engine import Seat
+from conftest import tracked_at
 
 SPACE = {"x": FloatDistribution(0, 1)}
 LIVING, DEAD = Seat(0, 0), Seat(1, 0)
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch) -> trials.Job:
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("CHURNLAB_STORE", str(tmp_path))
+def job(tmp_path) -> trials.Job:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    store.open_store(uri, home=tmp_path)
-    parent = mlflow.MlflowClient().create_run(store.experiment_id("demo-churn"))
-    storage = studies.Local(str(tmp_path / "studies"))
-    optuna.create_study(study_name="s", storage=storage.open("s"))
-    yield trials.Job(
-        *(storage, "s", SPACE, 5, 0, "log_loss", make_pipeline(LogisticRegression())),
-        **{"X": None, "y": None, "folds": [], "tracking_uri": uri, "parent": parent, "first": 0},
-    )
-    mlflow.set_tracking_uri(before)
+    with tracked_at(tmp_path):
+        store.open_store(uri, home=tmp_path)
+        parent = mlflow.MlflowClient().create_run(store.experiment_id("demo-churn"))
+        storage = studies.Local(str(tmp_path / "studies"))
+        optuna.create_study(study_name="s", storage=storage.open("s"))
+        yield trials.Job(
+            *(storage, "s", SPACE, 5, 0, "log_loss", make_pipeline(LogisticRegression())),
+            **{"X": None, "y": None, "folds": [], "tracking_uri": uri, "parent": parent, "first": 0},
+        )
 
 
 @pytest.fixture

@@ -5,19 +5,15 @@ import pytest
 
 from churnlab import registry, store
 from churnlab.errors import JobError
-from conftest import opened
+from conftest import opened, tracked_at
 
 
 @pytest.fixture(scope="module")
 def at(shared_home):
     """The store, open in this process."""
-    before = mlflow.get_tracking_uri()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setenv("CHURNLAB_STORE", str(shared_home))
+    with tracked_at(shared_home):
         store.open_store(f"sqlite:///{shared_home}/mlflow.db", home=shared_home)
         yield shared_home
-        mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from churnlab.demo import members
 from churnlab.evidence import STABLE
-from conftest import SMALL_SEGMENTS, artifact, files
+from conftest import SMALL_SEGMENTS, artifact, files, tracked_at
 
 pytestmark = pytest.mark.slow
 
@@ -121,12 +121,8 @@ def test_the_labels_are_those_of_the_evidence_and_of_the_logged_model(run, label
     assert evidence["inertia"] == pytest.approx(inertia, rel=1e-3)
     assert evidence["silhouette"] == pytest.approx(silhouette_score(Z, labels), abs=0.01)
     assert evidence["min_share"] == pytest.approx(np.bincount(labels).min() / ROWS, abs=0.005)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{shared_home}/mlflow.db")
-    try:
+    with tracked_at(shared_home):
         again = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(clustered)
-    finally:
-        mlflow.set_tracking_uri(before)
     assert np.array_equal(again, labels)
 
 

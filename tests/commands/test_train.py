@@ -17,7 +17,7 @@ from sklearn import metrics as sk
 from churnlab import evaluation, tracking
 from churnlab.data import folds_sha256, split_sha256
 from churnlab.demo import members
-from conftest import SMALL_SEGMENTS, artifact, files, folder, opened, version_folder
+from conftest import THREE_SEGMENTS, artifact, files, folder, opened, tracked_at, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -193,13 +193,9 @@ def test_out_of_fold_and_hold_out_are_everybody_once(oof, held_out):
 def test_the_logged_model_says_the_same_of_the_hold_out_when_it_is_loaded_again(trained, model, shared_home):
     test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
     X = members(ROWS, seed=0).drop(columns="Churn").astype("float64").iloc[test["row"]]
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{shared_home}/mlflow.db")
-    try:
+    with tracked_at(shared_home):
         loaded = mlflow.pyfunc.load_model(f"runs:/{trained[model].info.run_id}/model")
         again = loaded.predict(X[X.columns[::-1]])
-    finally:
-        mlflow.set_tracking_uri(before)
     assert np.array_equal(again[:, 1], test["probability"])
     assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
 
@@ -306,7 +302,7 @@ def forest(tmp_path_factory, client_at):
         ended = {
             "plain": ask("train", *words, "decision=expected_value"),
             "calibrated": ask("train", *words, "decision=expected_value", "evaluation.calibration=auto"),
-            "segment": ask("segment", *rows, "segments=all", "playbook=any", *SMALL_SEGMENTS),
+            "segment": ask("segment", *rows, "segments=all", "playbook=any", *THREE_SEGMENTS),
         }
         assert [end.code for end in ended.values()] == [0, 0, 0], [end.err for end in ended.values()]
         line = ended["calibrated"].line
