@@ -6,18 +6,15 @@ serves them all. The values of one number do not depend on the others.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from churnlab.clustering import Item, best_of, draw_starts, on_all_cores
+from churnlab.clustering import Item, best_of, closest, draw_starts, on_all_cores
 
 
 def bootstrap_ari(
@@ -32,7 +29,7 @@ def bootstrap_ari(
         # A row drawn twice is a row of weight two: the same problem with a third of the rows less.
         times = np.bincount(rng.integers(len(Z), size=len(Z)), minlength=len(Z))
         fits = refit(Z[times > 0], labels, n_init, rng, weights=times[times > 0].astype(float))
-        return [adjusted_rand_score(labels[k], kmeans.predict(Z)) for k, kmeans in fits.items()]
+        return [adjusted_rand(labels[k], closest(Z, centres), k) for k, centres in fits.items()]
 
     return _of_each(resample, _generators(random_state, resamples), labels)
 
@@ -51,8 +48,8 @@ def prediction_strength(
         ones, twos = refit(Z[first], numbers, n_init, rng), refit(Z[second], numbers, n_init, rng)
         values = []
         for k, one, two in zip(numbers, ones.values(), twos.values(), strict=True):
-            there = smallest_share_of_pairs(two.labels_, one.predict(Z[second]), k)
-            back = smallest_share_of_pairs(one.labels_, two.predict(Z[first]), k)
+            there = smallest_share_of_pairs(closest(Z[second], two), closest(Z[second], one), k)
+            back = smallest_share_of_pairs(closest(Z[first], one), closest(Z[first], two), k)
             values.append((there + back) / 2)
         return values
 
@@ -64,10 +61,28 @@ def smallest_share_of_pairs(labels: np.ndarray, others: np.ndarray, k: int) -> f
 
     A segment with fewer than two rows counts as 0: there is nothing that was kept together.
     """
-    counts = np.bincount(labels * k + others, minlength=k * k).reshape(k, k).astype(float)
+    counts = _crossed(labels, others, k)
     sizes = counts.sum(axis=1)
     together = (counts * (counts - 1)).sum(axis=1)
     return float((together / np.maximum(sizes * (sizes - 1), 1)).min())
+
+
+def adjusted_rand(labels: np.ndarray, others: np.ndarray, k: int) -> float:
+    """Adjusted Rand index of two labellings with numbers below k: 1 is the same, 0 is chance. Hubert and Arabie (1985).
+
+    scikit-learn's adjusted_rand_score, which looks at its arguments for longer than it computes.
+    """
+    counts = _crossed(labels, others, k)
+    both, ours, theirs, every = (
+        (n * (n - 1)).sum() / 2 for n in (counts, counts.sum(axis=1), counts.sum(axis=0), counts.sum(keepdims=True))
+    )
+    chance, most = ours * theirs / every, (ours + theirs) / 2
+    return float((both - chance) / (most - chance)) if most > chance else 1.0
+
+
+def _crossed(labels: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
+    """How many rows have each pair of numbers, k x k."""
+    return np.bincount(labels * k + others, minlength=k * k).reshape(k, k).astype(float)
 
 
 def gap_statistic(
@@ -83,7 +98,8 @@ def gap_statistic(
 
     def uniform(rng: np.random.Generator) -> list[float]:
         # Rows without structure have no bad local optimum to avoid: one start is enough.
-        return [np.log(fit.inertia_) for fit in refit(rng.uniform(low, high, along.shape), inertias, 1, rng).values()]
+        rows = rng.uniform(low, high, along.shape)
+        return [np.log(inertia(rows, centres)) for centres in refit(rows, inertias, 1, rng).values()]
 
     logs = _of_each(uniform, _generators(random_state, references), inertias)
     error = logs.std(ddof=0) * np.sqrt(1 + 1 / references)
@@ -106,9 +122,12 @@ def heldout_churn_auc(
     def fold(parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
         train, test = parts
         scaler = StandardScaler().fit(values[train])
-        fits = refit(scaler.transform(values[train]), numbers, n_init, np.random.default_rng(random_state))
-        there = scaler.transform(values[test])
-        return [roc_auc_score(y[test], _rates(fit, y[train])[fit.predict(there)]) for fit in fits.values()]
+        here, there = scaler.transform(values[train]), scaler.transform(values[test])
+        fits = refit(here, numbers, n_init, np.random.default_rng(random_state))
+        return [
+            roc_auc_score(y[test], _rates(closest(here, centres), y[train], k)[closest(there, centres)])
+            for k, centres in fits.items()
+        ]
 
     parts = StratifiedKFold(folds, shuffle=True, random_state=random_state).split(values, y)
     means = _of_each(fold, parts, numbers).mean()
@@ -117,18 +136,22 @@ def heldout_churn_auc(
 
 def refit(
     Z: np.ndarray, ks: Iterable[int], n_init: int, rng: np.random.Generator, *, weights: np.ndarray | None = None
-) -> dict[int, KMeans]:
-    """k-means for each k on other rows than those of the segmentation, the best of ``n_init`` starts."""
+) -> dict[int, np.ndarray]:
+    """Centres of k-means for each k on other rows than those of the segmentation, the best of ``n_init`` starts."""
     numbers = list(ks)
     seed = int(rng.integers(2**32))
     starts = draw_starts(Z, max(numbers), n_init=n_init, random_state=seed, weights=weights)
     return {k: best_of(Z, k, starts, weights=weights) for k in numbers}
 
 
-def _rates(kmeans: KMeans, y: np.ndarray) -> np.ndarray:
+def inertia(Z: np.ndarray, centres: np.ndarray) -> float:
+    """The sum of the rows' squared distances to their nearest centres."""
+    return float(((Z - centres[closest(Z, centres)]) ** 2).sum())
+
+
+def _rates(labels: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
     """The churn rate of each segment's rows."""
-    left = np.bincount(kmeans.labels_, weights=y, minlength=kmeans.n_clusters)
-    return left / np.maximum(np.bincount(kmeans.labels_, minlength=kmeans.n_clusters), 1)
+    return np.bincount(labels, weights=y, minlength=k) / np.maximum(np.bincount(labels, minlength=k), 1)
 
 
 def _generators(random_state: int, n: int) -> list[np.random.Generator]:
@@ -137,7 +160,5 @@ def _generators(random_state: int, n: int) -> list[np.random.Generator]:
 
 
 def _of_each(work: Callable[[Item], list[float]], items: Iterable[Item], ks: Iterable[int]) -> pd.DataFrame:
-    """Repetitions x numbers k; a resample with fewer distinct rows than k is no warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return pd.DataFrame(on_all_cores(work, items), columns=list(ks))
+    """Repetitions x numbers k."""
+    return pd.DataFrame(on_all_cores(work, items), columns=list(ks))
