@@ -161,7 +161,8 @@ def _of_table(before: Run, dataset: Dataset) -> list[Difference]:
 def _ask_as_drawn(before: Run, settings: schema.Tune, dataset: Dataset) -> None:
     """Ask for the trials that several workers drew: in which order they drew was chance, what they scored was not."""
     attempts = artifacts.read_table(before.info.run_id, "trials.csv")
-    if attempts["worker"].dropna().astype(int).nunique() < 2:  # one worker draws the same again
+    alone = attempts["worker"].dropna().astype(int).nunique() < 2  # of several, too, when the others came late
+    if alone and settings.engine.get("workers", 1) == 1:  # it draws the same again
         return
     log.info("Several workers drew these trials, in an order of chance: each is done again as it was drawn.")
     space = {key: compose.build(value, key=f"model.space.{key}") for key, value in settings.model.space.items()}
