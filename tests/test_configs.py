@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
 from optuna.distributions import BaseDistribution
 
-from churnlab import arguments, schema, validation
+from churnlab import arguments, blocks, schema, validation
 from churnlab.compose import plain
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -78,7 +78,7 @@ def test_every_choice_composes_and_is_checked_for_every_command_that_has_it(comp
     settings = composed(command, *[f"{group}={option}" for group, option in choices.items()])
     for group, option in choices.items():
         chosen = getattr(settings, group, None)
-        if isinstance(chosen, schema.Keys) and "name" in type(chosen).model_fields:
+        if isinstance(chosen, blocks.Keys) and "name" in type(chosen).model_fields:
             assert chosen.name == option
 
 

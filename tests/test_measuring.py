@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from churnlab.claims import Claim, verdict
+from churnlab.comparison import paired_difference
 from churnlab.demo import members
 from churnlab.errors import InputError
-from churnlab.evaluation import paired_difference
 from churnlab.exploration import correlations, risk_ratio
 from churnlab.measuring import Ground, check_claims, measure
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from churnlab.evaluation import LOWER_IS_BETTER, paired_difference
+from churnlab.evaluation import LOWER_IS_BETTER, percentiles
+from churnlab.metrics import group_members, one_metric
 from churnlab.wording import counted
 
 ALIKE = 1.05
@@ -44,11 +45,66 @@ class FoldTest(NamedTuple):
     folds: int
 
 
-def difference(
-    y: np.ndarray, first: np.ndarray, second: np.ndarray, *, metric: str, thresholds: tuple[float, float], seed: int
+def paired_difference(
+    y: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    metric: str,
+    thresholds: tuple[float, float],
+    resamples: int = 1000,
+    seed: int,
 ) -> Difference:
-    """``paired_difference`` by its names."""
-    return Difference(*paired_difference(y, first, second, metric=metric, thresholds=thresholds, seed=seed))
+    """The metric of ``first`` minus that of ``second`` on the same members, with its 95% paired bootstrap interval.
+
+    Both are probabilities of shape (members,), or (members, repeats), where the metric is the mean over the repeats:
+    how good one model is, not all of them together. Every resample of the members scores both sides, so that what the
+    members have in common cancels out; a resample without both outcomes has no ranking and is left out there. The
+    resamples of an ece are shifted back, as in ``bootstrap_intervals``.
+    """
+    sides = [
+        [_scorer(y, repeat, threshold=threshold, metric=metric) for repeat in np.atleast_2d(probability.T)]
+        for probability, threshold in zip((first, second), thresholds, strict=True)
+    ]
+    said = _mean_scores(sides, np.ones((1, len(y))))
+    rng = np.random.default_rng(seed)
+    chunk = max(1, 250_000 // len(y))
+    drawn = (_draw(rng, len(y), min(chunk, resamples - done)) for done in range(0, resamples, chunk))
+    values = np.hstack([_mean_scores(sides, counts) for counts in drawn])
+    if metric == "ece":
+        values -= values.mean(axis=1, keepdims=True) - said
+    return Difference(float(said[0, 0] - said[1, 0]), *percentiles(values[0] - values[1]))
+
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+"""From how often each member is drawn into each resample (resample, member) to a metric of each resample."""
+
+
+def _scorer(y: np.ndarray, probability: np.ndarray, *, threshold: float, metric: str) -> Scorer:
+    groups = group_members(y, probability, threshold)
+    order = np.argsort(-probability, kind="stable")
+    left = y[order] == 1
+    first = np.flatnonzero(np.diff(-probability[order], prepend=-np.inf))  # of the members with one probability
+
+    def score(counts: np.ndarray) -> np.ndarray:
+        counts = counts[:, order]
+        parts = [counts * left, counts * ~left]
+        if len(first) < len(y):
+            parts = [np.add.reduceat(part, first, axis=1) for part in parts]
+        return one_metric(groups, *parts, metric=metric)
+
+    return score
+
+
+def _mean_scores(sides: Sequence[Sequence[Scorer]], counts: np.ndarray) -> np.ndarray:
+    """The mean over a side's repeats: (side, resample)."""
+    return np.array([np.mean([score(counts) for score in repeats], axis=0) for repeats in sides])
+
+
+def _draw(rng: np.random.Generator, members: int, resamples: int) -> np.ndarray:
+    """How often each member is drawn into each resample: (resample, member)."""
+    drawn = rng.integers(0, members, (resamples, members)) + members * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * members).reshape(resamples, members).astype(np.float64)
 
 
 def by_repeat(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException, MissingConfigException, Overrid
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from churnlab import schema, validation
+from churnlab import blocks, validation
 from churnlab.arguments import command_of_experiment
 from churnlab.errors import InputError, unknown_choice, unknown_key
 from churnlab.schema import COMMANDS
@@ -59,7 +59,7 @@ def build(spec: Mapping[str, Any], *, key: str) -> Any:
         raise InputError(f"{key} cannot be made of {dict(spec)}: {reason}") from error
 
 
-def load_dataset(dataset: schema.Dataset) -> Dataset:
+def load_dataset(dataset: blocks.Dataset) -> Dataset:
     """Read or generate the table that a dataset's config names, and check it."""
     from churnlab.data import make_dataset
     from churnlab.tables import in_memory, read_table

@@ -22,7 +22,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
-from churnlab import environment, tracking, trials
+from churnlab import environment, lookup, tracking, trials
 from churnlab.faults import listed
 from churnlab.problems import MENDS, Books, Problem, read_books
 from churnlab.studies import Local
@@ -71,7 +71,7 @@ def dead_processes(books: Books, storage: Local, moves: Sequence[Move], *, elsew
         told = [_counted(runs)]
         told += [f"half-written models: {listed([model.model_id for model in models])}"] if models else []
         told += [f"an unfinished move of the champion of {move.model}" for move in moved]
-        cure = partial(_end, runs, models, moved, books, storage)
+        cure = partial(_end, runs, moved, books, storage)
         where = listed(sorted(ids - {trial.info.run_id for trial in books.open_trials} or ids), 5)
         if alive is None and not elsewhere:
             machine = f"on {process.split()[0]}, another machine" if process else "that no tag names"
@@ -110,25 +110,16 @@ def _is_free(storage: Local, study: str) -> bool:
         return False
 
 
-def _end(
-    runs: Sequence[Run], models: Sequence[LoggedModel], moves: Sequence[Move], books: Books, storage: Local
-) -> None:
+def _end(runs: Sequence[Run], moves: Sequence[Move], books: Books, storage: Local) -> None:
     """Put right what a dead process has left, its runs last: whoever is killed in here finds the rest again."""
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs if _is_trial(run)}
     studies = [books.runs[parent] for parent in parents if parent in books.runs]
     studies += [run for run in runs if run.data.tags["churnlab.command"] == "tune" and run.info.run_id not in parents]
     for study in studies:
         reconcile(study, storage)
-    for model in models:
-        _fail(model)
     for move in moves:
         take_back(move)
-    client = mlflow.MlflowClient()
-    for run in sorted(runs, key=lambda run: run.info.start_time, reverse=True):  # what is inside ends first
-        now = client.get_run(run.info.run_id)
-        same = now.data.tags.get("churnlab.process") == run.data.tags.get("churnlab.process")
-        if now.info.status == "RUNNING" and same:  # else somebody has taken it up
-            client.set_terminated(run.info.run_id, "KILLED")
+    tracking.end_dead(runs)
 
 
 def reconcile(parent: Run, storage: Local) -> None:
@@ -239,12 +230,12 @@ def _trials_outside(books: Books) -> list[Run]:
     """The trials whose study's run is not there, without looking at all the others."""
     studies = [run_id for run_id, run in books.active.items() if run.data.tags["churnlab.command"] == "tune"]
     others = [f"tags.`mlflow.parentRunId` != '{run_id}'" for run_id in studies] if len(studies) <= JOINS else []
-    return tracking.search(" and ".join(["tags.`churnlab.command` = 'trial'", *others]))
+    return lookup.search(" and ".join(["tags.`churnlab.command` = 'trial'", *others]))
 
 
 def lonely_parents(books: Books, storage: Local) -> Iterator[Problem]:
     """Finished studies and pipelines without the runs that they have had inside."""
-    first = tracking.search("tags.`churnlab.command` = 'trial' and tags.`churnlab.trial` = '0'")
+    first = lookup.search("tags.`churnlab.command` = 'trial' and tags.`churnlab.trial` = '0'")
     studies = {run.data.tags.get("mlflow.parentRunId") for run in first}
     parents = {run.data.tags.get("mlflow.parentRunId") for run in books.active.values()}
     for run_id, run in books.active.items():
@@ -259,7 +250,7 @@ def lonely_parents(books: Books, storage: Local) -> Iterator[Problem]:
         if best is not None and best not in books.active:
             mend = "run the same tune again" if best not in books.runs else f"mlflow runs restore --run-id {best}"
             yield Problem("parent without children", f"{name} has lost its best run {best}", run_id, mend)
-        if run_id not in studies and not tracking.children(run, "trial"):  # the first trial may have died too early
+        if run_id not in studies and not lookup.children(run, "trial"):  # the first trial may have died too early
             kept = run.data.tags["churnlab.study"] in storage.names()
             cure = partial(reconcile, run, storage) if kept else None
             mend = MENDS if kept else "its study is gone, too: reproduce it, or delete it"

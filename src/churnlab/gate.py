@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from churnlab.comparison import paired_difference, too_good
 from churnlab.evaluation import (
     LOWER_IS_BETTER,
     bootstrap_intervals,
     calibration,
     classification_metrics,
-    paired_difference,
 )
 from churnlab.metrics import CLIP
 
@@ -183,16 +183,31 @@ def slope_interval(y: np.ndarray, probability: np.ndarray, *, slope: float, inte
 
 def good_enough(scores: Mapping[str, float], minimum: Mapping[str, float]) -> list[Check]:
     """Whether each metric is at least what is asked for."""
-    return [_bound(f"minimum_{name}", scores.get(name), limit, at_least=True) for name, limit in minimum.items()]
+    checks = []
+    for name, limit in minimum.items():
+        value, called = scores.get(name, np.nan), f"minimum_{name}"
+        if np.isnan(value):
+            checks.append(Check(called, None, limit, False, f"{called} is {NOT_MEASURED}"))
+            continue
+        said = f"{name} {value:.4f} must be at least {limit:g}"
+        checks.append(Check(called, float(value), limit, bool(value >= limit), said))
+    return checks
 
 
 def plausible(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[Check]:
     """Whether no score is too good to be true: beyond its ceiling a column is suspected to know the outcome."""
-    return [
-        _bound(f"ceiling_{name}", scores.get(name), limit, at_least=name.partition("_")[2] in LOWER_IS_BETTER)
-        for name, limit in ceiling.items()
-        if limit is not None
-    ]
+    checks = []
+    for name, limit in ceiling.items():
+        value, called = scores.get(name, np.nan), f"ceiling_{name}"
+        if limit is None:
+            continue
+        if np.isnan(value):
+            checks.append(Check(called, None, limit, False, f"{called} is {NOT_MEASURED}"))
+            continue
+        found = too_good(scores, {name: limit})
+        said = f"{found[0]}: a column is suspected to know the outcome" if found else f"{name} {value:.4f} is plausible"
+        checks.append(Check(called, float(value), limit, not found, said))
+    return checks
 
 
 def stable_segments(unstable: str | None, *, by_hand: bool) -> Check:
@@ -258,16 +273,6 @@ def _worse(
 def _nearest(point: float, interval: tuple[float, float], allowed: tuple[float, float]) -> float:
     """The point of an interval that is nearest to what is allowed; ``point`` is its estimate."""
     return float(np.clip(np.clip(point, *allowed), *interval))
-
-
-def _bound(name: str, value: float | None, limit: float, *, at_least: bool) -> Check:
-    if value is None or np.isnan(value):
-        return Check(name, None, limit, False, f"{name} is {NOT_MEASURED}")
-    passed = value >= limit if at_least else value <= limit
-    kind, _, score = name.partition("_")
-    why = ": too good to be true, a column is suspected to know the outcome" if kind == "ceiling" and not passed else ""
-    said = f"{score} {value:.4f} must be at {'least' if at_least else 'most'} {limit:g}{why}"
-    return Check(name, float(value), limit, bool(passed), said)
 
 
 def _shown(value: Any) -> str:

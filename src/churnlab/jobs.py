@@ -116,11 +116,11 @@ class Launch:
 
     def _finished(self, settings: Any, table: list[Dataset]) -> str | None:
         """The run in which a sweep has done the same; None for what is to be run whatever was run before."""
-        from churnlab import tracking
+        from churnlab import lookup
 
         if settings.force or not table or settings.reads_store:
             return None
-        return tracking.finished_in_a_sweep(self.command, settings.model_dump(), table[0])
+        return lookup.finished_in_a_sweep(self.command, settings.model_dump(), table[0])
 
     def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
         """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""

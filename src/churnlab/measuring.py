@@ -17,8 +17,8 @@ from scipy import stats
 
 from churnlab import exploration
 from churnlab.claims import Claim, Group, Quantity
+from churnlab.comparison import paired_difference
 from churnlab.errors import InputError
-from churnlab.evaluation import paired_difference
 from churnlab.expressions import check_expression, columns_in, evaluate
 from churnlab.wording import counted
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlflow.entities import LoggedModel, Run, ViewType
 
-from churnlab import tracking
+from churnlab import lookup
 
 MENDS = "churnlab doctor fix=true"
 """How what has a cure is mended."""
@@ -47,7 +47,7 @@ class Books:
 
 def read_books() -> Books:
     """Look into the store, in a few searches however many runs it has."""
-    runs = tracking.search("tags.`churnlab.command` != 'trial'", view=ViewType.ALL)
-    open_trials = tracking.search("tags.`churnlab.command` = 'trial' and attributes.status = 'RUNNING'")
+    runs = lookup.search("tags.`churnlab.command` != 'trial'", view=ViewType.ALL)
+    open_trials = lookup.search("tags.`churnlab.command` = 'trial' and attributes.status = 'RUNNING'")
     experiments = sorted({run.info.experiment_id for run in runs})
-    return Books({run.info.run_id: run for run in runs}, open_trials, tracking.logged_models(experiments), experiments)
+    return Books({run.info.run_id: run for run in runs}, open_trials, lookup.logged_models(experiments), experiments)

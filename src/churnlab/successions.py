@@ -17,7 +17,7 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from churnlab import registry, tracking
+from churnlab import lookup, registry
 from churnlab.faults import listed
 from churnlab.problems import MENDS, Books, Problem
 
@@ -65,8 +65,8 @@ def _ours(books: Books) -> Iterator[tuple[RegisteredModel, dict[str, ModelVersio
     """The registered models of our datasets, each with its versions by number."""
     client = mlflow.MlflowClient()
     experiments = {client.get_experiment(number).name for number in books.experiments}
-    for model in tracking.pages(client.search_registered_models):
-        found = tracking.pages(client.search_model_versions, filter_string=f"name='{model.name}'")
+    for model in lookup.pages(client.search_registered_models):
+        found = lookup.pages(client.search_model_versions, filter_string=f"name='{model.name}'")
         tags = [*model.tags, *[tag for version in found for tag in version.tags]]
         if model.name in experiments or any(tag.startswith("churnlab.") for tag in tags):
             yield model, {str(version.version): version for version in found}

@@ -1,49 +1,29 @@
-"""How a job becomes an MLflow run: the one place that names experiments and tags."""
+"""How a job becomes an MLflow run, with all that a run carries."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import yaml
-from mlflow.entities import LoggedModel, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from churnlab import environment
-from churnlab.data import Dataset, Members
-from churnlab.errors import InputError, Terminated
-from churnlab.evaluation import LOWER_IS_BETTER
+from churnlab import environment, lookup
+from churnlab.data import Members
+from churnlab.errors import Terminated
+from churnlab.identity import EXPERIMENTS, git_tags, identity_tags
 from churnlab.store import experiment_id
 
 log = logging.getLogger(__name__)
-
-EXPERIMENTS = {
-    "explore": "explore",
-    "train": "churn",
-    "tune": "churn",
-    "trial": "churn",
-    "claims": "explore",
-    "compare": "churn",
-    "segment": "segments",
-    "promote": "promotions",
-    "rollback": "promotions",
-    "history": "promotions",
-    "score": "promotions",
-    "report": "promotions",
-    "pipeline": "churn",
-}
-"""The experiment of a command's runs is <dataset.name>-<this>; a sweep's parent is beside its jobs."""
 
 TAGS_OF_A_TRIAL = {"churnlab.study", "mlflow.user", "mlflow.source.name", "mlflow.source.type"}
 """Tags that a trial's run shares with the study's."""
@@ -55,38 +35,6 @@ reproduces: ContextVar[str] = ContextVar("reproduces", default="")
 """The id of the run that is being run again; the run that does so, not those inside it, tells it as a tag."""
 
 DATA_REPORT = "data_report.json"
-
-SAME_QUESTION = ("churnlab.data_sha256", "churnlab.split_sha256")
-"""Tags that two train runs must share to be compared."""
-
-NOT_DECIDING = {"tracking", "engine", "storage", "run_name", "force", "dry_run", "reason", "input", "output"}
-"""Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
-
-HOW_IT_IS_WRITTEN = {"path", "encoding", "rename"}
-"""Keys of a dataset that say where and how its table is written, not what it holds."""
-
-
-def config_sha256(command: str, config: Mapping[str, Any]) -> str:
-    """Fingerprint what decides a result: the command and its deciding keys."""
-    return hashlib.sha256(json.dumps([command, deciding(config)], sort_keys=True).encode()).hexdigest()
-
-
-def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that decide a result: all but paths, engines and names of runs."""
-    kept = {key: value for key, value in config.items() if key not in NOT_DECIDING}
-    if kept.get("dataset"):
-        kept["dataset"] = {key: value for key, value in kept["dataset"].items() if key not in HOW_IT_IS_WRITTEN}
-    return kept
-
-
-@cache
-def code_sha256() -> str:
-    """Fingerprint the installed package: every file of it but what Python compiles."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for path in sorted(path for path in package.rglob("*.*") if path.parent.name != "__pycache__"):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -100,32 +48,10 @@ def reproducing(run_id: str) -> Iterator[None]:
         reproduces.reset(of)
 
 
-@cache
-def git_tags() -> dict[str, str]:
-    """The commit the code stands at and whether it was changed since; nothing outside a checkout."""
-    asked = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*asked, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run([*asked, "status", "--porcelain"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {"churnlab.git_commit": commit.stdout.strip(), "churnlab.git_dirty": str(bool(status.stdout)).lower()}
-
-
 def _circumstances() -> dict[str, str]:
     """With what a run is made, and by which process: of one that died, doctor says so."""
     packages = json.dumps(environment.packages())
     return git_tags() | {"churnlab.packages": packages, "churnlab.process": environment.process()}
-
-
-def identity_tags(command: str, config: Mapping[str, Any], *, data_sha256: str | None = None) -> dict[str, str]:
-    """The tags by which runs of the same thing find each other: command, config, code and data."""
-    tags = {
-        "churnlab.command": command,
-        "churnlab.config_sha256": config_sha256(command, config),
-        "churnlab.code_sha256": code_sha256(),
-    }
-    return tags if data_sha256 is None else tags | {"churnlab.data_sha256": data_sha256}
 
 
 @contextmanager
@@ -245,26 +171,6 @@ def _parent_run_id() -> str | None:
     return active.info.run_id if active else os.environ.get("CHURNLAB_OUTER_RUN_ID")
 
 
-def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
-    """The parent run of a study that was begun earlier; of two studies of one name the id tells which."""
-    tags = {"churnlab.command": "tune", "churnlab.study": study, "churnlab.study_id": study_id}
-    found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)
-    return found[0] if found else None
-
-
-def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:
-    """The runs of one command inside another, newest first."""
-    tags = {"churnlab.command": command, "mlflow.parentRunId": parent.info.run_id}
-    return _find_runs(parent.info.experiment_id, tags, status=status)
-
-
-def finished_inside(parent: Run, command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
-    """The run inside another in which the same was done with the same config, data and code."""
-    same = identity_tags(command, config, data_sha256=dataset.sha256) | {"mlflow.parentRunId": parent.info.run_id}
-    found = _find_runs(parent.info.experiment_id, same, status="FINISHED")
-    return found[0].info.run_id if found else None
-
-
 def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
     """Open the run of one trial of the study whose run is ``parent``; returns its id.
 
@@ -314,7 +220,7 @@ def open_sweep(command: str, words: Sequence[str], *, dataset_name: str, data_sh
         return
     name = f"{dataset_name}-{EXPERIMENTS[command]}"
     tags = identity_tags("sweep", {"command": command, "sweep": sorted(words)}, data_sha256=data_sha256)
-    found = find_runs(name, tags)
+    found = lookup.find_runs(name, tags)
     earlier = [run for run in found if run.data.tags.get("churnlab.data_sha256") == data_sha256]
     if earlier:
         _end_what_died_with(earlier[0])
@@ -335,11 +241,25 @@ def _end_what_died_with(parent: Run) -> None:
     process = parent.data.tags.get("churnlab.process", "")
     if parent.info.status != "RUNNING" or not process or environment.is_alive(process) is not False:
         return
-    left = search(f"attributes.status = 'RUNNING' and tags.`churnlab.process` = '{process}'")
-    for run in left:
-        if run.info.run_id != parent.info.run_id:
-            mlflow.MlflowClient().set_terminated(run.info.run_id, "KILLED")
+    left = lookup.search(f"attributes.status = 'RUNNING' and tags.`churnlab.process` = '{process}'")
+    end_dead([run for run in left if run.info.run_id != parent.info.run_id])
     log.info("The last start of this sweep was killed; what it was at work on is KILLED and done again.")
+
+
+def end_dead(runs: Sequence[Run]) -> None:
+    """End runs whose process is dead as KILLED, what is inside first, and the models it was writing as FAILED.
+
+    A run that somebody has taken up in the meantime is left alone.
+    """
+    client, ids = mlflow.MlflowClient(), {run.info.run_id for run in runs}
+    for model in lookup.logged_models(sorted({run.info.experiment_id for run in runs})):
+        if model.status == "PENDING" and model.source_run_id in ids:
+            client.finalize_logged_model(model.model_id, "FAILED")
+    for run in sorted(runs, key=lambda run: run.info.start_time, reverse=True):
+        now = client.get_run(run.info.run_id)
+        same = now.data.tags.get("churnlab.process") == run.data.tags.get("churnlab.process")
+        if now.info.status == "RUNNING" and same:
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _label(words: Sequence[str]) -> str:
@@ -362,124 +282,6 @@ def record_failure(command: str, config: Mapping[str, Any], error: Exception, *,
     """Give a job that failed before its run was opened a FAILED run with the message as its note."""
     with suppress(type(error)), start_run(command, config, name=f"{command} failed", dataset_name=dataset_name):
         raise error
-
-
-def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
-    """The run of any sweep in which the same was done with the same config, data and code."""
-    same = identity_tags(command, config, data_sha256=dataset.sha256)
-    for run in find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", same, status="FINISHED"):
-        parent = run.data.tags.get("mlflow.parentRunId")
-        if parent and mlflow.get_run(parent).data.tags.get("churnlab.command") == "sweep":
-            return run.info.run_id
-    return None
-
-
-def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
-    """The runs of an experiment with all of these tags, newest first."""
-    experiment = mlflow.MlflowClient().get_experiment_by_name(name)
-    return [] if experiment is None else _find_runs(experiment.experiment_id, tags, status=status)
-
-
-def _find_runs(experiment_id: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
-    client = mlflow.MlflowClient()
-    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    if status is not None:
-        wanted.append(f"attributes.status = '{status}'")
-    order = ["attributes.start_time DESC"]
-    return pages(client.search_runs, experiment_ids=[experiment_id], filter_string=" and ".join(wanted), order_by=order)
-
-
-def search(wanted: str, *, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-    """The runs of all experiments for which a filter of MLflow's holds."""
-    client = mlflow.MlflowClient()
-    experiments = [experiment.experiment_id for experiment in pages(client.search_experiments)]
-    if not experiments:
-        return []
-    return pages(client.search_runs, experiment_ids=experiments, filter_string=wanted, run_view_type=view)
-
-
-def logged_models(experiment_ids: Sequence[str]) -> list[LoggedModel]:
-    """All models that were logged in these experiments, half-written ones too."""
-    if not experiment_ids:
-        return []
-    return pages(mlflow.MlflowClient().search_logged_models, experiment_ids=list(experiment_ids))
-
-
-def pages(search: Callable[..., Any], **asked: Any) -> list[Any]:
-    """All that one of MLflow's searches finds, page after page."""
-    found: list[Any] = []
-    token = None
-    while True:
-        page = search(**asked, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def latest_run(command: str, dataset: Dataset) -> Run | None:
-    """The newest finished run of a command on this table, None when there is none."""
-    tags = {"churnlab.command": command, "churnlab.data_sha256": dataset.sha256}
-    found = find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", tags, status="FINISHED")
-    return found[0] if found else None
-
-
-def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
-    """The finished train runs on one data and split, the best cv_<metric> first; of equal runs the newest only."""
-    same = {key: tags[key] for key in SAME_QUESTION}
-    return _ranked(_train_runs(dataset_name, same), metric=metric)
-
-
-def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str, ...], list[Run]]:
-    """All finished train runs, by what they share when they can be compared (SAME_QUESTION), the newest question first.
-
-    Each list is in ``ranked_train_runs``' order.
-    """
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in _train_runs(dataset_name, {}):
-        groups.setdefault(tuple(run.data.tags[key] for key in SAME_QUESTION), []).append(run)
-    return {question: _ranked(runs, metric=metric) for question, runs in groups.items()}
-
-
-def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
-    wanted = {"churnlab.command": "train"} | dict(tags)
-    return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", wanted, status="FINISHED")
-
-
-def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
-    newest = {run.data.tags["churnlab.config_sha256"]: run for run in reversed(newest_first)}
-    sign = 1 if metric in LOWER_IS_BETTER else -1
-    return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
-
-
-def find_run(run_id: str) -> Run:
-    """A run by its id; InputError when there is none."""
-    try:
-        return mlflow.get_run(run_id)
-    except MlflowException:
-        raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}.") from None
-
-
-def get_run(run_id: str, *, command: str) -> Run:
-    """A finished run of one command by its id; InputError when there is none."""
-    run = find_run(run_id)
-    if run.data.tags.get("churnlab.command") != command or run.info.status != "FINISHED":
-        raise InputError(
-            f"Run {run_id} is a {run.info.status} {run.data.tags.get('churnlab.command', 'foreign')} run; "
-            f"name a FINISHED {command} run."
-        )
-    return run
-
-
-def source(run: Run) -> str | None:
-    """Where the table of a run was, an absolute path or an address; None when that is not known."""
-    inputs = run.inputs.dataset_inputs
-    return json.loads(inputs[0].dataset.source).get("uri") if inputs else None
-
-
-def reproductions(run: Run) -> list[Run]:
-    """The finished runs that did the same as another, newest first."""
-    return _find_runs(run.info.experiment_id, {"churnlab.reproduces": run.info.run_id}, status="FINISHED")
 
 
 def log_reproduction(run: Run, answer: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from churnlab import evaluation, studies, tracking
+from churnlab import evaluation, lookup, studies, tracking
 from churnlab.engine import Seat
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
@@ -297,7 +297,7 @@ def _ask_again(study: optuna.Study, job: Job | Remains, dead: FrozenTrial, *, al
 
 def _end_runs(study: optuna.Study, job: Job | Remains, *, every: bool) -> Iterator[str]:
     """End the runs that no living worker will end; yields what became of each."""
-    runs = tracking.children(job.parent, "trial", status=None if every else "RUNNING")
+    runs = lookup.children(job.parent, "trial", status=None if every else "RUNNING")
     trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does
     for run in [run for run in runs if run.info.status == "RUNNING"]:
         trial = trials[int(run.data.tags["churnlab.trial"])]
@@ -315,6 +315,6 @@ def _end_runs(study: optuna.Study, job: Job | Remains, *, every: bool) -> Iterat
             _log(run_id, trial.params, trial.user_attrs[SCORES], reused=trial.user_attrs.get(REUSED))
             tracking.end_trial(run_id, "FINISHED")
             yield "missing runs logged anew"
-    for run in tracking.children(job.parent, "train", status="RUNNING"):
+    for run in lookup.children(job.parent, "train", status="RUNNING"):
         tracking.end_trial(run.info.run_id, "KILLED")
         yield "open trainings ended as KILLED"

@@ -91,7 +91,10 @@ def test_without_a_dataset_the_one_model_with_a_champion_is_meant(model, ask):
         assert f"Several registered models have a champion: gym-churn, {model}-churn." in several.err
     assert len(ask("history", "dataset=gym").line["entries"]) == 1, "a dataset without its path is enough"
     assert ask("history", "dataset=demo").code == 3
-    sweep = ask("history", "-m", "seed=0,1")
+    looks = ask("history", "-m", "seed=0,1")
+    assert looks.code == 1
+    assert "Several registered models have a champion" in looks.err
+    sweep = ask("rollback", "-m", "seed=0,1")
     assert sweep.code == 1
     assert "needs a dataset" in sweep.err
     for name in ("gym-churn", "somebody-elses"):

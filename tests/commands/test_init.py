@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from churnlab import schema
+from churnlab import blocks
 from conftest import opened
 
 
@@ -89,7 +89,7 @@ def test_what_is_left_out_stands_in_the_yaml_as_a_comment_with_the_reason(writte
 
 def test_the_draft_is_a_dataset_that_churnlab_reads(written):
     said = yaml.safe_load(written[1])
-    assert schema.Dataset.model_validate(said | {"rules": {}, "late": []}).contract.columns["Age"].whole
+    assert blocks.Dataset.model_validate(said | {"rules": {}, "late": []}).contract.columns["Age"].whole
 
 
 def test_a_yaml_is_not_written_over_unless_forced(asked, written, shared_home):

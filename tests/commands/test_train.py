@@ -14,7 +14,7 @@ import pytest
 import yaml
 from sklearn import metrics as sk
 
-from churnlab import evaluation, tracking
+from churnlab import evaluation, identity, tracking
 from churnlab.data import folds_sha256, split_sha256
 from churnlab.demo import members
 from conftest import THREE_SEGMENTS, artifact, files, folder, opened, tracked_at, version_folder
@@ -125,16 +125,16 @@ def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(run, tra
 
 def test_the_config_is_known_by_what_decides_the_result(run):
     config = yaml.safe_load(artifact(run, "config.yaml").read_text())
-    known = tracking.config_sha256("train", config)
+    known = identity.config_sha256("train", config)
     assert known == run.data.tags["churnlab.config_sha256"]
     same = config | {"run_name": "x", "force": True, "dry_run": True, "tracking": {"uri": "http://x"}}
-    assert tracking.config_sha256("train", same) == known
-    assert tracking.config_sha256("train", config | {"dataset": config["dataset"] | {"path": "/x.csv"}}) == known
+    assert identity.config_sha256("train", same) == known
+    assert identity.config_sha256("train", config | {"dataset": config["dataset"] | {"path": "/x.csv"}}) == known
     others = [
-        tracking.config_sha256("tune", config),
-        tracking.config_sha256("train", config | {"seed": 1}),
-        tracking.config_sha256("train", config | {"dataset": config["dataset"] | {"rows": 501}}),
-        tracking.config_sha256("train", config | {"evaluation": config["evaluation"] | {"folds": 4}}),
+        identity.config_sha256("tune", config),
+        identity.config_sha256("train", config | {"seed": 1}),
+        identity.config_sha256("train", config | {"dataset": config["dataset"] | {"rows": 501}}),
+        identity.config_sha256("train", config | {"evaluation": config["evaluation"] | {"folds": 4}}),
     ]
     assert len({known, *others}) == 5
 

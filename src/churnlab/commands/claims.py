@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from churnlab import artifacts, compose, evaluation, models, schema, tracking
+from churnlab import artifacts, blocks, evaluation, models, schema, tracking
 from churnlab.claims import counted_verdicts, measured_in_words, said, verdict
 from churnlab.clustering import all_columns, fit_segmentation, on_all_cores, segment_frame
-from churnlab.commands import Result
+from churnlab.commands import Result, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
 from churnlab.evidence import check_rows
@@ -63,16 +63,13 @@ def run(settings: schema.Claims, dataset: Dataset) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, "claims": told.to_dict("records")})
 
 
-def build(model: schema.Model, dataset: Dataset, *, where: str) -> Pipeline:
+def build(model: blocks.Model, dataset: Dataset, *, where: str) -> Pipeline:
     """The unfitted pipeline of a model on all columns as they are; InputError for what does not exist or fit."""
-    estimator, columns = dict(model.estimator), dataset.contract.columns
-    models.check_parameters(estimator["_target_"], estimator, where=f"{where}.estimator")
-    made = compose.build(estimator, key=f"{where}.estimator")
-    models.check_values(made)
+    made, columns = train.estimator(model, where=where), dataset.contract.columns
     return models.pipeline(made, features=Features([*columns], {}), columns=columns, scale=model.scale)
 
 
-def segmented(keys: schema.Segments, dataset: Dataset) -> np.ndarray:
+def segmented(keys: blocks.Segments, dataset: Dataset) -> np.ndarray:
     """The number of each member's segment, by size, the largest 0."""
     assert isinstance(keys.k, int)
     X = dataset.X.fillna(typical(dataset.X))
@@ -95,7 +92,7 @@ def predicted(pipelines: dict[str, Pipeline], dataset: Dataset, *, folds: int, s
     return {str(name): part["probability"].to_numpy() for name, part in every.groupby("model")}
 
 
-def measured(file: schema.Statements, ground: Ground) -> pd.DataFrame:
+def measured(file: blocks.Statements, ground: Ground) -> pd.DataFrame:
     """One row a claim, with the columns of claims.csv."""
     rows: list[dict[str, Any]] = []
     for name, claim in file.statements.items():

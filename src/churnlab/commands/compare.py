@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from churnlab import artifacts, comparison, conclusions, evaluation, schema, tracking
+from churnlab import artifacts, comparison, conclusions, evaluation, identity, lookup, schema, tracking
 from churnlab.commands import Result, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
@@ -34,7 +34,7 @@ from churnlab.wording import counted, lasted, whole
 
 log = logging.getLogger(__name__)
 
-SAME = dict(zip(tracking.SAME_QUESTION, ("the data", "the split"), strict=True))
+SAME = dict(zip(identity.SAME_QUESTION, ("the data", "the split"), strict=True))
 """What two runs must share to be compared."""
 
 NO_DIFFERENCE = {"delta": None, "ci_low": None, "ci_high": None}
@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 def run(settings: schema.Compare, dataset: Dataset) -> Result:
     """Compare, log the tables and figures, and say who is better by how much."""
     if settings.runs is not None:
-        first, second = (tracking.get_run(run_id, command="train") for run_id in settings.runs)
+        first, second = (lookup.get_run(run_id, command="train") for run_id in settings.runs)
         return _two(settings, dataset, first, second)
     tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
     groups = _groups(settings, dataset, tags)
@@ -130,18 +130,13 @@ def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
     )
 
 
-def difference(first: Run, second: Run, *, metric: str, seed: int) -> dict[str, float]:
-    """First minus second on the members that both predicted out of fold: delta, ci_low, ci_high."""
-    return pair(first, second, metric=metric, seed=seed).found._asdict()
-
-
 def pair(first: Run, second: Run, *, metric: str, seed: int) -> Pair:
     """Compare two runs of one data and split by what they predicted out of fold, first minus second."""
     tables = [artifacts.read_table(run.info.run_id, "predictions/oof.parquet") for run in (first, second)]
     (y, probability), (same_y, other) = map(comparison.by_repeat, tables)
     assert np.array_equal(y, same_y)
     thresholds = (first.data.metrics["threshold"], second.data.metrics["threshold"])
-    found = comparison.difference(y, probability, other, metric=metric, thresholds=thresholds, seed=seed)
+    found = comparison.paired_difference(y, probability, other, metric=metric, thresholds=thresholds, seed=seed)
     test = folds = None
     if _same("folds", first, second):
         folds = pd.DataFrame({"A": _by_fold(first)[metric], "B": _by_fold(second)[metric]}).rename_axis("fold")
@@ -178,7 +173,7 @@ def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) ->
 
 def _config(run: Run) -> dict[str, Any]:
     """What decided a training: its keys but for paths, names and where tune would have looked."""
-    config = tracking.deciding(artifacts.read_config(run.info.run_id))
+    config = identity.deciding(artifacts.read_config(run.info.run_id))
     return config | {"model": {key: value for key, value in config["model"].items() if key != "space"}}
 
 
@@ -194,8 +189,8 @@ def _log_pair(compared: Pair, *, metric: str, names: tuple[str, str]) -> None:
 
 def _groups(settings: schema.Compare, dataset: Dataset, tags: Mapping[str, str]) -> dict[tuple[str, ...], list[Run]]:
     """All finished train runs by data and split, each group the best first; the present table and split lead."""
-    groups = tracking.train_runs_by_question(dataset.contract.name, metric=settings.metric)
-    question = tuple(tags[key] for key in tracking.SAME_QUESTION)
+    groups = lookup.train_runs_by_question(dataset.contract.name, metric=settings.metric)
+    question = tuple(tags[key] for key in identity.SAME_QUESTION)
     if question not in groups:
         elsewhere = sum(map(len, groups.values()))
         raise InputError(

@@ -25,7 +25,7 @@ import mlflow
 from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 
-from churnlab import schema, tracking
+from churnlab import blocks, lookup, schema, tracking
 from churnlab.commands import Result, compare, explore, promote, report, segment, train, tune
 from churnlab.data import Dataset
 
@@ -52,7 +52,7 @@ def run(settings: schema.Pipeline, dataset: Dataset) -> Result:
             compare.run(settings.part(schema.Compare, runs=None), dataset)
         with _step("segment"):
             segments = segment.run(settings.part(schema.Segment), dataset).values
-        ranked = tracking.ranked_train_runs(name, tags, metric=metric)
+        ranked = lookup.ranked_train_runs(name, tags, metric=metric)
         with _step("promote"):
             chosen = {"churn_run": ranked[0].info.run_id, "segment_run": segments["run_id"], "force": False}
             promoted = promote.run(settings.part(schema.Promote, **chosen), dataset)
@@ -80,9 +80,9 @@ def _step(what: str) -> Iterator[None]:
     log.info("   %.1f s", time.perf_counter() - started)
 
 
-def _best_features(settings: schema.Pipeline, model: schema.Model, tags: dict[str, str]) -> schema.Features:
+def _best_features(settings: schema.Pipeline, model: blocks.Model, tags: dict[str, str]) -> blocks.Features:
     """The feature set with which the untuned model has the best cross-validated metric."""
-    ranked = tracking.ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
+    ranked = lookup.ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
     names = [run.data.params["features.name"] for run in ranked if run.data.params["model.name"] == model.name]
     best = next(name for name in names if name in {features.name for features in settings.feature_sets.values()})
     return next(features for features in settings.feature_sets.values() if features.name == best)

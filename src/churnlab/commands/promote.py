@@ -24,7 +24,19 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from churnlab import artifacts, evaluation, gate, registry, schema, tracking, versions, wording
+from churnlab import (
+    artifacts,
+    blocks,
+    evaluation,
+    gate,
+    identity,
+    lookup,
+    registry,
+    schema,
+    tracking,
+    versions,
+    wording,
+)
 from churnlab.commands import Result, train
 from churnlab.data import Dataset
 from churnlab.errors import InputError
@@ -160,11 +172,11 @@ def _reign(name: str) -> Reign | None:
 def _looks(name: str, tags: dict[str, str]) -> int:
     """How often this hold-out has decided about a promotion before."""
     same = {"churnlab.command": "promote", "churnlab.split_sha256": tags["churnlab.split_sha256"]}
-    experiment = f"{registry.dataset_name(name)}-{tracking.EXPERIMENTS['promote']}"
-    return len(tracking.find_runs(experiment, same, status="FINISHED"))
+    experiment = f"{registry.dataset_name(name)}-{identity.EXPERIMENTS['promote']}"
+    return len(lookup.find_runs(experiment, same, status="FINISHED"))
 
 
-def _looks_told(looks: int, limits: schema.Gate) -> str:
+def _looks_told(looks: int, limits: blocks.Gate) -> str:
     said = (
         f"This hold-out has decided {wording.counted(looks, 'time')} before"
         if looks
@@ -189,7 +201,7 @@ def _description(churn: Run, segments: Run) -> str:
 def _churn_run(settings: schema.Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
     if settings.churn_run != "best":
         return _named_run(settings.churn_run, "train", dataset)
-    ranked = tracking.ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
+    ranked = lookup.ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
     if not ranked:
         raise InputError(
             "There is no finished train run on this table and split to promote; run churnlab train (or tune) with the "
@@ -201,7 +213,7 @@ def _churn_run(settings: schema.Promote, dataset: Dataset, tags: dict[str, str])
 def _segment_run(settings: schema.Promote, dataset: Dataset) -> Run:
     if settings.segment_run != "best":
         return _named_run(settings.segment_run, "segment", dataset)
-    latest = tracking.latest_run("segment", dataset)
+    latest = lookup.latest_run("segment", dataset)
     if latest is None:
         raise InputError("There is no finished segment run on this table; run churnlab segment first.")
     return latest
@@ -209,7 +221,7 @@ def _segment_run(settings: schema.Promote, dataset: Dataset) -> Run:
 
 def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     """A run by its id; InputError when it is none of this table."""
-    found = tracking.get_run(run_id, command=command)
+    found = lookup.get_run(run_id, command=command)
     if found.data.tags["churnlab.data_sha256"] != dataset.sha256:
         raise InputError(
             f"The {command} run {run_id} is of another table than {dataset.source} as it is now; name its own table "
@@ -298,7 +310,7 @@ def _one_ms(candidate: versions.Served, member: pd.DataFrame) -> float:
     return min(spent)
 
 
-def _look_at(limits: schema.Gate, candidate: Candidate, segments: Run, reign: Reign | None) -> list[Check]:
+def _look_at(limits: blocks.Gate, candidate: Candidate, segments: Run, reign: Reign | None) -> list[Check]:
     """What is seen of the version without asking it: its segments, the words in which it is asked, its size."""
     tags = segments.data.tags
     unstable = None if tags["churnlab.stable"] == "true" else tags.get("churnlab.unstable", "it is marked so.")

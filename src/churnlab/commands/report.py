@@ -25,7 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from churnlab import artifacts, conclusions, evaluation, page, registry, schema, tracking, wording
+from churnlab import artifacts, conclusions, evaluation, lookup, page, registry, schema, tracking, wording
 from churnlab.claims import measured_in_words
 from churnlab.commands import Result, compare, train
 from churnlab.data import Dataset
@@ -54,16 +54,16 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
     """Gather what the runs found, say it in sentences, write the page."""
     output, name = _output(settings), dataset.contract.name
     question = train.ask(settings.evaluation, dataset, seed=settings.seed)
-    ranked = tracking.ranked_train_runs(name, question.tags, metric=settings.metric)
+    ranked = lookup.ranked_train_runs(name, question.tags, metric=settings.metric)
     registered = registry.model_name(name)
-    champion, segmented = _champion(registered, dataset), tracking.latest_run("segment", dataset)
+    champion, segmented = _champion(registered, dataset), lookup.latest_run("segment", dataset)
     parts: dict[str, Any] = {
-        "members": members_part(dataset, tracking.latest_run("explore", dataset)),
+        "members": members_part(dataset, lookup.latest_run("explore", dataset)),
         "models": models_part(ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed),
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
         "champion": champion_part(champion, ranked, dataset),
     }
-    claims = claims_part(tracking.latest_run("claims", dataset))
+    claims = claims_part(lookup.latest_run("claims", dataset))
     with tracking.start_run(
         "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=question.tags
     ) as mlflow_run:
@@ -144,7 +144,7 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
         "run_id": run_id,
         "rival": rival and _in_words(rival),
         "rival_run_id": rival and rival.info.run_id,
-        "difference": rival and compare.difference(best, rival, metric=metric, seed=seed),
+        "difference": rival and compare.pair(best, rival, metric=metric, seed=seed).found._asdict(),
         "metric": metric,
         "lower_is_better": metric in evaluation.LOWER_IS_BETTER,
         "value": scores[f"cv_{metric}"],

@@ -22,7 +22,7 @@ import pandas as pd
 from mlflow.entities import Run
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from churnlab import artifacts, compose, environment, schema, studies, tracking, trials, validation
+from churnlab import artifacts, compose, environment, identity, lookup, schema, studies, tracking, trials, validation
 from churnlab.commands import Result, segment, train, tune
 from churnlab.data import Dataset
 from churnlab.differences import Difference, of_data, of_tables, of_values
@@ -66,7 +66,7 @@ def run(settings: schema.Reproduce) -> Result:
 
 def _named(run_id: str) -> Run:
     """The run of this id; InputError when there is none, or none that can be run again."""
-    found = tracking.find_run(run_id)
+    found = lookup.find_run(run_id)
     command = found.data.tags.get("churnlab.command")
     possible = ", ".join(TABLES)
     if command is None:
@@ -75,7 +75,7 @@ def _named(run_id: str) -> Run:
         study = found.data.tags["mlflow.parentRunId"]
         raise InputError(f"Run {run_id} is one trial of a study; reproduce the study: churnlab reproduce run={study}.")
     if command not in TABLES:
-        inside = [run for of in TABLES for run in tracking.children(found, of, status="FINISHED")]
+        inside = [run for of in TABLES for run in lookup.children(found, of, status="FINISHED")]
         told = [f"{run.info.run_id} ({run.info.run_name})" for run in inside]
         more = f" Inside it: {', '.join(told)}." if told else ""
         raise InputError(f"Run {run_id} is a {command} run; those of {possible} can be reproduced.{more}")
@@ -91,7 +91,7 @@ def _settings(before: Run, settings: schema.Reproduce) -> Any:
     config["tracking"] = settings.tracking.model_dump()
     dataset = config["dataset"]
     if dataset["path"] is not None:
-        dataset["path"] = settings.dataset.path or tracking.source(before) or dataset["path"]
+        dataset["path"] = settings.dataset.path or lookup.source(before) or dataset["path"]
         dataset["encoding"] = settings.dataset.encoding or dataset["encoding"]
     elif settings.dataset.path is not None:
         raise InputError(f"The members of run {settings.run} were generated; leave dataset.path= out.")
@@ -111,13 +111,13 @@ def _settings(before: Run, settings: schema.Reproduce) -> Any:
 
 def _fresh_study(before: Run) -> str:
     """A study without a trial of the old one: the first attempt's, the second's ... A killed attempt goes on."""
-    found = tracking.reproductions(before)
-    return f"reproduce-{before.info.run_id}-{tracking.code_sha256()[:8]}-{len(found) + 1}"
+    found = lookup.reproductions(before)
+    return f"reproduce-{before.info.run_id}-{identity.code_sha256()[:8]}-{len(found) + 1}"
 
 
 def _circumstances(before: Run) -> Iterator[Difference]:
     """What is not the same as it was: the code, the packages."""
-    tags, now = before.data.tags, {"churnlab.code_sha256": tracking.code_sha256()} | tracking.git_tags()
+    tags, now = before.data.tags, {"churnlab.code_sha256": identity.code_sha256()} | identity.git_tags()
     if tags["churnlab.code_sha256"] != now["churnlab.code_sha256"]:
         yield {"what": "code", "before": _code(tags), "after": _code(now)}
     told = tags.get("churnlab.packages")
@@ -181,7 +181,7 @@ def _ask_as_drawn(before: Run, settings: schema.Tune, dataset: Dataset) -> None:
 
 def _trials(study: Run) -> list[Run]:
     """The finished trials of a study's run, by their numbers."""
-    found = tracking.children(study, "trial", status="FINISHED")
+    found = lookup.children(study, "trial", status="FINISHED")
     return sorted(found, key=lambda run: int(run.data.tags["churnlab.trial"]))
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
-from churnlab import artifacts, schema, tracking
+from churnlab import artifacts, blocks, schema, tracking
 from churnlab.clustering import (
     all_columns,
     columns_from,
@@ -95,7 +95,7 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
 
 
 def without_late(
-    keys: schema.Segments,
+    keys: blocks.Segments,
     X: pd.DataFrame,
     y: np.ndarray,
     labels: np.ndarray,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab import (
     artifacts,
+    blocks,
     calibration,
     compose,
     decision,
@@ -110,7 +112,7 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
 
-def ask(settings: schema.Evaluation, dataset: Dataset, *, seed: int) -> Question:
+def ask(settings: blocks.Evaluation, dataset: Dataset, *, seed: int) -> Question:
     """Split off the hold-out and make the folds; the tags say on which data, split and folds.
 
     Warns of members that are in both parts.
@@ -129,15 +131,20 @@ def ask(settings: schema.Evaluation, dataset: Dataset, *, seed: int) -> Question
 
 def build(settings: schema.Train, dataset: Dataset) -> Pipeline:
     """The unfitted pipeline that model= and features= describe; InputError for what does not exist or fit."""
-    contract = dataset.contract
-    estimator = dict(settings.model.estimator)
-    models.check_parameters(estimator["_target_"], estimator)
-    models.check_parameters(estimator["_target_"], settings.model.space, where="model.space")
-    made = compose.build(estimator, key="model.estimator")
-    models.check_values(made)
+    contract, made = dataset.contract, estimator(settings.model, where="model")
     keep = [name for name in contract.columns if settings.features.late or name not in contract.late]
     features = Features(keep, settings.features.derive).fit(dataset.X)
     return models.pipeline(made, features=features, columns=contract.columns, scale=settings.model.scale)
+
+
+def estimator(model: blocks.Model, *, where: str) -> Any:
+    """The unfitted estimator of a model; ``where`` is the key under which the model stands."""
+    spec = dict(model.estimator)
+    models.check_parameters(spec["_target_"], spec, where=f"{where}.estimator")
+    models.check_parameters(spec["_target_"], model.space, where=f"{where}.space")
+    made = compose.build(spec, key=f"{where}.estimator")
+    models.check_values(made)
+    return made
 
 
 def _note(name: str, metrics: dict[str, float], question: Question) -> str:

@@ -31,7 +31,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
-from churnlab import artifacts, evaluation, schema, studies, tracking, trials
+from churnlab import artifacts, evaluation, lookup, schema, studies, tracking, trials
 from churnlab.commands import Result, train
 from churnlab.compose import build
 from churnlab.data import Dataset
@@ -142,7 +142,7 @@ def _sharing_cores(pipeline: Pipeline, *, workers: int) -> Pipeline:
 def _parent(settings: schema.Tune, dataset: Dataset, question: train.Question, study: optuna.Study) -> Iterator[Run]:
     """Open the study's run: the one it has, or a new one."""
     name, study_id = study.study_name, study.user_attrs["id"]
-    earlier = tracking.find_study(dataset.contract.name, name, study_id)
+    earlier = lookup.find_study(dataset.contract.name, name, study_id)
     with tracking.start_run(
         "tune",
         settings.model_dump(),
@@ -230,7 +230,7 @@ def _trained_before(parent: Run, study: optuna.Study, best: schema.Train, datase
     complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
     if parent.data.tags.get("churnlab.n_complete") != str(complete):
         return None
-    return tracking.finished_inside(parent, "train", best.model_dump(), dataset)
+    return lookup.finished_inside(parent, "train", best.model_dump(), dataset)
 
 
 def _log_luck(

@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, GREY = "#2f6db3", "#d9722e", "#3f9461", "#8a8f98"
 """Stayed, left, good, neutral: one meaning, one colour, in every figure."""
 
+INK, FAINT = "#3a3f47", "#e4e6ea"
+"""Text and lines; the grid behind them."""
+
 SERIES = [BLUE, ORANGE, GREEN, "#8a5bb0", "#c2a02c", "#4fa7b5", "#b5486b", GREY]
 
 

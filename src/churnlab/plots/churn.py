@@ -16,7 +16,7 @@ from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from churnlab.decision import will_churn
-from churnlab.plots import BLUE, GREEN, GREY, ORANGE, SERIES, new_figure
+from churnlab.plots import BLUE, FAINT, GREEN, GREY, ORANGE, SERIES, new_figure
 
 LINES = [SERIES[3], SERIES[5], SERIES[4], SERIES[6]]
 """Colours of samples: none of them means stayed or left."""
@@ -191,7 +191,7 @@ def _square(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 def _clean(axes: Axes, grid: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    axes.grid(axis=grid, color="#e4e6ea", linewidth=0.8)  # type: ignore[arg-type]
+    axes.grid(axis=grid, color=FAINT, linewidth=0.8)  # type: ignore[arg-type]
 
 
 def _legend(axes: Axes, *, loc: Any) -> None:

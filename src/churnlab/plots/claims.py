@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from churnlab.claims import Claim, measured_in_words
-from churnlab.plots import BLUE, GREEN, GREY, ORANGE, new_figure
+from churnlab.plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, new_figure
 from churnlab.wording import spoken
 
 COLORS = {"holds": GREEN, "partly": BLUE, "not shown": GREY, "false": ORANGE}
-INK, FAINT = "#3a3f47", "#e4e6ea"
 
 
 def claims(table: pd.DataFrame, stated: Mapping[str, Claim], *, limit: int = 80) -> Figure:

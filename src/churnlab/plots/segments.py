@@ -18,9 +18,8 @@ from scipy.cluster.hierarchy import dendrogram as layout
 
 from churnlab.dendrogram import WardTree
 from churnlab.evidence import STABLE
-from churnlab.plots import BLUE, GREY, ORANGE, SERIES, new_figure
+from churnlab.plots import BLUE, FAINT, GREY, INK, ORANGE, SERIES, new_figure
 
-INK, FAINT = "#3a3f47", "#e4e6ea"
 WARNING = "#9c3d10"
 GROUPS = [*SERIES[3:7], "#6b7f2a", "#8b5e3c", "#2f3e63", "#d48fb0"]
 """Colours of groups: none of them means stayed or left."""

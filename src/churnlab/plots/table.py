@@ -16,10 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from churnlab.plots import BLUE, GREEN, GREY, ORANGE, new_figure
+from churnlab.plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, new_figure
 from churnlab.wording import spoken
 
-INK, FAINT = "#3a3f47", "#e4e6ea"
 FIGURE_SPACE = "\u2007"  # as wide as a digit: numbers stay below each other
 STAYING_TO_LEAVING = LinearSegmentedColormap.from_list("staying_to_leaving", [BLUE, "white", ORANGE])
 MORE_LEAVE, FEWER_LEAVE, NOT_SURE = "more of them leave", "fewer of them leave", "no clear difference"
