@@ -33,7 +33,8 @@ SIZES, PLAIN_ENDS = (1_000, 10_000, 100_000), 10_000
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 WHOLE, EVIDENCE = "churnlab segment, all of it", "churnlab, evidence alone"
-PLAIN, PLAIN_THREADS = "plain loop, one thread", "plain loop, threads as they come"
+WHOLE_ON_ONE = "churnlab segment, all of it, on one core"
+PLAIN, PLAIN_THREADS = "plain loop, one thread on one core", "plain loop, threads as they come"
 
 Told = dict[str, float]
 
@@ -47,8 +48,10 @@ def main() -> None:
     asked.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     asked.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     asked.add_argument("--last", type=int, help=argparse.SUPPRESS)
+    asked.add_argument("--cores", type=int, help=argparse.SUPPRESS)
     options = asked.parse_args()
     if options.role:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
         print(json.dumps(timed(ROLES[options.role], options.rows, range(2, options.last + 1))))
         return
     rows, last = (1_000, 4) if options.quick else (4_000, KS[-1])
@@ -58,17 +61,18 @@ def main() -> None:
 
 def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
     """The whole experiment beside the plain loop: k-means, silhouette and bootstraps, nothing else."""
-    contenders: dict[str, tuple[str, dict[str, str]]] = {
-        WHOLE: ("whole", {}),
-        EVIDENCE: ("evidence", {}),
-        PLAIN: ("plain", ONE_THREAD),
+    contenders: dict[str, tuple[str, dict[str, str], int | None]] = {
+        WHOLE: ("whole", {}, None),
+        WHOLE_ON_ONE: ("whole", {}, 1),
+        EVIDENCE: ("evidence", {}, None),
+        PLAIN: ("plain", ONE_THREAD, 1),
     }
     if threads:
-        contenders[PLAIN_THREADS] = ("plain", {})
+        contenders[PLAIN_THREADS] = ("plain", {}, None)
     measured: dict[str, list[Told]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, (role, environment) in contenders.items():
-            measured[name].append(contend(role, rows, last, environment))
+        for name, (role, environment, cores) in contenders.items():
+            measured[name].append(contend(role, rows, last, environment, cores=cores))
             print(f"{name}: {measured[name][-1]['wall']:.1f} s", file=sys.stderr)
     print(f"\n{rows:,} members, k = 2..{last}, rounds: {rounds}, cores: {os.cpu_count()}\n")
     print("| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | peak MiB |")
@@ -82,8 +86,10 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
             f"| {name} | {middle(told, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to {max(wall):.2f}) | "
             f"{middle(told, 'cpu'):.1f} | {median(cpu):.2f} | {middle(told, 'peak'):.0f} |"
         )
-    ratio = median(ours["wall"] / plain["wall"] for ours, plain in zip(measured[WHOLE], measured[PLAIN], strict=True))
-    verdict("the whole experiment, wall / plain loop", ratio, 1.0)
+    for name in (WHOLE, WHOLE_ON_ONE):
+        pairs = zip(measured[name], measured[PLAIN], strict=True)
+        ratio = median(ours["wall"] / plain["wall"] for ours, plain in pairs)
+        verdict(f"{name}, wall / plain loop", ratio, 1.0)
 
 
 def curve(sizes: tuple[int, ...], last: int) -> None:
@@ -104,11 +110,12 @@ def curve(sizes: tuple[int, ...], last: int) -> None:
     verdict(f"{sizes[-1]:,} members, peak MiB", ours["peak"], 3 * 1024)
 
 
-def contend(role: str, rows: int, last: int, environment: dict[str, str]) -> Told:
-    """One contender in a process and a store of its own; returns its JSON line."""
+def contend(role: str, rows: int, last: int, environment: dict[str, str], *, cores: int | None = None) -> Told:
+    """One contender in a process and a store of its own, on so many cores (None: all); returns its JSON line."""
     ours = ("MLFLOW_", "CHURNLAB_HOME", *ONE_THREAD)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     words = [sys.executable, __file__, "--role", role, "--rows", str(rows), "--last", str(last)]
+    words += ["--cores", str(cores)] if cores else []
     with tempfile.TemporaryDirectory(prefix="churnlab-bench-") as home:
         settings = {"CHURNLAB_HOME": home, "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
         done = subprocess.run(words, env=inherited | settings, cwd=home, capture_output=True, text=True)
@@ -168,7 +175,7 @@ def evidence(prepared: Any, ks: range) -> Callable[[], object]:
     def work() -> object:
         Z = standardized(frame)
         tree, fits = ward_tree(Z, random_state=0), fit_kmeans(Z, ks, **keys.starts)
-        return evidence_per_k(frame, tree, fits, y=dataset.y, **keys.effort)
+        return evidence_per_k(frame, tree, fits, y=dataset.y, references=keys.references, **keys.effort)
 
     return work
 

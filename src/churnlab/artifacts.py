@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -24,6 +24,9 @@ from churnlab.contract import Contract
 from churnlab.errors import InputError
 from churnlab.models import TRUSTED
 
+if TYPE_CHECKING:  # commands that draw nothing do without matplotlib
+    from matplotlib.figure import Figure
+
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +40,14 @@ def log_table(frame: pd.DataFrame, path: str) -> None:
         else:
             frame.to_csv(file, index=False)
         mlflow.log_artifact(str(file), folder or None)
+
+
+def log_figure(figure: Figure, name: str, **saved: Any) -> None:
+    """Log a figure as figures/NAME.png; ``saved`` goes to its savefig."""
+    if layout := figure.get_layout_engine():  # matplotlib would draw the whole figure once more to lay it out
+        layout.execute(figure)
+        figure.set_layout_engine(None)
+    mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs=saved)
 
 
 def read_table(run_id: str, path: str) -> pd.DataFrame:

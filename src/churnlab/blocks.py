@@ -188,7 +188,7 @@ class Segments(Keys):
     @property
     def effort(self) -> dict[str, int]:
         """How hard each number of segments is examined."""
-        names = ("random_state", "bootstraps", "refit_n_init", "splits", "references")
+        names = ("random_state", "bootstraps", "refit_n_init", "splits")
         return {name: getattr(self, name) for name in names} | {"max_rows": self.sample_rows}
 
     @property

@@ -48,7 +48,37 @@ class Choice(NamedTuple):
 
 def evidence_per_k(
     frame: pd.DataFrame,
-    tree: WardTree | None,
+    tree: WardTree,
+    fits: Mapping[int, KMeans],
+    *,
+    y: np.ndarray | None = None,
+    random_state: int,
+    references: int = 10,
+    max_rows: int = MOST_ROWS,
+    **effort: int,
+) -> pd.DataFrame:
+    """What each number of segments has for and against it: one row per k, one float64 column per criterion.
+
+    ``tree`` is the Ward tree and ``fits`` the k-means of each k (clustering.fit_kmeans) of the same frame,
+    standardised; ``references`` tables are behind the gap statistic. The other arguments are those of trust_per_k,
+    whose columns stand here, too.
+    """
+    Z, ks = standardized(frame), list(fits)
+    rows = sample_rows(len(Z), max_rows, random_state=random_state)
+    inertias = {k: kmeans.inertia_ * len(rows) / len(Z) for k, kmeans in fits.items()}
+    gaps = gap_statistic(Z[rows], inertias, references=references, random_state=random_state)
+    found = pd.DataFrame(
+        on_all_cores(lambda k: criteria(Z, fits[k], tree), ks), index=pd.Index(ks, name="k"), dtype=np.float64
+    ).assign(
+        silhouette=pd.Series(silhouettes(Z[rows], {k: kmeans.labels_[rows] for k, kmeans in fits.items()})),
+        gap=pd.Series({k: gap for k, (gap, _) in gaps.items()}),
+        gap_s=pd.Series({k: error for k, (_, error) in gaps.items()}),
+    )
+    return found.join(trust_per_k(frame, fits, y=y, random_state=random_state, max_rows=max_rows, **effort))
+
+
+def trust_per_k(
+    frame: pd.DataFrame,
     fits: Mapping[int, KMeans],
     *,
     y: np.ndarray | None = None,
@@ -56,51 +86,45 @@ def evidence_per_k(
     bootstraps: int = 20,
     refit_n_init: int = 10,
     splits: int = 20,
-    references: int = 10,
     max_rows: int = MOST_ROWS,
 ) -> pd.DataFrame:
-    """What each number of segments has for and against it: one row per k, one float64 column per criterion.
+    """How far each number of segments can be trusted on other rows: one row per k, what STABLE asks for and more.
 
-    ``tree`` is the Ward tree (None: without what it says) and ``fits`` the k-means of each k (clustering.fit_kmeans)
-    of the same frame, standardised. ``y`` (1 = left) adds nothing but heldout_churn_auc. The values of one k do not
-    depend on the other k, nor on the number of cores. Above ``max_rows`` rows the criteria ON_SAMPLES see a seeded
-    sample of so many.
+    ``y`` (1 = left) adds nothing but heldout_churn_auc. The values of one k do not depend on the other k, nor on the
+    number of cores. Above ``max_rows`` rows the criteria ON_SAMPLES see a seeded sample of so many.
     """
     Z, ks = standardized(frame), list(fits)
     rows = sample_rows(len(Z), max_rows, random_state=random_state)
-    part, labels = Z[rows], {k: kmeans.labels_[rows] for k, kmeans in fits.items()}
     refits = {"n_init": refit_n_init, "random_state": random_state}
-    agreement = bootstrap_ari(part, labels, resamples=bootstraps, **refits)
-    strength = prediction_strength(part, ks, splits=splits, **refits)
-    inertias = {k: kmeans.inertia_ * len(part) / len(Z) for k, kmeans in fits.items()}
-    gaps = gap_statistic(part, inertias, references=references, random_state=random_state)
-    aucs = {} if y is None else heldout_churn_auc(frame.to_numpy()[rows], y[rows], ks, **refits)
-    evidence = pd.DataFrame(
-        on_all_cores(lambda k: criteria(Z, fits[k], tree), ks), index=pd.Index(ks, name="k"), dtype=np.float64
-    ).assign(
-        silhouette=pd.Series(silhouettes(part, labels)),
-        gap=pd.Series({k: gap for k, (gap, _) in gaps.items()}),
-        gap_s=pd.Series({k: error for k, (_, error) in gaps.items()}),
-        bootstrap_ari=agreement.mean(),
-        bootstrap_ari_min=agreement.min(),
-        prediction_strength=strength.mean(),
-        prediction_strength_sd=strength.std(ddof=0),
+    agreement = bootstrap_ari(
+        Z[rows], {k: kmeans.labels_[rows] for k, kmeans in fits.items()}, resamples=bootstraps, **refits
     )
-    return evidence if y is None else evidence.assign(heldout_churn_auc=pd.Series(aucs))
+    strength = prediction_strength(Z[rows], ks, splits=splits, **refits)
+    trust = pd.DataFrame(
+        {
+            "min_share": {k: np.bincount(kmeans.labels_, minlength=k).min() / len(Z) for k, kmeans in fits.items()},
+            "bootstrap_ari": agreement.mean(),
+            "bootstrap_ari_min": agreement.min(),
+            "prediction_strength": strength.mean(),
+            "prediction_strength_sd": strength.std(ddof=0),
+        }
+    )
+    if y is None:
+        return trust
+    aucs = heldout_churn_auc(frame.to_numpy()[rows], y[rows], ks, **refits)
+    return trust.assign(heldout_churn_auc=pd.Series(aucs))
 
 
-def criteria(Z: np.ndarray, kmeans: KMeans, tree: WardTree | None) -> dict[str, float]:
-    """What one fit is worth on the rows it was fitted on; Ward sees the tree's rows, and says nothing without one."""
+def criteria(Z: np.ndarray, kmeans: KMeans, tree: WardTree) -> dict[str, float]:
+    """What one fit is worth on the rows it was fitted on; Ward sees the tree's rows."""
     labels, k = kmeans.labels_, kmeans.n_clusters
-    found = {
+    return {
         "inertia": kmeans.inertia_,
         "calinski_harabasz": calinski_harabasz_score(Z, labels),
         "davies_bouldin": davies_bouldin_score(Z, labels),
-        "min_share": np.bincount(labels, minlength=k).min() / len(labels),
+        "ward_height_gap": height_gaps(tree, [k])[k],
+        "ward_agreement": ward_agreement(tree, labels, k),
     }
-    if tree is None:
-        return found
-    return found | {"ward_height_gap": height_gaps(tree, [k])[k], "ward_agreement": ward_agreement(tree, labels, k)}
 
 
 def silhouettes(Z: np.ndarray, labels: Mapping[int, np.ndarray]) -> dict[int, float]:

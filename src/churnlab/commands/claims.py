@@ -55,7 +55,7 @@ def run(settings: schema.Claims, dataset: Dataset) -> Result:
         verdicts = [f"{count} {'hold' if name == 'holds' else name}" for name, count in counts.items()]
         summary = f"{counted(len(table), 'claim')}: {', '.join(verdicts)}."
         artifacts.log_table(table, "claims.csv")
-        mlflow.log_figure(plots.claims(table, file.statements), "figures/claims.png")
+        artifacts.log_figure(plots.claims(table, file.statements), "claims")
         tracking.log_metrics({name.replace(" ", "_"): count for name, count in counts.items()})
         mlflow.set_tag("mlflow.note.content", summary)
     log.info("%s\n\n%s", in_words(table), summary)

@@ -79,7 +79,7 @@ def run(settings: schema.Compare, dataset: Dataset) -> Result:
     ) as mlflow_run:
         artifacts.log_table(table, "leaderboard.csv")
         figure = plots.leaderboard(table[table["group"] == 1], metric=settings.metric)
-        mlflow.log_figure(figure, "figures/leaderboard.png")
+        artifacts.log_figure(figure, "leaderboard")
         mlflow.set_tag("mlflow.note.content", "\n\n".join(said))
     log.info("%s\n%s", _shown(table, metric=settings.metric), "\n".join(said))
     return Result({"run_id": mlflow_run.info.run_id, **values, "recommended": recommended})
@@ -184,7 +184,7 @@ def _log_pair(compared: Pair, *, metric: str, names: tuple[str, str]) -> None:
         artifacts.log_table(folds, "fold_differences.csv")
     steps = None if folds is None else folds["difference"].to_numpy()
     figure = plots.paired_difference(found, test, steps, metric=metric, names=names)
-    mlflow.log_figure(figure, "figures/difference.png")
+    artifacts.log_figure(figure, "difference")
 
 
 def _groups(settings: schema.Compare, dataset: Dataset, tags: Mapping[str, str]) -> dict[tuple[str, ...], list[Run]]:

@@ -42,7 +42,7 @@ def run(settings: schema.Explore, dataset: Dataset) -> Result:
         for name, table in tables.items():
             artifacts.log_table(table, f"{name}.csv")
         for name, figure in figures.items():
-            mlflow.log_figure(figure, f"figures/{name}.png")
+            artifacts.log_figure(figure, name)
         mlflow.log_text(findings.page(contract, y, tables, warnings=dataset.warnings), "findings.md")
         mlflow.set_tag("mlflow.note.content", findings.opening(y))
     log.info("%s", findings.short(contract, y, tables))

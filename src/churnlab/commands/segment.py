@@ -36,7 +36,17 @@ from churnlab.clustering import (
 from churnlab.commands import Result
 from churnlab.data import Dataset
 from churnlab.dendrogram import WardTree, proposed_k, ward_tree
-from churnlab.evidence import ON_SAMPLES, Choice, check_rows, choose_k, chosen_by, evidence_per_k, given_k, shortfall
+from churnlab.evidence import (
+    ON_SAMPLES,
+    Choice,
+    check_rows,
+    choose_k,
+    chosen_by,
+    evidence_per_k,
+    given_k,
+    shortfall,
+    trust_per_k,
+)
 from churnlab.faults import listed
 from churnlab.features import typical
 from churnlab.playbook import check_playbook, text
@@ -66,7 +76,7 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
     ) as mlflow_run:
         Z = standardized(frame)
         tree, fits = ward_tree(Z, random_state=keys.random_state), fit_kmeans(Z, keys.examined, **keys.starts)
-        evidence = evidence_per_k(frame, tree, fits, y=y, **keys.effort)
+        evidence = evidence_per_k(frame, tree, fits, y=y, references=keys.references, **keys.effort)
         choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
         model = segmentation(frame, fits[choice.k])
         labels = model.predict(frame)
@@ -105,8 +115,8 @@ def without_late(
 ) -> dict[str, Any] | None:
     """The same number of segments by columns that are known early, to stand beside; None: no column is left.
 
-    Keys: columns, agreement (adjusted Rand index with the segmentation), the evidence of the number, unstable (what it
-    misses to be stable, or None), segments (size and churn_rate of each).
+    Keys: columns, agreement (adjusted Rand index with the segmentation), how far the number can be trusted
+    (evidence.trust_per_k), unstable (what it misses to be stable, or None), segments (size and churn_rate of each).
     """
     touched = columns_from(columns, late)
     known = keys.early or {name: expression for name, expression in columns.items() if name not in touched}
@@ -115,7 +125,7 @@ def without_late(
     k, frame = int(labels.max()) + 1, segment_frame(X, known)
     check_rows(frame, k)
     fits = fit_kmeans(standardized(frame), [k], **keys.starts)
-    found = evidence_per_k(frame, None, fits, y=y, **keys.effort).loc[k].dropna().to_dict()
+    found = trust_per_k(frame, fits, y=y, **keys.effort).loc[k].dropna().to_dict()
     others = fits[k].labels_
     segments = profile(X, others, y)[["size", "churn_rate", "churn_low", "churn_high"]]
     return {
@@ -227,4 +237,4 @@ def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) 
 
 def _log_figure(figure: Figure, name: str, notes: dict[str, str], *shown: str) -> None:
     """A figure with those of the notes that belong below it."""
-    mlflow.log_figure(plots.footnote(figure, *(notes.get(note) for note in shown)), f"figures/{name}.png")
+    artifacts.log_figure(plots.footnote(figure, *(notes.get(note) for note in shown)), name)

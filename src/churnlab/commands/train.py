@@ -178,7 +178,7 @@ def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) ->
         "gains": plots.gains(gains, churn_rate=float(oof["y"].mean())),
     }
     for name, figure in figures.items():
-        mlflow.log_figure(figure, f"figures/{name}.png")
+        artifacts.log_figure(figure, name)
 
 
 def _log_drivers(settings: schema.Train, dataset: Dataset, question: Question, pipeline: Pipeline) -> None:
@@ -198,7 +198,7 @@ def _log_drivers(settings: schema.Train, dataset: Dataset, question: Question, p
     if coefficients is not None:
         table["coefficient"] = table["driver"].map(coefficients)
     artifacts.log_table(table, "drivers.csv")
-    mlflow.log_figure(plots.drivers(table), "figures/drivers.png")
+    artifacts.log_figure(plots.drivers(table), "drivers")
     importances = models.importances(pipeline)
     if len(importances):
         artifacts.log_table(importances, "importances.csv")
@@ -213,5 +213,5 @@ def _log_profit(settings: schema.Train, hold_out: pd.DataFrame, threshold: float
     contacted = decision.will_churn(probability, threshold)
     mlflow.log_metric("test_profit", decision.profit(y, contacted, economics))
     curve = decision.profit_curve(y, probability, economics)
-    mlflow.log_figure(plots.profit(curve, share=float(contacted.mean())), "figures/profit.png")
+    artifacts.log_figure(plots.profit(curve, share=float(contacted.mean())), "profit")
     artifacts.log_table(curve, "profit.csv")

@@ -270,8 +270,7 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
         for name, plot in FIGURES.items():
             drawn = plot(study, target_name=f"cv_{metric}")
             axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
-            whole = {"bbox_inches": "tight"}  # its labels reach beyond the canvas
-            mlflow.log_figure(axes.figure, f"figures/{name}.png", save_kwargs=whole)
+            artifacts.log_figure(axes.figure, name, bbox_inches="tight")  # its labels reach beyond the canvas
             plt.close(axes.figure)
 
 
