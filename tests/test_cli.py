@@ -270,6 +270,35 @@ def test_a_signal_that_comes_inside_a_destructor_is_not_lost(home, run_command, 
     assert "Traceback" not in ended.err
 
 
+CLUMSY = """
+import os, signal, time
+from sklearn.linear_model import LogisticRegression
+
+class Clumsy(LogisticRegression):
+    def fit(self, X, y):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            raise RuntimeError("what was interrupted cannot be put right")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("train",), ("train", "-m", "seed=1,2"), ("tune", "tune.n_trials=2")])
+def test_a_signal_is_not_lost_when_what_it_interrupts_fails_over_it(home, run_command, runs_at, tmp_path, words):
+    (tmp_path / "clumsy.py").write_text(CLUMSY)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    model = ("model.estimator._target_=clumsy.Clumsy",)
+    ended = run_command(home, *words, *SMALL, *model, settings={"PYTHONPATH": path})
+    assert (ended.code, ended.out) == (143, ""), ended.err
+    assert "Traceback" not in ended.err
+    assert "cannot be put right" not in ended.err
+    assert ended.err.splitlines()[-1].startswith("Stopped. To go on: churnlab ")
+    assert {run.info.status for run in runs_at(home)} == {"KILLED"}
+    assert len(runs_at(home, command="train")) <= 1
+
+
 @pytest.mark.slow
 def test_a_termination_ends_a_study_as_killed_and_the_same_command_goes_on(home, run_command, runs_at):
     words = ["tune", *SMALL, "model=random_forest", "model.estimator.n_estimators=300", "tune.n_trials=3"]

@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,8 @@ def _launch(command: str, words: list[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=command)(job)()
     except (KeyboardInterrupt, Terminated):
-        launch.close(ended="KILLED")
+        with suppress(Exception):  # the store may be what was interrupted; the next start ends what is left open
+            launch.close(ended="KILLED")
         raise
     except SystemExit as leaving:  # argparse has refused a word
         return WRONG_INPUT if leaving.code else DONE

@@ -16,6 +16,24 @@ class Terminated(BaseException):
     """SIGTERM arrived: runs end as KILLED and the process with exit code 143."""
 
 
+def origins(error: BaseException) -> list[BaseException]:
+    """An exception and what it came of, the latest first."""
+    found: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in found:
+        found.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that an exception came of, if any: what is interrupted often fails in putting itself right.
+
+    SQLAlchemy, for one, interrupted in a commit, raises an error of its own over the signal's.
+    """
+    return next((origin for origin in origins(error) if isinstance(origin, KeyboardInterrupt | Terminated)), None)
+
+
 def meant(word: str, known: Sequence[str], prefix: str = "") -> str:
     """The sentence that offers the nearest known word, or nothing when none is near."""
     near = difflib.get_close_matches(word, known, n=1)

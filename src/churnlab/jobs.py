@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from churnlab import compose, schema
-from churnlab.errors import InputError, JobError
+from churnlab.errors import InputError, JobError, interruption, origins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -70,6 +70,8 @@ class Launch:
             outcome = Outcome("input", overrides, message=str(error))
             self._record_failure(config, error)
         except Exception as error:
+            if stopped := interruption(error):
+                raise stopped from None
             log.debug("%s", traceback.format_exc())
             full = _disk_is_full(error)
             told = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
@@ -138,11 +140,7 @@ class Launch:
 def _disk_is_full(error: BaseException) -> str | None:
     """What to tell when something could not be written because there is no room; None when that is not why."""
     home = os.environ["CHURNLAB_HOME"]
-    reasons: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in reasons:
-        reasons.append(cause)
-        cause = cause.__cause__ or cause.__context__
+    reasons = origins(error)
     refused = any(isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT) for reason in reasons)
     said = " ".join(map(str, reasons))
     if not refused and not any(

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from churnlab import environment, lookup
 from churnlab.data import Members
-from churnlab.errors import Terminated
+from churnlab.errors import interruption
 from churnlab.identity import EXPERIMENTS, git_tags, identity_tags
 from churnlab.store import experiment_id
 
@@ -126,17 +126,15 @@ def _closing() -> Iterator[None]:
     outer = mlflow.active_run()
     try:
         yield
-    except (KeyboardInterrupt, Terminated):
-        if _opened_since(outer):
-            mlflow.end_run("KILLED")
-        raise
     except BaseException as error:
         if run_id := _opened_since(outer):
+            stopped = interruption(error)
             error.run_id = run_id  # type: ignore[attr-defined]  # where it is recorded
             with suppress(MlflowException):  # the store may be what has failed
-                mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
+                if not stopped:
+                    mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
             with suppress(MlflowException):
-                mlflow.end_run("FAILED")
+                mlflow.end_run("KILLED" if stopped else "FAILED")
         raise
     mlflow.end_run("FINISHED")
 

@@ -28,6 +28,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab import evaluation, lookup, studies, tracking
 from churnlab.engine import Seat
+from churnlab.errors import interruption
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
 ENQUEUED, DEATHS, SURPLUS = "enqueued", "deaths", "surplus"
@@ -185,6 +186,8 @@ def _do(study: optuna.Study, trial: Trial, job: Job, folds: list[evaluation.Prep
                     raise MemoryError(f"{DEATHS_IN_ALL} workers died of it (out of memory?).")
                 scores = _score(trial.params, job, folds)
             except Exception as error:
+                if stopped := interruption(error):
+                    raise stopped from None
                 message = f"{type(error).__name__}: {error}"
                 trial.set_user_attr(ERROR, message)
                 _tell(study, trial, state=TrialState.FAIL)
