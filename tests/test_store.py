@@ -56,6 +56,27 @@ def test_a_kill_while_the_store_is_made_leaves_one_that_the_next_run_can_use(hom
     assert not list(home.glob("*.tmp*"))
 
 
+IN_A_COMMIT = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("pragma cache_size = 2")  # pages: it writes to the file before the transaction is through
+database.execute("begin")
+database.executemany("insert into experiment_tags values (?, 'long', 0)", [(str(i) * 200,) for i in range(2000)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_store_that_a_kill_left_in_the_middle_of_a_commit_is_whole_to_the_next_command(home, run_command):
+    ended = run_command(home, "train", *SMALL)
+    assert ended.code == 0, ended.err
+    process = subprocess.run([sys.executable, "-c", IN_A_COMMIT, home / "mlflow.db"])
+    assert process.returncode == -signal.SIGKILL
+    assert (home / "mlflow.db-journal").stat().st_size, "the kill left nothing to roll back"
+    examined = run_command(home, "doctor")
+    assert (examined.code, examined.line["problems"]) == (0, []), examined.err
+
+
 @pytest.mark.slow
 def test_the_tracking_uri_of_the_environment_wins_and_its_artifacts_stay_beside_it(
     home, run_command, runs_at, tmp_path

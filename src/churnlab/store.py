@@ -62,7 +62,8 @@ def schemas(path: Path) -> tuple[str | None, str]:
     """The version of a database's schema, None for a file that has none, and the one that this MLflow works with."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+    # Not mode=ro: a kill in a commit leaves a journal, and who may only read cannot roll it back, nor read past it.
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as database:
         try:
             found = database.execute("SELECT version_num FROM alembic_version").fetchone()
         except sqlite3.DatabaseError:
