@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from books import PATIENCE
 from conftest import environment, start, wait
 
 COMMANDS = sorted(path.stem for path in (Path(__file__).parents[1] / "src/churnlab/commands").glob("[a-z]*.py"))
@@ -223,7 +224,7 @@ def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_that_nobo
 
 def running(process: subprocess.Popen, home: Path, runs_at, *, command: str, count: int = 1) -> None:
     """Wait until so many runs of a command are RUNNING in the store or have been."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         if (home / "mlflow.db").exists() and len(runs_at(home, command=command)) >= count:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from books import SOAK
+from books import PATIENCE, SOAK
 from churnlab.demo import members
 from conftest import artifact, start, wait
 
@@ -116,7 +116,7 @@ def test_the_same_sweep_after_mending_runs_only_what_had_failed(home, run_comman
 def killed(home: Path, words: list[str], until, *, by: signal.Signals = signal.SIGTERM) -> None:
     """Start a sweep and send it a signal as soon as something holds of its store."""
     process: subprocess.Popen[str] = start(home, *words)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not ((home / "mlflow.db").exists() and until()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
