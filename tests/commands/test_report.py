@@ -152,7 +152,7 @@ def test_a_page_fetches_nothing(told):
         assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
         assert all(image["alt"] for image in page.all("img"))
         assert not re.search(r"url\(|@import|https?://", page.html)
-    assert len(told.full.all("img")) == 7
+    assert len(told.full.all("img")) == 8
 
 
 def test_each_short_id_is_a_run_of_the_store_and_is_listed_in_full(told, shared_home, runs_at):
@@ -170,6 +170,7 @@ def test_the_numbers_are_those_of_the_runs(told):
     assert f"{lines['explore']['churn_rate']:.1%}" in text
     assert f"a cross-validated log loss of {train['cv_log_loss']:.4f}, better than the best dummy" in text
     assert f"{train['test_roc_auc']:.1%} of the pairs (95% interval {train['test_roc_auc_low']:.1%} to" in text
+    assert re.search(r"percentage points on average\. Calibration: (none|isotonic|sigmoid), ", text)
     for segment in segments:
         assert f"{segment['name']}" in text
         assert f"{segment['churn_rate']:.1%}" in text

@@ -149,6 +149,7 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
         "lower_is_better": metric in evaluation.LOWER_IS_BETTER,
         "value": scores[f"cv_{metric}"],
         "calibration_error": evaluation.calibration(y, probability)["ece"],
+        "calibration": best.data.tags.get("churnlab.calibration", ""),
         "held_out": held_out,
         "test": {
             "roc_auc": scores["test_roc_auc"],
@@ -156,7 +157,7 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
             "high": scores["test_roc_auc_high"],
         },
         "gains": dict(zip(gains["share"], gains["gain"], strict=True)),
-        "figures": _figures(run_id, "gains", "reliability"),
+        "figures": _figures(run_id, "drivers", "gains", "reliability"),
     }
 
 
