@@ -14,7 +14,7 @@ from conftest import artifact, start, wait
 pytestmark = pytest.mark.slow
 
 SMALL = ("dataset.rows=300", "evaluation.folds=3")
-JOBS = 40 if SOAK else 3
+JOBS = 20 if SOAK else 3
 GRID = ("train", "-m", *SMALL, "model=dummy,logistic_regression", "features=raw,early")
 
 
