@@ -8,7 +8,7 @@ run: setup          ## the main job on generated members
 	$(BIN)/churnlab pipeline
 
 test: setup         ## the whole test suite
-	$(BIN)/python -m pytest -n 3 -q
+	$(BIN)/python -m pytest -n 2 -q
 
 soak: setup         ## studies and promotions killed a hundred times in every way, each time with another seed (hours); KILLS=10 for less
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \

@@ -16,6 +16,9 @@ from sklearn.preprocessing import StandardScaler
 
 from churnlab.clustering import Item, best_of, closest, draw_starts, on_all_cores
 
+FEW_ROWS = 5_000
+"""Up to so many rows one thread computes: steps are so short that threads would wait for each other more than work."""
+
 
 def bootstrap_ari(
     Z: np.ndarray, labels: Mapping[int, np.ndarray], *, resamples: int, n_init: int, random_state: int
@@ -31,7 +34,7 @@ def bootstrap_ari(
         fits = refit(Z[times > 0], labels, n_init, rng, weights=times[times > 0].astype(float))
         return [adjusted_rand(labels[k], closest(Z, centres), k) for k, centres in fits.items()]
 
-    return _of_each(resample, _generators(random_state, resamples), labels)
+    return _of_each(resample, _generators(random_state, resamples), labels, n_rows=len(Z))
 
 
 def prediction_strength(
@@ -53,7 +56,7 @@ def prediction_strength(
             values.append((there + back) / 2)
         return values
 
-    return _of_each(split, _generators(random_state, splits), numbers)
+    return _of_each(split, _generators(random_state, splits), numbers, n_rows=len(Z))
 
 
 def smallest_share_of_pairs(labels: np.ndarray, others: np.ndarray, k: int) -> float:
@@ -101,7 +104,7 @@ def gap_statistic(
         rows = rng.uniform(low, high, along.shape)
         return [np.log(inertia(rows, centres)) for centres in refit(rows, inertias, 1, rng).values()]
 
-    logs = _of_each(uniform, _generators(random_state, references), inertias)
+    logs = _of_each(uniform, _generators(random_state, references), inertias, n_rows=len(Z))
     error = logs.std(ddof=0) * np.sqrt(1 + 1 / references)
     return {k: (float(logs[k].mean() - np.log(inertia)), float(error[k])) for k, inertia in inertias.items()}
 
@@ -130,7 +133,7 @@ def heldout_churn_auc(
         ]
 
     parts = StratifiedKFold(folds, shuffle=True, random_state=random_state).split(values, y)
-    means = _of_each(fold, parts, numbers).mean()
+    means = _of_each(fold, parts, numbers, n_rows=len(values)).mean()
     return {k: float(means[k]) for k in numbers}
 
 
@@ -159,6 +162,8 @@ def _generators(random_state: int, n: int) -> list[np.random.Generator]:
     return [np.random.default_rng([random_state, repetition]) for repetition in range(n)]
 
 
-def _of_each(work: Callable[[Item], list[float]], items: Iterable[Item], ks: Iterable[int]) -> pd.DataFrame:
-    """Repetitions x numbers k."""
-    return pd.DataFrame(on_all_cores(work, items), columns=list(ks))
+def _of_each(
+    work: Callable[[Item], list[float]], items: Iterable[Item], ks: Iterable[int], *, n_rows: int
+) -> pd.DataFrame:
+    """Repetitions x numbers k, each made of about ``n_rows`` rows."""
+    return pd.DataFrame(on_all_cores(work, items, n_jobs=1 if n_rows <= FEW_ROWS else None), columns=list(ks))
