@@ -1,7 +1,9 @@
-"""What is compared: ``python contenders.py ROLE HOME`` is a fresh process that ends with one JSON line on stdout.
+"""What is compared: ``python contenders.py ROLE HOME`` is a fresh process that ends with one JSON
+line on stdout.
 
-HOME/task.joblib is the same for everybody: churnlab's pipeline, members and folds. The line has the wall and CPU
-seconds of the trials' loop alone: imports, reading and the creation of stores come before the clock.
+HOME/task.joblib is the same for everybody: churnlab's pipeline, members and folds. The line has the
+wall and CPU seconds of the trials' loop alone: imports, reading and the creation of stores come
+before the clock.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def clock() -> Iterator[Told]:
 
 
 def clipped_log_loss(y: np.ndarray, probability: np.ndarray) -> float:
-    """scikit-learn's log_loss, clipped as churnlab's is: else a forest's zeros alone would decide which is best."""
+    """scikit-learn's log_loss, clipped as churnlab's is: else a forest's zeros alone would decide
+    which is best."""
     return log_loss(y, np.clip(probability, 0.001, 0.999))
 
 
@@ -45,8 +48,11 @@ SCORING = make_scorer(clipped_log_loss, response_method="predict_proba", greater
 
 
 def scores(task: Told, params: Told) -> np.ndarray:
-    """What everybody but churnlab calls: scikit-learn's own cross-validation of churnlab's pipeline."""
-    candidate = clone(task["pipeline"]).set_params(**{f"estimator__{key}": value for key, value in params.items()})
+    """What everybody but churnlab calls: scikit-learn's own cross-validation of churnlab's
+    pipeline."""
+    candidate = clone(task["pipeline"]).set_params(
+        **{f"estimator__{key}": value for key, value in params.items()}
+    )
     return -cross_val_score(candidate, task["X"], task["y"], cv=task["folds"], scoring=SCORING)
 
 
@@ -65,14 +71,17 @@ def plain(home: Path, task: Told) -> Told:
 
 
 def naive(home: Path, task: Told) -> Told:
-    """Optuna in sqlite and a nested run a trial, as tutorials write it; it draws its own parameters."""
+    """Optuna in sqlite and a nested run a trial, as tutorials write it; it draws its own
+    parameters."""
     import mlflow
     import optuna
 
     mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
     mlflow.set_experiment("naive")
     sampler = optuna.samplers.TPESampler(seed=0)
-    study = optuna.create_study(storage=f"sqlite:///{home}/optuna.db", study_name="naive", sampler=sampler)
+    study = optuna.create_study(
+        storage=f"sqlite:///{home}/optuna.db", study_name="naive", sampler=sampler
+    )
 
     def objective(trial: optuna.Trial) -> float:
         with mlflow.start_run(nested=True):
@@ -88,7 +97,7 @@ def naive(home: Path, task: Told) -> Told:
 
 def inline(home: Path, task: Told) -> Told:
     """``churnlab tune`` in one process; the clocks run around its worker and inside."""
-    from churnlab import trials
+    from churnlab.tuning import trials
 
     as_it_is, told, parts = trials.work, {}, time_parts(type(task["pipeline"][-1]))
 
@@ -103,28 +112,36 @@ def inline(home: Path, task: Told) -> Told:
 
 
 def processes(home: Path, task: Told) -> Told:
-    """``churnlab tune`` with two workers, from the moment both are in trials to the end of the last trial."""
+    """``churnlab tune`` with two workers, from the moment both are in trials to the end of the last
+    trial."""
     told = _tune(home, task, "engine=processes", "engine.workers=2")
-    up = max(min(start for seat, start, _ in told["runs"] if seat == worker) for worker in ("0.0", "1.0"))
+    up = max(
+        min(start for seat, start, _ in told["runs"] if seat == worker) for worker in ("0.0", "1.0")
+    )
     last = max(end for _, _, end in told["runs"])
-    counted = sum(max(0, end - max(start, up)) / max(1, end - start) for _, start, end in told["runs"])
+    counted = sum(
+        max(0, end - max(start, up)) / max(1, end - start) for _, start, end in told["runs"]
+    )
     return told | {"wall": (last - up) / 1000 / counted * len(told["runs"]), "counted": counted}
 
 
 def _tune(home: Path, task: Told, *words: str) -> Told:
-    """Run the command: its trials' parameters and runs (worker, start and end in ms), and the whole command's time."""
+    """Run the command: its trials' parameters and runs (worker, start and end in ms), and the whole
+    command's time."""
     os.environ |= {"CHURNLAB_HOME": str(home), "CHURNLAB_LOG": "ERROR"}
     import mlflow
     import optuna
 
     from churnlab.__main__ import main
-    from churnlab.studies import Local
+    from churnlab.tuning.studies import Local
 
     with clock() as whole:
         code = main(["tune", *task["words"], *words])
     assert code == 0, f"churnlab tune ended with {code}"
     (journal,) = (home / "studies").glob("*.log")
-    study = optuna.load_study(study_name=journal.stem, storage=Local(str(home / "studies")).open(journal.stem))
+    study = optuna.load_study(
+        study_name=journal.stem, storage=Local(str(home / "studies")).open(journal.stem)
+    )
     runs = []
     for trial in study.trials:
         about = mlflow.get_run(trial.user_attrs["run_id"]).info
@@ -138,7 +155,7 @@ def time_parts(estimator: type) -> Counter[str]:
     import mlflow
     import optuna
 
-    from churnlab import evaluation
+    from churnlab.models import evaluation
 
     seconds: Counter[str] = Counter()
     open_parts: list[str] = []
@@ -156,7 +173,11 @@ def time_parts(estimator: type) -> Counter[str]:
 
         return with_clock
 
-    client = [name for name, value in vars(mlflow.MlflowClient).items() if name[0] != "_" and callable(value)]
+    client = [
+        name
+        for name, value in vars(mlflow.MlflowClient).items()
+        if name[0] != "_" and callable(value)
+    ]
     for part, owner, names in [
         ("fits", estimator, ["fit", "predict_proba"]),
         ("metrics", evaluation, ["classification_metrics", "cv_metrics"]),

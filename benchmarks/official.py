@@ -1,7 +1,9 @@
-"""The official Hydra-Optuna sweeper with a run a trial: ``python official.py HOME``, in an environment of its own.
+"""The official Hydra-Optuna sweeper with a run a trial: ``python official.py HOME``, in an
+environment of its own.
 
-As it is documented: one job after another, the study in memory (so that nothing of it can be resumed), TPE. The job is
-contenders.scores inside a run; the clock runs around the sweeper's own loop.
+As it is documented: one job after another, the study in memory (so that nothing of it can be
+resumed), TPE. The job is contenders.scores inside a run; the clock runs around the sweeper's own
+loop.
 """
 
 import json
@@ -35,7 +37,9 @@ def job(config: DictConfig) -> float:
     return float(found.mean())
 
 
-def sweep(self: OptunaSweeperImpl, arguments: list[str], as_it_is: Any = OptunaSweeperImpl.sweep) -> None:
+def sweep(
+    self: OptunaSweeperImpl, arguments: list[str], as_it_is: Any = OptunaSweeperImpl.sweep
+) -> None:
     """The sweeper's loop with a clock around it."""
     with clock() as told:
         as_it_is(self, arguments)
@@ -44,12 +48,25 @@ def sweep(self: OptunaSweeperImpl, arguments: list[str], as_it_is: Any = OptunaS
 
 if __name__ == "__main__":
     OptunaSweeperImpl.sweep = sweep
-    sweeper = {"n_trials": TASK["n_trials"], "n_jobs": 1, "direction": "minimize", "sampler": {"seed": 0}}
+    sweeper = {
+        "n_trials": TASK["n_trials"],
+        "n_jobs": 1,
+        "direction": "minimize",
+        "sampler": {"seed": 0},
+    }
     space = {"params": {"C": "tag(log, interval(0.001, 100))"}}
     config = {
-        "defaults": [{"override hydra/sweeper": "optuna"}, {"override hydra/sweeper/sampler": "tpe"}, "_self_"],
+        "defaults": [
+            {"override hydra/sweeper": "optuna"},
+            {"override hydra/sweeper/sampler": "tpe"},
+            "_self_",
+        ],
         "C": 1.0,
-        "hydra": {"mode": "MULTIRUN", "sweep": {"dir": str(HOME / "multirun")}, "sweeper": sweeper | space},
+        "hydra": {
+            "mode": "MULTIRUN",
+            "sweep": {"dir": str(HOME / "multirun")},
+            "sweeper": sweeper | space,
+        },
     }
     ConfigStore.instance().store(name="official", node=config)
     mlflow.set_tracking_uri(f"sqlite:///{HOME}/mlflow.db")

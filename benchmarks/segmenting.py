@@ -1,11 +1,12 @@
-"""What the evidence for a number of segments costs beside the plain way with scikit-learn and SciPy.
+"""What the evidence for a number of segments costs beside the plain way with scikit-learn and
+SciPy.
 
     python benchmarks/segmenting.py                    about a quarter of an hour on two idle cores
     python benchmarks/segmenting.py --quick            a minute: does it run?
     CHURNLAB_GYM=FILE python benchmarks/segmenting.py  on a table instead of generated members
 
-Each contender runs once a round in a process of its own, the rounds interleave them, and medians are compared. It
-reports and asserts nothing: the exit code is 0.
+Each contender runs once a round in a process of its own, the rounds interleave them, and medians
+are compared. It reports and asserts nothing: the exit code is 0.
 """
 
 from __future__ import annotations
@@ -41,10 +42,16 @@ Told = dict[str, float]
 
 def main() -> None:
     """Measure and report; with a role, be one contender."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     asked.add_argument("--quick", action="store_true", help="1,000 members, k up to 4, one round")
     asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--threads", action="store_true", help="the plain loop with threads as they come, too: slower")
+    asked.add_argument(
+        "--threads",
+        action="store_true",
+        help="the plain loop with threads as they come, too: slower",
+    )
     asked.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     asked.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     asked.add_argument("--last", type=int, help=argparse.SUPPRESS)
@@ -75,7 +82,10 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
             measured[name].append(contend(role, rows, last, environment, cores=cores))
             print(f"{name}: {measured[name][-1]['wall']:.1f} s", file=sys.stderr)
     print(f"\n{rows:,} members, k = 2..{last}, rounds: {rounds}, cores: {os.cpu_count()}\n")
-    print("| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | peak MiB |")
+    print(
+        "| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | peak MiB "
+        "|"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for name, told in measured.items():
         wall, cpu = (
@@ -83,8 +93,9 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
             for key in ("wall", "cpu")
         )
         print(
-            f"| {name} | {middle(told, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to {max(wall):.2f}) | "
-            f"{middle(told, 'cpu'):.1f} | {median(cpu):.2f} | {middle(told, 'peak'):.0f} |"
+            f"| {name} | {middle(told, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to "
+            f"{max(wall):.2f}) | {middle(told, 'cpu'):.1f} | {median(cpu):.2f} | "
+            f"{middle(told, 'peak'):.0f} |"
         )
     for name in (WHOLE, WHOLE_ON_ONE):
         pairs = zip(measured[name], measured[PLAIN], strict=True)
@@ -93,7 +104,8 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
 
 
 def curve(sizes: tuple[int, ...], last: int) -> None:
-    """How cost grows with the members, beside the plain way with silhouette and Ward's tree of all pairs."""
+    """How cost grows with the members, beside the plain way with silhouette and Ward's tree of all
+    pairs."""
     print(f"\nk = 2..{last}, once each\n")
     print("| members | churnlab wall s | CPU s | peak MiB | plain wall s | CPU s | peak MiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
@@ -110,42 +122,58 @@ def curve(sizes: tuple[int, ...], last: int) -> None:
     verdict(f"{sizes[-1]:,} members, peak MiB", ours["peak"], 3 * 1024)
 
 
-def contend(role: str, rows: int, last: int, environment: dict[str, str], *, cores: int | None = None) -> Told:
-    """One contender in a process and a store of its own, on so many cores (None: all); returns its JSON line."""
+def contend(
+    role: str, rows: int, last: int, environment: dict[str, str], *, cores: int | None = None
+) -> Told:
+    """One contender in a process and a store of its own, on so many cores (None: all); returns its
+    JSON line."""
     ours = ("MLFLOW_", "CHURNLAB_HOME", *ONE_THREAD)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     words = [sys.executable, __file__, "--role", role, "--rows", str(rows), "--last", str(last)]
     words += ["--cores", str(cores)] if cores else []
     with tempfile.TemporaryDirectory(prefix="churnlab-bench-") as home:
         settings = {"CHURNLAB_HOME": home, "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
-        done = subprocess.run(words, env=inherited | settings, cwd=home, capture_output=True, text=True)
+        done = subprocess.run(
+            words, env=inherited | settings, cwd=home, capture_output=True, text=True
+        )
     if done.returncode:
         raise SystemExit(f"{role} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def timed(role: Callable[[Any, range], Callable[[], object]], rows: int, ks: range) -> Told:
-    """Wall and CPU seconds and peak memory of a contender; imports, the table and the store come before the clock."""
+    """Wall and CPU seconds and peak memory of a contender; imports, the table and the store come
+    before the clock."""
     work = role(prepared(rows, ks), ks)
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"wall": wall, "cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {
+        "wall": wall,
+        "cpu": cpu,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def prepared(rows: int, ks: range) -> Any:
     """The checked keys of churnlab segment and its table."""
     import hydra
 
-    from churnlab import compose, validation
+    from churnlab.cli import hydra_compose
+    from churnlab.config import validation
+    from churnlab.config.build import load_dataset
 
     table = os.environ.get("CHURNLAB_GYM")
-    words = ["dataset=gym", f"dataset.path={Path(table).resolve()}"] if table and rows == 4_000 else []
+    words = (
+        ["dataset=gym", f"dataset.path={Path(table).resolve()}"] if table and rows == 4_000 else []
+    )
     words = words or [f"dataset.rows={rows}"]
     with hydra.initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
-        composed = hydra.compose("segment", overrides=[*words, f"segments.range=[{ks[0]},{ks[-1]}]"])
-        settings = validation.read("segment", compose.plain(composed))
-    return settings, compose.load_dataset(settings.dataset)
+        composed = hydra.compose(
+            "segment", overrides=[*words, f"segments.range=[{ks[0]},{ks[-1]}]"]
+        )
+        settings = validation.read("segment", hydra_compose.plain(composed))
+    return settings, load_dataset(settings.dataset)
 
 
 def whole(prepared: Any, ks: range) -> Callable[[], object]:
@@ -153,8 +181,8 @@ def whole(prepared: Any, ks: range) -> Callable[[], object]:
     import mlflow.sklearn
     import skops.io
 
-    from churnlab import store
     from churnlab.commands import segment
+    from churnlab.tracking import store
 
     assert mlflow.sklearn
     assert skops.io  # both are otherwise imported where the model is logged, with the clock running
@@ -165,9 +193,9 @@ def whole(prepared: Any, ks: range) -> Callable[[], object]:
 
 def evidence(prepared: Any, ks: range) -> Callable[[], object]:
     """Tree, k-means and every criterion of churnlab segment, without figures and MLflow."""
-    from churnlab.clustering import fit_kmeans, segment_frame, standardized
-    from churnlab.dendrogram import ward_tree
-    from churnlab.evidence import evidence_per_k
+    from churnlab.segments.choose_k import evidence_per_k
+    from churnlab.segments.dendrogram import ward_tree
+    from churnlab.segments.kmeans import fit_kmeans, segment_frame, standardized
 
     settings, dataset = prepared
     keys, frame = settings.segments, segment_frame(dataset.X, settings.segments.columns)
@@ -175,19 +203,22 @@ def evidence(prepared: Any, ks: range) -> Callable[[], object]:
     def work() -> object:
         Z = standardized(frame)
         tree, fits = ward_tree(Z, random_state=0), fit_kmeans(Z, ks, **keys.starts)
-        return evidence_per_k(frame, tree, fits, y=dataset.y, references=keys.references, **keys.effort)
+        return evidence_per_k(
+            frame, tree, fits, y=dataset.y, references=keys.references, **keys.effort
+        )
 
     return work
 
 
 def plain(prepared: Any, ks: range, *, tree: bool = False) -> Callable[[], object]:
-    """What a notebook does: for each k scikit-learn's k-means, its silhouette, and its fits on bootstraps."""
+    """What a notebook does: for each k scikit-learn's k-means, its silhouette, and its fits on
+    bootstraps."""
     import numpy as np
     from scipy.cluster.hierarchy import linkage
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-    from churnlab.clustering import segment_frame, standardized
+    from churnlab.segments.kmeans import segment_frame, standardized
 
     settings, dataset = prepared
     Z = standardized(segment_frame(dataset.X, settings.segments.columns))
@@ -221,7 +252,10 @@ def middle(told: list[Told], key: str) -> float:
 
 def verdict(what: str, value: float, limit: float) -> None:
     """One line: what was measured, what was asked."""
-    print(f"- {what}: {value:.3g}, at most {limit:g} was asked: {'met' if value <= limit else 'NOT MET'}")
+    print(
+        f"- {what}: {value:.3g}, at most {limit:g} was asked: "
+        f"{'met' if value <= limit else 'NOT MET'}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""What tracked, resumable tuning costs beside the plain loop, naive tracking and the official sweeper.
+"""What tracked, resumable tuning costs beside the plain loop, naive tracking and the official
+sweeper.
 
     python benchmarks/tuning.py                        about an hour on two idle cores
     python benchmarks/tuning.py --only lr              logistic regression alone: half of it
     python benchmarks/tuning.py --quick                a few minutes: does it run?
     CHURNLAB_GYM=FILE python benchmarks/tuning.py      on a table instead of generated members
 
-Each contender runs once a round in a process of its own, the rounds interleave them, and medians are compared. It
-reports and asserts nothing: the exit code is 0.
+Each contender runs once a round in a process of its own, the rounds interleave them, and medians
+are compared. It reports and asserts nothing: the exit code is 0.
 """
 
 from __future__ import annotations
@@ -38,11 +39,25 @@ QUICK = {
 ROUNDS = {"lr": 5, "rf": 3}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 SWEEPER = "hydra-optuna-sweeper==1.3.0"
-SHARED = ("hydra-core", "omegaconf", "mlflow", "scikit-learn", "numpy", "scipy", "pandas", "joblib", "threadpoolctl")
+SHARED = (
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "joblib",
+    "threadpoolctl",
+)
 """What the official sweeper's environment has in the same versions as this one; its Optuna is 2."""
 
 PLAIN, PLAIN_THREADS = "plain loop, BLAS with one thread", "plain loop, BLAS as it comes"
-ONE, TWO, OF_TWO = "churnlab, one process", "churnlab, two workers", " (parameters of the two workers)"
+ONE, TWO, OF_TWO = (
+    "churnlab, one process",
+    "churnlab, two workers",
+    " (parameters of the two workers)",
+)
 PARTS = ("fits", "metrics", "MLflow", "Optuna")
 
 Told = dict[str, Any]
@@ -51,11 +66,21 @@ Measured = dict[str, list[Told]]
 
 def main() -> None:
     """Measure and report."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--quick", action="store_true", help="fewer and smaller trials, one round, no official sweeper")
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    asked.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer and smaller trials, one round, no official sweeper",
+    )
     asked.add_argument("--only", choices=WORKLOADS, help="one of the two workloads")
     asked.add_argument("--rounds", type=int, help=f"instead of {ROUNDS}")
-    asked.add_argument("--official", action=argparse.BooleanOptionalAction, help="with the official sweeper, or not")
+    asked.add_argument(
+        "--official",
+        action=argparse.BooleanOptionalAction,
+        help="with the official sweeper, or not",
+    )
     options = asked.parse_args()
     wanted = not options.quick if options.official is None else options.official
     official = official_python() if wanted and options.only != "rf" else None
@@ -80,7 +105,9 @@ def measure(words: list[str], rounds: int, folder: Path, official: str | None) -
 
     for _ in range(rounds):
         for name, role, of in ((ONE, "inline", ""), (TWO, "processes", OF_TWO)):
-            params = run(name, role)  # two workers draw others than one, and have plain loops of their own
+            params = run(
+                name, role
+            )  # two workers draw others than one, and have plain loops of their own
             run(PLAIN + of, "plain", params=params, environment=ONE_THREAD)
             if linear:  # forests have no use for BLAS
                 run(PLAIN_THREADS + of, "plain", params=params)
@@ -92,23 +119,28 @@ def measure(words: list[str], rounds: int, folder: Path, official: str | None) -
 
 
 def prepare(folder: Path, words: list[str]) -> None:
-    """Put what every contender works on into ``folder``: the pipeline, the members and the folds of churnlab tune."""
+    """Put what every contender works on into ``folder``: the pipeline, the members and the folds of
+    churnlab tune."""
     import hydra
 
-    from churnlab import compose, validation
-    from churnlab.commands import train
+    from churnlab.cli import hydra_compose
+    from churnlab.config import validation
+    from churnlab.config.build import build_pipeline, load_dataset
+    from churnlab.models.splits import make_split
 
     if table := os.environ.get("CHURNLAB_GYM"):
         words = [*words, "dataset=gym", f"dataset.path={Path(table).resolve()}"]
     os.environ["CHURNLAB_HOME"] = str(folder)
     with hydra.initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
-        settings = validation.read("tune", compose.plain(hydra.compose("tune", overrides=words)))
-    dataset = compose.load_dataset(settings.dataset)
-    question = train.ask(settings.evaluation, dataset, seed=settings.seed)
+        settings = validation.read(
+            "tune", hydra_compose.plain(hydra.compose("tune", overrides=words))
+        )
+    dataset = load_dataset(settings.dataset)
+    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     task = {
         "words": words,
         "n_trials": settings.tune.n_trials,
-        "pipeline": train.build(settings, dataset),
+        "pipeline": build_pipeline(settings, dataset),
         "X": dataset.X.iloc[question.train],
         "y": dataset.y[question.train],
         "folds": [(fold.train, fold.validation) for fold in question.folds],
@@ -117,7 +149,8 @@ def prepare(folder: Path, words: list[str]) -> None:
 
 
 def contend(role: str, folder: Path, *, python: str = sys.executable, **given: Any) -> Told:
-    """One contender in a process and a folder of its own, given params and environment; returns its JSON line."""
+    """One contender in a process and a folder of its own, given params and environment; returns its
+    JSON line."""
     script = [HERE / "official.py"] if role == "official" else [HERE / "contenders.py", role]
     ours = ("MLFLOW_", "CHURNLAB_", "PYTHONDONTWRITEBYTECODE", *ONE_THREAD)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
@@ -130,7 +163,11 @@ def contend(role: str, folder: Path, *, python: str = sys.executable, **given: A
         shutil.copy(folder / "task.joblib", home)
         (Path(home) / "params.json").write_text(json.dumps(given.get("params")), encoding="utf-8")
         done = subprocess.run(
-            [python, *script, home], env=inherited | settings, cwd=home, capture_output=True, text=True
+            [python, *script, home],
+            env=inherited | settings,
+            cwd=home,
+            capture_output=True,
+            text=True,
         )
     if done.returncode:
         raise SystemExit(f"{role} failed:\n{done.stderr}")
@@ -138,14 +175,29 @@ def contend(role: str, folder: Path, *, python: str = sys.executable, **given: A
 
 
 def official_python() -> str | None:
-    """The interpreter of the official sweeper's environment, made when it is new; None when it cannot be made."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "churnlab" / "official-sweeper"
+    """The interpreter of the official sweeper's environment, made when it is new; None when it
+    cannot be made."""
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "churnlab"
+        / "official-sweeper"
+    )
     wanted = "\n".join([SWEEPER, *(f"{name}=={version(name)}" for name in SHARED)])
     made, python = folder / "made", folder / "bin" / "python"
     if made.exists() and made.read_text(encoding="utf-8") == wanted:
         return str(python)
     print(f"making the official sweeper's environment in {folder}", file=sys.stderr)
-    install = [python, "-m", "pip", "install", "--quiet", "--retries", "1", "pydantic", *wanted.split()]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--retries",
+        "1",
+        "pydantic",
+        *wanted.split(),
+    ]
     try:
         venv.create(folder, clear=True, with_pip=True)
         subprocess.run(install, check=True, capture_output=True, text=True)
@@ -162,39 +214,69 @@ def report(words: list[str], measured: Measured) -> None:
     one, two, rows = measured[ONE], measured[TWO], []
     for name, told in measured.items():
         wall, cpu = ratios(measured, name, "wall"), ratios(measured, name, "cpu")
-        rows.append([name, f"{middle(told, 'wall'):.2f}", f"{median(wall):.2f} ({min(wall):.2f} to {max(wall):.2f})"])
+        rows.append(
+            [
+                name,
+                f"{middle(told, 'wall'):.2f}",
+                f"{median(wall):.2f} ({min(wall):.2f} to {max(wall):.2f})",
+            ]
+        )
         rows[-1] += [f"{middle(told, 'cpu'):.2f}", f"{median(cpu):.2f}"] if cpu else ["", ""]
         rows[-1].append(f"{middle(told, 'best'):.4f}")
     print(f"\n{' '.join(words)}: rounds: {len(one)}, cores: {os.cpu_count()}\n")
-    print("| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | best log loss |")
+    print(
+        "| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | best log "
+        "loss |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
     for kind in ("wall", "cpu"):
         parts = {part: per_trial(one, f"{part} {kind}") for part in PARTS}
         parts["the rest"] = per_trial(one, kind) - sum(parts.values())
-        print(f"\nA trial in one process, ms {kind}:", ", ".join(f"{part} {ms:.1f}" for part, ms in parts.items()))
-    print(f"\nThe whole command, training the best included: {middle(one, 'whole'):.0f} s in one process,", end=" ")
-    print(f"{middle(two, 'whole'):.0f} s with two workers, of whose trials {middle(two, 'counted'):.0f} are counted.\n")
+        print(
+            f"\nA trial in one process, ms {kind}:",
+            ", ".join(f"{part} {ms:.1f}" for part, ms in parts.items()),
+        )
+    print(
+        f"\nThe whole command, training the best included: {middle(one, 'whole'):.0f} s in one process,",
+        end=" ",
+    )
+    print(
+        f"{middle(two, 'whole'):.0f} s with two workers, of whose trials {middle(two, 'counted'):.0f} are counted.\n"
+    )
     if any("random_forest" in word for word in words):
         untracked = per_trial(one, "fits cpu") + per_trial(one, "metrics cpu")
         verdict("one process, CPU / plain", median(ratios(measured, ONE, "cpu")), 1.01)
-        verdict("one process, CPU outside fits and metrics / inside", per_trial(one, "cpu") / untracked - 1, 0.01)
+        verdict(
+            "one process, CPU outside fits and metrics / inside",
+            per_trial(one, "cpu") / untracked - 1,
+            0.01,
+        )
     else:
         verdict("one process, wall / plain", median(ratios(measured, ONE, "wall")), 1.0)
         verdict("MLflow, CPU ms a trial", per_trial(one, "MLflow cpu"), 16)
-    verdict("two workers once they are up, wall / plain", median(ratios(measured, TWO, "wall")), 0.60)
+    verdict(
+        "two workers once they are up, wall / plain", median(ratios(measured, TWO, "wall")), 0.60
+    )
     for name, loop in ((ONE, PLAIN), (TWO, PLAIN + OF_TWO)):
-        apart = [abs(ours["best"] - plain["best"]) for ours, plain in zip(measured[name], measured[loop], strict=True)]
+        apart = [
+            abs(ours["best"] - plain["best"])
+            for ours, plain in zip(measured[name], measured[loop], strict=True)
+        ]
         verdict(f"{name}: best score minus the plain loop's", max(apart), 0.0005)
 
 
 def verdict(what: str, value: float, limit: float) -> None:
     """One line: what was measured, what was asked."""
-    print(f"- {what}: {value:.3g}, at most {limit:g} was asked: {'met' if value <= limit else 'NOT MET'}")
+    print(
+        f"- {what}: {value:.3g}, at most {limit:g} was asked: "
+        f"{'met' if value <= limit else 'NOT MET'}"
+    )
 
 
 def ratios(measured: Measured, name: str, key: str) -> list[float]:
-    """Round by round, over the plain loop that was faster; naive and official draw parameters like churnlab's."""
+    """Round by round, over the plain loop that was faster; naive and official draw parameters like
+    churnlab's."""
     if key not in measured[name][0]:
         return []
     of = OF_TWO if name == TWO or name.endswith(OF_TWO) else ""

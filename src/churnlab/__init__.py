@@ -4,8 +4,8 @@ import logging
 import os
 import warnings
 
-# MLflow reads these while it is imported: no telemetry, no bars, no addresses on standard output, and no uv.lock of the
-# working directory inside every version.
+# MLflow reads these while it is imported: no telemetry, no bars, no addresses on standard output,
+# and no uv.lock of the working directory inside every version.
 os.environ.update(
     {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -16,6 +16,11 @@ os.environ.update(
         "TQDM_DISABLE": "1",
     }
 )
-for told_by_mlflow in ("The specified dataset source can be interpreted", ".*input example was not provided"):
+for told_by_mlflow in (
+    "The specified dataset source can be interpreted",
+    ".*input example was not provided",
+):
     warnings.filterwarnings("ignore", message=told_by_mlflow)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tells with SQL and traceback what it raises
+logging.getLogger("mlflow.store.db.utils").setLevel(
+    logging.CRITICAL
+)  # tells with SQL and traceback what it raises

@@ -1,4 +1,5 @@
-"""``churnlab COMMAND [HYDRA OVERRIDES]``: read the command line, run the command, tell how it ended."""
+"""``churnlab COMMAND [HYDRA OVERRIDES]``: read the command line, run the command, tell how it
+ended."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from churnlab.errors import InputError, Terminated, meant
 
 if TYPE_CHECKING:
-    from churnlab.jobs import Launch
+    from churnlab.cli.launch import Launch
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parents[1]
 ROOT = CHECKOUT if (CHECKOUT / "conf").is_dir() else PACKAGE
-"""Where conf/ and experiments/ are: the checkout, or the package when it is installed from a wheel."""
+"""Where conf/ and experiments/ are: the checkout, or the package when it is installed from a wheel.
+"""
 
 DONE, FAILED, WRONG_INPUT, ANSWER_IS_NO, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -45,12 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
         return DONE
     command, *rest = words
     if command not in commands():
-        return _wrong(f"There is no command {command}.{meant(command, commands())} Commands: {', '.join(commands())}.")
+        return _wrong(
+            f"There is no command {command}.{meant(command, commands())} Commands: "
+            f"{', '.join(commands())}."
+        )
     home = ROOT if ROOT == CHECKOUT else Path.cwd()
     os.environ["CHURNLAB_HOME"] = str(Path(os.environ.get("CHURNLAB_HOME") or home).absolute())
     try:
         if "--help" in rest or "-h" in rest:
-            from churnlab.help import command_help
+            from churnlab.cli.help import command_help
 
             _show(command_help(command, root=ROOT))
             return DONE
@@ -72,7 +77,9 @@ def _show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is left is flushed at the end
 
 
 def _overview() -> str:
@@ -92,7 +99,9 @@ def _overview() -> str:
 
 def _first_line(command: str) -> str:
     """A command's docstring without importing the command (which takes seconds)."""
-    docstring = ast.get_docstring(ast.parse((PACKAGE / "commands" / f"{command}.py").read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(
+        ast.parse((PACKAGE / "commands" / f"{command}.py").read_text(encoding="utf-8"))
+    )
     return (docstring or "").splitlines()[0]
 
 
@@ -103,7 +112,7 @@ def _wrong(message: str) -> int:
 
 def _launch(command: str, words: list[str]) -> int:
     """Let Hydra compose and run the job or the jobs, and turn their outcomes into the exit code."""
-    from churnlab import arguments
+    from churnlab.cli import arguments
 
     options, overrides = arguments.split(words)
     overrides = arguments.named(command, overrides)
@@ -116,35 +125,40 @@ def _launch(command: str, words: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from churnlab import compose
-    from churnlab.jobs import Launch
+    from churnlab.cli.hydra_compose import explain, register_experiments, sweep_words
+    from churnlab.cli.launch import Launch
 
     launch = Launch(command)
 
     def job(config: DictConfig) -> None:
         about = HydraConfig.get()
         if about.mode == RunMode.MULTIRUN:
-            launch.sweep = compose.sweep_words(overrides, about.sweeper.get("params"))
+            launch.sweep = sweep_words(overrides, about.sweeper.get("params"))
         launch.run(config, overrides=list(about.overrides.task))
 
-    compose.register_experiments(ROOT / "experiments", command=command)
+    register_experiments(ROOT / "experiments", command=command)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra prints errors for programmers; ours are for users
     sys.argv = [f"churnlab {command}", *options, *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=command)(job)()
     except (KeyboardInterrupt, Terminated):
-        with suppress(Exception):  # the store may be what was interrupted; the next start ends what is left open
+        with suppress(
+            Exception
+        ):  # the store may be what was interrupted; the next start ends what is left open
             launch.close(ended="KILLED")
         raise
     except SystemExit as leaving:  # argparse has refused a word
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException) as error:
         launch.close(ended="FAILED")
-        raise InputError(compose.explain(error, command=command)) from None
-    except OSError as error:  # jobs raise nothing: it is the folder that Hydra makes before the first
+        raise InputError(explain(error, command=command)) from None
+    except (
+        OSError
+    ) as error:  # jobs raise nothing: it is the folder that Hydra makes before the first
         home = os.environ["CHURNLAB_HOME"]
         raise InputError(
-            f"Nothing can be written to {home} ({error.strerror}); set CHURNLAB_HOME to a folder of yours."
+            f"Nothing can be written to {home} ({error.strerror}); set CHURNLAB_HOME to a folder "
+            "of yours."
         ) from None
     return _tell(launch, [option for option in options if option not in ("-m", "--multirun")])
 
@@ -154,7 +168,8 @@ def _terminate(*_: object) -> None:
 
 
 def _signal_again(ignored: sys.UnraisableHookArgs) -> None:
-    """Send a signal again whose exception was dropped: Python ignores those that are raised inside a destructor."""
+    """Send a signal again whose exception was dropped: Python ignores those that are raised inside
+    a destructor."""
     dropped = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
     if ignored.exc_type in dropped:
         threading.Timer(0.05, os.kill, [os.getpid(), dropped[ignored.exc_type]]).start()
@@ -175,7 +190,10 @@ def _tell(launch: Launch, options: list[str]) -> int:
             print(f"  {' '.join(outcome.overrides)}\n    {outcome.message}", file=sys.stderr)
         print("Jobs that finished are kept. To run only a failed one, mended:", file=sys.stderr)
         for outcome in failed:
-            print(f"  {shlex.join(['churnlab', launch.command, *options, *outcome.overrides])}", file=sys.stderr)
+            print(
+                f"  {shlex.join(['churnlab', launch.command, *options, *outcome.overrides])}",
+                file=sys.stderr,
+            )
         return FAILED
     if not launch.outcomes:  # Hydra was asked about the config only
         return DONE

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """The user's input is wrong: one paragraph that says where, what was found and how to mend it (exit code 2)."""
+    """The user's input is wrong: one paragraph that says where, what was found and how to mend it
+    (exit code 2)."""
 
 
 class JobError(RuntimeError):
-    """A job cannot go on although its input is right: one paragraph that says why and what to do (exit code 1)."""
+    """A job cannot go on although its input is right: one paragraph that says why and what to do
+    (exit code 1)."""
 
 
 class Terminated(BaseException):
@@ -27,11 +29,15 @@ def origins(error: BaseException) -> list[BaseException]:
 
 
 def interruption(error: BaseException) -> BaseException | None:
-    """The Ctrl-C or SIGTERM that an exception came of, if any: what is interrupted often fails in putting itself right.
+    """The Ctrl-C or SIGTERM that an exception came of, if any: what is interrupted often fails in
+    putting itself right.
 
     SQLAlchemy, for one, interrupted in a commit, raises an error of its own over the signal's.
     """
-    return next((origin for origin in origins(error) if isinstance(origin, KeyboardInterrupt | Terminated)), None)
+    return next(
+        (origin for origin in origins(error) if isinstance(origin, KeyboardInterrupt | Terminated)),
+        None,
+    )
 
 
 def meant(word: str, known: Sequence[str], prefix: str = "") -> str:

@@ -1,4 +1,5 @@
-"""Claims through the command: the seeds', on generated and real members, and a user's own about a table of theirs."""
+"""Claims through the command: the seeds', on generated and real members, and a user's own about a
+table of theirs."""
 
 import io
 import json
@@ -9,14 +10,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from churnlab.claims import Claim
+from churnlab.claims.claim import Claim
 from churnlab.plots import claims as plots
-from conftest import artifact, files, opened
+from support.running import artifact, files, opened
 
 pytestmark = pytest.mark.slow
 
 SMALL = (
-    *("dataset.rows=600", "folds=3", "resamples=100", "claims.models.random_forest.estimator.n_estimators=20"),
+    *(
+        "dataset.rows=600",
+        "folds=3",
+        "resamples=100",
+        "claims.models.random_forest.estimator.n_estimators=20",
+    ),
     "claims.models.tuned_forest.estimator.estimator.n_estimators=10",
     *(f"claims.segmentations.{name}.n_init=2" for name in ("seed002", "course")),
 )
@@ -99,11 +105,14 @@ late: []
 
 
 def readers(n: int = 900) -> pd.DataFrame:
-    """Readers of whom the digital leave three times as often, the older pay more, and age by itself changes nothing."""
+    """Readers of whom the digital leave three times as often, the older pay more, and age by itself
+    changes nothing."""
     rng = np.random.default_rng(3)
     plan, age = rng.choice(["paper", "digital"], n), rng.normal(50, 12, n).clip(18, 110).round()
     left = rng.random(n) < np.where(plan == "digital", 0.6, 0.2)
-    table = pd.DataFrame({"age": age, "paid a month": (age + rng.normal(0, 5, n)).clip(0).round(2), "plan": plan})
+    table = pd.DataFrame(
+        {"age": age, "paid a month": (age + rng.normal(0, 5, n)).clip(0).round(2), "plan": plan}
+    )
     table.loc[:40, "age"] = None
     return table.assign(churned=np.where(left, "yes", "no"))
 
@@ -131,7 +140,14 @@ def seeds(there):
 @pytest.fixture(scope="module")
 def twice(there):
     """The user's own claims, measured twice."""
-    words = ("claims", "--config-dir", "my_conf", "dataset=readers", "claims=board", "resamples=100")
+    words = (
+        "claims",
+        "--config-dir",
+        "my_conf",
+        "dataset=readers",
+        "claims=board",
+        "resamples=100",
+    )
     ended = [there(*words), there(*words)]
     assert [end.code for end in ended] == [0, 0], ended[0].err
     return ended
@@ -159,7 +175,9 @@ def test_a_run_has_its_place_its_table_its_figure_and_a_note(seeds, shared_home,
     assert not [name for name in run.data.params if name.startswith("claims.statements")]
 
 
-def test_the_result_line_has_every_claim_with_what_the_table_says_of_it(seeds, shared_home, client_at):
+def test_the_result_line_has_every_claim_with_what_the_table_says_of_it(
+    seeds, shared_home, client_at
+):
     line = seeds.line
     assert set(line) == {"command", "run_id", "claims", "warnings"}
     table = table_of(client_at(shared_home).get_run(line["run_id"])).set_index("claim")
@@ -178,7 +196,8 @@ def test_people_read_the_verdict_the_statement_and_the_number(seeds):
 
 def test_the_same_seed_gives_the_same_table_to_the_byte(twice, shared_home, client_at):
     first, again = (
-        artifact(client_at(shared_home).get_run(ended.line["run_id"]), "claims.csv").read_bytes() for ended in twice
+        artifact(client_at(shared_home).get_run(ended.line["run_id"]), "claims.csv").read_bytes()
+        for ended in twice
     )
     assert first == again
 
@@ -186,19 +205,33 @@ def test_the_same_seed_gives_the_same_table_to_the_byte(twice, shared_home, clie
 def test_every_claim_of_the_seeds_names_one_of_the_three_files_and_says_it_in_english():
     statements = yaml.safe_load(SEEDS.read_text(encoding="utf-8"))["statements"]
     named = {claim["source"].partition(",")[0] for claim in statements.values()}
-    assert named == {"000_896093a97a02e500.txt", "001_b3f52a3e313bed86.txt", "002_a020e154b9b2dcbe.txt"}
+    assert named == {
+        "000_896093a97a02e500.txt",
+        "001_b3f52a3e313bed86.txt",
+        "002_a020e154b9b2dcbe.txt",
+    }
     assert all(claim["statement"].isascii() for claim in statements.values())
-    assert not {key for claim in statements.values() for key in ("source", "statement") if not claim.get(key)}
+    assert not {
+        key
+        for claim in statements.values()
+        for key in ("source", "statement")
+        if not claim.get(key)
+    }
 
 
 def test_the_tuned_forest_is_tuned_within_the_space_of_the_forest():
     seeds = yaml.safe_load(SEEDS.read_text(encoding="utf-8"))
-    forest = yaml.safe_load((SEEDS.parents[1] / "model/random_forest.yaml").read_text(encoding="utf-8"))
+    forest = yaml.safe_load(
+        (SEEDS.parents[1] / "model/random_forest.yaml").read_text(encoding="utf-8")
+    )
     estimator = seeds["models"]["tuned_forest"]["estimator"]
     assert estimator["estimator"]["_target_"] == forest["estimator"]["_target_"]
     assert estimator["estimator"]["n_estimators"] == forest["estimator"]["n_estimators"]
     for name, values in estimator["param_grid"].items():
-        assert all(forest["space"][name]["low"] <= value <= forest["space"][name]["high"] for value in values)
+        assert all(
+            forest["space"][name]["low"] <= value <= forest["space"][name]["high"]
+            for value in values
+        )
 
 
 def test_a_users_own_claims_about_a_table_of_their_own_are_measured_gaps_and_all(board):
@@ -206,7 +239,9 @@ def test_a_users_own_claims_about_a_table_of_their_own_are_measured_gaps_and_all
     table = readers()
     left = table["churned"] == "yes"
     rate = left.groupby(table["plan"]).mean()
-    assert found["digital_readers_leave"]["measured"] == pytest.approx(rate["digital"] / rate["paper"])
+    assert found["digital_readers_leave"]["measured"] == pytest.approx(
+        rate["digital"] / rate["paper"]
+    )
     assert {name: row["verdict"] for name, row in found.items()} == {
         "digital_readers_leave": "partly",
         "age_does_not_matter": "holds",
@@ -231,29 +266,64 @@ def test_the_report_shows_the_claims_of_its_table_and_of_no_other(there, board, 
 
 
 def faulty(**changes) -> str:
-    claim = {"source": "board", "statement": "So.", "quantity": "correlation", "of": "age", "direction": "above"}
+    claim = {
+        "source": "board",
+        "statement": "So.",
+        "quantity": "correlation",
+        "of": "age",
+        "direction": "above",
+    }
     changed = {key: value for key, value in (claim | changes).items() if value is not None}
     return json.dumps({"name": "bad", "statements": {"so_they_say": changed}})
 
 
 FAULTY = {
     "an unknown column": (faulty(of="agee"), "statements.so_they_say.of", "needs the column agee"),
-    "an unknown quantity": (faulty(quantity="corelation"), "statements.so_they_say.quantity", "'correlation'"),
+    "an unknown quantity": (
+        faulty(quantity="corelation"),
+        "statements.so_they_say.quantity",
+        "'correlation'",
+    ),
     "a missing field": (faulty(source=None), "statements.so_they_say.source", "is missing"),
-    "a field that a quantity needs": (faulty(of=None), "statements.so_they_say", "quantity=correlation needs of"),
-    "an unknown field": (faulty(colour="red"), "statements.so_they_say.colour", "statement, quantity"),
+    "a field that a quantity needs": (
+        faulty(of=None),
+        "statements.so_they_say",
+        "quantity=correlation needs of",
+    ),
+    "an unknown field": (
+        faulty(colour="red"),
+        "statements.so_they_say.colour",
+        "statement, quantity",
+    ),
     "no expression": (faulty(of="age +"), "statements.so_they_say.of", "cannot be read"),
-    "no condition": (faulty(quantity="risk_ratio", of=None, among="age"), "so_they_say", "is no condition"),
+    "no condition": (
+        faulty(quantity="risk_ratio", of=None, among="age"),
+        "so_they_say",
+        "is no condition",
+    ),
     "an unknown model": (
         faulty(quantity="model_difference", of="net", against="net", metric="f1"),
         "statements.so_they_say.of=net",
         "nothing that the file has",
     ),
-    "an unknown segmentation": (faulty(segments="kinds"), "statements.so_they_say.segments=kinds", "none"),
+    "an unknown segmentation": (
+        faulty(segments="kinds"),
+        "statements.so_they_say.segments=kinds",
+        "none",
+    ),
     "a class that is not there": (
         json.dumps(
             json.loads(faulty())
-            | {"models": {"net": {"name": "net", "scale": True, "estimator": {"_target_": "no.Net"}, "space": {}}}}
+            | {
+                "models": {
+                    "net": {
+                        "name": "net",
+                        "scale": True,
+                        "estimator": {"_target_": "no.Net"},
+                        "space": {},
+                    }
+                }
+            }
         ),
         "claims.models.net.estimator",
         "no.Net cannot be imported",
@@ -272,9 +342,24 @@ def test_a_faulty_claim_is_refused_by_its_name_and_field(there, shared_home, tex
 
 
 def test_a_figure_is_drawn_of_whatever_was_measured():
-    claim = Claim(source="", statement="", quantity="risk_ratio", direction="above", among="x", size=2, tolerance=0.5)
+    claim = Claim(
+        source="",
+        statement="",
+        quantity="risk_ratio",
+        direction="above",
+        among="x",
+        size=2,
+        tolerance=0.5,
+    )
     rows = [
-        {"claim": f"c{at}", "quantity": quantity, "measured": value, "low": low, "high": high, "verdict": name}
+        {
+            "claim": f"c{at}",
+            "quantity": quantity,
+            "measured": value,
+            "low": low,
+            "high": high,
+            "verdict": name,
+        }
         for at, (quantity, value, low, high, name) in enumerate(
             [
                 ("risk_ratio", np.inf, 2.0, np.inf, "holds"),
@@ -287,7 +372,9 @@ def test_a_figure_is_drawn_of_whatever_was_measured():
     table = pd.DataFrame(rows)
     figure = plots.claims(table, dict.fromkeys(table["claim"], claim))
     figure.savefig(io.BytesIO())
-    many = pd.concat([table.assign(claim=[f"d{turn}{name}" for name in table["claim"]]) for turn in range(30)])
+    many = pd.concat(
+        [table.assign(claim=[f"d{turn}{name}" for name in table["claim"]]) for turn in range(30)]
+    )
     few = plots.claims(many, dict.fromkeys(many["claim"], claim), limit=20)
     assert few.get_suptitle() == "Claims, measured (20 of 120)"
 
@@ -308,11 +395,15 @@ WEAK = {
 """What the three studies said and the real table does not bear out; all else holds."""
 
 
-def test_the_real_table_bears_out_what_the_seeds_say_but_for_what_is_known_to_be_weak(gym_csv, there):
+def test_the_real_table_bears_out_what_the_seeds_say_but_for_what_is_known_to_be_weak(
+    gym_csv, there
+):
     ended = there("claims", "claims=seeds", "dataset=gym", f"dataset.path={gym_csv}")
     assert ended.code == 0, ended.err
     found = {row["id"]: row for row in ended.line["claims"]}
-    assert {name: row["verdict"] for name, row in found.items() if row["verdict"] != "holds"} == WEAK
+    assert {
+        name: row["verdict"] for name, row in found.items() if row["verdict"] != "holds"
+    } == WEAK
     published = {
         "lifetime_correlates": (-0.4382, 1e-4),
         "visits_correlate": (-0.4123, 1e-4),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from conftest import artifact, files, opened
+from support.running import artifact, files, opened
 
 pytestmark = pytest.mark.slow
 
@@ -21,18 +21,27 @@ def ask(shared_home):
 
 @pytest.fixture(scope="module")
 def runs(ask, shared_home, client_at):
-    """Two models, one of them also under another name, the other in other words and on other folds, splits and rows."""
+    """Two models, one of them also under another name, the other in other words and on other folds,
+    splits and rows."""
     wanted = {
         "dummy": ("model=dummy",),
         "again": ("model=dummy", "run_name=dummy once more"),
         "linear": (),
-        "tol": ("+model.estimator.tol=1e-4",),  # that is its default: the same predictions by another config
+        "tol": (
+            "+model.estimator.tol=1e-4",
+        ),  # that is its default: the same predictions by another config
         "folds": ("evaluation.folds=4",),
         "split": ("seed=1",),
         "rows": ("dataset.rows=400",),
     }
     ids = {name: ask("train", *SMALL, *words).line["run_id"] for name, words in wanted.items()}
-    for name, size in {"dummy": 10, "again": 10, "linear": 5000, "tol": 1000, "folds": 5000}.items():
+    for name, size in {
+        "dummy": 10,
+        "again": 10,
+        "linear": 5000,
+        "tol": 1000,
+        "folds": 5000,
+    }.items():
         client_at(shared_home).log_metric(ids[name], "model_bytes", size)
     return {name: client_at(shared_home).get_run(run_id) for name, run_id in ids.items()}
 
@@ -66,11 +75,17 @@ def test_runs_of_other_data_or_splits_share_no_rank_and_of_equal_runs_the_newest
     assert leaderboard.code == 0, leaderboard.err
     board = table(client_at(shared_home), leaderboard, "leaderboard.csv")
     here = board[board["group"] == 1]
-    assert set(here["run_id"][:3]) == {runs[name].info.run_id for name in ("linear", "tol", "folds")}
-    assert here["run_id"].iloc[3] == runs["again"].info.run_id, "the older dummy is not listed twice"
+    assert set(here["run_id"][:3]) == {
+        runs[name].info.run_id for name in ("linear", "tol", "folds")
+    }
+    assert here["run_id"].iloc[3] == runs["again"].info.run_id, (
+        "the older dummy is not listed twice"
+    )
     assert here["cv_log_loss"].is_monotonic_increasing
     for number, (_, group) in enumerate(board.groupby("group"), 1):
-        assert group["rank"].tolist() == list(range(1, len(group) + 1)), f"rank restarts in group {number}"
+        assert group["rank"].tolist() == list(range(1, len(group) + 1)), (
+            f"rank restarts in group {number}"
+        )
         assert len(group[["data", "split"]].drop_duplicates()) == 1
     assert sorted(len(group) for _, group in board.groupby("group")) == [1, 1, 4]
     assert board.groupby(["data", "split"]).ngroups == board["group"].nunique() == 3
@@ -78,14 +93,36 @@ def test_runs_of_other_data_or_splits_share_no_rank_and_of_equal_runs_the_newest
     assert "1 run on another split" in leaderboard.err
 
 
-def test_the_leaderboard_tells_of_every_run_what_it_is_and_how_good(leaderboard, runs, shared_home, client_at):
+def test_the_leaderboard_tells_of_every_run_what_it_is_and_how_good(
+    leaderboard, runs, shared_home, client_at
+):
     run = client_at(shared_home).get_run(leaderboard.line["run_id"])
     board = table(client_at(shared_home), leaderboard, "leaderboard.csv").set_index("run_id")
     best = runs["linear"]
     row = board.loc[best.info.run_id]
-    assert (row["model"], row["features"], row["name"]) == ("logistic_regression", "raw", best.info.run_name)
-    for metric in ("roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1"):
-        for key in (f"cv_{metric}", f"cv_{metric}_std", f"test_{metric}", f"test_{metric}_low", f"test_{metric}_high"):
+    assert (row["model"], row["features"], row["name"]) == (
+        "logistic_regression",
+        "raw",
+        best.info.run_name,
+    )
+    for metric in (
+        "roc_auc",
+        "average_precision",
+        "log_loss",
+        "brier",
+        "ece",
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+    ):
+        for key in (
+            f"cv_{metric}",
+            f"cv_{metric}_std",
+            f"test_{metric}",
+            f"test_{metric}_low",
+            f"test_{metric}_high",
+        ):
             assert row[key] == best.data.metrics[key]
     assert row["data"] == best.data.tags["churnlab.data_sha256"][:12]
     assert row["folds"] == best.data.tags["churnlab.folds_sha256"][:12]
@@ -99,17 +136,24 @@ def test_the_leaderboard_tells_of_every_run_what_it_is_and_how_good(leaderboard,
 def test_the_answer_of_the_leaderboard_is_of_the_present_table_and_split(leaderboard, runs):
     assert set(leaderboard.line) == KEYS | {"recommended"}
     assert leaderboard.line["comparable"] is True
-    assert leaderboard.line["winner"] in {runs[name].info.run_id for name in ("linear", "tol", "folds")}
+    assert leaderboard.line["winner"] in {
+        runs[name].info.run_id for name in ("linear", "tol", "folds")
+    }
     assert leaderboard.line["ci_low"] <= leaderboard.line["delta"] <= leaderboard.line["ci_high"]
 
 
-def test_the_simplest_run_within_one_standard_error_is_recommended(leaderboard, runs, shared_home, client_at):
-    """Two have the same predictions and the larger one may stand first; the dummy is the smallest, and far behind."""
+def test_the_simplest_run_within_one_standard_error_is_recommended(
+    leaderboard, runs, shared_home, client_at
+):
+    """Two have the same predictions and the larger one may stand first; the dummy is the smallest,
+    and far behind."""
     simpler = runs["tol"].info.run_id
     assert leaderboard.line["recommended"] == simpler
     board = table(client_at(shared_home), leaderboard, "leaderboard.csv")
     assert board.loc[board["recommended"], "run_id"].tolist() == [simpler]
-    note = client_at(shared_home).get_run(leaderboard.line["run_id"]).data.tags["mlflow.note.content"]
+    note = (
+        client_at(shared_home).get_run(leaderboard.line["run_id"]).data.tags["mlflow.note.content"]
+    )
     assert f"Recommended: {runs['tol'].info.run_name}" in note
     assert "Recommended: " in leaderboard.err
 
@@ -123,7 +167,10 @@ def test_who_is_too_good_to_be_true_is_told_and_not_recommended(runs, ask, share
     assert pd.isna(board.loc[runs["again"].info.run_id, "suspect"])
     note = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["mlflow.note.content"]
     for told in (ended.err, note):
-        assert f"Suspected leakage: of {runs['tol'].info.run_name} (run {runs['tol'].info.run_id})" in told
+        assert (
+            f"Suspected leakage: of {runs['tol'].info.run_name} (run {runs['tol'].info.run_id})"
+            in told
+        )
     nobody = ask("compare", *SMALL, "ceiling.cv_roc_auc=0.1")
     assert nobody.line["recommended"] is None
     assert "No run is recommended" in nobody.err
@@ -132,7 +179,10 @@ def test_who_is_too_good_to_be_true_is_told_and_not_recommended(runs, ask, share
 def test_the_ceiling_names_scores_that_a_run_has(ask):
     ended = ask("compare", *SMALL, "+ceiling.test_auc=0.9")
     assert (ended.code, ended.out) == (2, "")
-    assert "ceiling.test_auc: there is no score test_auc; give cv_ or test_ and one of roc_auc" in ended.err
+    assert (
+        "ceiling.test_auc: there is no score test_auc; give cv_ or test_ and one of roc_auc"
+        in ended.err
+    )
 
 
 def test_a_table_and_split_without_runs_is_refused_and_the_others_are_counted(runs, ask):
@@ -147,7 +197,9 @@ def test_the_difference_of_two_runs_is_first_minus_second_out_of_fold_with_its_i
     assert set(pair.line) == KEYS
     first, second = predictions(runs["dummy"]), predictions(runs["linear"])
     assert np.array_equal(first.index, second.index)
-    losses = [log_loss(table["y"], table["probability"].clip(0.001, 0.999)) for table in (first, second)]
+    losses = [
+        log_loss(table["y"], table["probability"].clip(0.001, 0.999)) for table in (first, second)
+    ]
     assert pair.line["delta"] == pytest.approx(losses[0] - losses[1], abs=1e-9)
     assert 0 < pair.line["ci_low"] < pair.line["delta"] < pair.line["ci_high"]
     assert pair.line["winner"] == runs["linear"].info.run_id
@@ -182,14 +234,20 @@ def test_the_folds_are_compared_one_by_one(pair, runs, shared_home, client_at):
 def test_the_other_way_round_the_difference_has_the_other_sign_and_the_same_winner(pair, runs, ask):
     back = ask("compare", *SMALL, named(runs["linear"], runs["dummy"])).line
     assert back["delta"] == pytest.approx(-pair.line["delta"], abs=1e-12)
-    assert (back["ci_low"], back["ci_high"]) == pytest.approx((-pair.line["ci_high"], -pair.line["ci_low"]), abs=1e-12)
+    assert (back["ci_low"], back["ci_high"]) == pytest.approx(
+        (-pair.line["ci_high"], -pair.line["ci_low"]), abs=1e-12
+    )
     assert back["winner"] == pair.line["winner"]
 
 
 def test_a_run_does_not_differ_from_itself_and_then_nobody_wins(runs, ask):
     ended = ask("compare", *SMALL, named(runs["dummy"], runs["dummy"]))
     assert ended.code == 0, ended.err
-    assert (ended.line["comparable"], ended.line["winner"], ended.line["delta"]) == (True, None, 0.0)
+    assert (ended.line["comparable"], ended.line["winner"], ended.line["delta"]) == (
+        True,
+        None,
+        0.0,
+    )
     assert "these 400 members can show" in ended.err
 
 
@@ -237,12 +295,16 @@ def test_runs_of_other_data_or_another_split_are_not_compared_and_it_is_said_wha
 def test_a_run_of_another_command_is_refused(runs, pair, ask):
     ended = ask("compare", *SMALL, f"runs=[{runs['dummy'].info.run_id},{pair.line['run_id']}]")
     assert (ended.code, ended.out) == (2, "")
-    assert f"Run {pair.line['run_id']} is a FINISHED compare run; name a FINISHED train run." in ended.err
+    assert (
+        f"Run {pair.line['run_id']} is a FINISHED compare run; name a FINISHED train run."
+        in ended.err
+    )
 
 
 @pytest.fixture(scope="module")
 def real(gym_csv, tmp_path_factory):
-    """``real(A, B, metric)`` compares two of four models on the real table: the result, and what was said."""
+    """``real(A, B, metric)`` compares two of four models on the real table: the result, and what
+    was said."""
     gym = ("dataset=gym", f"dataset.path={gym_csv}")
     wanted = {
         "linear": (),
@@ -262,17 +324,23 @@ def real(gym_csv, tmp_path_factory):
         yield compare
 
 
-def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_the_real_table(real):
+def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_the_real_table(
+    real,
+):
     line, said = real("linear", "forest", "log_loss")
     assert line["winner"] == "linear"
-    assert line["delta"] == pytest.approx(-0.030, abs=0.007)  # on four fifths of the members the reference was taken on
+    assert line["delta"] == pytest.approx(
+        -0.030, abs=0.007
+    )  # on four fifths of the members the reference was taken on
     assert "The same over 5 folds" in said
     line, _ = real("linear", "forest", "roc_auc")
     assert line["winner"] == "linear"
     assert line["delta"] == pytest.approx(0.0045, abs=0.003)
 
 
-@pytest.mark.parametrize(("metric", "delta", "around"), [("roc_auc", 0.0145, 0.003), ("log_loss", -0.0707, 0.006)])
+@pytest.mark.parametrize(
+    ("metric", "delta", "around"), [("roc_auc", 0.0145, 0.003), ("log_loss", -0.0707, 0.006)]
+)
 def test_the_behaviour_features_are_decisive_on_the_real_table(real, metric, delta, around):
     line, said = real("linear behaviour", "linear", metric)
     assert line["winner"] == "linear behaviour"

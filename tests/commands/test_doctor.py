@@ -1,4 +1,5 @@
-"""The doctor after real kills: what is found, mended, and then no longer there; test_examination has single faults."""
+"""The doctor after real kills: what is found, mended, and then no longer there; test_examination
+has single faults."""
 
 import shutil
 import sqlite3
@@ -6,10 +7,11 @@ from contextlib import closing
 
 import pytest
 
-from books import TESTS, Command, notes, own_model, runs, trials
-from churnlab import validation
-from churnlab.commands import Result, doctor
-from conftest import SMALL_SEGMENTS, opened
+from churnlab.commands import doctor
+from churnlab.config import validation
+from churnlab.config.commands import Result
+from support.killing import SUPPORT, Command, notes, own_model, runs, trials
+from support.running import SMALL_SEGMENTS, opened
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +20,7 @@ SMALL = ("dataset.rows=300", "evaluation.folds=2")
 
 @pytest.fixture(scope="module")
 def ask(shared_home):
-    with opened(shared_home, PYTHONPATH=str(TESTS)) as asked:
+    with opened(shared_home, PYTHONPATH=str(SUPPORT)) as asked:
         yield asked
 
 
@@ -39,7 +41,8 @@ def killed(home, command: str, *words: str, moment=None) -> str:
 
 @pytest.fixture(scope="module")
 def left(shared_home, ask):
-    """The runs of commands that were killed at work, by command, in a store where others have finished."""
+    """The runs of commands that were killed at work, by command, in a store where others have
+    finished."""
     for words in (("train", *SMALL), ("segment", "dataset.rows=300", *SMALL_SEGMENTS)):
         ended = ask(*words)
         assert ended.code == 0, ended.err
@@ -80,10 +83,14 @@ def test_every_killed_command_is_one_problem_with_all_that_it_left(found, left, 
         (problem,) = [problem for where, problem in problems.items() if run_id in where]
         assert f"1 {command}" in problem["what"]
         assert problem["mend"] == "churnlab doctor fix=true"
-    assert "trial" in next(problem["what"] for problem in problems.values() if "1 tune" in problem["what"])
+    assert "trial" in next(
+        problem["what"] for problem in problems.values() if "1 tune" in problem["what"]
+    )
 
 
-def test_after_the_cure_nothing_is_running_and_nothing_is_found(mended, found, left, ask, shared_home):
+def test_after_the_cure_nothing_is_running_and_nothing_is_found(
+    mended, found, left, ask, shared_home
+):
     assert mended.code == 0, mended.err
     assert mended.line["problems"] == found.line["problems"]
     assert mended.line["left"] == []
@@ -108,8 +115,13 @@ def ask_at(monkeypatch, home):
     """``ask_at(fix=True)``: the doctor's answer on another home, in this process."""
     monkeypatch.setenv("CHURNLAB_HOME", str(home))
     shared = {"seed": 0, "run_name": None, "force": False, "dry_run": False}
-    paths = {"tracking": {"uri": f"sqlite:///{home}/mlflow.db"}, "storage": {"folder": str(home / "studies")}}
-    return lambda **keys: doctor.run(validation.read("doctor", shared | paths | {"elsewhere": False} | keys))
+    paths = {
+        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
+        "storage": {"folder": str(home / "studies")},
+    }
+    return lambda **keys: doctor.run(
+        validation.read("doctor", shared | paths | {"elsewhere": False} | keys)
+    )
 
 
 def test_a_place_without_a_store_has_no_problems_and_gets_no_store(home, ask_at):

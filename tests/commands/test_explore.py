@@ -1,4 +1,5 @@
-"""What an explore run carries, that any table can be explored, and the numbers of the real table as published."""
+"""What an explore run carries, that any table can be explored, and the numbers of the real table as
+published."""
 
 import io
 import json
@@ -8,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churnlab import findings
 from churnlab.commands import explore
-from churnlab.contract import Column, Contract
-from churnlab.data import Dataset
-from churnlab.demo import members
-from conftest import artifact, files
+from churnlab.data.contract import Column, Contract
+from churnlab.data.dataset import Dataset
+from churnlab.data.demo import members
+from churnlab.report import findings
+from support.running import artifact, files
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,14 @@ TABLES = {
     *("summary", "completeness", "class_means", "correlations", "links", "drivers", "gradients"),
     *("collinear", "same_groups"),
 }
-FIGURES = {"links", "distributions", "correlations", "correlation_matrix", "risk_ratios", "churn_by_value"}
+FIGURES = {
+    "links",
+    "distributions",
+    "correlations",
+    "correlation_matrix",
+    "risk_ratios",
+    "churn_by_value",
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +66,16 @@ def test_a_run_has_its_place_its_artifacts_and_a_note(run, explored, shared_home
     assert client_at(shared_home).get_experiment(run.info.experiment_id).name == "gym-explore"
     assert run.data.tags["churnlab.command"] == "explore"
     texts = {"config.yaml", "data_report.json", "findings.md"}
-    assert files(run) == texts | {f"{name}.csv" for name in TABLES} | {f"figures/{name}.png" for name in FIGURES}
+    assert files(run) == texts | {f"{name}.csv" for name in TABLES} | {
+        f"figures/{name}.png" for name in FIGURES
+    }
     for name in FIGURES:
         assert artifact(run, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert run.data.metrics == {"rows": 400, "churn_rate": explored.line["churn_rate"], "warnings": 1}
+    assert run.data.metrics == {
+        "rows": 400,
+        "churn_rate": explored.line["churn_rate"],
+        "warnings": 1,
+    }
     assert f"left: {run.data.metrics['churn_rate']:.1%}" in run.data.tags["mlflow.note.content"]
     report = json.loads(artifact(run, "data_report.json").read_text())
     assert report["warnings"] == ["left out columns that the dataset does not declare: Shoes"]
@@ -80,24 +94,35 @@ def test_the_tables_are_those_of_the_members(run, table):
     features = table.drop(columns=["Churn", "Shoes"])
     correlations = pd.read_csv(artifact(run, "correlations.csv")).set_index("feature")
     for name in features:
-        assert correlations.loc[name, "pearson_r"] == pytest.approx(np.corrcoef(table[name], table["Churn"])[0, 1])
+        assert correlations.loc[name, "pearson_r"] == pytest.approx(
+            np.corrcoef(table[name], table["Churn"])[0, 1]
+        )
     assert correlations["pearson_r"].abs().is_monotonic_decreasing
     means = pd.read_csv(artifact(run, "class_means.csv")).set_index("feature")
     left = features[table["Churn"] == 1].mean()
-    assert any(np.allclose(means[name].reindex(left.index), left) for name in means.select_dtypes("number"))
+    assert any(
+        np.allclose(means[name].reindex(left.index), left) for name in means.select_dtypes("number")
+    )
     drivers = pd.read_csv(artifact(run, "drivers.csv")).set_index("feature")
     near = table.groupby("Near_Location")["Churn"].mean()
     assert drivers.loc["Near_Location", "risk_ratio"] == pytest.approx(near[1] / near[0])
-    assert drivers.loc["Near_Location", "low"] < near[1] / near[0] < drivers.loc["Near_Location", "high"]
+    assert (
+        drivers.loc["Near_Location", "low"]
+        < near[1] / near[0]
+        < drivers.loc["Near_Location", "high"]
+    )
 
 
 def odd_tables():
-    """Tables at the edge of what a contract allows: tiny, narrow, wide, full of gaps, two leavers, long."""
+    """Tables at the edge of what a contract allows: tiny, narrow, wide, full of gaps, two leavers,
+    long."""
     rng = np.random.default_rng(0)
     m = members(300, seed=3)
     X, y = m.drop(columns="Churn").astype("float64"), m["Churn"].to_numpy()
     plan = pd.Series(rng.choice(["basic", "gold", None], 300), dtype="str")
-    mixed = X.assign(plan=plan, city=[f"city {i % 90}" for i in range(300)], empty=np.nan, country=1.0)
+    mixed = X.assign(
+        plan=plan, city=[f"city {i % 90}" for i in range(300)], empty=np.nan, country=1.0
+    )
     mixed = mixed.mask(rng.random(mixed.shape) < 0.3)
     wide = X.assign(**{f"measure_{i}": rng.normal(size=300) for i in range(27)})
     few = (np.arange(300) < 2).astype(int)
@@ -114,10 +139,18 @@ def odd_tables():
 
 def as_dataset(X: pd.DataFrame, y: np.ndarray) -> Dataset:
     columns = {
-        name: Column("category" if not pd.api.types.is_numeric_dtype(X[name]) else "binary" if is_binary else "numeric")
+        name: Column(
+            "category"
+            if not pd.api.types.is_numeric_dtype(X[name])
+            else "binary"
+            if is_binary
+            else "numeric"
+        )
         for name, is_binary in ((name, set(X[name].dropna()) == {0, 1}) for name in X)
     }
-    return Dataset(Contract("odd", "left", 1, columns), X.reset_index(drop=True), None, "memory", "0", y)
+    return Dataset(
+        Contract("odd", "left", 1, columns), X.reset_index(drop=True), None, "memory", "0", y
+    )
 
 
 @pytest.mark.parametrize(("X", "y"), [*odd_tables()])
@@ -140,7 +173,12 @@ def wide_table(n: int):
     m, rng = members(n), np.random.default_rng(0)
     X = m.drop(columns="Churn").astype("float64")
     X = X.assign(**{f"measure_{i}": rng.normal(size=len(X)) for i in range(20)})
-    X = X.assign(**{f"kind_{i}": pd.Series(rng.choice(list("abcdefgh"), len(X)), dtype="str") for i in range(7)})
+    X = X.assign(
+        **{
+            f"kind_{i}": pd.Series(rng.choice(list("abcdefgh"), len(X)), dtype="str")
+            for i in range(7)
+        }
+    )
     return as_dataset(X.mask(rng.random(X.shape) < 0.05), m["Churn"].to_numpy())
 
 
@@ -155,19 +193,36 @@ def test_the_cost_of_exploring_grows_no_faster_than_the_members():
 
 
 def test_the_real_table_says_what_the_seeds_say(gym_csv, home, run_command, client_at):
-    """Through the command, with the cuts of conf/dataset/gym.yaml; the full list of numbers is with the modules."""
+    """Through the command, with the cuts of conf/dataset/gym.yaml; the full list of numbers is with
+    the modules."""
     ended = run_command(home, "explore", "dataset=gym", f"dataset.path={gym_csv}")
-    assert (ended.line["rows"], ended.line["churn_rate"], ended.line["warnings"]) == (4000, 0.26525, 0)
+    assert (ended.line["rows"], ended.line["churn_rate"], ended.line["warnings"]) == (
+        4000,
+        0.26525,
+        0,
+    )
     run = client_at(home).get_run(ended.line["run_id"])
     correlations, drivers, links, means = (
         pd.read_csv(artifact(run, f"{name}.csv")).set_index("feature")
         for name in ("correlations", "drivers", "links", "class_means")
     )
-    strongest = {"Lifetime": -0.44, "Avg_class_frequency_current_month": -0.41, "Age": -0.40, "Contract_period": -0.39}
+    strongest = {
+        "Lifetime": -0.44,
+        "Avg_class_frequency_current_month": -0.41,
+        "Age": -0.40,
+        "Contract_period": -0.39,
+    }
     assert correlations["pearson_r"].head(4).to_dict() == pytest.approx(strongest, abs=0.005)
     ratios = {"Contract_period": 1 / 5.97, "Month_to_end_contract": 1 / 5.97, "Lifetime": 1 / 6.72}
     assert drivers.loc[[*ratios], "risk_ratio"].to_dict() == pytest.approx(ratios, abs=0.001)
-    holds = ["Near_Location", "Partner", "Promo_friends", "Group_visits", "Age", "Avg_class_frequency_current_month"]
+    holds = [
+        "Near_Location",
+        "Partner",
+        "Promo_friends",
+        "Group_visits",
+        "Age",
+        "Avg_class_frequency_current_month",
+    ]
     assert (drivers.loc[[*holds, *ratios], "high"] < 1).all()
     assert (means.loc[[*holds, *ratios], "high"] < 0).all()
     assert links.index[~links["signal"]].tolist() == ["Phone", "gender"]

@@ -1,11 +1,13 @@
-"""The journal of the champion's moves, and the command that tells it: a real registry, versions without files."""
+"""The journal of the champion's moves, and the command that tells it: a real registry, versions
+without files."""
 
 import mlflow
 import pytest
 
-from churnlab import registry, store
 from churnlab.errors import JobError
-from conftest import opened, tracked_at
+from churnlab.registry import champion as registry
+from churnlab.tracking import store
+from support.running import opened, tracked_at
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +36,18 @@ def ask(at):
         yield churnlab
 
 
-def move(dataset: str, after: str | None, to: str, command: str = "promote", previous: str | None = None) -> None:
+def move(
+    dataset: str, after: str | None, to: str, command: str = "promote", previous: str | None = None
+) -> None:
     registry.move_champion(
         *(f"{dataset}-churn",),
-        **{"after": after, "to": to, "previous": previous or after, "why": f"to {to}", "command": command},
+        **{
+            "after": after,
+            "to": to,
+            "previous": previous or after,
+            "why": f"to {to}",
+            "command": command,
+        },
         run_id="r",
     )
 
@@ -48,11 +58,16 @@ def aliases(dataset: str) -> dict[str, str]:
 
 
 def told(dataset: str) -> list[tuple[str | None, str]]:
-    return [(entry["from"], entry["to"]) for entry in registry.moves(registry.registered(f"{dataset}-churn"))]
+    return [
+        (entry["from"], entry["to"])
+        for entry in registry.moves(registry.registered(f"{dataset}-churn"))
+    ]
 
 
 @pytest.mark.slow
-def test_history_tells_who_replaced_whom_when_why_and_how_the_oldest_first_and_records_nothing(model, ask, runs_at, at):
+def test_history_tells_who_replaced_whom_when_why_and_how_the_oldest_first_and_records_nothing(
+    model, ask, runs_at, at
+):
     move(model, None, "1")
     move(model, "1", "2")
     move(model, "2", "1", command="rollback")
@@ -88,8 +103,12 @@ def test_without_a_dataset_the_one_model_with_a_champion_is_meant(model, ask):
     for command in ("history", "rollback"):
         several = ask(command)
         assert (several.code, several.out) == (2, "")
-        assert f"Several registered models have a champion: gym-churn, {model}-churn." in several.err
-    assert len(ask("history", "dataset=gym").line["entries"]) == 1, "a dataset without its path is enough"
+        assert (
+            f"Several registered models have a champion: gym-churn, {model}-churn." in several.err
+        )
+    assert len(ask("history", "dataset=gym").line["entries"]) == 1, (
+        "a dataset without its path is enough"
+    )
     assert ask("history", "dataset=demo").code == 3
     looks = ask("history", "-m", "seed=0,1")
     assert looks.code == 1
@@ -101,14 +120,21 @@ def test_without_a_dataset_the_one_model_with_a_champion_is_meant(model, ask):
         client.delete_registered_model(name)
 
 
-def test_a_move_that_was_told_and_did_not_happen_is_left_out_and_the_next_one_takes_its_place(model):
+def test_a_move_that_was_told_and_did_not_happen_is_left_out_and_the_next_one_takes_its_place(
+    model,
+):
     client, name = mlflow.MlflowClient(), f"{model}-churn"
     move(model, None, "1")
-    client.set_registered_model_tag(name, "churnlab.move.000002", '{"from": "1", "to": "2", "command": "promote"}')
+    client.set_registered_model_tag(
+        name, "churnlab.move.000002", '{"from": "1", "to": "2", "command": "promote"}'
+    )
     assert told(model) == [(None, "1")]
     move(model, "1", "3")
     assert told(model) == [(None, "1"), ("1", "3")]
-    assert sorted(client.get_registered_model(name).tags) == ["churnlab.move.000001", "churnlab.move.000002"]
+    assert sorted(client.get_registered_model(name).tags) == [
+        "churnlab.move.000001",
+        "churnlab.move.000002",
+    ]
     assert aliases(model) == {"champion": "3", "previous": "1"}
 
 
@@ -131,7 +157,9 @@ def test_the_only_champion_that_was_deleted_stays_in_the_history(model):
 def test_nothing_moves_when_another_machine_has_moved_the_champion_meanwhile(model):
     move(model, None, "1")
     move(model, "1", "2")
-    with pytest.raises(JobError, match="was 1 when the gate was asked and is 2 now; nothing was moved"):
+    with pytest.raises(
+        JobError, match="was 1 when the gate was asked and is 2 now; nothing was moved"
+    ):
         move(model, "1", "3")
     assert aliases(model) == {"champion": "2", "previous": "1"}
     assert told(model) == [(None, "1"), ("1", "2")]
@@ -160,6 +188,8 @@ def test_more_than_nine_moves_keep_their_order(model):
 def test_promotions_push_the_champion_they_replace_and_rollbacks_pop(story, stack):
     moves, now = [], None
     for word in story.split():
-        moves.append({"from": now, "to": word[1:], "command": "promote" if word[0] == "+" else "rollback"})
+        moves.append(
+            {"from": now, "to": word[1:], "command": "promote" if word[0] == "+" else "rollback"}
+        )
         now = word[1:]
     assert registry.undo_stack(moves) == stack

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from churnlab import blocks
-from conftest import opened
+from churnlab.config.groups import DatasetKeys
+from support.running import opened
 
 
 def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
-    """Customers of a bank: an id, numbers and categories with gaps, dates, remarks, and a column that tells all."""
+    """Customers of a bank: an id, numbers and categories with gaps, dates, remarks, and a column
+    that tells all."""
     rng = np.random.default_rng(seed)
     age, balance = rng.integers(18, 80, n), np.exp(rng.normal(8, 1.5, n)).round(2)
     country = rng.choice(["France", "Germany", "Spain"], n, p=[0.5, 0.3, 0.2])
@@ -24,7 +25,9 @@ def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
             "Balance": balance,
             "Country": country,
             "Active": active,
-            "Joined": (pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D")).astype("str"),
+            "Joined": (
+                pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D")
+            ).astype("str"),
             "Remark": [f"client {number}" for number in range(n)],
             "Currency": "EUR",
             "Fax": np.nan,
@@ -56,7 +59,12 @@ def written(asked, shared_home):
 def test_a_first_yaml_says_what_every_column_seems_to_be(written):
     ended, text = written
     said = yaml.safe_load(text)
-    assert (said["name"], said["target"], said["positive"], said["id"]) == ("bank", "Exited", "Yes", "CustomerId")
+    assert (said["name"], said["target"], said["positive"], said["id"]) == (
+        "bank",
+        "Exited",
+        "Yes",
+        "CustomerId",
+    )
     assert said["columns"] == {
         "Age": {"kind": "numeric", "min": 0, "max": 110, "whole": True},
         "Balance": {"kind": "numeric", "min": 0, "max": said["columns"]["Balance"]["max"]},
@@ -89,13 +97,18 @@ def test_what_is_left_out_stands_in_the_yaml_as_a_comment_with_the_reason(writte
 
 def test_the_draft_is_a_dataset_that_churnlab_reads(written):
     said = yaml.safe_load(written[1])
-    assert blocks.Dataset.model_validate(said | {"rules": {}, "late": []}).contract.columns["Age"].whole
+    assert (
+        DatasetKeys.model_validate(said | {"rules": {}, "late": []}).contract.columns["Age"].whole
+    )
 
 
 def test_a_yaml_is_not_written_over_unless_forced(asked, written, shared_home):
     again = asked("init", "clients.csv", "name=bank")
     assert (again.code, again.out) == (2, "")
-    assert "is there already; write elsewhere with output=FILE, or over it with force=true." in again.err
+    assert (
+        "is there already; write elsewhere with output=FILE, or over it with force=true."
+        in again.err
+    )
     assert asked("init", "clients.csv", "name=bank", "force=true").code == 0
 
 
@@ -116,7 +129,9 @@ def test_a_mistake_is_told_in_one_paragraph(asked, words, told):
 
 
 def test_without_a_likely_target_the_yaml_asks_for_it(asked, shared_home):
-    clients().rename(columns={"Exited": "Outcome"}).to_csv(shared_home.parent / "other table.csv", index=False)
+    clients().rename(columns={"Exited": "Outcome"}).to_csv(
+        shared_home.parent / "other table.csv", index=False
+    )
     ended = asked("init", "other table.csv")
     assert ended.code == 0, ended.err
     assert ended.line["target"] is None
@@ -133,12 +148,23 @@ def test_lists_and_truths_of_a_parquet_file_are_seen_for_what_they_are(asked, sh
     frame.to_parquet(shared_home.parent / "nested.parquet")
     ended = asked("init", "nested.parquet")
     assert ended.code == 0, ended.err
-    said = yaml.safe_load((shared_home.parent / "my_conf/dataset/nested.yaml").read_text(encoding="utf-8"))
+    said = yaml.safe_load(
+        (shared_home.parent / "my_conf/dataset/nested.yaml").read_text(encoding="utf-8")
+    )
     assert "Tags" in ended.line["left_out"]
     assert said["columns"]["Loyal"] == {"kind": "binary"}
     refused = asked("init", "nested.parquet", "target=Tags", "force=true")
     assert refused.code == 2
     assert "The column Tags holds lists or the like and cannot say who left" in refused.err
-    declared = asked("explore", "--config-dir", "my_conf", "dataset=nested", "+dataset.columns.Tags={kind: category}")
+    declared = asked(
+        "explore",
+        "--config-dir",
+        "my_conf",
+        "dataset=nested",
+        "+dataset.columns.Tags={kind: category}",
+    )
     assert declared.code == 2
-    assert "column Tags: ['a' 'b'] is a list or the like, not a category (and in 59 more rows)" in declared.err
+    assert (
+        "column Tags: ['a' 'b'] is a list or the like, not a category (and in 59 more rows)"
+        in declared.err
+    )

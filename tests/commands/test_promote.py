@@ -13,19 +13,47 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 import churnlab
-from churnlab import demo
-from conftest import SMALL_SEGMENTS, THREE_SEGMENTS, artifact, opened, start, version_folder, wait
+from churnlab.data import demo
+from support.running import (
+    SMALL_SEGMENTS,
+    THREE_SEGMENTS,
+    artifact,
+    opened,
+    start,
+    version_folder,
+    wait,
+)
 
 ROWS = ("dataset.rows=600",)
 TRAINED = (*ROWS, "evaluation.folds=2")
 PAIR = ("dataset.name=pair",)
 STRICT = (
-    *("require=not_worse", "gate.margin=0", "gate.minimum.roc_auc=0.9999", "+gate.minimum.f1=0.9999", "gate.ece=0"),
-    *("gate.slope=[7,8]", "ceiling.test_roc_auc=0.6", "ceiling.cv_roc_auc=0.6", "ceiling.test_f1=0.1"),
-    *("gate.megabytes=0.001", "gate.batch_ms=0.00001", "gate.one_ms=0.00001", "gate.members=500", "gate.same=0"),
+    *(
+        "require=not_worse",
+        "gate.margin=0",
+        "gate.minimum.roc_auc=0.9999",
+        "+gate.minimum.f1=0.9999",
+        "gate.ece=0",
+    ),
+    *(
+        "gate.slope=[7,8]",
+        "ceiling.test_roc_auc=0.6",
+        "ceiling.cv_roc_auc=0.6",
+        "ceiling.test_f1=0.1",
+    ),
+    *(
+        "gate.megabytes=0.001",
+        "gate.batch_ms=0.00001",
+        "gate.one_ms=0.00001",
+        "gate.members=500",
+        "gate.same=0",
+    ),
 )
 """Limits that no honest model keeps."""
-UNREVIEWED = ("model.scale=true", "model.estimator._target_=sklearn.gaussian_process.GaussianProcessClassifier")
+UNREVIEWED = (
+    "model.scale=true",
+    "model.estimator._target_=sklearn.gaussian_process.GaussianProcessClassifier",
+)
 NAME = "demo-churn"
 
 pytestmark = pytest.mark.slow
@@ -33,22 +61,29 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def story(shared_home, client_at):
-    """Runs to promote from, and then one promotion after another: name -> how it ended (and aliases after it)."""
+    """Runs to promote from, and then one promotion after another: name -> how it ended (and aliases
+    after it)."""
 
     def aliases() -> dict[str, str]:
         return {
-            alias: str(version) for alias, version in client_at(shared_home).get_registered_model(NAME).aliases.items()
+            alias: str(version)
+            for alias, version in client_at(shared_home).get_registered_model(NAME).aliases.items()
         }
 
     shared_home.parent.mkdir(exist_ok=True)
-    for name in ("uv.lock", "pyproject.toml"):  # MLflow would put them into every model that is logged from here
+    for name in (
+        "uv.lock",
+        "pyproject.toml",
+    ):  # MLflow would put them into every model that is logged from here
         (shared_home.parent / name).write_text("version = 1\n", encoding="utf-8")
     with opened(shared_home) as ask:
         told = {
             "good": ask("train", *TRAINED),
             "dummy": ask("train", *TRAINED, "model=dummy"),
             "other seed": ask("train", *TRAINED, "seed=1"),
-            "not kept": ask("train", *TRAINED, "model=dummy", "~model.estimator.strategy", *UNREVIEWED),
+            "not kept": ask(
+                "train", *TRAINED, "model=dummy", "~model.estimator.strategy", *UNREVIEWED
+            ),
             "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
         }
         told["promote without segments"] = ask("promote", *TRAINED)
@@ -72,7 +107,9 @@ def story(shared_home, client_at):
             told[f"aliases after {name}"] = aliases()
         told |= {
             "run of another table": ask("promote", *TRAINED, f"churn_run={run['other table']}"),
-            "segments not of this table": ask("promote", *TRAINED, f"segment_run={run['segments of another table']}"),
+            "segments not of this table": ask(
+                "promote", *TRAINED, f"segment_run={run['segments of another table']}"
+            ),
             "run without a model": ask("promote", *TRAINED, f"churn_run={run['not kept']}"),
             "unknown run": ask("promote", *TRAINED, "churn_run=0123456789abcdef"),
             "run of another command": ask("promote", *TRAINED, f"churn_run={run['segments']}"),
@@ -113,7 +150,12 @@ def kept(client, version: str) -> dict:
 
 
 OF_THE_FIRST = {
-    *("served_equals_trained", "held_out_members", "log_loss_against_dummy", "roc_auc_against_dummy"),
+    *(
+        "served_equals_trained",
+        "held_out_members",
+        "log_loss_against_dummy",
+        "roc_auc_against_dummy",
+    ),
     *("calibration_slope", "calibration_ece", "minimum_roc_auc"),
     *("ceiling_cv_roc_auc", "ceiling_test_roc_auc", "ceiling_test_f1"),
     *("batch_ms", "one_ms", "stable_segmentation", "megabytes"),
@@ -136,7 +178,10 @@ def test_the_gate_is_kept_with_the_run_and_with_the_version(story, client):
     for name, version, against in (("first", "1", None), ("not worse", "3", "1")):
         gate, tags = kept(client, version), client.get_model_version(NAME, version).tags
         assert (gate["version"], gate["against"], gate["gate"]) == (version, against, "passed")
-        told = [{key: check[key] for key in ("name", "value", "limit", "passed")} for check in gate["checks"]]
+        told = [
+            {key: check[key] for key in ("name", "value", "limit", "passed")}
+            for check in gate["checks"]
+        ]
         assert told == story[name].line["checks"]
         assert all(check["said"] for check in gate["checks"])
         for check in story[name].line["checks"]:
@@ -163,7 +208,11 @@ def test_the_segmentation_can_be_read_from_a_version_without_its_code(story, cli
     told = story["segments"].line["segments"]
     assert [portrait["name"] for portrait in portraits] == [segment["name"] for segment in told]
     assert table["size"].sum() == 600
-    assert (shown / "k_reason.txt").read_text(encoding="utf-8").startswith(f"k={story['segments'].line['k']}")
+    assert (
+        (shown / "k_reason.txt")
+        .read_text(encoding="utf-8")
+        .startswith(f"k={story['segments'].line['k']}")
+    )
     assert (shown / "dendrogram.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -185,7 +234,12 @@ def test_a_worse_candidate_is_refused_and_the_champion_stays(story, client):
     line = story["worse"].line
     assert (story["worse"].code, line["promoted"], line["version"]) == (3, False, "4")
     assert failed(story["worse"]) == {
-        *("log_loss_against_champion", "log_loss_against_dummy", "roc_auc_against_dummy", "minimum_roc_auc"),
+        *(
+            "log_loss_against_champion",
+            "log_loss_against_dummy",
+            "roc_auc_against_dummy",
+            "minimum_roc_auc",
+        ),
     }
     gate = checks(story["worse"])["log_loss_against_champion"]
     assert gate["value"] > gate["limit"]
@@ -209,7 +263,12 @@ def common(story, shared_home, runs_at) -> pd.DataFrame:
 def test_a_model_trained_on_the_hold_out_is_refused_with_the_reason(story, common):
     assert 5 < len(common) < 50
     check = checks(story["unseen"])["held_out_members"]
-    assert (story["unseen"].code, check["passed"], check["value"], check["limit"]) == (3, False, len(common), 50)
+    assert (story["unseen"].code, check["passed"], check["value"], check["limit"]) == (
+        3,
+        False,
+        len(common),
+        50,
+    )
     reason = f"of 120 held-out members {len(common)} can judge, at least 50 must; left out: {120 - len(common)} were in"
     assert reason in story["unseen"].err
     assert "the candidate's training part" in story["unseen"].err
@@ -217,11 +276,16 @@ def test_a_model_trained_on_the_hold_out_is_refused_with_the_reason(story, commo
 
 def test_only_members_that_neither_was_trained_on_judge(story, common):
     check = checks(story["few"])["log_loss_against_champion"]
-    told = re.search(r"log_loss (\S+) against the champion's (\S+), a difference of", story["few"].err)
+    told = re.search(
+        r"log_loss (\S+) against the champion's (\S+), a difference of", story["few"].err
+    )
     assert told is not None
     shown = [float(told[1]), float(told[2])]
     assert shown == pytest.approx(
-        [log_loss(common["y"], common[name].clip(0.001, 0.999)) for name in ("probability", "probability_champion")],
+        [
+            log_loss(common["y"], common[name].clip(0.001, 0.999))
+            for name in ("probability", "probability_champion")
+        ],
         abs=1e-4,
     )
     assert f"on {len(common)} members" in story["few"].err
@@ -234,9 +298,18 @@ def test_every_check_is_run_and_told_even_when_all_fail(story):
     assert set(checks(story["strict"])) == OF_THE_FIRST | {
         *("champion_known", "log_loss_against_champion", "compatible_signature", "minimum_f1")
     }
-    same = {"served_equals_trained"} if checks(story["strict"])["served_equals_trained"]["value"] == 0 else set()
+    same = (
+        {"served_equals_trained"}
+        if checks(story["strict"])["served_equals_trained"]["value"] == 0
+        else set()
+    )
     assert passed - same == {
-        *("champion_known", "compatible_signature", "stable_segmentation", "log_loss_against_champion"),
+        *(
+            "champion_known",
+            "compatible_signature",
+            "stable_segmentation",
+            "log_loss_against_champion",
+        ),
         *("log_loss_against_dummy", "roc_auc_against_dummy"),
     }
     for name in failed(story["strict"]):
@@ -269,8 +342,20 @@ def test_a_failed_check_can_be_overruled_and_that_is_recorded(story, client, ask
     ]
 
 
-def test_how_often_a_hold_out_has_decided_is_counted_and_from_the_fifth_time_new_members_are_advised(story, client):
-    decided = ["first", "again", "not worse", "worse", "unseen", "few", "strict", "unstable", "forced"]
+def test_how_often_a_hold_out_has_decided_is_counted_and_from_the_fifth_time_new_members_are_advised(
+    story, client
+):
+    decided = [
+        "first",
+        "again",
+        "not worse",
+        "worse",
+        "unseen",
+        "few",
+        "strict",
+        "unstable",
+        "forced",
+    ]
     for name in decided:
         version = story[name].line["version"]
         looks = kept(client, version)["holdout_looks"]
@@ -281,7 +366,8 @@ def test_how_often_a_hold_out_has_decided_is_counted_and_from_the_fifth_time_new
 
 @pytest.fixture(scope="module")
 def tables(shared_home, story) -> Path:
-    """Tables beside the generated one: its outcomes shuffled; its first members, and all with some more."""
+    """Tables beside the generated one: its outcomes shuffled; its first members, and all with some
+    more."""
     members = demo.members(700, seed=5)
     shuffled = np.random.default_rng(0).permutation(members["Churn"].to_numpy())
     for name, table in {
@@ -323,7 +409,8 @@ def test_the_champions_training_members_are_known_again_in_another_table(tables,
         assert ended.code == (0 if table == "early" else 3), ended.err
     early, whole = (pd.read_csv(tables / f"{name}.csv") for name in ("early", "whole"))
     (trained, _), (_, held_out) = (
-        train_test_split(table, test_size=0.2, stratify=table["Churn"], random_state=0) for table in (early, whole)
+        train_test_split(table, test_size=0.2, stratify=table["Churn"], random_state=0)
+        for table in (early, whole)
     )
     known = held_out.merge(trained.drop_duplicates(), how="inner")
     assert 60 < len(known) < 120
@@ -331,18 +418,27 @@ def test_the_champions_training_members_are_known_again_in_another_table(tables,
     assert f"left out: {len(known)} more were in the champion's training part" in ended.err
 
 
-def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrules(noise, ask, client):
+def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrules(
+    noise, ask, client
+):
     name, made = "noise-churn", client.get_model_version(NAME, "1")
-    client.create_model_version(name, client.get_model_version_download_uri(NAME, "1"), run_id=made.run_id)
+    client.create_model_version(
+        name, client.get_model_version_download_uri(NAME, "1"), run_id=made.run_id
+    )
     client.set_registered_model_alias(name, "champion", "2")
-    refused, forced = ask("promote", *NOISE), ask("promote", *NOISE, "force=true", "reason=ours from here on")
+    refused, forced = (
+        ask("promote", *NOISE),
+        ask("promote", *NOISE, "force=true", "reason=ours from here on"),
+    )
     assert refused.code == 3, refused.err
     assert "champion_known" in failed(refused)
     assert "version 2 cannot be compared with: it does not say of which train run" in refused.err
     assert "force=true reason=" in refused.err
     assert "Traceback" not in refused.err
     assert (forced.code, forced.line["version"]) == (0, "4")
-    aliases = {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+    aliases = {
+        alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()
+    }
     assert aliases == {"champion": "4", "previous": "2", "challenger": "3"}
 
 
@@ -352,11 +448,17 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
         ("promote without segments", "run churnlab segment first"),
         ("run of another table", "is of another table"),
         ("segments not of this table", "is of another table"),
-        ("run without a model", "has kept no model (not kept: it holds types that models.TRUSTED does not list)"),
+        (
+            "run without a model",
+            "has kept no model (not kept: it holds types that models.TRUSTED does not list)",
+        ),
         ("unknown run", "There is no run 0123456789abcdef"),
         ("run of another command", "name a FINISHED train run"),
         ("no train run", "run churnlab train"),
-        ("force without a reason", 'force=true promotes in spite of failed checks and needs a reason: reason="..."'),
+        (
+            "force without a reason",
+            'force=true promotes in spite of failed checks and needs a reason: reason="..."',
+        ),
     ],
 )
 def test_what_cannot_be_promoted_is_the_users_mistake_and_says_what_to_do(story, name, said):
@@ -370,7 +472,9 @@ def test_what_cannot_be_promoted_is_the_users_mistake_and_says_what_to_do(story,
 def test_two_promotions_at_once_come_one_after_the_other(story, shared_home, client):
     both = [
         wait(process)
-        for process in [start(shared_home, "promote", *TRAINED, *PAIR, "require=not_worse") for _ in range(2)]
+        for process in [
+            start(shared_home, "promote", *TRAINED, *PAIR, "require=not_worse") for _ in range(2)
+        ]
     ]
     assert [ended.code for ended in both] == [0, 0], [ended.err for ended in both]
     first, second = sorted((ended.line for ended in both), key=lambda line: int(line["version"]))
@@ -380,7 +484,10 @@ def test_two_promotions_at_once_come_one_after_the_other(story, shared_home, cli
     assert "log_loss_against_champion" in gated[1], "the second was not compared with the first"
     assert client.get_model_version("pair-churn", "2").tags["churnlab.replaced"] == "1"
     aliases = client.get_registered_model("pair-churn").aliases
-    assert {name: str(version) for name, version in aliases.items()} == {"champion": "2", "previous": "1"}
+    assert {name: str(version) for name, version in aliases.items()} == {
+        "champion": "2",
+        "previous": "1",
+    }
 
 
 READABLE = {".csv", ".json", ".parquet", ".png", ".py", ".skops", ".txt", ".yaml"}
@@ -410,14 +517,24 @@ def looks_pickled(content: bytes) -> bool:
 def test_a_version_does_not_tell_where_on_this_machine_it_was_made(story, client):
     files = version_folder(client, NAME, "1")
     told = (files / "MLmodel").read_text(encoding="utf-8")
-    outside = [line for line in told.splitlines() if "artifact_path: file://" not in line]  # the store's own address
+    outside = [
+        line for line in told.splitlines() if "artifact_path: file://" not in line
+    ]  # the store's own address
     assert str(Path(churnlab.__file__).parents[2]) not in "\n".join(outside)
     for path in ("artifacts/served.json", "requirements.txt", "conda.yaml", "python_env.yaml"):
         assert str(files.parents[2]) not in (files / path).read_text(encoding="utf-8")
 
 
 def test_a_version_needs_only_packages_of_a_fixed_version(story, client):
-    needed = (version_folder(client, NAME, "1") / "requirements.txt").read_text(encoding="utf-8").split()
-    assert {line.split("==")[0] for line in needed} >= {"mlflow", "scikit-learn", "skops", "pandas", "numpy"}
+    needed = (
+        (version_folder(client, NAME, "1") / "requirements.txt").read_text(encoding="utf-8").split()
+    )
+    assert {line.split("==")[0] for line in needed} >= {
+        "mlflow",
+        "scikit-learn",
+        "skops",
+        "pandas",
+        "numpy",
+    }
     assert all("==" in line for line in needed)
     assert not any(line.startswith("churnlab") for line in needed)

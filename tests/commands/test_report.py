@@ -1,4 +1,5 @@
-"""The page that ``churnlab report`` writes: from an empty store, from a full one, and of a table with odd names."""
+"""The page that ``churnlab report`` writes: from an empty store, from a full one, and of a table
+with odd names."""
 
 import re
 import shlex
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import SMALL_SEGMENTS, THREE_SEGMENTS, Ended, artifact, opened
+from support.running import SMALL_SEGMENTS, THREE_SEGMENTS, Ended, artifact, opened
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,9 @@ def bank_table(n: int) -> pd.DataFrame:
     random = np.random.default_rng(0)
     fee, plan = random.gamma(2, 5, n), random.choice(["<b>gold</b>", "a & b", "plain"], n)
     gone = np.where(random.random(n) < 1 / (1 + np.exp(-(fee - 10) / 4)), "yes", "no")
-    table = pd.DataFrame({"Fee & <i>more</i>": fee, "Plan": plan, "Balance": random.normal(size=n), "same": 1.0})
+    table = pd.DataFrame(
+        {"Fee & <i>more</i>": fee, "Plan": plan, "Balance": random.normal(size=n), "same": 1.0}
+    )
     return table.assign(gone=gone, **{"extra <u>": 1})
 
 
@@ -59,10 +62,15 @@ class Page(HTMLParser):
         self.pieces.append(data)
 
     def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.tags if name == tag and wanted.items() <= found.items()]
+        return [
+            found for name, found in self.tags if name == tag and wanted.items() <= found.items()
+        ]
 
     def commands(self) -> list[str]:
-        return [re.sub(r"&#39;", "'", code) for code in re.findall(r'<code class="command">(.*?)</code>', self.html)]
+        return [
+            re.sub(r"&#39;", "'", code)
+            for code in re.findall(r'<code class="command">(.*?)</code>', self.html)
+        ]
 
 
 class Told(NamedTuple):
@@ -85,7 +93,12 @@ def told(shared_home, client_at) -> Told:
     (conf / "dataset").mkdir(parents=True)
     (conf / "dataset" / "bank.yaml").write_text(BANK, encoding="utf-8")
     bank_table(300).to_csv(folder / "bank <x>.csv", index=False)
-    bank_words = ("--config-dir", str(conf), "dataset=bank", f"dataset.path='{folder / 'bank <x>.csv'}'")
+    bank_words = (
+        "--config-dir",
+        str(conf),
+        "dataset=bank",
+        f"dataset.path='{folder / 'bank <x>.csv'}'",
+    )
 
     def done(ask, name: str, *words: str) -> None:
         ended = ask(*words)
@@ -115,10 +128,15 @@ def told(shared_home, client_at) -> Told:
         done(ask, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
         client = client_at(shared_home)  # a champion that no promotion has made
         client.create_registered_model("bank-churn")
-        made = client.create_model_version("bank-churn", client.get_model_version_download_uri("demo-churn", "1"))
+        made = client.create_model_version(
+            "bank-churn", client.get_model_version_download_uri("demo-churn", "1")
+        )
         client.set_registered_model_alias("bank-churn", "champion", made.version)
         bank = page(ask, "bank.html", *bank_words)
-        refused = {output: ask("report", *ROWS, f"output={output}") for output in ("report.pdf", "nowhere/report.html")}
+        refused = {
+            output: ask("report", *ROWS, f"output={output}")
+            for output in ("report.pdf", "nowhere/report.html")
+        }
     assert {path.name for path in folder.iterdir()} == {
         *("bank <x>.csv", "bank.html", "empty.html", "full.html", "later.html")
     }
@@ -134,7 +152,12 @@ def test_what_has_not_been_done_is_said_with_the_command_that_does_it(told):
         "No version of demo-churn",
     ):
         assert missing in text
-    assert {command.split()[1] for command in told.empty.commands()} == {"explore", "train", "segment", "promote"}
+    assert {command.split()[1] for command in told.empty.commands()} == {
+        "explore",
+        "train",
+        "segment",
+        "promote",
+    }
     assert not told.empty.all("img")
 
 
@@ -148,7 +171,11 @@ def test_the_commands_on_a_page_name_the_same_table_and_only_keys_they_have(told
 
 def test_a_page_fetches_nothing(told):
     for page in (told.empty, told.full, told.later):
-        assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "a", "object", "base")]
+        assert not [
+            tag
+            for tag, _ in page.tags
+            if tag in ("script", "link", "iframe", "a", "object", "base")
+        ]
         assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
         assert all(image["alt"] for image in page.all("img"))
         assert not re.search(r"url\(|@import|https?://", page.html)
@@ -157,9 +184,14 @@ def test_a_page_fetches_nothing(told):
 
 def test_each_short_id_is_a_run_of_the_store_and_is_listed_in_full(told, shared_home, runs_at):
     known = {run.info.run_id for run in runs_at(shared_home)}
-    shown = {(span["title"] or "").removeprefix("run ") for span in told.full.all("span", **{"class": "run"})}
+    shown = {
+        (span["title"] or "").removeprefix("run ")
+        for span in told.full.all("span", **{"class": "run"})
+    }
     named = {run_id for run_id in shown if len(run_id) == 32}
-    assert {told.lines[name]["run_id"] for name in ("explore", "train", "rival", "segment", "promote")} == named
+    assert {
+        told.lines[name]["run_id"] for name in ("explore", "train", "rival", "segment", "promote")
+    } == named
     assert named <= known
     assert all(run_id in told.full.text for run_id in {*named, told.lines["full.html"]["run_id"]})
 
@@ -168,8 +200,14 @@ def test_the_numbers_are_those_of_the_runs(told):
     text, lines = told.full.text, told.lines
     train, segments = lines["train"], lines["segment"]["segments"]
     assert f"{lines['explore']['churn_rate']:.1%}" in text
-    assert f"a cross-validated log loss of {train['cv_log_loss']:.4f}, better than the best dummy" in text
-    assert f"{train['test_roc_auc']:.1%} of the pairs (95% interval {train['test_roc_auc_low']:.1%} to" in text
+    assert (
+        f"a cross-validated log loss of {train['cv_log_loss']:.4f}, better than the best dummy"
+        in text
+    )
+    assert (
+        f"{train['test_roc_auc']:.1%} of the pairs (95% interval {train['test_roc_auc_low']:.1%} to"
+        in text
+    )
     assert re.search(r"percentage points on average\. Calibration: (none|isotonic|sigmoid), ", text)
     for segment in segments:
         assert f"{segment['name']}" in text
@@ -203,7 +241,9 @@ def test_the_page_is_an_artifact_of_the_run_too(told, shared_home, runs_at):
     assert set(line) == {"command", "run_id", "path", "warnings"}
     run = runs[line["run_id"]]
     assert run.info.status == "FINISHED"
-    assert artifact(run, "report.html").read_text(encoding="utf-8") == Path(line["path"]).read_text(encoding="utf-8")
+    assert artifact(run, "report.html").read_text(encoding="utf-8") == Path(line["path"]).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_without_an_output_the_page_is_among_the_outputs(told, shared_home):
@@ -212,7 +252,10 @@ def test_without_an_output_the_page_is_among_the_outputs(told, shared_home):
 
 
 def test_a_place_where_no_page_can_be_is_refused_before_any_work(told, shared_home, runs_at):
-    for output, complaint in {"report.pdf": "ends in .html", "nowhere/report.html": "make it first"}.items():
+    for output, complaint in {
+        "report.pdf": "ends in .html",
+        "nowhere/report.html": "make it first",
+    }.items():
         assert told.refused[output].code == 2
         assert complaint in told.refused[output].err
         assert told.refused[output].err.count("\n") == 1

@@ -1,4 +1,5 @@
-"""Runs that are run again from their ids: identical where nothing has changed, and what differs where something has."""
+"""Runs that are run again from their ids: identical where nothing has changed, and what differs
+where something has."""
 
 import json
 import shutil
@@ -8,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from churnlab import demo
-from conftest import SMALL_SEGMENTS, Ended, artifact, opened
+from churnlab.data import demo
+from support.running import SMALL_SEGMENTS, Ended, artifact, opened
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,14 @@ def made(ask, table):
         "forest": ("train", *table, *FOREST),
         "study": ("tune", *table, "evaluation.folds=2", "tune.n_trials=2"),
         "study of two workers": (
-            *("tune", "dataset.rows=300", *FOREST, "tune.n_trials=4", "engine=processes", "engine.workers=2"),
+            *(
+                "tune",
+                "dataset.rows=300",
+                *FOREST,
+                "tune.n_trials=4",
+                "engine=processes",
+                "engine.workers=2",
+            ),
         ),
         "segments": ("segment", *table, *SMALL_SEGMENTS),
     }
@@ -63,21 +71,33 @@ NAMES = ["logistic regression", "forest", "study", "study of two workers", "segm
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_comes_out_again_identical_in_a_new_run_that_says_whose_it_is(again, made, shared_home, client_at, name):
+def test_a_run_comes_out_again_identical_in_a_new_run_that_says_whose_it_is(
+    again, made, shared_home, client_at, name
+):
     ended, before = again[name], made[name]["run_id"]
     assert ended.code == 0, ended.err
-    assert (ended.line["identical"], ended.line["differences"], ended.line["changed"]) == (True, [], [])
+    assert (ended.line["identical"], ended.line["differences"], ended.line["changed"]) == (
+        True,
+        [],
+        [],
+    )
     client = client_at(shared_home)
     old, new = client.get_run(before), client.get_run(ended.line["run_id"])
     assert before != new.info.run_id
-    assert (new.data.tags["churnlab.reproduces"], new.data.tags["churnlab.identical"]) == (before, "true")
+    assert (new.data.tags["churnlab.reproduces"], new.data.tags["churnlab.identical"]) == (
+        before,
+        "true",
+    )
     assert "churnlab.reproduces" not in old.data.tags
     assert json.loads(artifact(new, "reproduction.json").read_text())["reproduces"] == before
     assert (new.info.status, new.info.experiment_id) == ("FINISHED", old.info.experiment_id)
     assert new.data.metrics.keys() == old.data.metrics.keys()
     if name != "segments":
         best = [run.data.tags.get("churnlab.best_run_id", run.info.run_id) for run in (old, new)]
-        tables = [pd.read_parquet(artifact(client.get_run(run), "predictions/oof.parquet")) for run in best]
+        tables = [
+            pd.read_parquet(artifact(client.get_run(run), "predictions/oof.parquet"))
+            for run in best
+        ]
         assert tables[0].equals(tables[1])
 
 
@@ -90,9 +110,17 @@ def test_a_study_is_reproduced_with_trials_of_its_own(again, made, shared_home, 
     }
     before, after = inside.values()
     assert len(before) == len(after) == made[name]["n_complete"]
-    assert not [run for run in after if "churnlab.reused_from" in run.data.tags and run.info.run_id in before]
-    assert sorted(map(str, (run.data.params for run in before))) == sorted(map(str, (run.data.params for run in after)))
-    assert {run.data.tags["churnlab.study"] for run in before} != {run.data.tags["churnlab.study"] for run in after}
+    assert not [
+        run
+        for run in after
+        if "churnlab.reused_from" in run.data.tags and run.info.run_id in before
+    ]
+    assert sorted(map(str, (run.data.params for run in before))) == sorted(
+        map(str, (run.data.params for run in after))
+    )
+    assert {run.data.tags["churnlab.study"] for run in before} != {
+        run.data.tags["churnlab.study"] for run in after
+    }
 
 
 def changed(shared_home, change) -> None:
@@ -112,7 +140,9 @@ def as_it_was(shared_home):
     shutil.move(copy, path)
 
 
-def test_a_changed_table_is_told_by_column_and_rows_and_nothing_is_run(ask, made, as_it_was, shared_home, runs_at):
+def test_a_changed_table_is_told_by_column_and_rows_and_nothing_is_run(
+    ask, made, as_it_was, shared_home, runs_at
+):
     def older(frame: pd.DataFrame) -> None:
         frame.loc[100, "Age"] += 1
 
@@ -156,8 +186,14 @@ def test_what_differs_is_named_to_the_last_bit(ask, spare, shared_home, client_a
     ended = ask("reproduce", f"run={run_id}")
     assert (ended.code, ended.line["identical"]) == (3, False)
     metric, probability = ended.line["differences"]
-    assert metric == {"what": "cv_roc_auc", "before": moved, "after": run.data.metrics["cv_roc_auc"]}
-    assert probability["what"].startswith("probability in predictions/test.parquet, 1 of 60 rows, by ")
+    assert metric == {
+        "what": "cv_roc_auc",
+        "before": moved,
+        "after": run.data.metrics["cv_roc_auc"],
+    }
+    assert probability["what"].startswith(
+        "probability in predictions/test.parquet, 1 of 60 rows, by "
+    )
     assert probability["what"].endswith("line 3")
     told = {part["what"]: part for part in ended.line["changed"]}
     assert told["python"]["before"] == "2.7.18"
@@ -165,7 +201,9 @@ def test_what_differs_is_named_to_the_last_bit(ask, spare, shared_home, client_a
     assert client.get_run(ended.line["run_id"]).data.tags["churnlab.identical"] == "false"
 
 
-def test_a_config_of_another_churnlab_is_refused_with_the_code_that_made_it(ask, spare, shared_home, client_at):
+def test_a_config_of_another_churnlab_is_refused_with_the_code_that_made_it(
+    ask, spare, shared_home, client_at
+):
     run = client_at(shared_home).get_run(spare)
     path = artifact(run, "config.yaml")
     kept = path.read_text()
@@ -179,7 +217,9 @@ def test_a_config_of_another_churnlab_is_refused_with_the_code_that_made_it(ask,
     assert run.data.tags["churnlab.code_sha256"][:12] in ended.err
 
 
-def test_runs_that_cannot_be_run_again_are_refused_with_those_that_can(ask, made, shared_home, runs_at, client_at):
+def test_runs_that_cannot_be_run_again_are_refused_with_those_that_can(
+    ask, made, shared_home, runs_at, client_at
+):
     def refused(run_id: str, *words: str) -> str:
         ended = ask("reproduce", run_id, *words)
         assert (ended.code, ended.out) == (2, "")
@@ -187,21 +227,26 @@ def test_runs_that_cannot_be_run_again_are_refused_with_those_that_can(ask, made
 
     client = client_at(shared_home)
     trial = runs_at(shared_home, command="trial")[0]
-    assert f"reproduce the study: churnlab reproduce run={trial.data.tags['mlflow.parentRunId']}" in refused(
-        trial.info.run_id
+    assert (
+        f"reproduce the study: churnlab reproduce run={trial.data.tags['mlflow.parentRunId']}"
+        in refused(trial.info.run_id)
     )
     foreign = client.create_run(trial.info.experiment_id)
     assert "is not churnlab's" in refused(foreign.info.run_id)
     client.set_terminated(foreign.info.run_id)
     assert "There is no run 0" in refused("0" * 32)
-    swept = ask("train", "-m", "dataset.rows=300", "evaluation.folds=2", "model=dummy", "seed=1,2").line
+    swept = ask(
+        "train", "-m", "dataset.rows=300", "evaluation.folds=2", "model=dummy", "seed=1,2"
+    ).line
     said = refused(swept["run_id"])
     assert "those of train, segment, tune can be reproduced" in said
     assert all(run_id in said for run_id in swept["runs"])
     open_run = client.create_run(trial.info.experiment_id, tags={"churnlab.command": "train"})
     assert "is RUNNING" in refused(open_run.info.run_id)
     client.delete_run(open_run.info.run_id)
-    assert "were generated" in refused(made["logistic regression"]["run_id"], "dataset.path=members.csv")
+    assert "were generated" in refused(
+        made["logistic regression"]["run_id"], "dataset.path=members.csv"
+    )
 
 
 def test_several_runs_are_reproduced_as_a_sweep_of_their_ids(ask, made):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import THREE_SEGMENTS, opened, version_folder
+from support.running import THREE_SEGMENTS, opened, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +20,19 @@ def story(shared_home, client_at):
         def ask(name: str, *words: str) -> None:
             ended = churnlab(*words)
             found = client.get_registered_model(NAME).aliases
-            aliases = {alias: str(version) for alias, version in found.items() if alias != "challenger"}
+            aliases = {
+                alias: str(version) for alias, version in found.items() if alias != "challenger"
+            }
             told[name] = (ended, aliases)
 
         def promote(version: str) -> None:
-            ask(f"promote {version}", "promote", *TRAINED, "require=not_worse", f"reason=number {version}")
+            ask(
+                f"promote {version}",
+                "promote",
+                *TRAINED,
+                "require=not_worse",
+                f"reason=number {version}",
+            )
             ended = told[f"promote {version}"][0]
             assert (ended.code, ended.line["version"]) == (0, version), ended.err
 
@@ -63,7 +71,9 @@ def story(shared_home, client_at):
         ("past 5 and 4", 0, {"champion": "1"}),
     ],
 )
-def test_each_rollback_puts_the_champion_before_back_and_previous_names_the_next_one_down(story, name, code, aliases):
+def test_each_rollback_puts_the_champion_before_back_and_previous_names_the_next_one_down(
+    story, name, code, aliases
+):
     ended, found = story[name]
     assert (ended.code, found) == (code, aliases), ended.err
     if not name.startswith("promote") and name != "tried":

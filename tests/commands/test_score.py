@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churnlab.demo import members
-from conftest import PROMOTED_ROWS, artifact, opened, version_folder
+from churnlab.data.demo import members
+from support.running import PROMOTED_ROWS, artifact, opened, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -23,10 +23,15 @@ def ask(promoted):
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """Members to be scored: no target, an id, a column that nobody declared, in no particular order."""
+    """Members to be scored: no target, an id, a column that nobody declared, in no particular
+    order."""
     table = members(40, seed=7).drop(columns="Churn")
     table.insert(0, "card", [f"{number:03d}" for number in range(40)])
-    return table.assign(note='said: "later", perhaps').sample(frac=1, random_state=1).reset_index(drop=True)
+    return (
+        table.assign(note='said: "later", perhaps')
+        .sample(frac=1, random_state=1)
+        .reset_index(drop=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,9 @@ def features(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".parquet"])
-def test_every_member_comes_back_in_order_with_the_champions_answer(ask, table, bundle, tmp_path, ending):
+def test_every_member_comes_back_in_order_with_the_champions_answer(
+    ask, table, bundle, tmp_path, ending
+):
     given, output = tmp_path / f"members{ending}", tmp_path / f"scored{ending}"
     write = table.to_parquet if ending == ".parquet" else table.to_csv
     write(given, index=False)
@@ -58,16 +65,24 @@ def test_every_member_comes_back_in_order_with_the_champions_answer(ask, table, 
     assert list(scored.columns) == [*table.columns, *ANSWERS]
     assert scored["card"].tolist() == table["card"].tolist()
     assert scored["note"].tolist() == table["note"].tolist()
-    pd.testing.assert_frame_equal(scored[features(table).columns].astype("float64"), features(table), rtol=1e-12)
+    pd.testing.assert_frame_equal(
+        scored[features(table).columns].astype("float64"), features(table), rtol=1e-12
+    )
     answers = pd.DataFrame(bundle.predict(features(table), params={"reasons": False}))
-    np.testing.assert_allclose(scored["churn_probability"], answers["churn_probability"], atol=1e-12)
+    np.testing.assert_allclose(
+        scored["churn_probability"], answers["churn_probability"], atol=1e-12
+    )
     for name in ANSWERS[1:]:
         assert scored[name].tolist() == answers[name].tolist()
 
 
 def read(path) -> pd.DataFrame:
     """A scored table, the cards as text."""
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"card": "str"})
+    return (
+        pd.read_parquet(path)
+        if path.suffix == ".parquet"
+        else pd.read_csv(path, dtype={"card": "str"})
+    )
 
 
 def test_the_cells_of_a_csv_file_come_back_as_they_were_written(ask, table, tmp_path):
@@ -98,10 +113,14 @@ def test_scores_of_the_hold_out_are_those_of_the_train_run(ask, promoted, client
     assert ended.code == 0, ended.err
     scored = pd.read_parquet(tmp_path / "scored.parquet")
     np.testing.assert_allclose(scored["churn_probability"], held_out["probability"], atol=1e-9)
-    assert scored["Churn"].tolist() == held_out["y"].tolist(), "what the file knows of the target is echoed"
+    assert scored["Churn"].tolist() == held_out["y"].tolist(), (
+        "what the file knows of the target is echoed"
+    )
 
 
-def test_an_id_is_echoed_as_written_and_reasons_are_told_when_asked_for(ask, table, bundle, tmp_path):
+def test_an_id_is_echoed_as_written_and_reasons_are_told_when_asked_for(
+    ask, table, bundle, tmp_path
+):
     table.to_csv(tmp_path / "members.csv", index=False)
     words = [f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv"]
     ended = ask("score", *words, "dataset.id=card", "score.reasons=true")
@@ -117,10 +136,19 @@ def test_an_id_is_echoed_as_written_and_reasons_are_told_when_asked_for(ask, tab
 def test_a_named_version_and_the_run_of_scoring_are_kept(ask, table, promoted, client_at, tmp_path):
     table.to_parquet(tmp_path / "members.parquet")
     uri = f"models:/demo-churn/{promoted.promote['version']}"
-    ended = ask("score", f"input={tmp_path}/members.parquet", f"output={tmp_path}/scored.csv", f"model_uri={uri}")
+    ended = ask(
+        "score",
+        f"input={tmp_path}/members.parquet",
+        f"output={tmp_path}/scored.csv",
+        f"model_uri={uri}",
+    )
     assert ended.code == 0, ended.err
     run = client_at(promoted.home).get_run(ended.line["run_id"])
-    assert (run.info.status, run.data.tags["churnlab.model_uri"], run.data.metrics["rows"]) == ("FINISHED", uri, 40)
+    assert (run.info.status, run.data.tags["churnlab.model_uri"], run.data.metrics["rows"]) == (
+        "FINISHED",
+        uri,
+        40,
+    )
 
 
 WRONG = {
@@ -140,12 +168,19 @@ WRONG = {
         "12",
         ["line 8, rule months_left", "(Month_to_end_contract = 12, Contract_period = "],
     ),
-    "endless visits": ("Avg_class_frequency_total", 6, "inf", ["line 8, column Avg_class_frequency_total: inf"]),
+    "endless visits": (
+        "Avg_class_frequency_total",
+        6,
+        "inf",
+        ["line 8, column Avg_class_frequency_total: inf"],
+    ),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_member_who_breaks_the_contract_stops_the_file_with_line_and_column(ask, table, tmp_path, wrong):
+def test_a_member_who_breaks_the_contract_stops_the_file_with_line_and_column(
+    ask, table, tmp_path, wrong
+):
     column, row, value, said = WRONG[wrong]
     table["Contract_period"], table["Month_to_end_contract"] = 6, 3
     text = table.astype("str")
@@ -157,7 +192,9 @@ def test_a_member_who_breaks_the_contract_stops_the_file_with_line_and_column(as
     for part in [str(tmp_path / "members.csv"), *said]:
         assert part in ended.err
     assert "Traceback" not in ended.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["members.csv"], "no half of a file is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["members.csv"], (
+        "no half of a file is left"
+    )
 
 
 def one_paragraph(err: str) -> bool:
@@ -168,11 +205,20 @@ def one_paragraph(err: str) -> bool:
 REFUSED = {
     "no such file": (["input=nowhere.csv", "output=scored.csv"], "There is no file nowhere.csv"),
     "no output": (["input=members.csv"], "output has no value yet"),
-    "unknown ending": (["input=members.csv", "output=scored.xlsx"], "no known ending; give one of .csv, .csv.gz"),
-    "no such folder": (["input=members.csv", "output=nowhere/scored.csv"], "a folder that does not exist"),
+    "unknown ending": (
+        ["input=members.csv", "output=scored.xlsx"],
+        "no known ending; give one of .csv, .csv.gz",
+    ),
+    "no such folder": (
+        ["input=members.csv", "output=nowhere/scored.csv"],
+        "a folder that does not exist",
+    ),
     "a folder": (["input=members.csv", "output=folder.csv"], "output=folder.csv is a folder"),
     "the input": (["input=members.csv", "output=./members.csv"], "is the input itself"),
-    "scored already": (["input=scored_before.csv", "output=scored.csv"], "churn_probability; rename them"),
+    "scored already": (
+        ["input=scored_before.csv", "output=scored.csv"],
+        "churn_probability; rename them",
+    ),
     "no version": (
         ["input=members.csv", "output=scored.csv", "model_uri=models:/demo-churn/99"],
         "There is no model models:/demo-churn/99",
@@ -202,7 +248,11 @@ def test_what_cannot_be_read_or_written_is_the_users_mistake(ask, table, promote
 
 def test_a_version_of_other_columns_says_which_are_missing(ask, table, tmp_path):
     table.drop(columns="Age").to_csv(tmp_path / "members.csv", index=False)
-    words = [f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv", "~dataset.columns.Age"]
+    words = [
+        f"input={tmp_path}/members.csv",
+        f"output={tmp_path}/scored.csv",
+        "~dataset.columns.Age",
+    ]
     ended = ask("score", *words)
     assert ended.code == 2
     assert "models:/demo-churn@champion does not take these members" in ended.err

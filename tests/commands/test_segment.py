@@ -9,16 +9,31 @@ import pytest
 from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import StandardScaler
 
-from churnlab.demo import members
-from churnlab.evidence import STABLE
-from conftest import SMALL_SEGMENTS, artifact, files, tracked_at
+from churnlab.data.demo import members
+from churnlab.segments.choose_k import STABLE
+from support.running import SMALL_SEGMENTS, artifact, files, tracked_at
 
 pytestmark = pytest.mark.slow
 
 ROWS = 500
 PER_K = (
-    *("inertia", "silhouette", "calinski_harabasz", "davies_bouldin", "gap", "ward_height", "ward_height_gap"),
-    *("bootstrap_ari", "bootstrap_ari_min", "prediction_strength", "min_share", "ward_agreement", "heldout_churn_auc"),
+    *(
+        "inertia",
+        "silhouette",
+        "calinski_harabasz",
+        "davies_bouldin",
+        "gap",
+        "ward_height",
+        "ward_height_gap",
+    ),
+    *(
+        "bootstrap_ari",
+        "bootstrap_ari_min",
+        "prediction_strength",
+        "min_share",
+        "ward_agreement",
+        "heldout_churn_auc",
+    ),
 )
 
 
@@ -56,10 +71,14 @@ def clustered() -> pd.DataFrame:
 
 
 def by_k(client, run, name: str) -> dict[int, float]:
-    return {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, name)}
+    return {
+        metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, name)
+    }
 
 
-def test_the_segments_of_the_result_are_numbered_by_size_and_have_their_churn_and_action(line, labels):
+def test_the_segments_of_the_result_are_numbered_by_size_and_have_their_churn_and_action(
+    line, labels
+):
     assert (line["command"], line["k"]) == ("segment", 4)
     y = members(ROWS, seed=0)["Churn"].to_numpy()
     assert [segment["id"] for segment in line["segments"]] == [0, 1, 2, 3]
@@ -90,12 +109,15 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
         "portraits.json",
         "actions.csv",
     }
-    assert files(run) == tables | {"segmentation.json"} | {f"figures/{name}.png" for name in pictures}
+    assert files(run) == tables | {"segmentation.json"} | {
+        f"figures/{name}.png" for name in pictures
+    }
     for name in pictures:
         assert artifact(run, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     portraits = json.loads(artifact(run, "portraits.json").read_text())
     told = [
-        {key: portrait[key] for key in segment} for portrait, segment in zip(portraits, line["segments"], strict=True)
+        {key: portrait[key] for key in segment}
+        for portrait, segment in zip(portraits, line["segments"], strict=True)
     ]
     assert told == line["segments"]
 
@@ -114,7 +136,9 @@ def test_each_number_of_segments_has_its_evidence_as_metrics_over_k(run, shared_
     assert evidence["ward_height_gap"].idxmax() == run.data.metrics["k_dendrogram"]
 
 
-def test_the_labels_are_those_of_the_evidence_and_of_the_logged_model(run, labels, clustered, shared_home):
+def test_the_labels_are_those_of_the_evidence_and_of_the_logged_model(
+    run, labels, clustered, shared_home
+):
     Z = StandardScaler().fit_transform(clustered)
     inertia = sum(((Z[labels == k] - Z[labels == k].mean(axis=0)) ** 2).sum() for k in range(4))
     evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k").loc[4]
@@ -131,7 +155,9 @@ def test_the_profile_is_that_of_the_members(run, labels):
     profile = pd.read_csv(artifact(run, "segments.csv")).set_index("segment")
     assert profile["size"].tolist() == np.bincount(labels).tolist()
     for name in ("Lifetime", "Age", "Near_Location"):
-        assert profile[f"mean_{name}"].to_numpy() == pytest.approx(frame[name].groupby(labels).mean().to_numpy())
+        assert profile[f"mean_{name}"].to_numpy() == pytest.approx(
+            frame[name].groupby(labels).mean().to_numpy()
+        )
     left = frame["Churn"].groupby(labels).mean()
     assert profile["churn_rate"].to_numpy() == pytest.approx(left.to_numpy())
     assert (profile["churn_low"] < left).all()
@@ -145,16 +171,25 @@ def test_a_segmentation_never_sees_who_left_and_speaks_the_language_asked_for(
     frame = members(ROWS, seed=0)
     frame["Churn"] = np.random.default_rng(5).permutation(frame["Churn"])
     frame.to_csv(tmp_path / "dealt.csv", index=False)
-    words = ["dataset=gym", f"dataset.path={tmp_path}/dealt.csv", "segments.k=4", "playbook.language=ru"]
+    words = [
+        "dataset=gym",
+        f"dataset.path={tmp_path}/dealt.csv",
+        "segments.k=4",
+        "playbook.language=ru",
+    ]
     line = succeed(shared_home, "segment", *words, *SMALL_SEGMENTS)
     dealt = client_at(shared_home).get_run(line["run_id"])
-    assert np.array_equal(pd.read_parquet(artifact(dealt, "segments/members.parquet"))["segment"], labels)
+    assert np.array_equal(
+        pd.read_parquet(artifact(dealt, "segments/members.parquet"))["segment"], labels
+    )
     ours, theirs = (pd.read_csv(artifact(one, "evidence.csv")) for one in (run, dealt))
     assert not np.array_equal(ours["heldout_churn_auc"], theirs["heldout_churn_auc"])
     target = ["heldout_churn_auc"]
     pd.testing.assert_frame_equal(ours.drop(columns=target), theirs.drop(columns=target))
     assert dealt.data.tags["churnlab.k_alone"] == run.data.tags["churnlab.k_alone"]
-    assert any("\u0430" <= letter <= "\u044f" for letter in line["segments"][0]["recommended_action"])
+    assert any(
+        "\u0430" <= letter <= "\u044f" for letter in line["segments"][0]["recommended_action"]
+    )
 
 
 def test_a_run_says_what_each_criterion_alone_would_have_chosen(run):
@@ -180,13 +215,17 @@ def test_late_columns_are_said_and_the_result_without_them_stands_beside(run):
     assert 0.5 < early["heldout_churn_auc"] < 1
 
 
-def test_a_stable_and_an_unstable_run_carry_their_mark_everywhere(shared_home, run_command, client_at, run):
+def test_a_stable_and_an_unstable_run_carry_their_mark_everywhere(
+    shared_home, run_command, client_at, run
+):
     words = [f"dataset.rows={ROWS}", "segments=course", "segments.k=8", *SMALL_SEGMENTS]
     ended = run_command(shared_home, "segment", *words)
     assert ended.code == 0, ended.err
     unstable = client_at(shared_home).get_run(ended.line["run_id"])
     for one in (run, unstable):
-        evidence = pd.read_csv(artifact(one, "evidence.csv")).set_index("k").loc[one.data.metrics["k"]]
+        evidence = (
+            pd.read_csv(artifact(one, "evidence.csv")).set_index("k").loc[one.data.metrics["k"]]
+        )
         stable = all(evidence[name] >= limit for name, limit in STABLE.items())
         assert one.data.tags["churnlab.stable"] == str(stable).lower()
         assert ("churnlab.unstable" in one.data.tags) is not stable
@@ -217,7 +256,17 @@ def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_wo
     made_of = json.loads(artifact(run, "segmentation.json").read_text())
     assert everyone["text"].tolist() == made_of["for_everyone"]
     assert [planned["action"] for planned in made_of["everyone"]] == everyone["action"].tolist()
-    columns = {"lever", "reach", "cost", "worth", "break_even", "per_arm", "smallest_cut", "too_small", "sentence"}
+    columns = {
+        "lever",
+        "reach",
+        "cost",
+        "worth",
+        "break_even",
+        "per_arm",
+        "smallest_cut",
+        "too_small",
+        "sentence",
+    }
     assert columns <= set(actions.columns)
     inside = actions.dropna(subset="segment")
     sizes = pd.read_csv(artifact(run, "segments.csv")).set_index("segment")["size"]
@@ -225,22 +274,41 @@ def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_wo
 
 
 def test_a_sweep_compares_column_sets(home, succeed, client_at):
-    words = [f"dataset.rows={ROWS}", *SMALL_SEGMENTS, "segments=behaviour,seed002,course", "segments.k=auto"]
+    words = [
+        f"dataset.rows={ROWS}",
+        *SMALL_SEGMENTS,
+        "segments=behaviour,seed002,course",
+        "segments.k=auto",
+    ]
     line = succeed(home, "segment", "-m", *words)
     runs = [client_at(home).get_run(run_id) for run_id in line["runs"]]
     assert [run.data.params["segments.name"] for run in runs] == ["behaviour", "seed002", "course"]
-    assert all(run.data.tags["churnlab.k_reason"].startswith(f"k={run.data.metrics['k']:.0f}: ") for run in runs)
+    assert all(
+        run.data.tags["churnlab.k_reason"].startswith(f"k={run.data.metrics['k']:.0f}: ")
+        for run in runs
+    )
 
 
 def test_a_large_table_is_examined_on_a_sample_that_is_stated(home, succeed, client_at):
-    line = succeed(home, "segment", "dataset.rows=3000", "segments.sample_rows=1000", "segments.k=2", *SMALL_SEGMENTS)
+    line = succeed(
+        home,
+        "segment",
+        "dataset.rows=3000",
+        "segments.sample_rows=1000",
+        "segments.k=2",
+        *SMALL_SEGMENTS,
+    )
     run = client_at(home).get_run(line["run_id"])
     assert "a sample of 1,000 out of 3,000 members" in run.data.tags["churnlab.sampled"]
     assert len(pd.read_parquet(artifact(run, "segments/members.parquet"))) == 3000
 
 
-def test_a_language_that_the_playbook_lacks_is_told_before_the_evidence_is_gathered(home, run_command, runs_at):
-    ended = run_command(home, "segment", "playbook.language=fr", "segments.n_init=1000000")  # hours of work
+def test_a_language_that_the_playbook_lacks_is_told_before_the_evidence_is_gathered(
+    home, run_command, runs_at
+):
+    ended = run_command(
+        home, "segment", "playbook.language=fr", "segments.n_init=1000000"
+    )  # hours of work
     assert (ended.code, ended.out) == (2, "")
     assert "no text in 'fr'" in ended.err
     assert "Traceback" not in ended.err
@@ -255,9 +323,18 @@ def segmented(home, gym_csv, succeed, client_at, *words: str):
     return line, client_at(home).get_run(line["run_id"])
 
 
-def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(gym_csv, home, succeed, client_at):
-    effort = ["segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2", "segments.references=2"]
-    line, _ = segmented(home, gym_csv, succeed, client_at, "segments=seed002", "segments.range=[4,4]", *effort)
+def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(
+    gym_csv, home, succeed, client_at
+):
+    effort = [
+        "segments.bootstraps=2",
+        "segments.refit_n_init=1",
+        "segments.splits=2",
+        "segments.references=2",
+    ]
+    line, _ = segmented(
+        home, gym_csv, succeed, client_at, "segments=seed002", "segments.range=[4,4]", *effort
+    )
     assert line["k"] == 4
     published = [
         (
@@ -266,7 +343,11 @@ def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(gym_
             "PRIORITY: the greatest potential for retention, the most attention; discount on a 6- or 12-month",
         ),
         (1128, 0.027, "offer extra services; renewal reminder 1-2 months before the contract ends"),
-        (957, 0.071, "discount on a 6- or 12-month contract; bring-a-friend offer; extra discount for employees"),
+        (
+            957,
+            0.071,
+            "discount on a 6- or 12-month contract; bring-a-friend offer; extra discount for employees",
+        ),
         (554, 0.442, "no retention budget by default, cheap e-mail only"),
     ]
     for segment, (size, churn_rate, action) in zip(line["segments"], published, strict=True):
@@ -276,7 +357,12 @@ def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(gym_
 
 
 def test_the_behaviour_segments_choose_four_by_themselves(gym_csv, home, succeed, client_at):
-    effort = ["segments.n_init=10", "segments.bootstraps=8", "segments.splits=6", "segments.references=2"]
+    effort = [
+        "segments.n_init=10",
+        "segments.bootstraps=8",
+        "segments.splits=6",
+        "segments.references=2",
+    ]
     line, run = segmented(home, gym_csv, succeed, client_at, "segments.range=[2,6]", *effort)
     assert line["k"] == 4
     assert run.data.metrics["k_dendrogram"] == 4
@@ -293,7 +379,9 @@ def test_the_behaviour_segments_choose_four_by_themselves(gym_csv, home, succeed
         assert segment["churn_rate"] == pytest.approx(churn_rate, abs=0.01)
 
 
-def test_the_courses_five_groups_are_unstable_and_tell_the_story_of_seed_001(gym_csv, home, succeed, client_at):
+def test_the_courses_five_groups_are_unstable_and_tell_the_story_of_seed_001(
+    gym_csv, home, succeed, client_at
+):
     effort = ["segments.bootstraps=8", "segments.splits=6", "segments.references=2"]
     words = ["segments=course", "segments.range=[5,5]", *effort]
     _, run = segmented(home, gym_csv, succeed, client_at, *words)
@@ -311,12 +399,21 @@ def test_the_courses_five_groups_are_unstable_and_tell_the_story_of_seed_001(gym
     assert worst["mean_Month_to_end_contract"] == left.min()
 
 
-def test_wards_tree_of_the_thirteen_columns_has_its_heights_and_proposes_four(gym_csv, home, succeed, client_at):
-    effort = ["segments.n_init=2", "segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2"]
+def test_wards_tree_of_the_thirteen_columns_has_its_heights_and_proposes_four(
+    gym_csv, home, succeed, client_at
+):
+    effort = [
+        "segments.n_init=2",
+        "segments.bootstraps=2",
+        "segments.refit_n_init=1",
+        "segments.splits=2",
+    ]
     words = ["segments=course", "segments.range=[2,7]", "segments.references=2", *effort]
     line, run = segmented(home, gym_csv, succeed, client_at, *words)
     heights = by_k(client_at(home), run, "ward_height")
-    assert [heights[k] for k in range(2, 8)] == pytest.approx([104.6, 89.0, 83.9, 66.6, 59.9, 48.7], abs=0.1)
+    assert [heights[k] for k in range(2, 8)] == pytest.approx(
+        [104.6, 89.0, 83.9, 66.6, 59.9, 48.7], abs=0.1
+    )
     assert run.data.metrics["k_dendrogram"] == 4
     assert line["k"] == 5
     assert "set by hand" in run.data.tags["churnlab.k_reason"]

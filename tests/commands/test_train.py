@@ -14,14 +14,34 @@ import pytest
 import yaml
 from sklearn import metrics as sk
 
-from churnlab import evaluation, identity, tracking
-from churnlab.data import folds_sha256, split_sha256
-from churnlab.demo import members
-from conftest import THREE_SEGMENTS, artifact, files, folder, opened, tracked_at, version_folder
+import churnlab
+from churnlab.data.dataset import folds_sha256, split_sha256
+from churnlab.data.demo import members
+from churnlab.models import evaluation
+from churnlab.tracking.fingerprints import config_sha256
+from support.running import (
+    THREE_SEGMENTS,
+    artifact,
+    files,
+    folder,
+    opened,
+    tracked_at,
+    version_folder,
+)
 
 pytestmark = pytest.mark.slow
 
-METRICS = ("roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy", "precision", "recall", "f1")
+METRICS = (
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+    "ece",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+)
 KINDS = ("cv_{}", "cv_{}_std", "test_{}", "test_{}_low", "test_{}_high")
 OWN_MODEL = """\
 name: gradient_boosting
@@ -50,8 +70,22 @@ def own_conf(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def trained(shared_home, own_conf, succeed, client_at):
     """One run per model, on the same members, folds and hold-out; the threshold is chosen for F1."""
-    words = [f"dataset.rows={ROWS}", "features=behaviour", "evaluation.folds=3", "evaluation.repeats=2", "decision=f1"]
-    line = succeed(shared_home, "train", "-m", "--config-dir", str(own_conf), *words, f"model={','.join(MODELS)}")
+    words = [
+        f"dataset.rows={ROWS}",
+        "features=behaviour",
+        "evaluation.folds=3",
+        "evaluation.repeats=2",
+        "decision=f1",
+    ]
+    line = succeed(
+        shared_home,
+        "train",
+        "-m",
+        "--config-dir",
+        str(own_conf),
+        *words,
+        f"model={','.join(MODELS)}",
+    )
     client = client_at(shared_home)
     return dict(zip(MODELS, map(client.get_run, line["runs"]), strict=True))
 
@@ -108,7 +142,9 @@ def test_a_run_has_its_place_its_name_its_params_and_its_config(run, client_at, 
     assert "hydra" not in config
 
 
-def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(run, trained, oof, held_out):
+def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(
+    run, trained, oof, held_out
+):
     tags = run.data.tags
     assert tags["churnlab.command"] == "train"
     for other in trained.values():
@@ -125,22 +161,30 @@ def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(run, tra
 
 def test_the_config_is_known_by_what_decides_the_result(run):
     config = yaml.safe_load(artifact(run, "config.yaml").read_text())
-    known = identity.config_sha256("train", config)
+    known = config_sha256("train", config)
     assert known == run.data.tags["churnlab.config_sha256"]
-    same = config | {"run_name": "x", "force": True, "dry_run": True, "tracking": {"uri": "http://x"}}
-    assert identity.config_sha256("train", same) == known
-    assert identity.config_sha256("train", config | {"dataset": config["dataset"] | {"path": "/x.csv"}}) == known
+    same = config | {
+        "run_name": "x",
+        "force": True,
+        "dry_run": True,
+        "tracking": {"uri": "http://x"},
+    }
+    assert config_sha256("train", same) == known
+    assert (
+        config_sha256("train", config | {"dataset": config["dataset"] | {"path": "/x.csv"}})
+        == known
+    )
     others = [
-        identity.config_sha256("tune", config),
-        identity.config_sha256("train", config | {"seed": 1}),
-        identity.config_sha256("train", config | {"dataset": config["dataset"] | {"rows": 501}}),
-        identity.config_sha256("train", config | {"evaluation": config["evaluation"] | {"folds": 4}}),
+        config_sha256("tune", config),
+        config_sha256("train", config | {"seed": 1}),
+        config_sha256("train", config | {"dataset": config["dataset"] | {"rows": 501}}),
+        config_sha256("train", config | {"evaluation": config["evaluation"] | {"folds": 4}}),
     ]
     assert len({known, *others}) == 5
 
 
 def test_a_run_of_a_checkout_knows_its_commit(run):
-    asked = ["git", "-C", str(Path(tracking.__file__).parent), "rev-parse", "HEAD"]
+    asked = ["git", "-C", str(Path(churnlab.__file__).parent), "rev-parse", "HEAD"]
     commit = subprocess.run(asked, capture_output=True, text=True)
     expected = commit.stdout.strip() if commit.returncode == 0 else None
     assert run.data.tags.get("churnlab.git_commit") == expected
@@ -149,8 +193,16 @@ def test_a_run_of_a_checkout_knows_its_commit(run):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_metric_is_there_once(trained, model):
-    expected = {kind.format(name) for name in METRICS for kind in KINDS} | {"threshold", "fit_seconds"}
-    assert set(trained[model].data.metrics) == expected | {"cv_slope", "cv_intercept", "model_bytes", "n_columns"}
+    expected = {kind.format(name) for name in METRICS for kind in KINDS} | {
+        "threshold",
+        "fit_seconds",
+    }
+    assert set(trained[model].data.metrics) == expected | {
+        "cv_slope",
+        "cv_intercept",
+        "model_bytes",
+        "n_columns",
+    }
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -167,8 +219,12 @@ def test_the_metrics_are_those_of_the_logged_predictions(trained, model):
         assert logged[f"cv_{name}"] == pytest.approx(folds[name].mean(), abs=1e-9), name
         assert logged[f"cv_{name}_std"] == pytest.approx(folds[name].std(), abs=1e-9), name
     for name in METRICS:
-        assert 0 <= logged[f"test_{name}_low"] <= logged[f"test_{name}"] <= logged[f"test_{name}_high"], name
-        assert logged[f"test_{name}_low"] < logged[f"test_{name}_high"] or logged[f"test_{name}"] in (0, 1)
+        assert (
+            0 <= logged[f"test_{name}_low"] <= logged[f"test_{name}"] <= logged[f"test_{name}_high"]
+        ), name
+        assert logged[f"test_{name}_low"] < logged[f"test_{name}_high"] or logged[
+            f"test_{name}"
+        ] in (0, 1)
 
 
 def test_the_threshold_is_the_decisions_on_the_out_of_fold_predictions(run, oof):
@@ -184,13 +240,17 @@ def test_out_of_fold_and_hold_out_are_everybody_once(oof, held_out):
     assert not set(oof["row"]) & set(held_out["row"])
     assert len(held_out) == ROWS // 5
     assert oof.groupby("repeat")["row"].nunique().tolist() == [ROWS * 4 // 5] * 2
-    assert list(oof.columns) == list(held_out.columns) == ["row", "y", "probability", "fold", "repeat"]
+    assert (
+        list(oof.columns) == list(held_out.columns) == ["row", "y", "probability", "fold", "repeat"]
+    )
     for table in (oof, held_out):
         assert np.array_equal(table["y"], y[table["row"]])
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_logged_model_says_the_same_of_the_hold_out_when_it_is_loaded_again(trained, model, shared_home):
+def test_the_logged_model_says_the_same_of_the_hold_out_when_it_is_loaded_again(
+    trained, model, shared_home
+):
     test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
     X = members(ROWS, seed=0).drop(columns="Churn").astype("float64").iloc[test["row"]]
     with tracked_at(shared_home):
@@ -221,7 +281,13 @@ def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_
 def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
     run = trained[model]
     figures = {"roc", "precision_recall", "reliability", "confusion", "scores", "gains", "drivers"}
-    tables = {"config.yaml", "data_report.json", "folds.csv", "predictions/oof.parquet", "predictions/test.parquet"}
+    tables = {
+        "config.yaml",
+        "data_report.json",
+        "folds.csv",
+        "predictions/oof.parquet",
+        "predictions/test.parquet",
+    }
     tables |= {"calibration.csv", "drivers.csv"}
     if model != "gradient_boosting":  # which says nothing of its columns
         tables.add("importances.csv")
@@ -235,7 +301,14 @@ def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_says_how_large_its_model_is(trained, model, shared_home):
     run = trained[model]
-    kept = shared_home / "mlartifacts" / "models" / run.outputs.model_outputs[0].model_id / "artifacts" / "model.skops"
+    kept = (
+        shared_home
+        / "mlartifacts"
+        / "models"
+        / run.outputs.model_outputs[0].model_id
+        / "artifacts"
+        / "model.skops"
+    )
     assert run.data.metrics["model_bytes"] == kept.stat().st_size
     assert run.data.metrics["n_columns"] == 13 + 12
 
@@ -250,7 +323,10 @@ def test_a_run_says_whether_its_probabilities_call_for_calibration(trained, mode
     table = pd.read_csv(artifact(run, "calibration.csv"))
     assert table[["method", "kept"]].to_numpy().tolist() == [["none", True]]
     assert table.loc[0, "log_loss"] == pytest.approx(run.data.metrics["cv_log_loss"])
-    said, well = run.data.tags["churnlab.calibration"], 0.9 <= found["slope"] <= 1.1 and found["ece"] <= 0.02
+    said, well = (
+        run.data.tags["churnlab.calibration"],
+        0.9 <= found["slope"] <= 1.1 and found["ece"] <= 0.02,
+    )
     assert said.startswith("none: not called for" if well else "none, though the out-of-fold ")
     assert said in run.data.tags["mlflow.note.content"]
 
@@ -260,14 +336,23 @@ def test_the_drivers_are_columns_of_the_table_and_pairs_are_merged(trained, mode
     table = pd.read_csv(artifact(trained[model], "drivers.csv"))
     columns = [name for driver in table["driver"] for name in driver.split(" + ")]
     assert sorted(columns) == sorted(set(members(1, seed=0)) - {"Churn"})
-    visits = table[table["driver"] == "Avg_class_frequency_total + Avg_class_frequency_current_month"]
+    visits = table[
+        table["driver"] == "Avg_class_frequency_total + Avg_class_frequency_current_month"
+    ]
     assert "Contract_period + Month_to_end_contract" in set(table["driver"])
     assert (visits["low"] > 0).all()
     assert table["importance"].is_monotonic_decreasing
     assert set(table["direction"]) <= {
-        *("lower raises the risk", "higher raises the risk", "0 raises the risk", "1 raises the risk"),
+        *(
+            "lower raises the risk",
+            "higher raises the risk",
+            "0 raises the risk",
+            "1 raises the risk",
+        ),
         *("no one direction", "no effect shown"),
-        *("Avg_class_frequency_total higher, Avg_class_frequency_current_month lower raise the risk",),
+        *(
+            "Avg_class_frequency_total higher, Avg_class_frequency_current_month lower raise the risk",
+        ),
     }
     assert table.set_index("driver").loc["Lifetime", "direction"] == "lower raises the risk"
     assert ("coefficient" in table) == (model == "logistic_regression")
@@ -301,10 +386,14 @@ def forest(tmp_path_factory, client_at):
     with opened(home) as ask:
         ended = {
             "plain": ask("train", *words, "decision=expected_value"),
-            "calibrated": ask("train", *words, "decision=expected_value", "evaluation.calibration=auto"),
+            "calibrated": ask(
+                "train", *words, "decision=expected_value", "evaluation.calibration=auto"
+            ),
             "segment": ask("segment", *rows, "segments=all", "playbook=any", *THREE_SEGMENTS),
         }
-        assert [end.code for end in ended.values()] == [0, 0, 0], [end.err for end in ended.values()]
+        assert [end.code for end in ended.values()] == [0, 0, 0], [
+            end.err for end in ended.values()
+        ]
         line = ended["calibrated"].line
         promoted = ask("promote", *rows, "evaluation.folds=3", f"churn_run={line['run_id']}")
     client = client_at(home)
@@ -326,13 +415,19 @@ def test_a_forest_is_calibrated_when_it_is_called_for_and_helps(forest):
     assert kept == table["log_loss"].idxmin() != "none"
     assert forest.run.data.metrics["cv_log_loss"] == pytest.approx(table.loc[kept, "log_loss"])
     assert forest.run.data.metrics["cv_slope"] == pytest.approx(table.loc[kept, "slope"])
-    assert forest.run.data.tags["churnlab.calibration"].startswith(f"{kept}: the out-of-fold slope ")
+    assert forest.run.data.tags["churnlab.calibration"].startswith(
+        f"{kept}: the out-of-fold slope "
+    )
     assert forest.plain.data.metrics["cv_log_loss"] == pytest.approx(table.loc["none", "log_loss"])
     assert forest.run.data.metrics["model_bytes"] > forest.plain.data.metrics["model_bytes"]
 
 
 def test_weighing_uncalibrated_probabilities_against_money_is_warned_of(forest):
-    (warned,) = [line for line in forest.told_of_plain.splitlines() if "takes probabilities at their word" in line]
+    (warned,) = [
+        line
+        for line in forest.told_of_plain.splitlines()
+        if "takes probabilities at their word" in line
+    ]
     assert warned.startswith("warning: ")
     assert "evaluation.calibration=auto calibrates if that helps" in warned
     report = json.loads(artifact(forest.plain, "data_report.json").read_text(encoding="utf-8"))
@@ -378,13 +473,23 @@ def test_a_model_that_is_one_yaml_can_be_tuned_too(home, own_conf, succeed, runs
     assert line["n_complete"] == 2
     assert set(line["best_params"]) == {"learning_rate", "max_leaf_nodes"}
     (best,) = runs_at(home, command="train")
-    assert float(best.data.params["model.estimator.learning_rate"]) == line["best_params"]["learning_rate"]
+    assert (
+        float(best.data.params["model.estimator.learning_rate"])
+        == line["best_params"]["learning_rate"]
+    )
 
 
-def test_a_parameter_that_the_estimator_has_not_is_refused_with_those_it_has(home, run_command, runs_at):
-    ended = run_command(home, "train", "dataset.rows=300", "model=random_forest", "+model.estimator.depth=3")
+def test_a_parameter_that_the_estimator_has_not_is_refused_with_those_it_has(
+    home, run_command, runs_at
+):
+    ended = run_command(
+        home, "train", "dataset.rows=300", "model=random_forest", "+model.estimator.depth=3"
+    )
     assert (ended.code, ended.out) == (2, "")
-    assert "RandomForestClassifier has no parameter depth. Did you mean max_depth? It has n_estimators" in ended.err
+    assert (
+        "RandomForestClassifier has no parameter depth. Did you mean max_depth? It has n_estimators"
+        in ended.err
+    )
     assert len(ended.err.splitlines()) == 1
     assert runs_at(home) == []
 
@@ -396,8 +501,20 @@ def test_a_parameter_that_the_estimator_has_not_is_refused_with_those_it_has(hom
 def course(gym_csv, tmp_path_factory, succeed, client_at):
     """The seeds' plain hold-out: models scaled and unscaled, by (model, scale)."""
     home = tmp_path_factory.mktemp("course") / "home"
-    words = ["dataset=gym", f"dataset.path={gym_csv}", "evaluation.stratify=false", "evaluation.folds=2"]
-    line = succeed(home, "train", "-m", *words, "model=logistic_regression,random_forest", "model.scale=true,false")
+    words = [
+        "dataset=gym",
+        f"dataset.path={gym_csv}",
+        "evaluation.stratify=false",
+        "evaluation.folds=2",
+    ]
+    line = succeed(
+        home,
+        "train",
+        "-m",
+        *words,
+        "model=logistic_regression,random_forest",
+        "model.scale=true,false",
+    )
     runs = map(client_at(home).get_run, line["runs"])
     return {(run.data.params["model.name"], run.data.params["model.scale"]): run for run in runs}
 
@@ -409,7 +526,9 @@ def course(gym_csv, tmp_path_factory, succeed, client_at):
         ("False", [575, 27, 34, 164], 0.92375, 0.8586, 0.8283),
     ],
 )
-def test_the_courses_logistic_regression_is_reproduced(course, scale, cells, accuracy, precision, recall):
+def test_the_courses_logistic_regression_is_reproduced(
+    course, scale, cells, accuracy, precision, recall
+):
     run = course["logistic_regression", scale]
     test = pd.read_parquet(artifact(run, "predictions/test.parquet"))
     found = sk.confusion_matrix(test["y"], test["probability"] > 0.5).ravel()
@@ -434,7 +553,10 @@ def test_cross_validation_on_the_real_table_reaches_its_figures(gym_csv, home, s
     words = ["dataset=gym", f"dataset.path={gym_csv}", "model=logistic_regression,random_forest"]
     line = succeed(home, "train", "-m", *words, "features=raw,behaviour")
     runs = map(client_at(home).get_run, line["runs"])
-    found = {(run.data.params["model.name"], run.data.params["features.name"]): run.data.metrics for run in runs}
+    found = {
+        (run.data.params["model.name"], run.data.params["features.name"]): run.data.metrics
+        for run in runs
+    }
     assert found["logistic_regression", "raw"]["cv_roc_auc"] == pytest.approx(0.976, abs=0.003)
     assert found["logistic_regression", "behaviour"]["cv_roc_auc"] >= 0.989
     assert found["logistic_regression", "behaviour"]["cv_log_loss"] <= 0.102
@@ -448,17 +570,27 @@ def test_a_forest_of_the_real_table_calls_for_calibration_and_logistic_regressio
 ):
     words = ["dataset=gym", f"dataset.path={gym_csv}", "evaluation.calibration=auto"]
     line = succeed(home, "train", "-m", *words, "model=logistic_regression,random_forest")
-    runs = {run.data.params["model.name"]: run for run in map(client_at(home).get_run, line["runs"])}
-    assert runs["logistic_regression"].data.tags["churnlab.calibration"].startswith("none: not called for (slope 1.0")
+    runs = {
+        run.data.params["model.name"]: run for run in map(client_at(home).get_run, line["runs"])
+    }
+    assert (
+        runs["logistic_regression"]
+        .data.tags["churnlab.calibration"]
+        .startswith("none: not called for (slope 1.0")
+    )
     table = pd.read_csv(artifact(runs["random_forest"], "calibration.csv")).set_index("method")
     assert table.index[table["kept"]].tolist() == ["isotonic"]
     assert 1.26 <= table.loc["none", "slope"] <= 1.43
     assert table.loc["none", "ece"] > 0.03
     assert table.loc["isotonic", "ece"] < 0.01 < table.loc["sigmoid", "ece"]
-    assert table.loc["none", "log_loss"] - table.loc["isotonic", "log_loss"] == pytest.approx(0.013, abs=0.003)
+    assert table.loc["none", "log_loss"] - table.loc["isotonic", "log_loss"] == pytest.approx(
+        0.013, abs=0.003
+    )
     drivers = pd.read_csv(artifact(runs["logistic_regression"], "drivers.csv")).set_index("driver")
     assert drivers.index[:2].tolist() == [
         *("Lifetime", "Avg_class_frequency_total + Avg_class_frequency_current_month")
     ]
     assert (drivers["direction"].head(5) == "lower raises the risk").all()
-    assert drivers["coefficient"].iloc[1] == pytest.approx(-1.57, abs=0.02), "4.22 down and 3.12 up, merged"
+    assert drivers["coefficient"].iloc[1] == pytest.approx(-1.57, abs=0.02), (
+        "4.22 down and 3.12 up, merged"
+    )

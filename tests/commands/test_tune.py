@@ -1,4 +1,5 @@
-"""A study: as many finished trials as asked for, once each, resumed and never mixed with another question's."""
+"""A study: as many finished trials as asked for, once each, resumed and never mixed with another
+question's."""
 
 import os
 import pty
@@ -12,10 +13,11 @@ import pytest
 import yaml
 from sklearn.model_selection import StratifiedKFold
 
-from churnlab import evaluation, validation
-from churnlab.commands import train
-from churnlab.compose import load_dataset
-from conftest import artifact, environment, files, opened
+from churnlab.config import validation
+from churnlab.config.build import build_pipeline, load_dataset
+from churnlab.models.cross_validation import fold_metrics, fold_predictions
+from churnlab.models.splits import Fold, make_split
+from support.running import artifact, environment, files, opened
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +37,12 @@ def study(shared_home, succeed, client_at, runs_at):
 
 def test_the_result_says_what_is_best(study):
     line, _, _, trials = study
-    assert (line["command"], line["study"], line["n_complete"], line["n_reused"]) == ("tune", "mine", 3, 0)
+    assert (line["command"], line["study"], line["n_complete"], line["n_reused"]) == (
+        "tune",
+        "mine",
+        3,
+        0,
+    )
     best = min(trials, key=lambda run: run.data.metrics["cv_log_loss"])
     assert line["best_value"] == best.data.metrics["cv_log_loss"]
     assert {key: float(value) for key, value in best.data.params.items()} == line["best_params"]
@@ -49,7 +56,9 @@ def test_every_completed_trial_is_one_finished_child_with_bare_parameters(study)
     for run in trials:
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["churnlab.study"] == line["study"]
-        assert {"cv_log_loss", "cv_log_loss_std", "cv_roc_auc", "cv_f1", "fit_seconds"} <= set(run.data.metrics)
+        assert {"cv_log_loss", "cv_log_loss_std", "cv_roc_auc", "cv_f1", "fit_seconds"} <= set(
+            run.data.metrics
+        )
         assert not any(name.startswith("test_") for name in run.data.metrics)
     assert len({tuple(run.data.params.items()) for run in trials}) == 3
 
@@ -63,8 +72,13 @@ def test_the_parent_holds_the_study_and_what_may_change_later_is_a_tag(study):
     assert "tune.n_trials" not in parent.data.params
     assert parent.data.tags["churnlab.best_run_id"] == line["best_run_id"]
     assert parent.data.params["model.estimator.n_estimators"] == "5"
-    assert yaml.safe_load(artifact(parent, "config.yaml").read_text())["tune"] == {"n_trials": 3, "study": "mine"}
-    assert {"trials.csv", "config.yaml", "figures/history.png", "figures/slices.png"} <= files(parent)
+    assert yaml.safe_load(artifact(parent, "config.yaml").read_text())["tune"] == {
+        "n_trials": 3,
+        "study": "mine",
+    }
+    assert {"trials.csv", "config.yaml", "figures/history.png", "figures/slices.png"} <= files(
+        parent
+    )
     table = pd.read_csv(artifact(parent, "trials.csv"))
     assert table["state"].tolist() == ["COMPLETE"] * 3
     assert table["value"].min() == line["best_value"]
@@ -87,17 +101,19 @@ def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
     config = yaml.safe_load(artifact(parent, "config.yaml").read_text())
     settings = validation.read("tune", config).train(line["best_params"], run_name="")
     dataset = load_dataset(settings.dataset)
-    asked = train.ask(settings.evaluation, dataset, seed=0)
+    asked = make_split(dataset, **settings.evaluation.split, seed=0)
     X, y = dataset.X.iloc[asked.train], dataset.y[asked.train]
     others = [
-        evaluation.Fold(0, fold, *parts)
+        Fold(0, fold, *parts)
         for fold, parts in enumerate(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
     ]
-    model = train.build(settings, dataset)
-    predictions = pd.concat(evaluation.fold_predictions(model, X, y, others, rows=asked.train))
-    per_fold = evaluation.fold_metrics(predictions, threshold=0.5)
+    model = build_pipeline(settings, dataset)
+    predictions = pd.concat(fold_predictions(model, X, y, others, rows=asked.train))
+    per_fold = fold_metrics(predictions, threshold=0.5)
     elsewhere = parent.data.metrics["other_folds_cv_log_loss"]
-    assert elsewhere == pytest.approx(np.mean([scores["log_loss"] for scores in per_fold]), abs=1e-12)
+    assert elsewhere == pytest.approx(
+        np.mean([scores["log_loss"] for scores in per_fold]), abs=1e-12
+    )
     assert parent.data.metrics["luck"] == pytest.approx(elsewhere - line["best_value"], abs=1e-12)
     assert f"{elsewhere:.4f}" in parent.data.tags["mlflow.note.content"]
 
@@ -129,10 +145,15 @@ def test_a_trials_run_that_was_deleted_is_logged_anew_with_all_its_scores(
     assert sorted(found) == ["0", "1", "2"]
     assert found["1"].data.params == lost.data.params
     assert found["1"].data.metrics == lost.data.metrics
-    assert (found["1"].info.status, found["1"].data.tags["mlflow.parentRunId"]) == ("FINISHED", parent.info.run_id)
+    assert (found["1"].info.status, found["1"].data.tags["mlflow.parentRunId"]) == (
+        "FINISHED",
+        parent.info.run_id,
+    )
 
 
-def test_a_smaller_number_adds_nothing_and_a_larger_one_the_difference(study, shared_home, succeed, runs_at):
+def test_a_smaller_number_adds_nothing_and_a_larger_one_the_difference(
+    study, shared_home, succeed, runs_at
+):
     line, parent, _, trials = study
     again = succeed(shared_home, *ASKED, "-m", "tune.n_trials=2,5", "run_name=another")
     assert again["runs"] == [parent.info.run_id] * 2
@@ -147,7 +168,9 @@ def test_a_smaller_number_adds_nothing_and_a_larger_one_the_difference(study, sh
     assert resumed.data.metrics["best_cv_log_loss"] == best <= line["best_value"]
 
 
-def test_a_study_under_a_name_is_not_mixed_with_another_question(study, shared_home, run_command, runs_at):
+def test_a_study_under_a_name_is_not_mixed_with_another_question(
+    study, shared_home, run_command, runs_at
+):
     before = len(runs_at(shared_home))
     other = run_command(shared_home, *ASKED, "features=early", "metric=roc_auc")
     assert (other.code, other.out) == (2, "")
@@ -169,7 +192,9 @@ def test_a_study_under_a_name_is_not_mixed_with_another_question(study, shared_h
         ("model=logistic_regression", "model (random_forest there, logistic_regression here)"),
     ],
 )
-def test_each_part_of_the_question_is_told_when_it_differs(word, told, study, shared_home, asked_of_the_store):
+def test_each_part_of_the_question_is_told_when_it_differs(
+    word, told, study, shared_home, asked_of_the_store
+):
     words = [other for other in ASKED if other.partition("=")[0] != word.partition("=")[0]]
     if word == "model=logistic_regression":
         words.remove("model.estimator.n_estimators=5")
@@ -196,13 +221,24 @@ def test_a_space_that_can_be_walked_through_ends_early_and_a_sweep_of_studies_is
         "defaults: [dummy, _self_]\nname: one\nspace:\n"
         "  strategy: {_target_: optuna.distributions.CategoricalDistribution, choices: [prior]}\n"
     )
-    words = ["tune", "-m", "--config-dir", "own", "dataset.rows=300", "evaluation.folds=2", "model=one"]
+    words = [
+        "tune",
+        "-m",
+        "--config-dir",
+        "own",
+        "dataset.rows=300",
+        "evaluation.folds=2",
+        "model=one",
+    ]
     ended = run_command(home, *words, "tune.n_trials=3", "features=raw,early")
     assert ended.code == 0, ended.err
     assert ended.err.count("The space has 1 point") == 2
     trials, parents = runs_at(home, command="trial"), runs_at(home, command="tune")
     assert [run.info.status for run in trials] == ["FINISHED"] * 2
-    assert [run.data.tags["churnlab.study"].rpartition("-")[0] for run in parents] == ["demo-one-raw", "demo-one-early"]
+    assert [run.data.tags["churnlab.study"].rpartition("-")[0] for run in parents] == [
+        "demo-one-raw",
+        "demo-one-early",
+    ]
 
     count = len(runs_at(home))
     again = run_command(home, *words, "tune.n_trials=3", "features=raw,early")
@@ -226,9 +262,15 @@ def test_a_study_whose_file_was_deleted_begins_anew_beside_the_old_one(home, suc
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["engine.workers=2"], "engine.workers=2: engine=inline works in this one process; give engine=processes."),
+        (
+            ["engine.workers=2"],
+            "engine.workers=2: engine=inline works in this one process; give engine=processes.",
+        ),
         (["engine=processes", "engine.workers=0"], "engine.workers=0 is not a number of processes"),
-        (["engine=processes", "engine.workers=many"], "engine.workers=many is not a number of processes"),
+        (
+            ["engine=processes", "engine.workers=many"],
+            "engine.workers=many is not a number of processes",
+        ),
         (["engine=process"], "There is no engine=process. Did you mean engine=processes?"),
         (["model=dummy"], "model=dummy has no search space"),
     ],

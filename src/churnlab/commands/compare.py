@@ -1,10 +1,11 @@
 """The leaderboard of an experiment's models, or two of its runs compared pair by pair.
 
-Why: models are compared by their out-of-fold predictions for the same members, so that the difference has an
-interval. Only runs on the same data and split share a ranking; two of others are not compared (exit 3), and what
-differs is said. The simplest model within one standard error of the best is recommended; a score that is too good to be
-true is told and never recommended. Of two runs the winner is who is better in the whole 95% interval over the members;
-the corrected t test over the folds stands beside it, and it is said when the two do not agree.
+Why: models are compared by their out-of-fold predictions for the same members, so that the
+difference has an interval. Only runs on the same data and split share a ranking; two of others are
+not compared (exit 3), and what differs is said. The simplest model within one standard error of the
+best is recommended; a score that is too good to be true is told and never recommended. Of two runs
+the winner is who is better in the whole 95% interval over the members; the corrected t test over
+the folds stands beside it, and it is said when the two do not agree.
 
     churnlab compare
     churnlab compare metric=roc_auc dataset=gym dataset.path=members.csv
@@ -14,27 +15,36 @@ the corrected t test over the folds stands beside it, and it is said when the tw
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from churnlab import artifacts, comparison, conclusions, evaluation, identity, lookup, schema, tracking
-from churnlab.commands import Result, train
-from churnlab.data import Dataset
+from churnlab.config.commands import Compare, Result
+from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
+from churnlab.formatting import counted, lasted, whole
+from churnlab.models import comparison
+from churnlab.models.splits import make_split
 from churnlab.plots import comparison as plots
-from churnlab.wording import counted, lasted, whole
+from churnlab.tracking import artifacts
+from churnlab.tracking.fingerprints import deciding
+from churnlab.tracking.leaderboard import (
+    Pair,
+    leaderboard,
+    pair,
+    recommend,
+    run_names,
+)
+from churnlab.tracking.names import SAME_QUESTION
+from churnlab.tracking.runs import DATA_REPORT, log_metrics, start_run
+from churnlab.tracking.search import get_run, train_runs_by_question
 
 log = logging.getLogger(__name__)
 
-SAME = dict(zip(identity.SAME_QUESTION, ("the data", "the split"), strict=True))
+SAME = dict(zip(SAME_QUESTION, ("the data", "the split"), strict=True))
 """What two runs must share to be compared."""
 
 NO_DIFFERENCE = {"delta": None, "ci_low": None, "ci_high": None}
@@ -44,37 +54,36 @@ MOST_ROWS, MOST_GROUPS, MOST_FOLDS = 20, 5, 10
 """So much is shown on a terminal; the run has it all."""
 
 
-class Pair(NamedTuple):
-    """Two runs on the same members: their difference, what the folds say of it, each fold's values, both in words."""
-
-    found: comparison.Difference
-    test: comparison.FoldTest | None
-    folds: pd.DataFrame | None
-    said: tuple[str, str]
-
-
-def run(settings: schema.Compare, dataset: Dataset) -> Result:
+def run(settings: Compare, dataset: Dataset) -> Result:
     """Compare, log the tables and figures, and say who is better by how much."""
     if settings.runs is not None:
-        first, second = (lookup.get_run(run_id, command="train") for run_id in settings.runs)
+        first, second = (get_run(run_id, command="train") for run_id in settings.runs)
         return _two(settings, dataset, first, second)
-    tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
+    tags = make_split(dataset, **settings.evaluation.split, seed=settings.seed).tags
     groups = _groups(settings, dataset, tags)
     runs = next(iter(groups.values()))
     suspects = _suspects([run for group in groups.values() for run in group], settings.ceiling)
-    recommended, why = recommend([run for run in runs if run.info.run_id not in suspects], metric=settings.metric)
+    recommended, why = recommend(
+        [run for run in runs if run.info.run_id not in suspects], metric=settings.metric
+    )
     tables = [leaderboard(group, metric=settings.metric) for group in groups.values()]
-    table = pd.concat([part.assign(group=number) for number, part in enumerate(tables, 1)], ignore_index=True)
+    table = pd.concat(
+        [part.assign(group=number) for number, part in enumerate(tables, 1)], ignore_index=True
+    )
     table["recommended"] = table["run_id"] == recommended
     table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspects.get(run_id, [])))
-    values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": runs[0].info.run_id, **NO_DIFFERENCE}
+    values: dict[str, Any] = {
+        "comparable": len(runs) > 1,
+        "winner": runs[0].info.run_id,
+        **NO_DIFFERENCE,
+    }
     said = [f"The only run is {runs[0].info.run_name}."]
     if len(runs) > 1:
         first_two = pair(runs[0], runs[1], metric=settings.metric, seed=settings.seed)
         values |= first_two.found._asdict()
         said = [*first_two.said]
     said += [why, *_warnings(runs, suspects)]
-    with tracking.start_run(
+    with start_run(
         "compare", settings.model_dump(), name="leaderboard", dataset=dataset, tags=tags
     ) as mlflow_run:
         artifacts.log_table(table, "leaderboard.csv")
@@ -85,70 +94,10 @@ def run(settings: schema.Compare, dataset: Dataset) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, **values, "recommended": recommended})
 
 
-def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
-    """One row a run, the best first: what it is, its metrics out of fold and on the hold-out, of what, how old.
-
-    ``data``, ``split`` and ``folds`` are the first twelve digits of the fingerprints, times are in seconds; what an
-    older run has not logged is nan.
-    """
-    rows = []
-    for rank, run in enumerate(runs, 1):
-        scores, params, info = run.data.metrics, run.data.params, run.info
-        row = {"rank": rank, "name": info.run_name, "model": params["model.name"], "features": params["features.name"]}
-        for name in dict.fromkeys([metric, *conclusions.METRICS]):
-            asked = (f"cv_{name}", f"cv_{name}_std", f"test_{name}", f"test_{name}_low", f"test_{name}_high")
-            row |= {key: scores.get(key, math.nan) for key in asked}
-        row |= {key: scores.get(key, math.nan) for key in ("threshold", "fit_seconds", "model_bytes", "n_columns")}
-        row |= {part: run.data.tags[f"churnlab.{part}_sha256"][:12] for part in ("data", "split", "folds")}
-        started = info.start_time / 1000
-        row |= {"started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")}
-        row |= {"age": time.time() - started, "duration": info.end_time / 1000 - started}
-        rows.append(row | {"run_id": info.run_id})
-    return pd.DataFrame(rows)
-
-
-def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
-    """The id of the simplest run within one standard error of the first, and why; the runs come the best first."""
-    if not runs:
-        return None, "No run is recommended: every one is too good to be true."
-    best, lower = runs[0], metric in evaluation.LOWER_IS_BETTER
-    own = _by_fold(best)[metric].to_numpy()
-
-    def enough(place: int) -> bool:
-        other, paired = _by_fold(runs[place])[metric].to_numpy(), _same("folds", best, runs[place])
-        return place == 0 or comparison.as_good(own, other, paired=paired, ratio=_ratio(best), lower=lower)
-
-    sizes = [run.data.metrics.get("model_bytes", math.inf) for run in runs]
-    chosen = runs[comparison.simplest(sizes, enough)]
-    if chosen is best:
-        return best.info.run_id, (
-            f"Recommended: {best.info.run_name}; none that is simpler is within one standard error of it."
-        )
-    return chosen.info.run_id, (
-        f"Recommended: {chosen.info.run_name} ({_size(chosen)}), the simplest within one standard error of the best, "
-        f"{best.info.run_name} ({_size(best)})."
-    )
-
-
-def pair(first: Run, second: Run, *, metric: str, seed: int) -> Pair:
-    """Compare two runs of one data and split by what they predicted out of fold, first minus second."""
-    tables = [artifacts.read_table(run.info.run_id, "predictions/oof.parquet") for run in (first, second)]
-    (y, probability), (same_y, other) = map(comparison.by_repeat, tables)
-    assert np.array_equal(y, same_y)
-    thresholds = (first.data.metrics["threshold"], second.data.metrics["threshold"])
-    found = comparison.paired_difference(y, probability, other, metric=metric, thresholds=thresholds, seed=seed)
-    test = folds = None
-    if _same("folds", first, second):
-        folds = pd.DataFrame({"A": _by_fold(first)[metric], "B": _by_fold(second)[metric]}).rename_axis("fold")
-        test = comparison.fold_test(folds["A"].to_numpy(), folds["B"].to_numpy(), ratio=_ratio(first))
-        folds = folds.assign(difference=folds["A"] - folds["B"]).reset_index()
-    said = comparison.verdict(found, test, metric=metric, names=_names(first, second), members=len(y))
-    return Pair(found, test, folds, said)
-
-
-def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) -> Result:
-    """Compare two runs, or say why they cannot be; the keys of their configs that differ are told in any case."""
-    runs, names = (first, second), _names(first, second)
+def _two(settings: Compare, dataset: Dataset, first: Run, second: Run) -> Result:
+    """Compare two runs, or say why they cannot be; the keys of their configs that differ are told
+    in any case."""
+    runs, names = (first, second), run_names(first, second)
     keys = comparison.differing_keys(*map(_config, runs))
     values: dict[str, Any] = {"comparable": True, "winner": None, **NO_DIFFERENCE}
     compared, unlike = None, _unlike(first, second)
@@ -158,9 +107,12 @@ def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) ->
     else:
         compared = pair(first, second, metric=settings.metric, seed=settings.seed)
         better = comparison.winner(compared.found, metric=settings.metric)
-        values |= {"winner": None if better is None else runs[better].info.run_id, **compared.found._asdict()}
+        values |= {
+            "winner": None if better is None else runs[better].info.run_id,
+            **compared.found._asdict(),
+        }
         said = [*compared.said, *_warnings(runs, _suspects(runs, settings.ceiling))]
-    with tracking.start_run(
+    with start_run(
         "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset
     ) as mlflow_run:
         artifacts.log_table(keys, "differences.csv")
@@ -173,13 +125,15 @@ def _two(settings: schema.Compare, dataset: Dataset, first: Run, second: Run) ->
 
 def _config(run: Run) -> dict[str, Any]:
     """What decided a training: its keys but for paths, names and where tune would have looked."""
-    config = identity.deciding(artifacts.read_config(run.info.run_id))
-    return config | {"model": {key: value for key, value in config["model"].items() if key != "space"}}
+    config = deciding(artifacts.read_config(run.info.run_id))
+    return config | {
+        "model": {key: value for key, value in config["model"].items() if key != "space"}
+    }
 
 
 def _log_pair(compared: Pair, *, metric: str, names: tuple[str, str]) -> None:
     found, test, folds, _ = compared
-    tracking.log_metrics(found._asdict() | ({} if test is None else {"fold_p": test.p}))
+    log_metrics(found._asdict() | ({} if test is None else {"fold_p": test.p}))
     if folds is not None:
         artifacts.log_table(folds, "fold_differences.csv")
     steps = None if folds is None else folds["difference"].to_numpy()
@@ -187,16 +141,23 @@ def _log_pair(compared: Pair, *, metric: str, names: tuple[str, str]) -> None:
     artifacts.log_figure(figure, "difference")
 
 
-def _groups(settings: schema.Compare, dataset: Dataset, tags: Mapping[str, str]) -> dict[tuple[str, ...], list[Run]]:
-    """All finished train runs by data and split, each group the best first; the present table and split lead."""
-    groups = lookup.train_runs_by_question(dataset.contract.name, metric=settings.metric)
-    question = tuple(tags[key] for key in identity.SAME_QUESTION)
+def _groups(
+    settings: Compare, dataset: Dataset, tags: Mapping[str, str]
+) -> dict[tuple[str, ...], list[Run]]:
+    """All finished train runs by data and split, each group the best first; the present table and
+    split lead."""
+    groups = train_runs_by_question(dataset.contract.name, metric=settings.metric)
+    question = tuple(tags[key] for key in SAME_QUESTION)
     if question not in groups:
         elsewhere = sum(map(len, groups.values()))
         raise InputError(
-            "There is no finished train run on this table and split; run churnlab train with the same dataset=, "
-            "seed= and evaluation keys first."
-            + (f" ({counted(elsewhere, 'run')} on other tables or splits cannot be ranked here.)" if elsewhere else "")
+            "There is no finished train run on this table and split; run churnlab train with the "
+            "same dataset=, seed= and evaluation keys first."
+            + (
+                f" ({counted(elsewhere, 'run')} on other tables or splits cannot be ranked here.)"
+                if elsewhere
+                else ""
+            )
         )
     return {question: groups.pop(question), **groups}
 
@@ -209,76 +170,63 @@ def _suspects(runs: Sequence[Run], ceiling: Mapping[str, float | None]) -> dict[
 
 def _warnings(runs: Sequence[Run], suspects: Mapping[str, list[str]]) -> list[str]:
     return [
-        f"Suspected leakage: of {run.info.run_name} (run {run.info.run_id}) {' and '.join(suspects[run.info.run_id])}. "
-        "Look for a column that is known only after a member has left, or members in both parts; of few members it may "
-        "be luck."
+        f"Suspected leakage: of {run.info.run_name} (run {run.info.run_id}) "
+        f"{' and '.join(suspects[run.info.run_id])}. Look for a column that is known only after a "
+        "member has left, or members in both parts; of few members it may be luck."
         for run in runs
         if run.info.run_id in suspects
     ]
 
 
 def _unlike(first: Run, second: Run) -> list[str]:
-    """Why two runs cannot be compared and in what their data or splits differ; empty where they can."""
+    """Why two runs cannot be compared and in what their data or splits differ; empty where they
+    can."""
     differ = [what for tag, what in SAME.items() if first.data.tags[tag] != second.data.tags[tag]]
     if not differ:
         return []
     verb = "differs" if len(differ) == 1 else "differ"
-    said = [f"{' and '.join(_names(first, second))} cannot be compared: {' and '.join(differ)} {verb}."]
+    said = [
+        f"{' and '.join(run_names(first, second))} cannot be compared: {' and '.join(differ)} {verb}."
+    ]
     held_out = []
     for letter, run in zip("AB", (first, second), strict=True):
-        report = artifacts.read_json(run.info.run_id, tracking.DATA_REPORT)
-        held_out.append(set(artifacts.read_table(run.info.run_id, "predictions/test.parquet")["row"]))
+        report = artifacts.read_json(run.info.run_id, DATA_REPORT)
+        held_out.append(
+            set(artifacts.read_table(run.info.run_id, "predictions/test.parquet")["row"])
+        )
         said.append(
-            f"{letter}: {counted(report['rows'], 'member')} of {report['source']}, {report['churn_rate']:.2%} of whom "
-            f"left; {whole(len(held_out[-1]))} held out."
+            f"{letter}: {counted(report['rows'], 'member')} of {report['source']}, "
+            f"{report['churn_rate']:.2%} of whom left; {whole(len(held_out[-1]))} held out."
         )
     if "the data" not in differ:
-        said.append(f"{counted(len(held_out[0] & held_out[1]), 'member')} of the data held out by both.")
+        said.append(
+            f"{counted(len(held_out[0] & held_out[1]), 'member')} of the data held out by both."
+        )
     return said
-
-
-def _names(first: Run, second: Run) -> tuple[str, str]:
-    """What two runs are called; where that is the same, with the beginning of their ids."""
-    names = first.info.run_name, second.info.run_name
-    if names[0] != names[1]:
-        return names
-    return f"{names[0]} ({first.info.run_id[:8]})", f"{names[1]} ({second.info.run_id[:8]})"
-
-
-def _same(part: str, first: Run, second: Run) -> bool:
-    tag = f"churnlab.{part}_sha256"
-    return first.data.tags[tag] == second.data.tags[tag]
-
-
-def _by_fold(run: Run) -> pd.DataFrame:
-    """The metrics of each fold, repeat by repeat."""
-    return artifacts.read_table(run.info.run_id, "folds.csv").set_index("fold")
-
-
-def _ratio(run: Run) -> float:
-    """Members of a fold over members trained on."""
-    return 1 / (int(run.data.params["evaluation.folds"]) - 1)
-
-
-def _size(run: Run) -> str:
-    size = run.data.metrics.get("model_bytes", math.inf)
-    return f"{whole(size)} bytes" if math.isfinite(size) else "of unknown size"
 
 
 def _shown(table: pd.DataFrame, *, metric: str) -> str:
     """The present group as a table, the others in a line each."""
     present = table[table["group"] == 1]
-    shown = present[[*dict.fromkeys(["rank", "name", f"cv_{metric}", "cv_roc_auc", "test_roc_auc"])]].assign(
+    shown = present[
+        [*dict.fromkeys(["rank", "name", f"cv_{metric}", "cv_roc_auc", "test_roc_auc"])]
+    ].assign(
         interval=[
-            f"{low:.4f} to {high:.4f}" for low, high in present[["test_roc_auc_low", "test_roc_auc_high"]].values
+            f"{low:.4f} to {high:.4f}"
+            for low, high in present[["test_roc_auc_low", "test_roc_auc_high"]].values
         ],
         age=present["age"].map(lasted),
         took=present["duration"].map(lasted),
         run_id=present["run_id"],
-        mark=["recommended" if row.recommended else "suspect" if row.suspect else "" for row in present.itertuples()],
+        mark=[
+            "recommended" if row.recommended else "suspect" if row.suspect else ""
+            for row in present.itertuples()
+        ],
     )
     first = present.iloc[0]
-    lines = [f"{counted(len(present), 'model')} on this table (data {first['data']}) and split ({first['split']}):"]
+    lines = [
+        f"{counted(len(present), 'model')} on this table (data {first['data']}) and split ({first['split']}):"
+    ]
     lines.append(shown.head(MOST_ROWS).to_string(index=False, float_format="{:.4f}".format))
     if len(shown) > MOST_ROWS:
         lines.append(f"... and {counted(len(shown) - MOST_ROWS, 'run')} more in leaderboard.csv")
@@ -287,18 +235,23 @@ def _shown(table: pd.DataFrame, *, metric: str) -> str:
         best = group.iloc[0]
         what = "another split" if best["data"] == first["data"] else "other data"
         lines.append(
-            f"Not ranked with these: {counted(len(group), 'run')} on {what} (data {best['data']}, split "
-            f"{best['split']}), the best {best['name']} with cv_{metric} {best[f'cv_{metric}']:.4f}"
+            f"Not ranked with these: {counted(len(group), 'run')} on {what} (data {best['data']}, "
+            f"split {best['split']}), the best {best['name']} with cv_{metric} "
+            f"{best[f'cv_{metric}']:.4f}"
         )
     if len(others) > MOST_GROUPS:
-        lines.append(f"... and {len(others) - MOST_GROUPS} more tables and splits in leaderboard.csv")
+        lines.append(
+            f"... and {len(others) - MOST_GROUPS} more tables and splits in leaderboard.csv"
+        )
     return "\n".join(lines)
 
 
 def _told(names: tuple[str, str], keys: pd.DataFrame, compared: Pair | None) -> str:
     """Who A and B are, the keys in which they differ, and the differences fold by fold."""
     lines = [f"A is {names[0]}, B is {names[1]}."]
-    lines.append(keys.to_string(index=False, na_rep="-") if len(keys) else "Their configs do not differ.")
+    lines.append(
+        keys.to_string(index=False, na_rep="-") if len(keys) else "Their configs do not differ."
+    )
     if compared is not None and compared.folds is not None:
         steps = [f"{step:+.4f}" for step in compared.folds["difference"]]
         rest = f" ... ({len(steps)} folds)" if len(steps) > MOST_FOLDS else ""

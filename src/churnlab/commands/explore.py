@@ -1,7 +1,9 @@
-"""The study of a table before any model: is it complete, who leaves more, how sure is that, what can it not tell.
+"""The study of a table before any model: is it complete, who leaves more, how sure is that, what
+can it not tell.
 
-Why: before any model the table must be what its YAML says, and a person must have seen it. Every number comes with its
-interval, and none of them is an effect. The run's `findings.md` says in words what its tables and figures hold.
+Why: before any model the table must be what its YAML says, and a person must have seen it. Every
+number comes with its interval, and none of them is an effect. The run's `findings.md` says in words
+what its tables and figures hold.
 
     churnlab explore
     churnlab explore dataset=gym dataset.path=members.csv
@@ -17,11 +19,14 @@ import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
 
-from churnlab import artifacts, exploration, findings, redundancy, schema, tracking
-from churnlab.commands import Result
-from churnlab.data import Dataset
-from churnlab.links import links
-from churnlab.plots import table as plots
+from churnlab.config.commands import Explore, Result
+from churnlab.data.dataset import Dataset
+from churnlab.explore import redundancy, statistics
+from churnlab.explore.association import links
+from churnlab.plots import explore as plots
+from churnlab.report import findings
+from churnlab.tracking import artifacts
+from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +34,23 @@ NEARLY_THE_SAME = 0.95
 """Pairs of columns correlated beyond this say the same thing twice and are told."""
 
 
-def run(settings: schema.Explore, dataset: Dataset) -> Result:
+def run(settings: Explore, dataset: Dataset) -> Result:
     """Describe the table and log what was found."""
     y, contract = dataset.y, dataset.contract
     churn_rate = float(y.mean())
     tables = describe(dataset)
     figures = draw(dataset, tables)
-    with tracking.start_run(
+    with start_run(
         "explore", settings.model_dump(), name=f"explore {contract.name}", dataset=dataset
     ) as opened:
-        tracking.log_metrics({"rows": len(y), "churn_rate": churn_rate, "warnings": len(dataset.warnings)})
+        log_metrics({"rows": len(y), "churn_rate": churn_rate, "warnings": len(dataset.warnings)})
         for name, table in tables.items():
             artifacts.log_table(table, f"{name}.csv")
         for name, figure in figures.items():
             artifacts.log_figure(figure, name)
-        mlflow.log_text(findings.page(contract, y, tables, warnings=dataset.warnings), "findings.md")
+        mlflow.log_text(
+            findings.page(contract, y, tables, warnings=dataset.warnings), "findings.md"
+        )
         mlflow.set_tag("mlflow.note.content", findings.opening(y))
     log.info("%s", findings.short(contract, y, tables))
     return Result({"run_id": opened.info.run_id, "rows": len(y), "churn_rate": churn_rate})
@@ -52,14 +59,14 @@ def run(settings: schema.Explore, dataset: Dataset) -> Result:
 def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
     """Everything that is counted, as tables by name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
-    gradients = exploration.gradients(X, y, columns)
+    gradients = statistics.gradients(X, y, columns)
     return {
-        "summary": exploration.summary(X, columns),
-        "completeness": exploration.completeness(X, y),
-        "class_means": exploration.class_means(X, y),
-        "correlations": exploration.correlations(X, y),
+        "summary": statistics.summary(X, columns),
+        "completeness": statistics.completeness(X, y),
+        "class_means": statistics.class_means(X, y),
+        "correlations": statistics.correlations(X, y),
         "links": links(gradients, columns),
-        "drivers": exploration.drivers(X, y, columns),
+        "drivers": statistics.drivers(X, y, columns),
         "gradients": gradients,
         "collinear": redundancy.collinear(X, limit=NEARLY_THE_SAME),
         "same_groups": redundancy.same_groups(X, columns),
@@ -70,11 +77,17 @@ def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figu
     """The figures by name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
     units = {name: column.unit for name, column in columns.items() if column.unit}
-    missing = dict(zip(tables["completeness"]["feature"], tables["completeness"]["share"], strict=True))
+    missing = dict(
+        zip(tables["completeness"]["feature"], tables["completeness"]["share"], strict=True)
+    )
     return {
         "links": plots.links(tables["links"]),
-        "distributions": plots.distributions(exploration.histograms(X, y, columns), units=units, missing=missing),
-        "churn_by_value": plots.churn_by_value(tables["gradients"], base_rate=float(y.mean()), units=units),
+        "distributions": plots.distributions(
+            statistics.histograms(X, y, columns), units=units, missing=missing
+        ),
+        "churn_by_value": plots.churn_by_value(
+            tables["gradients"], base_rate=float(y.mean()), units=units
+        ),
         "risk_ratios": plots.risk_ratios(tables["drivers"]),
         "correlations": plots.correlations(tables["correlations"]),
         "correlation_matrix": plots.correlation_matrix(

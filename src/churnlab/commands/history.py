@@ -1,7 +1,7 @@
 """Who was the champion when, who replaced it, why, and by which command.
 
-Why: "which model said that in May?" must have an answer. Every move of the alias champion is kept with the registered
-model, the oldest first; nothing is changed or recorded by looking.
+Why: "which model said that in May?" must have an answer. Every move of the alias champion is kept
+with the registered model, the oldest first; nothing is changed or recorded by looking.
 
     churnlab history
     churnlab history dataset=gym
@@ -14,8 +14,8 @@ import logging
 
 import pandas as pd
 
-from churnlab import registry, schema
-from churnlab.commands import Result
+from churnlab.config.commands import History, Result
+from churnlab.registry import champion as registry
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +23,16 @@ TOLD = ("from", "to", "when", "who", "why", "command")
 """What is told of every move."""
 
 
-def run(settings: schema.History) -> Result:
+def run(settings: History) -> Result:
     """Read the journal of the registered model and show it."""
     model = registry.asked_model(settings.dataset.name if settings.dataset else None)
     entries = [{key: move[key] for key in TOLD} for move in registry.moves(model)] if model else []
     if model is None or not entries:
-        told = f"{model.name} has no history" if model else "There is no registered model with a champion"
+        told = (
+            f"{model.name} has no history"
+            if model
+            else "There is no registered model with a champion"
+        )
         log.info("%s; run churnlab promote first.", told)
         return Result({"entries": []}, yes=False)
     champion = model.aliases.get("champion")

@@ -1,7 +1,7 @@
 """The main job: explore, train and tune the models, compare, segment, promote, report.
 
-Why: one command from a table of members to a served champion, every step a run under one parent. It says which model
-it recommends and why, and how to look at, serve and ask what it has made.
+Why: one command from a table of members to a served champion, every step a run under one parent. It
+says which model it recommends and why, and how to look at, serve and ask what it has made.
 
     churnlab pipeline
     churnlab pipeline dataset=gym dataset.path=members.csv
@@ -25,39 +25,62 @@ import mlflow
 from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 
-from churnlab import blocks, lookup, schema, tracking
-from churnlab.commands import Result, compare, explore, promote, report, segment, train, tune
-from churnlab.data import Dataset
+from churnlab.commands import compare, explore, promote, report, segment, train, tune
+from churnlab.config.commands import (
+    Compare,
+    Explore,
+    Pipeline,
+    Promote,
+    Report,
+    Result,
+    Segment,
+    Train,
+    Tune,
+)
+from churnlab.config.groups import FeaturesKeys, ModelKeys
+from churnlab.data.dataset import Dataset
+from churnlab.models.splits import make_split
+from churnlab.tracking.leaderboard import pair
+from churnlab.tracking.runs import start_run
+from churnlab.tracking.search import ranked_train_runs
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: schema.Pipeline, dataset: Dataset) -> Result:
+def run(settings: Pipeline, dataset: Dataset) -> Result:
     """Run every step on the same table and say what came out."""
     name, metric = dataset.contract.name, settings.metric
-    with tracking.start_run("pipeline", settings.model_dump(), name=f"pipeline {name}", dataset=dataset) as mlflow_run:
+    with start_run(
+        "pipeline", settings.model_dump(), name=f"pipeline {name}", dataset=dataset
+    ) as mlflow_run:
         with _step("explore"):
-            explore.run(settings.part(schema.Explore), dataset)
+            explore.run(settings.part(Explore), dataset)
         for model in settings.models.values():
             for features in settings.feature_sets.values():
                 with _step(f"train {model.name} on {features.name}"):
-                    train.run(settings.part(schema.Train, model=model, features=features), dataset)
-        tags = train.ask(settings.evaluation, dataset, seed=settings.seed).tags
+                    train.run(settings.part(Train, model=model, features=features), dataset)
+        tags = make_split(dataset, **settings.evaluation.split, seed=settings.seed).tags
         for model in settings.models.values():
             if model.space:
                 features = _best_features(settings, model, tags)
-                with _step(f"tune {model.name} on {features.name}, {settings.tune.n_trials} trials"):
-                    tune.run(settings.part(schema.Tune, model=model, features=features), dataset)
+                with _step(
+                    f"tune {model.name} on {features.name}, {settings.tune.n_trials} trials"
+                ):
+                    tune.run(settings.part(Tune, model=model, features=features), dataset)
         with _step("compare"):
-            compare.run(settings.part(schema.Compare, runs=None), dataset)
+            compare.run(settings.part(Compare, runs=None), dataset)
         with _step("segment"):
-            segments = segment.run(settings.part(schema.Segment), dataset).values
-        ranked = lookup.ranked_train_runs(name, tags, metric=metric)
+            segments = segment.run(settings.part(Segment), dataset).values
+        ranked = ranked_train_runs(name, tags, metric=metric)
         with _step("promote"):
-            chosen = {"churn_run": ranked[0].info.run_id, "segment_run": segments["run_id"], "force": False}
-            promoted = promote.run(settings.part(schema.Promote, **chosen), dataset)
+            chosen = {
+                "churn_run": ranked[0].info.run_id,
+                "segment_run": segments["run_id"],
+                "force": False,
+            }
+            promoted = promote.run(settings.part(Promote, **chosen), dataset)
         with _step("report"):
-            page = report.run(settings.part(schema.Report, output=None), dataset).values["path"]
+            page = report.run(settings.part(Report, output=None), dataset).values["path"]
         said = recommendation(ranked, metric=metric, seed=settings.seed)
         mlflow.set_tag("mlflow.note.content", said)
     log.info("\n%s\n\n%s", said, next_steps(dataset, page=Path(page)))
@@ -80,27 +103,40 @@ def _step(what: str) -> Iterator[None]:
     log.info("   %.1f s", time.perf_counter() - started)
 
 
-def _best_features(settings: schema.Pipeline, model: blocks.Model, tags: dict[str, str]) -> blocks.Features:
+def _best_features(settings: Pipeline, model: ModelKeys, tags: dict[str, str]) -> FeaturesKeys:
     """The feature set with which the untuned model has the best cross-validated metric."""
-    ranked = lookup.ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
-    names = [run.data.params["features.name"] for run in ranked if run.data.params["model.name"] == model.name]
-    best = next(name for name in names if name in {features.name for features in settings.feature_sets.values()})
+    ranked = ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
+    names = [
+        run.data.params["features.name"]
+        for run in ranked
+        if run.data.params["model.name"] == model.name
+    ]
+    best = next(
+        name
+        for name in names
+        if name in {features.name for features in settings.feature_sets.values()}
+    )
     return next(features for features in settings.feature_sets.values() if features.name == best)
 
 
 def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
-    """Which model is best, and by how much it is better than the best of every other kind, in numbers."""
+    """Which model is best, and by how much it is better than the best of every other kind, in
+    numbers."""
     best = ranked[0]
     kinds = dict.fromkeys(run.data.params["model.name"] for run in ranked)
-    rivals = [next(run for run in ranked if run.data.params["model.name"] == kind) for kind in list(kinds)[1:]]
+    rivals = [
+        next(run for run in ranked if run.data.params["model.name"] == kind)
+        for kind in list(kinds)[1:]
+    ]
     scores = best.data.metrics
     lines = [
-        f"Best: {best.info.run_name} with cross-validated {metric} {scores[f'cv_{metric}']:.4f} and ROC AUC "
-        f"{scores['cv_roc_auc']:.4f}; on the hold-out ROC AUC {scores['test_roc_auc']:.4f} "
-        f"({scores['test_roc_auc_low']:.4f} to {scores['test_roc_auc_high']:.4f})."
+        f"Best: {best.info.run_name} with cross-validated {metric} {scores[f'cv_{metric}']:.4f} "
+        f"and ROC AUC {scores['cv_roc_auc']:.4f}; on the hold-out ROC AUC "
+        f"{scores['test_roc_auc']:.4f} ({scores['test_roc_auc_low']:.4f} to "
+        f"{scores['test_roc_auc_high']:.4f})."
     ]
     for rival in rivals:
-        lines.append(compare.pair(best, rival, metric=metric, seed=seed).said[0])
+        lines.append(pair(best, rival, metric=metric, seed=seed).said[0])
     return "\n".join(lines)
 
 
@@ -109,11 +145,19 @@ def next_steps(dataset: Dataset, *, page: Path) -> str:
     tools, name = Path(sys.executable).parent, dataset.contract.name
     store = mlflow.get_tracking_uri()
     asked = f"models:/{name}-churn@champion"
-    path, scored = _members(dataset), Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{name}-scored.csv"
+    path, scored = (
+        _members(dataset),
+        Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{name}-scored.csv",
+    )
     body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
     environment = f"PATH={shlex.quote(str(tools))}:$PATH MLFLOW_TRACKING_URI={shlex.quote(store)}"
     sources = HydraConfig.get().runtime.config_sources
-    own = [word for source in sources if source.provider == "command-line" for word in ("--config-dir", source.path)]
+    own = [
+        word
+        for source in sources
+        if source.provider == "command-line"
+        for word in ("--config-dir", source.path)
+    ]
     score = ["churnlab", "score", *own, f"dataset={name}", f"input={path}", f"output={scored}"]
     return "\n".join(
         [
@@ -142,4 +186,7 @@ def _members(dataset: Dataset) -> Path:
 def _example(dataset: Dataset) -> dict[str, Any]:
     """One member of the table who left."""
     member = dataset.X[dataset.y == 1].iloc[0]
-    return {str(name): value.item() if hasattr(value, "item") else value for name, value in member.items()}
+    return {
+        str(name): value.item() if hasattr(value, "item") else value
+        for name, value in member.items()
+    }

@@ -1,8 +1,10 @@
-"""Make a version of a churn run and a segmentation run, gate it against the champion, move the alias.
+"""Make a version of a churn run and a segmentation run, gate it against the champion, move the
+alias.
 
-Why: what is served is one version, with its model, threshold, segmentation, names and actions in one place. Candidate
-and champion are both loaded from the registry and asked about the same held-out members, none of whom either was
-trained on. The champion is replaced only by a version that passes every check (exit 3 when one fails); limits are keys.
+Why: what is served is one version, with its model, threshold, segmentation, names and actions in
+one place. Candidate and champion are both loaded from the registry and asked about the same
+held-out members, none of whom either was trained on. The champion is replaced only by a version
+that passes every check (exit 3 when one fails); limits are keys.
 
     churnlab promote
     churnlab promote dataset=gym dataset.path=members.csv require=not_worse gate.minimum.roc_auc=0.8
@@ -24,23 +26,21 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from churnlab import (
-    artifacts,
-    blocks,
-    evaluation,
-    gate,
-    identity,
-    lookup,
-    registry,
-    schema,
-    tracking,
-    versions,
-    wording,
-)
-from churnlab.commands import Result, train
-from churnlab.data import Dataset
+from churnlab.config.commands import Promote, Result
+from churnlab.config.groups import GateKeys
+from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.gate import Check
+from churnlab.formatting import counted
+from churnlab.models import evaluation
+from churnlab.models.splits import make_split
+from churnlab.registry import champion as registry
+from churnlab.registry import gate, versions
+from churnlab.registry.gate import Check
+from churnlab.registry.versions import log_bundle
+from churnlab.tracking import artifacts
+from churnlab.tracking.names import EXPERIMENTS
+from churnlab.tracking.runs import start_run
+from churnlab.tracking.search import find_runs, get_run, latest_run, ranked_train_runs
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class Reign(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A version that is not registered yet: logged under ``model_id``, loaded, its segments numbered."""
+    """A version that is not registered yet: logged under ``model_id``, loaded, its segments
+    numbered."""
 
     model_id: str
     served: versions.Served
@@ -62,9 +63,10 @@ class Candidate(NamedTuple):
     megabytes: float
 
 
-def run(settings: schema.Promote, dataset: Dataset) -> Result:
-    """Build, gate, register; the alias moves when every check has passed, after all is kept and the run has ended."""
-    question = train.ask(settings.evaluation, dataset, seed=settings.seed)
+def run(settings: Promote, dataset: Dataset) -> Result:
+    """Build, gate, register; the alias moves when every check has passed, after all is kept and the
+    run has ended."""
+    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     churn, segments = _churn_run(settings, dataset, question.tags), _segment_run(settings, dataset)
     if unstable := segments.data.tags.get("churnlab.unstable"):
         dataset.warn(f"the segmentation that is promoted is marked: {unstable}")
@@ -72,7 +74,7 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
     with registry.one_at_a_time():
         reign = _reign(name)
         champion = registry.number(reign.version.version) if reign else None
-        with tracking.start_run(
+        with start_run(
             "promote", config, name=f"promote {name}", dataset=dataset, tags=question.tags
         ) as mlflow_run:
             candidate = _build(churn, segments, dataset, reign)
@@ -106,7 +108,9 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
                 "against": champion,
                 "holdout_looks": looks,
                 "told_apart_by": versions.keep_training_rows(churn, dataset),
-                "checks": [check.line | {"said": check.said, "warning": check.warning} for check in checks],
+                "checks": [
+                    check.line | {"said": check.said, "warning": check.warning} for check in checks
+                ],
             }
             mlflow.log_dict(kept, "gate.json")
             mlflow.log_metric("holdout_looks", looks)
@@ -124,7 +128,12 @@ def run(settings: schema.Promote, dataset: Dataset) -> Result:
             )
         else:
             registry.make_challenger(name, version)
-    told = [gate.told(checks), said, f"Segments: {candidate.numbering.told}", _looks_told(looks, settings.gate)]
+    told = [
+        gate.told(checks),
+        said,
+        f"Segments: {candidate.numbering.told}",
+        _looks_told(looks, settings.gate),
+    ]
     log.info("%s", "\n".join(told))
     values = {"run_id": mlflow_run.info.run_id, "version": version, "promoted": moves}
     return Result(values | {"checks": [check.line for check in checks]}, yes=moves)
@@ -142,12 +151,17 @@ def _build(churn: Run, segments: Run, dataset: Dataset, reign: Reign | None) -> 
         files = versions.write(Path(scratch), churn, segments, dataset, numbering)
         size = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
         threshold = churn.data.metrics["threshold"]
-        model_id = artifacts.log_bundle(files, dataset.contract, threshold=threshold, gaps=dataset.gaps)
+        model_id = log_bundle(files, dataset.contract, threshold=threshold, gaps=dataset.gaps)
     return Candidate(model_id, versions.load(f"models:/{model_id}"), numbering, size / 1e6)
 
 
 def _said(
-    settings: schema.Promote, name: str, version: str, champion: str | None, verdict: str, checks: list[Check]
+    settings: Promote,
+    name: str,
+    version: str,
+    champion: str | None,
+    verdict: str,
+    checks: list[Check],
 ) -> str:
     """How it went, in a sentence."""
     becomes = f"takes the place of version {champion}" if champion else "is the first champion"
@@ -155,7 +169,9 @@ def _said(
         return f"{name} version {version} passed every check and {becomes}"
     failed = ", ".join(check.name for check in checks if not check.passed)
     if verdict == "forced":
-        return f"{name} version {version} {becomes} by force, in spite of {failed}: {settings.reason}"
+        return (
+            f"{name} version {version} {becomes} by force, in spite of {failed}: {settings.reason}"
+        )
     return f"{name} version {version} is refused for {failed}: the champion stays"
 
 
@@ -172,75 +188,79 @@ def _reign(name: str) -> Reign | None:
 def _looks(name: str, tags: dict[str, str]) -> int:
     """How often this hold-out has decided about a promotion before."""
     same = {"churnlab.command": "promote", "churnlab.split_sha256": tags["churnlab.split_sha256"]}
-    experiment = f"{registry.dataset_name(name)}-{identity.EXPERIMENTS['promote']}"
-    return len(lookup.find_runs(experiment, same, status="FINISHED"))
+    experiment = f"{registry.dataset_name(name)}-{EXPERIMENTS['promote']}"
+    return len(find_runs(experiment, same, status="FINISHED"))
 
 
-def _looks_told(looks: int, limits: blocks.Gate) -> str:
+def _looks_told(looks: int, limits: GateKeys) -> str:
     said = (
-        f"This hold-out has decided {wording.counted(looks, 'time')} before"
+        f"This hold-out has decided {counted(looks, 'time')} before"
         if looks
         else "This hold-out has not decided before"
     )
     if looks + 1 < limits.looks:
         return f"{said}."
     return (
-        f"warning: {said}. Members that decide again and again are no longer new to the models: promote on newer "
-        "members, or train and promote with another seed."
+        f"warning: {said}. Members that decide again and again are no longer new to the models: "
+        "promote on newer members, or train and promote with another seed."
     )
 
 
 def _description(churn: Run, segments: Run) -> str:
     """What a version is, for those who open it in the registry."""
     return (
-        f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with {segments.info.run_name} "
-        f"({segments.data.tags['churnlab.k_reason']})"
+        f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with "
+        f"{segments.info.run_name} ({segments.data.tags['churnlab.k_reason']})"
     )
 
 
-def _churn_run(settings: schema.Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
+def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
     if settings.churn_run != "best":
         return _named_run(settings.churn_run, "train", dataset)
-    ranked = lookup.ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
+    ranked = ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
     if not ranked:
         raise InputError(
-            "There is no finished train run on this table and split to promote; run churnlab train (or tune) with the "
-            "same dataset=, seed= and evaluation keys first."
+            "There is no finished train run on this table and split to promote; run churnlab train "
+            "(or tune) with the same dataset=, seed= and evaluation keys first."
         )
     return ranked[0]
 
 
-def _segment_run(settings: schema.Promote, dataset: Dataset) -> Run:
+def _segment_run(settings: Promote, dataset: Dataset) -> Run:
     if settings.segment_run != "best":
         return _named_run(settings.segment_run, "segment", dataset)
-    latest = lookup.latest_run("segment", dataset)
+    latest = latest_run("segment", dataset)
     if latest is None:
-        raise InputError("There is no finished segment run on this table; run churnlab segment first.")
+        raise InputError(
+            "There is no finished segment run on this table; run churnlab segment first."
+        )
     return latest
 
 
 def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     """A run by its id; InputError when it is none of this table."""
-    found = lookup.get_run(run_id, command=command)
+    found = get_run(run_id, command=command)
     if found.data.tags["churnlab.data_sha256"] != dataset.sha256:
         raise InputError(
-            f"The {command} run {run_id} is of another table than {dataset.source} as it is now; name its own table "
-            "with dataset= and dataset.path= (or dataset.rows=), or another run."
+            f"The {command} run {run_id} is of another table than {dataset.source} as it is now; "
+            "name its own table with dataset= and dataset.path= (or dataset.rows=), or another run."
         )
     return found
 
 
 def _ask_both(
-    settings: schema.Promote,
+    settings: Promote,
     dataset: Dataset,
     test: np.ndarray,
     churn: Run,
     candidate: versions.Served,
     reign: Reign | None,
 ) -> list[Check]:
-    """What is measured on members: is it what was trained, and how good is it beside the champion and beside nothing.
+    """What is measured on members: is it what was trained, and how good is it beside the champion
+    and beside nothing.
 
-    The members are those of the hold-out ``test`` that neither was trained on and both can answer for.
+    The members are those of the hold-out ``test`` that neither was trained on and both can answer
+    for.
     """
     limits, seed, threshold = settings.gate, settings.seed, churn.data.metrics["threshold"]
     own = artifacts.read_table(churn.info.run_id, "predictions/test.parquet")
@@ -249,11 +269,17 @@ def _ask_both(
     answered = np.full(len(dataset.y), np.nan)
     answered[asked] = _probabilities(candidate, dataset.X.iloc[asked])
     batch_ms = (time.perf_counter() - started) / len(asked) * 1000
-    checks = [gate.same_answers(own["probability"].to_numpy(), answered[own["row"]], limit=limits.same)]
+    checks = [
+        gate.same_answers(own["probability"].to_numpy(), answered[own["row"]], limit=limits.same)
+    ]
 
     trained = versions.training_rows(churn)
     seen = np.isin(test, trained)
-    left_out = {"were in the candidate's training part (name its own seed= and evaluation keys)": int(seen.sum())}
+    left_out = {
+        "were in the candidate's training part (name its own seed= and evaluation keys)": int(
+            seen.sum()
+        )
+    }
     usable = ~seen
     serving = reign.served if reign else None
     if reign is not None:
@@ -268,10 +294,16 @@ def _ask_both(
             checks.append(gate.known_champion(None))
         except LookupError as error:
             serving = None
-            checks.append(gate.known_champion(f"version {reign.version.version} cannot be compared with: {error}"))
+            checks.append(
+                gate.known_champion(
+                    f"version {reign.version.version} cannot be compared with: {error}"
+                )
+            )
     rows = test[usable]
     y, probability = dataset.y[rows], answered[rows]
-    checks.append(gate.enough_members(left_out, members=len(test), left=len(rows), limit=limits.members))
+    checks.append(
+        gate.enough_members(left_out, members=len(test), left=len(rows), limit=limits.members)
+    )
     if serving is not None:
         checks.append(
             gate.against_champion(
@@ -287,8 +319,14 @@ def _ask_both(
         )
     guess = float(dataset.y[trained].mean())
     checks += gate.against_dummy(y, probability, churn_rate=guess, threshold=threshold, seed=seed)
-    checks += gate.calibrated(y, probability, slope=limits.slope, ece=limits.ece, threshold=threshold, seed=seed)
-    scores = evaluation.classification_metrics(y, probability, threshold=threshold) if len(np.unique(y)) == 2 else {}
+    checks += gate.calibrated(
+        y, probability, slope=limits.slope, ece=limits.ece, threshold=threshold, seed=seed
+    )
+    scores = (
+        evaluation.classification_metrics(y, probability, threshold=threshold)
+        if len(np.unique(y)) == 2
+        else {}
+    )
     known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
     known |= {f"test_{key}": value for key, value in scores.items()}
     checks += gate.good_enough(scores, {str(key): value for key, value in limits.minimum.items()})
@@ -296,12 +334,15 @@ def _ask_both(
     return [
         *checks,
         gate.light("batch_ms", batch_ms, limits.batch_ms, unit="ms a member"),
-        gate.light("one_ms", _one_ms(candidate, dataset.X.iloc[test[:1]]), limits.one_ms, unit="ms"),
+        gate.light(
+            "one_ms", _one_ms(candidate, dataset.X.iloc[test[:1]]), limits.one_ms, unit="ms"
+        ),
     ]
 
 
 def _one_ms(candidate: versions.Served, member: pd.DataFrame) -> float:
-    """Milliseconds for one member with reasons, the best of five: what it costs, not how busy the machine is."""
+    """Milliseconds for one member with reasons, the best of five: what it costs, not how busy the
+    machine is."""
     spent = []
     for _ in range(5):
         started = time.perf_counter()
@@ -310,13 +351,22 @@ def _one_ms(candidate: versions.Served, member: pd.DataFrame) -> float:
     return min(spent)
 
 
-def _look_at(limits: blocks.Gate, candidate: Candidate, segments: Run, reign: Reign | None) -> list[Check]:
-    """What is seen of the version without asking it: its segments, the words in which it is asked, its size."""
+def _look_at(
+    limits: GateKeys, candidate: Candidate, segments: Run, reign: Reign | None
+) -> list[Check]:
+    """What is seen of the version without asking it: its segments, the words in which it is asked,
+    its size."""
     tags = segments.data.tags
-    unstable = None if tags["churnlab.stable"] == "true" else tags.get("churnlab.unstable", "it is marked so.")
+    unstable = (
+        None
+        if tags["churnlab.stable"] == "true"
+        else tags.get("churnlab.unstable", "it is marked so.")
+    )
     checks = [gate.stable_segments(unstable, by_hand=segments.data.params["segments.k"] != "auto")]
     if reign and reign.served:
-        checks.append(gate.compatible(versions.interface(candidate.served), versions.interface(reign.served)))
+        checks.append(
+            gate.compatible(versions.interface(candidate.served), versions.interface(reign.served))
+        )
     return [*checks, gate.light("megabytes", candidate.megabytes, limits.megabytes, unit="MB")]
 
 

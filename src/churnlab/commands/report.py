@@ -1,7 +1,9 @@
-"""One self-contained HTML page a manager can read: who leaves, which model, which segments, what to do.
+"""One self-contained HTML page a manager can read: who leaves, which model, which segments, what to
+do.
 
-Why: the runs hold every number, and a decision needs them on one page, each beside the run it came from. What has not
-been done yet is said, with the command that does it. The page opens without a network, prints, and fits a phone.
+Why: the runs hold every number, and a decision needs them on one page, each beside the run it came
+from. What has not been done yet is said, with the command that does it. The page opens without a
+network, prints, and fits a phone.
 
     churnlab report
     churnlab report dataset=gym dataset.path=members.csv output=gym.html
@@ -25,12 +27,22 @@ from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from churnlab import artifacts, conclusions, evaluation, lookup, page, registry, schema, tracking, wording
-from churnlab.claims import measured_in_words
-from churnlab.commands import Result, compare, train
-from churnlab.data import Dataset
+from churnlab.claims.claim import measured_in_words
+from churnlab.config.commands import COMMANDS, Report, Result
+from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.evidence import STABLE
+from churnlab.formatting import day, setting
+from churnlab.models import evaluation
+from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.models.splits import make_split
+from churnlab.registry import champion as registry
+from churnlab.registry.versions import read_version
+from churnlab.report import page, sentences
+from churnlab.segments.choose_k import STABLE
+from churnlab.tracking import artifacts
+from churnlab.tracking.leaderboard import leaderboard, pair
+from churnlab.tracking.runs import start_run
+from churnlab.tracking.search import latest_run, ranked_train_runs
 
 log = logging.getLogger(__name__)
 
@@ -50,24 +62,26 @@ SAME = {"dataset", "evaluation", "seed", "tracking"}
 """Keys by which the next command finds what the report was made of."""
 
 
-def run(settings: schema.Report, dataset: Dataset) -> Result:
+def run(settings: Report, dataset: Dataset) -> Result:
     """Gather what the runs found, say it in sentences, write the page."""
     output, name = _output(settings), dataset.contract.name
-    question = train.ask(settings.evaluation, dataset, seed=settings.seed)
-    ranked = lookup.ranked_train_runs(name, question.tags, metric=settings.metric)
+    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    ranked = ranked_train_runs(name, question.tags, metric=settings.metric)
     registered = registry.model_name(name)
-    champion, segmented = _champion(registered, dataset), lookup.latest_run("segment", dataset)
+    champion, segmented = _champion(registered, dataset), latest_run("segment", dataset)
     parts: dict[str, Any] = {
-        "members": members_part(dataset, lookup.latest_run("explore", dataset)),
-        "models": models_part(ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed),
+        "members": members_part(dataset, latest_run("explore", dataset)),
+        "models": models_part(
+            ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed
+        ),
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
         "champion": champion_part(champion, ranked, dataset),
     }
-    claims = claims_part(lookup.latest_run("claims", dataset))
-    with tracking.start_run(
+    claims = claims_part(latest_run("claims", dataset))
+    with start_run(
         "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=question.tags
     ) as mlflow_run:
-        said = conclusions.five_sentences(**parts, registered=registered)
+        said = sentences.five_sentences(**parts, registered=registered)
         html = page.render(
             "report.html.j2",
             **parts,
@@ -75,10 +89,10 @@ def run(settings: schema.Report, dataset: Dataset) -> Result:
             name=name,
             registered=registered,
             data_sha256=dataset.sha256,
-            today=wording.day(datetime.now()),
+            today=day(datetime.now()),
             said=said,
             line=_line,
-            metric_names=conclusions.METRICS,
+            metric_names=METRICS,
             shown=list(dict.fromkeys([settings.metric, "log_loss", "roc_auc"])),
             sources=_sources(**parts)
             | ({claims["run_id"]: "claims"} if claims else {})
@@ -109,16 +123,23 @@ def members_part(dataset: Dataset, explored: Run | None) -> Part:
     if explored is None:
         return part
     run_id = explored.info.run_id
-    drivers = artifacts.read_table(run_id, "drivers.csv").dropna(subset=["risk_ratio", "low", "high"])
+    drivers = artifacts.read_table(run_id, "drivers.csv").dropna(
+        subset=["risk_ratio", "low", "high"]
+    )
     clear = drivers[(drivers["low"] > 1) | (drivers["high"] < 1)]
     kinds: dict[str, dict[str, Any]] = {
-        name: {"kind": column.kind, "unit": column.unit} for name, column in contract.columns.items()
+        name: {"kind": column.kind, "unit": column.unit}
+        for name, column in contract.columns.items()
     }
     correlations = artifacts.read_table(run_id, "correlations.csv").dropna(subset="pearson_r")
     return part | {
         "run_id": run_id,
-        "groups": [conclusions.riskier(row, **kinds[row["feature"]]) for row in clear.to_dict("records")],
-        "unclear": [name for name in drivers["feature"].unique() if name not in set(clear["feature"])],
+        "groups": [
+            sentences.riskier(row, **kinds[row["feature"]]) for row in clear.to_dict("records")
+        ],
+        "unclear": [
+            name for name in drivers["feature"].unique() if name not in set(clear["feature"])
+        ],
         "correlations": correlations.to_dict("records"),
         "pairs": artifacts.read_table(run_id, "collinear.csv").to_dict("records"),
         "figures": _figures(run_id, "churn_by_value", "distributions"),
@@ -126,16 +147,23 @@ def members_part(dataset: Dataset, explored: Run | None) -> Part:
 
 
 def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int) -> Part | None:
-    """The models side by side, and how the best ranks and differs from the best of another kind; None without any."""
+    """The models side by side, and how the best ranks and differs from the best of another kind;
+    None without any."""
     if not ranked:
         return None
     best, run_id, scores = ranked[0], ranked[0].info.run_id, ranked[0].data.metrics
-    others = [run for run in ranked if run.data.params["model.name"] != best.data.params["model.name"]] or ranked[1:]
+    others = [
+        run for run in ranked if run.data.params["model.name"] != best.data.params["model.name"]
+    ] or ranked[1:]
     rival = others[0] if others else None
-    oof = artifacts.read_table(run_id, "predictions/oof.parquet").groupby("row")[["y", "probability"]].mean()
+    oof = (
+        artifacts.read_table(run_id, "predictions/oof.parquet")
+        .groupby("row")[["y", "probability"]]
+        .mean()
+    )
     y, probability = oof["y"].to_numpy(dtype=int), oof["probability"].to_numpy()
     gains = evaluation.gains(y, probability, shares=SHARES)
-    rows = compare.leaderboard(ranked[:MOST_ROWS], metric=metric).to_dict("records")
+    rows = leaderboard(ranked[:MOST_ROWS], metric=metric).to_dict("records")
     return {
         "rows": [row | _about(run, ranked) for row, run in zip(rows, ranked, strict=False)],
         "n": len(ranked),
@@ -144,9 +172,9 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
         "run_id": run_id,
         "rival": rival and _in_words(rival),
         "rival_run_id": rival and rival.info.run_id,
-        "difference": rival and compare.pair(best, rival, metric=metric, seed=seed).found._asdict(),
+        "difference": rival and pair(best, rival, metric=metric, seed=seed).found._asdict(),
         "metric": metric,
-        "lower_is_better": metric in evaluation.LOWER_IS_BETTER,
+        "lower_is_better": metric in LOWER_IS_BETTER,
         "value": scores[f"cv_{metric}"],
         "calibration_error": evaluation.calibration(y, probability)["ece"],
         "calibration": best.data.tags.get("churnlab.calibration", ""),
@@ -161,8 +189,11 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
     }
 
 
-def segments_part(segmented: Run | None, champion: ModelVersion | None, *, churn_rate: float) -> Part | None:
-    """The portraits of a segment run, why so many segments, how stable they are, what to do for everyone.
+def segments_part(
+    segmented: Run | None, champion: ModelVersion | None, *, churn_rate: float
+) -> Part | None:
+    """The portraits of a segment run, why so many segments, how stable they are, what to do for
+    everyone.
 
     The champion's segments have the numbers and names under which they are served.
     """
@@ -170,60 +201,72 @@ def segments_part(segmented: Run | None, champion: ModelVersion | None, *, churn
         return None
     run_id, k = segmented.info.run_id, int(segmented.data.metrics["k"])
     served = champion is not None and champion.tags["churnlab.segment_run_id"] == run_id
-    shown = artifacts.read_version(registry.uri(champion), SHOWN) if champion is not None and served else None
+    shown = read_version(registry.uri(champion), SHOWN) if champion is not None and served else None
     portraits = shown or artifacts.read_json(run_id, "portraits.json")
     made_of = artifacts.read_json(run_id, "segmentation.json")
     evidence = artifacts.read_table(run_id, "evidence.csv").set_index("k")
     return {
         "run_id": run_id,
         "portraits": sorted(portraits, key=lambda portrait: portrait["id"]),
-        "numbered": f"as version {champion.version} serves them" if champion and shown else "by size",
-        "attention": conclusions.needs_attention(portraits, churn_rate=churn_rate),
+        "numbered": f"as version {champion.version} serves them"
+        if champion and shown
+        else "by size",
+        "attention": sentences.needs_attention(portraits, churn_rate=churn_rate),
         "columns": list(made_of["columns"]),
         "for_everyone": made_of["for_everyone"],
         "reason": segmented.data.tags["churnlab.k_reason"],
-        "stable": conclusions.how_stable(evidence.loc[k].to_dict(), STABLE),
+        "stable": sentences.how_stable(evidence.loc[k].to_dict(), STABLE),
         "notes": made_of["notes"],
         "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
     }
 
 
 def claims_part(measured: Run | None) -> Part | None:
-    """What was said about this table and what became of it when it was measured; None when nothing was."""
+    """What was said about this table and what became of it when it was measured; None when nothing
+    was."""
     if measured is None:
         return None
     run_id = measured.info.run_id
     rows = artifacts.read_table(run_id, "claims.csv").astype({"verdict": "str"}).to_dict("records")
     for row in rows:
-        row["verdict"] = row["verdict"].lower()  # "false" alone in its column is read as a truth value
+        row["verdict"] = row[
+            "verdict"
+        ].lower()  # "false" alone in its column is read as a truth value
         row["measured"] = measured_in_words(row["measured"], row["low"], row["high"])
     return {"run_id": run_id, "rows": rows, "summary": measured.data.tags["mlflow.note.content"]}
 
 
 def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
-    """The version in use; one that churnlab did not make says nothing of itself, and the page is without it."""
+    """The version in use; one that churnlab did not make says nothing of itself, and the page is
+    without it."""
     found = registry.champion(registered)
     if found is None or "churnlab.churn_run_id" in found.tags:
         return found
     dataset.warn(
-        f"version {found.version} of {registered} is the champion, but churnlab promote did not make it: the report "
-        "knows nothing of it"
+        f"version {found.version} of {registered} is the champion, but churnlab promote did not "
+        "make it: the report knows nothing of it"
     )
     return None
 
 
-def champion_part(found: ModelVersion | None, ranked: Sequence[Run], dataset: Dataset) -> Part | None:
-    """The version in use: what it was made of, what the gate said, when, by whom and why; None without one."""
+def champion_part(
+    found: ModelVersion | None, ranked: Sequence[Run], dataset: Dataset
+) -> Part | None:
+    """The version in use: what it was made of, what the gate said, when, by whom and why; None
+    without one."""
     if found is None:
         return None
-    churn, model = mlflow.get_run(found.tags["churnlab.churn_run_id"]), registry.registered(found.name)
+    churn, model = (
+        mlflow.get_run(found.tags["churnlab.churn_run_id"]),
+        registry.registered(found.name),
+    )
     moves = registry.moves(model) if model else []
     last = moves[-1] if moves and moves[-1]["to"] == registry.number(found.version) else {}
     # A promotion killed after the alias was moved has left no record of the gate.
     recorded = mlflow.get_run(found.run_id).info.status == "FINISHED"
     return {
         "version": found.version,
-        "since": wording.day(datetime.fromisoformat(last.get("when", found.tags["churnlab.when"]))),
+        "since": day(datetime.fromisoformat(last.get("when", found.tags["churnlab.when"]))),
         "who": last.get("who", found.tags["churnlab.who"]),
         "reason": last.get("why", found.tags["churnlab.reason"]),
         "replaced": last.get("from", found.tags["churnlab.replaced"]),
@@ -240,13 +283,23 @@ def champion_part(found: ModelVersion | None, ranked: Sequence[Run], dataset: Da
 
 
 def _about(run: Run, ranked: Sequence[Run]) -> Part:
-    """What a model is, in the words of its config; of its parameters those in which the runs of its kind differ."""
+    """What a model is, in the words of its config; of its parameters those in which the runs of its
+    kind differ."""
     model, params = run.data.params["model.name"], run.data.params
     kind = [other.data.params for other in ranked if other.data.params["model.name"] == model]
     named = sorted({key for other in kind for key in other if key.startswith("model.estimator.")})
     differ = [key for key in named if len({other.get(key) for other in kind}) > 1]
-    chosen = {key.removeprefix("model.estimator."): wording.setting(params[key]) for key in differ if key in params}
-    return {"model": model, "features": params["features.name"], "tuned": _is_tuned(run), "params": chosen}
+    chosen = {
+        key.removeprefix("model.estimator."): setting(params[key])
+        for key in differ
+        if key in params
+    }
+    return {
+        "model": model,
+        "features": params["features.name"],
+        "tuned": _is_tuned(run),
+        "params": chosen,
+    }
 
 
 def _is_tuned(run: Run) -> bool:
@@ -261,7 +314,9 @@ def _command_of(run_id: str) -> str | None:
 
 def _in_words(run: Run) -> str:
     params = run.data.params
-    return conclusions.model_in_words(params["model.name"], params["features.name"], tuned=_is_tuned(run))
+    return sentences.model_in_words(
+        params["model.name"], params["features.name"], tuned=_is_tuned(run)
+    )
 
 
 def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
@@ -270,11 +325,13 @@ def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
     return {name: page.picture(png) for name, png in pictures.items() if png is not None}
 
 
-def _sources(members: Part, models: Part | None, segments: Part | None, champion: Part | None) -> dict[str, str]:
+def _sources(
+    members: Part, models: Part | None, segments: Part | None, champion: Part | None
+) -> dict[str, str]:
     """Every run that the page has a number of, by its id, with what it was."""
     named = {members["run_id"]: "explore"} if members["run_id"] else {}
     for row in models["rows"] if models else []:
-        called = conclusions.model_in_words(row["model"], row["features"], tuned=row["tuned"])
+        called = sentences.model_in_words(row["model"], row["features"], tuned=row["tuned"])
         named[row["run_id"]] = f"train: {called}"
     if models and models["rival_run_id"]:
         named.setdefault(models["rival_run_id"], f"train: {models['rival']}")
@@ -288,10 +345,11 @@ def _sources(members: Part, models: Part | None, segments: Part | None, champion
 
 
 def _line(command: str) -> str:
-    """A command as a line to paste: with the words that name the same table, split and store as the report's own."""
+    """A command as a line to paste: with the words that name the same table, split and store as the
+    report's own."""
     if not HydraConfig.initialized():
         return f"churnlab {command}"
-    asked, about = schema.COMMANDS[command.split()[0]], HydraConfig.get()
+    asked, about = COMMANDS[command.split()[0]], HydraConfig.get()
     words = [
         word
         for source in about.runtime.config_sources
@@ -300,13 +358,16 @@ def _line(command: str) -> str:
     ]
     for word in about.overrides.task:
         key = word.lstrip("+").partition("=")[0]
-        if key.partition(".")[0] in SAME & set(asked.model_fields) and (asked.reads_table or key != "dataset.path"):
+        if key.partition(".")[0] in SAME & set(asked.model_fields) and (
+            asked.reads_table or key != "dataset.path"
+        ):
             words.append(word)
     return f"churnlab {command} {shlex.join(words)}".strip()
 
 
-def _output(settings: schema.Report) -> Path:
-    """Where the page goes; InputError for a folder that does not exist or a file that no browser would open."""
+def _output(settings: Report) -> Path:
+    """Where the page goes; InputError for a folder that does not exist or a file that no browser
+    would open."""
     if settings.output is None:
         folder = Path(os.environ["CHURNLAB_HOME"]) / "outputs"
         folder.mkdir(parents=True, exist_ok=True)
@@ -315,12 +376,15 @@ def _output(settings: schema.Report) -> Path:
     if output.suffix not in (".html", ".htm"):
         raise InputError(f"output={settings.output} is no page; give a name that ends in .html.")
     if not output.parent.is_dir():
-        raise InputError(f"output={settings.output} lies in a folder that does not exist; make it first.")
+        raise InputError(
+            f"output={settings.output} lies in a folder that does not exist; make it first."
+        )
     return output
 
 
 def _write(html: str, output: Path) -> None:
-    """Write beside the output and move it into place: a kill leaves no half of a page under its name."""
+    """Write beside the output and move it into place: a kill leaves no half of a page under its
+    name."""
     building = output.with_name(f".{os.getpid()}.{output.name}")
     try:
         building.write_text(html, encoding="utf-8")

@@ -1,8 +1,9 @@
 """Put the champion before this one back; again and again, down the history.
 
-Why: what was good enough to be served yesterday is known to work. A promotion put a version in its predecessor's place,
-a rollback undoes that; the alias previous then names the next one down. Versions that were deleted or can no longer be
-loaded are passed over. Who uses the alias champion must be restarted to see it move.
+Why: what was good enough to be served yesterday is known to work. A promotion put a version in its
+predecessor's place, a rollback undoes that; the alias previous then names the next one down.
+Versions that were deleted or can no longer be loaded are passed over. Who uses the alias champion
+must be restarted to see it move.
 
     churnlab rollback
     churnlab rollback dataset=gym reason="answers of the new one are doubted"
@@ -17,14 +18,17 @@ from collections.abc import Iterator
 import mlflow
 from mlflow.entities.model_registry import RegisteredModel
 
-from churnlab import registry, schema, tracking, versions
-from churnlab.commands import Result
+from churnlab.config.commands import Result, Rollback
+from churnlab.registry import champion as registry
+from churnlab.registry import versions
+from churnlab.tracking.runs import start_run
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: schema.Rollback) -> Result:
-    """Find the last champion that can be put back, record it, move the aliases when the run has ended."""
+def run(settings: Rollback) -> Result:
+    """Find the last champion that can be put back, record it, move the aliases when the run has
+    ended."""
     with registry.one_at_a_time():
         model = registry.asked_model(settings.dataset.name if settings.dataset else None)
         if model is None:
@@ -37,7 +41,7 @@ def run(settings: schema.Rollback) -> Result:
             log.info("%s has no earlier champion to go back to: version %s stays.", name, champion)
             return Result({"version": champion}, yes=False)
         said = f"{name}: version {champion or 'none'} gives way to version {back}, which was the champion before it"
-        with tracking.start_run(
+        with start_run(
             "rollback",
             settings.model_dump(),
             name=f"rollback {name} to version {back}",

@@ -1,7 +1,7 @@
 """A file of members in, the same members with probability, decision, segment and action out.
 
-Why: marketing works on files. Each row is checked against the dataset's contract and answered by a registered version,
-in order; the output appears whole or not at all.
+Why: marketing works on files. Each row is checked against the dataset's contract and answered by a
+registered version, in order; the output appears whole or not at all.
 
     churnlab score input=members.csv output=scored.csv
     churnlab score dataset=gym input=members.parquet output=scored.parquet score.reasons=true
@@ -20,19 +20,22 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from churnlab import artifacts, registry, schema, tracking, versions
-from churnlab.commands import Result
-from churnlab.data import Members, make_members
+from churnlab.config.commands import Result, Score
+from churnlab.data.dataset import Members, make_members
+from churnlab.data.reading import Table, read_table
+from churnlab.data.violations import Fault, told
 from churnlab.errors import InputError
-from churnlab.faults import Fault, told
-from churnlab.tables import Table, read_table
+from churnlab.registry import champion as registry
+from churnlab.registry import versions
+from churnlab.registry.versions import load_bundle, read_version
+from churnlab.tracking.runs import start_run
 
 log = logging.getLogger(__name__)
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
-def run(settings: schema.Score) -> Result:
+def run(settings: Score) -> Result:
     """Read, check, ask the version, write."""
     contract, output = settings.dataset.contract, Path(settings.output)
     _check_output(output, source=settings.input)
@@ -40,10 +43,12 @@ def run(settings: schema.Score) -> Result:
     members = make_members(table, contract)
     model_uri = settings.model_uri or f"models:/{registry.model_name(contract.name)}@champion"
     model, config = _model(model_uri), settings.model_dump()
-    served = artifacts.read_version(model_uri, "served.json") or {}
+    served = read_version(model_uri, "served.json") or {}
     _check_gaps(members, table, served.get("may_be_missing", members.gaps), model_uri=model_uri)
     versions.warn_of_drift(members, served, model=model_uri)
-    with tracking.start_run("score", config, name=f"score {Path(settings.input).name}", dataset=members) as mlflow_run:
+    with start_run(
+        "score", config, name=f"score {Path(settings.input).name}", dataset=members
+    ) as mlflow_run:
         answers = _answers(model, members, model_uri=model_uri, reasons=settings.score.reasons)
         if settings.score.reasons:
             answers["reasons"] = answers["reasons"].str.join("; ")
@@ -52,7 +57,8 @@ def run(settings: schema.Score) -> Result:
         taken = [str(name) for name in answers.columns if name in written.columns]
         if taken:
             raise InputError(
-                f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename them and score again."
+                f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename "
+                "them and score again."
             )
         scored = pd.concat([written, answers], axis=1)
         assert len(scored) == len(members.X)
@@ -60,13 +66,20 @@ def run(settings: schema.Score) -> Result:
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
         mlflow.set_tag("churnlab.model_uri", model_uri)
-    log.info("%d members scored by %s, %d of them likely to leave: %s", len(scored), model_uri, leaving, output)
+    log.info(
+        "%d members scored by %s, %d of them likely to leave: %s",
+        len(scored),
+        model_uri,
+        leaving,
+        output,
+    )
     values = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)}
     return Result(values | {"warnings": len(members.warnings)})
 
 
 def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
-    """The members as they came: a CSV file's cells as their text, so that the member 007 does not become 7.
+    """The members as they came: a CSV file's cells as their text, so that the member 007 does not
+    become 7.
 
     With ``typed``, features and what is written just as its value are of their types.
     """
@@ -84,16 +97,19 @@ def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
 
 def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
     try:
-        return artifacts.load_bundle(model_uri)
+        return load_bundle(model_uri)
     except (MlflowException, OSError) as error:
         raise InputError(
-            f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote first, or name "
-            "another version with model_uri=models:/NAME/VERSION."
+            f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote "
+            "first, or name another version with model_uri=models:/NAME/VERSION."
         ) from error
 
 
-def _check_gaps(members: Members, table: Table, may_be_missing: Sequence[str], *, model_uri: str) -> None:
-    """Refuse members without a value where the version has never seen a gap, by the lines of the file."""
+def _check_gaps(
+    members: Members, table: Table, may_be_missing: Sequence[str], *, model_uri: str
+) -> None:
+    """Refuse members without a value where the version has never seen a gap, by the lines of the
+    file."""
     faults = [
         Fault(
             f"column {name}: the value is missing, which {model_uri} has never seen there",
@@ -107,14 +123,23 @@ def _check_gaps(members: Members, table: Table, may_be_missing: Sequence[str], *
         raise InputError(told(faults, head=f"{members.source} cannot be scored", place=table.place))
 
 
-def _answers(model: mlflow.pyfunc.PyFuncModel, members: Members, *, model_uri: str, reasons: bool) -> pd.DataFrame:
-    X = members.X if members.ids is None else members.X.assign(member_id=members.ids.replace("", None))
+def _answers(
+    model: mlflow.pyfunc.PyFuncModel, members: Members, *, model_uri: str, reasons: bool
+) -> pd.DataFrame:
+    X = (
+        members.X
+        if members.ids is None
+        else members.X.assign(member_id=members.ids.replace("", None))
+    )
     try:
         return pd.DataFrame(model.predict(X, params={"reasons": reasons}))
     except MlflowException as error:
-        said = str(error).rpartition("Error: ")[2]  # what MLflow puts before it are the members themselves
+        said = str(error).rpartition("Error: ")[
+            2
+        ]  # what MLflow puts before it are the members themselves
         raise InputError(
-            f"{model_uri} does not take these members: {said} Score them with the dataset= that it was made for."
+            f"{model_uri} does not take these members: {said} Score them with the dataset= that it "
+            "was made for."
         ) from error
 
 
@@ -130,7 +155,8 @@ def _check_output(output: Path, *, source: str) -> None:
 
 
 def _write(scored: pd.DataFrame, output: Path) -> None:
-    """Write beside the output and move it into place: a kill leaves no half of a file under its name."""
+    """Write beside the output and move it into place: a kill leaves no half of a file under its
+    name."""
     building = output.with_name(f".{os.getpid()}.{output.name}")
     try:
         if output.suffix == ".parquet":

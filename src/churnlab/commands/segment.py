@@ -1,8 +1,9 @@
-"""What kinds of members there are: evidence for the number of segments, dendrogram, k-means, portraits, actions.
+"""What kinds of members there are: evidence for the number of segments, dendrogram, k-means,
+portraits, actions.
 
-Why: the number of segments is chosen by what can be checked (stability under resampling, the dendrogram's largest
-gap), never by taste; churn is no input and is measured afterwards. The playbook turns what a segment is like into what
-to do about it.
+Why: the number of segments is chosen by what can be checked (stability under resampling, the
+dendrogram's largest gap), never by taste; churn is no input and is measured afterwards. The
+playbook turns what a segment is like into what to do about it.
 
     churnlab segment
     churnlab segment segments=seed002 playbook.language=ru
@@ -22,21 +23,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
-from churnlab import artifacts, blocks, schema, tracking
-from churnlab.clustering import (
-    all_columns,
-    columns_from,
-    fit_kmeans,
-    plane,
-    sample_rows,
-    segment_frame,
-    segmentation,
-    standardized,
-)
-from churnlab.commands import Result
-from churnlab.data import Dataset
-from churnlab.dendrogram import WardTree, proposed_k, ward_tree
-from churnlab.evidence import (
+from churnlab.config.commands import Result, Segment
+from churnlab.config.groups import SegmentsKeys
+from churnlab.data.dataset import Dataset
+from churnlab.explore.redundancy import ONE_THING, collinear
+from churnlab.formatting import listed
+from churnlab.models.features import typical
+from churnlab.plots import segments as plots
+from churnlab.registry.model_artifacts import log_segmentation
+from churnlab.segments.choose_k import (
     ON_SAMPLES,
     Choice,
     check_rows,
@@ -47,12 +42,21 @@ from churnlab.evidence import (
     shortfall,
     trust_per_k,
 )
-from churnlab.faults import listed
-from churnlab.features import typical
-from churnlab.playbook import check_playbook, text
-from churnlab.plots import segments as plots
-from churnlab.portraits import deviations, plans_for_everyone, portraits, profile
-from churnlab.redundancy import ONE_THING, collinear
+from churnlab.segments.dendrogram import WardTree, proposed_k, ward_tree
+from churnlab.segments.kmeans import (
+    all_columns,
+    columns_from,
+    fit_kmeans,
+    plane,
+    sample_rows,
+    segment_frame,
+    segmentation,
+    standardized,
+)
+from churnlab.segments.playbook import check_playbook, text
+from churnlab.segments.portraits import deviations, plans_for_everyone, portraits, profile
+from churnlab.tracking import artifacts
+from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
 
@@ -60,22 +64,28 @@ DRAWN = 5_000
 """So many members are drawn in their map."""
 
 
-def run(settings: schema.Segment, dataset: Dataset) -> Result:
-    """Examine every number of segments in the range, choose one, fit it on all rows and describe it."""
+def run(settings: Segment, dataset: Dataset) -> Result:
+    """Examine every number of segments in the range, choose one, fit it on all rows and describe
+    it."""
     keys, playbook, y, fill = settings.segments, settings.playbook, dataset.y, typical(dataset.X)
     X = dataset.X.fillna(fill)
     columns = all_columns(X) if keys.columns == "all" else dict(keys.columns)
     frame = segment_frame(X, columns)
     check_rows(frame, keys.examined[-1])
     guide = playbook.model_dump()
-    check_playbook(guide, X)  # what is wrong with the playbook is said before the minutes that the evidence takes
+    check_playbook(
+        guide, X
+    )  # what is wrong with the playbook is said before the minutes that the evidence takes
     text(guide["naming"]["plain"], playbook.language)
     everyone = plans_for_everyone(X, y, playbook=guide, language=playbook.language)
-    with tracking.start_run(
+    with start_run(
         "segment", settings.model_dump(), name=f"segments {keys.name}", dataset=dataset
     ) as mlflow_run:
         Z = standardized(frame)
-        tree, fits = ward_tree(Z, random_state=keys.random_state), fit_kmeans(Z, keys.examined, **keys.starts)
+        tree, fits = (
+            ward_tree(Z, random_state=keys.random_state),
+            fit_kmeans(Z, keys.examined, **keys.starts),
+        )
         evidence = evidence_per_k(frame, tree, fits, y=y, references=keys.references, **keys.effort)
         choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
         model = segmentation(frame, fits[choice.k])
@@ -86,7 +96,10 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         for note in notes.values():
             dataset.warn(note)
         marks = {"stable": choice.unstable is None, "notes": list(notes.values())}
-        described = [part | marks for part in portraits(X, labels, y, playbook=guide, language=playbook.language)]
+        described = [
+            part | marks
+            for part in portraits(X, labels, y, playbook=guide, language=playbook.language)
+        ]
         names = [portrait["name"] for portrait in described]
         tags = {"churnlab.stable": str(choice.unstable is None).lower()}
         mlflow.set_tags(tags | {f"churnlab.{name}": note for name, note in notes.items()})
@@ -95,9 +108,15 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
         _log_map(Z, labels, names, notes, random_state=keys.random_state)
         _log_plans(described, everyone)
         mlflow.log_dict(described, "portraits.json")
-        made_of = {"columns": columns, "fill": fill, "for_everyone": [planned["text"] for planned in everyone]}
-        mlflow.log_dict(made_of | {"everyone": everyone, "without_late": early} | marks, "segmentation.json")
-        artifacts.log_segmentation(model)
+        made_of = {
+            "columns": columns,
+            "fill": fill,
+            "for_everyone": [planned["text"] for planned in everyone],
+        }
+        mlflow.log_dict(
+            made_of | {"everyone": everyone, "without_late": early} | marks, "segmentation.json"
+        )
+        log_segmentation(model)
     log.info("%s", "\n".join([choice.reason, alone_in_words(evidence), *_in_words(described)]))
     keys_told = ("id", "name", "size", "churn_rate", "recommended_action")
     told = [{key: part[key] for key in keys_told} for part in described]
@@ -105,7 +124,7 @@ def run(settings: schema.Segment, dataset: Dataset) -> Result:
 
 
 def without_late(
-    keys: blocks.Segments,
+    keys: SegmentsKeys,
     X: pd.DataFrame,
     y: np.ndarray,
     labels: np.ndarray,
@@ -113,13 +132,17 @@ def without_late(
     columns: dict[str, str],
     late: Sequence[str],
 ) -> dict[str, Any] | None:
-    """The same number of segments by columns that are known early, to stand beside; None: no column is left.
+    """The same number of segments by columns that are known early, to stand beside; None: no column
+    is left.
 
-    Keys: columns, agreement (adjusted Rand index with the segmentation), how far the number can be trusted
-    (evidence.trust_per_k), unstable (what it misses to be stable, or None), segments (size and churn_rate of each).
+    Keys: columns, agreement (adjusted Rand index with the segmentation), how far the number can be
+    trusted (evidence.trust_per_k), unstable (what it misses to be stable, or None), segments (size
+    and churn_rate of each).
     """
     touched = columns_from(columns, late)
-    known = keys.early or {name: expression for name, expression in columns.items() if name not in touched}
+    known = keys.early or {
+        name: expression for name, expression in columns.items() if name not in touched
+    }
     if not known:
         return None
     k, frame = int(labels.max()) + 1, segment_frame(X, known)
@@ -138,18 +161,31 @@ def without_late(
 
 
 def notes_on(
-    frame: pd.DataFrame, choice: Choice, early: dict[str, Any] | None, *, late: Sequence[str], sample: int
+    frame: pd.DataFrame,
+    choice: Choice,
+    early: dict[str, Any] | None,
+    *,
+    late: Sequence[str],
+    sample: int,
 ) -> dict[str, str]:
-    """What must be known beside every result, by the tag that says it; what does not apply is left out."""
+    """What must be known beside every result, by the tag that says it; what does not apply is left
+    out."""
     notes = {"unstable": choice.warning} if choice.warning else {}
     pairs = collinear(frame, limit=ONE_THING)
     if len(pairs):
         said = [f"{a} and {b} (r = {r:.2f})" for a, b, r in pairs.itertuples(index=False)]
-        notes["collinear"] = f"Columns that say nearly the same count twice: {listed(said, 12, length=100)}."
+        notes["collinear"] = (
+            f"Columns that say nearly the same count twice: {listed(said, 12, length=100)}."
+        )
     if late:
-        notes["late"] = f"The segments use {listed(late, 12)}, known only close to the event; {_beside(early)}."
+        notes["late"] = (
+            f"The segments use {listed(late, 12)}, known only close to the event; {_beside(early)}."
+        )
     if len(frame) > sample:
-        notes["sampled"] = f"{', '.join(ON_SAMPLES)} stand on a sample of {sample:,} out of {len(frame):,} members."
+        notes["sampled"] = (
+            f"{', '.join(ON_SAMPLES)} stand on a sample of {sample:,} out of {len(frame):,} "
+            "members."
+        )
     return notes
 
 
@@ -160,8 +196,9 @@ def _beside(early: dict[str, Any] | None) -> str:
     auc = early.get("heldout_churn_auc")
     shown = "" if auc is None else f" and churn AUC {auc:.3f} on held-out members"
     return (
-        f"by columns known earlier ({listed(list(early['columns']), 12)}) as many segments agree with these by "
-        f"{early['agreement']:.2f} (1 is the same), with bootstrap ARI {early['bootstrap_ari']:.2f}{shown}"
+        f"by columns known earlier ({listed(list(early['columns']), 12)}) as many segments agree "
+        f"with these by {early['agreement']:.2f} (1 is the same), with bootstrap ARI "
+        f"{early['bootstrap_ari']:.2f}{shown}"
     )
 
 
@@ -183,11 +220,15 @@ def _in_words(described: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice, notes: dict[str, str]) -> None:
+def _log_evidence(
+    evidence: pd.DataFrame, tree: WardTree, choice: Choice, notes: dict[str, str]
+) -> None:
     """The criteria as metrics with step=k, the dendrogram with its cut, and why this k."""
     evidence = evidence.assign(ward_height=[tree.heights[k - 2] for k in evidence.index])
     for row in evidence.reset_index().to_dict("records"):
-        tracking.log_metrics({str(name): value for name, value in row.items() if name != "k"}, step=int(row["k"]))
+        log_metrics(
+            {str(name): value for name, value in row.items() if name != "k"}, step=int(row["k"])
+        )
     proposed, alone = proposed_k(tree, evidence.index), chosen_by(evidence)
     mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed})
     said = [choice.reason + ".", alone_in_words(evidence), *notes.values()]
@@ -198,21 +239,30 @@ def _log_evidence(evidence: pd.DataFrame, tree: WardTree, choice: Choice, notes:
             "mlflow.note.content": "\n\n".join(said),
         }
     )
-    by = {k: " ".join(name for name, number in alone.items() if number == k) for k in evidence.index}
+    by = {
+        k: " ".join(name for name, number in alone.items() if number == k) for k in evidence.index
+    }
     artifacts.log_table(evidence.assign(chosen_by=pd.Series(by)).reset_index(), "evidence.csv")
     agreement = float(evidence["ward_agreement"][choice.k])
     _log_figure(
-        plots.dendrogram(tree, choice.k, proposed=proposed, agreement=agreement), "dendrogram", notes, "unstable"
+        plots.dendrogram(tree, choice.k, proposed=proposed, agreement=agreement),
+        "dendrogram",
+        notes,
+        "unstable",
     )
     _log_figure(plots.stability(evidence, choice.k), "stability", notes, "unstable", "sampled")
     _log_figure(plots.criteria(evidence, choice.k), "criteria", notes, "unstable", "sampled")
 
 
-def _log_segments(X: pd.DataFrame, y: np.ndarray, labels: np.ndarray, names: list[str], notes: dict[str, str]) -> None:
+def _log_segments(
+    X: pd.DataFrame, y: np.ndarray, labels: np.ndarray, names: list[str], notes: dict[str, str]
+) -> None:
     """Who is in which segment, what the segments are like and how many left, as tables and figures."""
     table = profile(X, labels, y)
     artifacts.log_table(table.reset_index().assign(name=names), "segments.csv")
-    artifacts.log_table(pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet")
+    artifacts.log_table(
+        pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet"
+    )
     estimate, half = deviations(X, labels)
     drawn = plots.profile_map(estimate, names, chance=estimate.abs() <= half)
     _log_figure(drawn, "profile", notes, "unstable", "late")
@@ -220,17 +270,25 @@ def _log_segments(X: pd.DataFrame, y: np.ndarray, labels: np.ndarray, names: lis
     _log_figure(rates, "churn_by_segment", notes, "unstable", "late")
 
 
-def _log_map(Z: np.ndarray, labels: np.ndarray, names: list[str], notes: dict[str, str], *, random_state: int) -> None:
+def _log_map(
+    Z: np.ndarray, labels: np.ndarray, names: list[str], notes: dict[str, str], *, random_state: int
+) -> None:
     """The members in two dimensions."""
     rows, (points, shares) = sample_rows(len(Z), DRAWN, random_state=random_state), plane(Z)
     figure = plots.member_map(points[rows], labels[rows], names, shares=shares)
-    drawn = {"drawn": f"{DRAWN:,} out of {len(Z):,} members are drawn."} if len(rows) < len(Z) else {}
+    drawn = (
+        {"drawn": f"{DRAWN:,} out of {len(Z):,} members are drawn."} if len(rows) < len(Z) else {}
+    )
     _log_figure(figure, "members", notes | drawn, "unstable", "drawn")
 
 
 def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) -> None:
     """Every action of every segment, and of everyone (no segment), in one table."""
-    rows = [{"segment": part["id"], "name": part["name"]} | planned for part in described for planned in part["plans"]]
+    rows = [
+        {"segment": part["id"], "name": part["name"]} | planned
+        for part in described
+        for planned in part["plans"]
+    ]
     rows += [{"segment": None, "name": "everyone"} | planned for planned in everyone]
     artifacts.log_table(pd.DataFrame(rows).astype({"segment": "Int64"}), "actions.csv")
 

@@ -1,8 +1,9 @@
 """Fit one model with cross-validation on the training part and one look at the hold-out.
 
-Why: every number that chooses a model is an out-of-fold one (cv_); the hold-out (test_) only reports, with 95%
-bootstrap intervals. The run keeps the fitted pipeline, the out-of-fold and hold-out predictions and the figures, so
-that any later comparison is paired and needs no refit; drivers.csv says what the model goes by.
+Why: every number that chooses a model is an out-of-fold one (cv_); the hold-out (test_) only
+reports, with 95% bootstrap intervals. The run keeps the fitted pipeline, the out-of-fold and
+hold-out predictions and the figures, so that any later comparison is paired and needs no refit;
+drivers.csv says what the model goes by.
 
     churnlab train
     churnlab train model=random_forest evaluation.calibration=auto decision=expected_value
@@ -13,53 +14,35 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from churnlab import (
-    artifacts,
-    blocks,
-    calibration,
-    compose,
-    decision,
-    drivers,
-    evaluation,
-    models,
-    redundancy,
-    schema,
-    suspicions,
-    tracking,
-)
-from churnlab.commands import Result
-from churnlab.data import Dataset, folds_sha256, split_sha256
-from churnlab.features import Features
-from churnlab.plots import churn as plots
+from churnlab.config.build import build_pipeline
+from churnlab.config.commands import Result, Train
+from churnlab.data.dataset import Dataset
+from churnlab.explore import redundancy
+from churnlab.models import calibration, decision, evaluation, importance, pipelines
+from churnlab.models.cross_validation import cv_metrics, fold_metrics
+from churnlab.models.metrics import will_churn
+from churnlab.models.splits import Split, make_split
+from churnlab.plots import models as plots
+from churnlab.registry.model_artifacts import log_pipeline
+from churnlab.tracking import artifacts
+from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a model is asked: positions of training part and hold-out, folds of the training part, fingerprints."""
-
-    train: np.ndarray
-    test: np.ndarray
-    folds: list[evaluation.Fold]
-    tags: dict[str, str]
-
-
-def run(settings: schema.Train, dataset: Dataset) -> Result:
+def run(settings: Train, dataset: Dataset) -> Result:
     """Train, evaluate and log one model."""
-    question = ask(settings.evaluation, dataset, seed=settings.seed)
-    plain = build(settings, dataset)
+    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    plain = build_pipeline(settings, dataset)
     X, y = dataset.X, dataset.y
     name = f"{settings.model.name} {settings.features.name}"
-    with tracking.start_run(
+    with start_run(
         "train", settings.model_dump(), name=name, dataset=dataset, tags=question.tags
     ) as mlflow_run:
         train_X, train_y = X.iloc[question.train], y[question.train]
@@ -77,24 +60,41 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
         )
         _warn_of_economics(settings, dataset, choice)
         pipeline, oof = choice.kept.model, choice.kept.oof
-        threshold = decision.choose(settings.decision, oof["y"].to_numpy(), oof["probability"].to_numpy())
+        threshold = decision.choose(
+            settings.decision, oof["y"].to_numpy(), oof["probability"].to_numpy()
+        )
         started = time.perf_counter()
-        models.fit(pipeline, train_X, train_y)
+        pipelines.fit(pipeline, train_X, train_y)
         fit_seconds = time.perf_counter() - started
-        test_y, probability = y[question.test], models.churn_probability(pipeline, X.iloc[question.test])
-        per_fold = evaluation.fold_metrics(oof, threshold=threshold)
+        test_y, probability = (
+            y[question.test],
+            pipelines.churn_probability(pipeline, X.iloc[question.test]),
+        )
+        per_fold = fold_metrics(oof, threshold=threshold)
         test = evaluation.classification_metrics(test_y, probability, threshold=threshold)
-        intervals = evaluation.bootstrap_intervals(test_y, probability, threshold=threshold, seed=settings.seed)
-        metrics = evaluation.cv_metrics(per_fold)
+        intervals = evaluation.bootstrap_intervals(
+            test_y, probability, threshold=threshold, seed=settings.seed
+        )
+        metrics = cv_metrics(per_fold)
         metrics |= {f"test_{key}": value for key, value in test.items()}
         metrics |= {f"test_{key}_low": low for key, (low, _) in intervals.items()}
         metrics |= {f"test_{key}_high": high for key, (_, high) in intervals.items()}
         metrics |= {f"cv_{key}": choice.kept.scores[key] for key in ("slope", "intercept")}
-        metrics |= {"threshold": threshold, "fit_seconds": fit_seconds, "n_columns": models.n_columns(pipeline)}
+        metrics |= {
+            "threshold": threshold,
+            "fit_seconds": fit_seconds,
+            "n_columns": pipelines.n_columns(pipeline),
+        }
         hold_out = pd.DataFrame(
-            {"row": question.test, "y": test_y, "probability": probability, "fold": -1, "repeat": -1}
+            {
+                "row": question.test,
+                "y": test_y,
+                "probability": probability,
+                "fold": -1,
+                "repeat": -1,
+            }
         )
-        tracking.log_metrics(metrics)
+        log_metrics(metrics)
         artifacts.log_table(oof, "predictions/oof.parquet")
         artifacts.log_table(hold_out, "predictions/test.parquet")
         artifacts.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), "folds.csv")
@@ -104,7 +104,7 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
         _log_profit(settings, hold_out, threshold)
         said = f"{_note(name, metrics, question)}. Calibration: {choice.said}"
         mlflow.set_tags({"mlflow.note.content": said, "churnlab.calibration": choice.said})
-        kept = artifacts.log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
+        kept = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
         if kept is not None:
             metrics["model_bytes"] = kept
             mlflow.log_metric("model_bytes", kept)
@@ -112,63 +112,38 @@ def run(settings: schema.Train, dataset: Dataset) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
 
-def ask(settings: blocks.Evaluation, dataset: Dataset, *, seed: int) -> Question:
-    """Split off the hold-out and make the folds; the tags say on which data, split and folds.
-
-    Warns of members that are in both parts.
-    """
-    train, test = evaluation.hold_out(dataset.y, test_size=settings.test_size, stratify=settings.stratify, seed=seed)
-    for warning in suspicions.shared(dataset.X, dataset.y, train=train, test=test):
-        dataset.warn(warning)
-    folds = evaluation.make_folds(dataset.y[train], folds=settings.folds, repeats=settings.repeats, seed=seed)
-    tags = {
-        "churnlab.data_sha256": dataset.sha256,
-        "churnlab.split_sha256": split_sha256(dataset.sha256, test),
-        "churnlab.folds_sha256": folds_sha256(dataset.sha256, [train[fold.validation] for fold in folds]),
-    }
-    return Question(train, test, folds, tags)
-
-
-def build(settings: schema.Train, dataset: Dataset) -> Pipeline:
-    """The unfitted pipeline that model= and features= describe; InputError for what does not exist or fit."""
-    contract, made = dataset.contract, estimator(settings.model, where="model")
-    keep = [name for name in contract.columns if settings.features.late or name not in contract.late]
-    features = Features(keep, settings.features.derive).fit(dataset.X)
-    return models.pipeline(made, features=features, columns=contract.columns, scale=settings.model.scale)
-
-
-def estimator(model: blocks.Model, *, where: str) -> Any:
-    """The unfitted estimator of a model; ``where`` is the key under which the model stands."""
-    spec = dict(model.estimator)
-    models.check_parameters(spec["_target_"], spec, where=f"{where}.estimator")
-    models.check_parameters(spec["_target_"], model.space, where=f"{where}.space")
-    made = compose.build(spec, key=f"{where}.estimator")
-    models.check_values(made)
-    return made
-
-
-def _note(name: str, metrics: dict[str, float], question: Question) -> str:
+def _note(name: str, metrics: dict[str, float], question: Split) -> str:
     return (
-        f"{name}: cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} over "
-        f"{len(question.folds)} folds; hold-out of {len(question.test)} members ROC AUC {metrics['test_roc_auc']:.4f} "
-        f"({metrics['test_roc_auc_low']:.4f} to {metrics['test_roc_auc_high']:.4f}), "
-        f"accuracy {metrics['test_accuracy']:.4f} at threshold {metrics['threshold']:.2f}"
+        f"{name}: cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} "
+        f"over {len(question.folds)} folds; hold-out of {len(question.test)} members ROC AUC "
+        f"{metrics['test_roc_auc']:.4f} ({metrics['test_roc_auc_low']:.4f} to "
+        f"{metrics['test_roc_auc_high']:.4f}), accuracy {metrics['test_accuracy']:.4f} at "
+        f"threshold {metrics['threshold']:.2f}"
     )
 
 
-def _warn_of_economics(settings: schema.Train, dataset: Dataset, choice: calibration.Choice) -> None:
-    """Say so when a decision that weighs probabilities against money is given ones that call for calibration."""
+def _warn_of_economics(settings: Train, dataset: Dataset, choice: calibration.Choice) -> None:
+    """Say so when a decision that weighs probabilities against money is given ones that call for
+    calibration."""
     weighs = decision.economics(settings.decision) is not None
     if weighs and choice.reason and choice.kept.method == calibration.NONE:
-        dataset.warn(f"the decision takes probabilities at their word, and calibration is {choice.said}")
+        dataset.warn(
+            f"the decision takes probabilities at their word, and calibration is {choice.said}"
+        )
 
 
 def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) -> None:
     """The pictures of a run, out of fold and on the hold-out side by side."""
     samples = {"out of fold": oof, "hold-out": hold_out}
-    pairs = {name: (table["y"].to_numpy(), table["probability"].to_numpy()) for name, table in samples.items()}
+    pairs = {
+        name: (table["y"].to_numpy(), table["probability"].to_numpy())
+        for name, table in samples.items()
+    }
     reliability = {name: evaluation.reliability(*pair) for name, pair in pairs.items()}
-    gains = {name: evaluation.gains(*pair, shares=np.linspace(0.01, 1, 100).tolist()) for name, pair in pairs.items()}
+    gains = {
+        name: evaluation.gains(*pair, shares=np.linspace(0.01, 1, 100).tolist())
+        for name, pair in pairs.items()
+    }
     figures = {
         "roc": plots.roc(samples),
         "precision_recall": plots.precision_recall(samples),
@@ -181,11 +156,14 @@ def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) ->
         artifacts.log_figure(figure, name)
 
 
-def _log_drivers(settings: schema.Train, dataset: Dataset, question: Question, pipeline: Pipeline) -> None:
-    """What the model goes by: drivers of the table's columns, and what the estimator says of its own columns."""
-    train_X, test_X = (dataset.X[pipeline[0].keep].iloc[rows] for rows in (question.train, question.test))
+def _log_drivers(settings: Train, dataset: Dataset, question: Split, pipeline: Pipeline) -> None:
+    """What the model goes by: drivers of the table's columns, and what the estimator says of its
+    own columns."""
+    train_X, test_X = (
+        dataset.X[pipeline[0].keep].iloc[rows] for rows in (question.train, question.test)
+    )
     groups = redundancy.together(train_X)
-    table = drivers.drivers(
+    table = importance.drivers(
         pipeline,
         test_X,
         dataset.y[question.test],
@@ -194,23 +172,24 @@ def _log_drivers(settings: schema.Train, dataset: Dataset, question: Question, p
         repeats=settings.evaluation.driver_repeats,
         seed=settings.seed,
     )
-    coefficients = drivers.coefficients(pipeline, train_X, groups)
+    coefficients = importance.coefficients(pipeline, train_X, groups)
     if coefficients is not None:
         table["coefficient"] = table["driver"].map(coefficients)
     artifacts.log_table(table, "drivers.csv")
     artifacts.log_figure(plots.drivers(table), "drivers")
-    importances = models.importances(pipeline)
+    importances = pipelines.importances(pipeline)
     if len(importances):
         artifacts.log_table(importances, "importances.csv")
 
 
-def _log_profit(settings: schema.Train, hold_out: pd.DataFrame, threshold: float) -> None:
-    """What the decision would have earned on the hold-out, when the decision states what contacts cost and bring."""
+def _log_profit(settings: Train, hold_out: pd.DataFrame, threshold: float) -> None:
+    """What the decision would have earned on the hold-out, when the decision states what contacts
+    cost and bring."""
     economics = decision.economics(settings.decision)
     if economics is None:
         return
     y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
-    contacted = decision.will_churn(probability, threshold)
+    contacted = will_churn(probability, threshold)
     mlflow.log_metric("test_profit", decision.profit(y, contacted, economics))
     curve = decision.profit_curve(y, probability, economics)
     artifacts.log_figure(plots.profit(curve, share=float(contacted.mean())), "profit")

@@ -8,24 +8,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from churnlab.comparison import Difference, FoldTest
-from churnlab.plots import BLUE, GREEN, GREY, ORANGE, new_figure
+from churnlab.models.comparison import Difference, FoldTest
+from churnlab.plots.style import BLUE, GREEN, GREY, ORANGE, new_figure
 
 MOST = 20
 """So many models are drawn."""
 
 
 def leaderboard(table: pd.DataFrame, *, metric: str) -> Figure:
-    """Each run's cross-validated metric with one standard deviation over the folds, the best on top.
+    """Each run's cross-validated metric with one standard deviation over the folds, the best on
+    top.
 
-    ``table``: columns ``run_id``, ``name``, ``cv_<metric>``, ``cv_<metric>_std``, ``recommended`` (whether) and
-    ``suspect`` (why; empty where not); the first row is the best. The recommended one is drawn however far down it is.
+    ``table``: columns ``run_id``, ``name``, ``cv_<metric>``, ``cv_<metric>_std``, ``recommended``
+    (whether) and ``suspect`` (why; empty where not); the first row is the best. The recommended one
+    is drawn however far down it is.
     """
     shown = table[(np.arange(len(table)) < MOST) | table["recommended"]][::-1]
     places = np.arange(len(shown))
     figure = new_figure(f"Models by cross-validated {metric}", height=1.6 + 0.34 * len(shown))
     axes = figure.subplots()
-    suspect, recommended = shown["suspect"].ne("").to_numpy(), shown["recommended"].to_numpy(dtype=bool)
+    suspect, recommended = (
+        shown["suspect"].ne("").to_numpy(),
+        shown["recommended"].to_numpy(dtype=bool),
+    )
     kinds = {
         "": (~suspect & ~recommended, BLUE),
         "recommended: the simplest within one standard error of the best": (recommended, GREEN),
@@ -33,7 +38,9 @@ def leaderboard(table: pd.DataFrame, *, metric: str) -> Figure:
     }
     for label, (those, colour) in kinds.items():
         mean, spread = (shown[f"cv_{metric}{ending}"].to_numpy()[those] for ending in ("", "_std"))
-        drawn = axes.errorbar(mean, places[those], xerr=spread, fmt="o", color=colour, ecolor=GREY, capsize=3)
+        drawn = axes.errorbar(
+            mean, places[those], xerr=spread, fmt="o", color=colour, ecolor=GREY, capsize=3
+        )
         if label and those.any():
             drawn.set_label(label)
     axes.set_yticks(places, [_two_lines(name) for name in _distinct(shown)], fontsize=9)
@@ -67,7 +74,9 @@ def paired_difference(
         axes.plot(steps, np.full(len(steps), 1.25), "|", color=GREY, ms=8)
     for place, (told, colour) in enumerate(zip(rows.values(), (BLUE, GREY), strict=False)):
         reach = [[told.delta - told.ci_low], [told.ci_high - told.delta]]
-        axes.errorbar([told.delta], [place], xerr=reach, fmt="o", color=colour, ecolor=colour, capsize=4)
+        axes.errorbar(
+            [told.delta], [place], xerr=reach, fmt="o", color=colour, ecolor=colour, capsize=4
+        )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(f"difference in {metric} with 95% interval")

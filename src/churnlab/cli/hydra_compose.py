@@ -1,0 +1,129 @@
+"""Hydra's side of the command line: named experiments, what identifies a sweep, and its errors in
+our words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from churnlab.cli.arguments import command_of_experiment
+from churnlab.config import validation
+from churnlab.config.commands import COMMANDS
+from churnlab.errors import InputError, unknown_choice, unknown_key
+
+if TYPE_CHECKING:
+    pass
+
+NOT_IN_A_SWEEP = {
+    "force",
+    "dry_run",
+    "run_name",
+    "reason",
+    "tracking",
+    "tracking.uri",
+    "dataset.path",
+}
+"""Keys that make no other sweep of a sweep."""
+
+
+def register_experiments(folder: Path, *, command: str) -> None:
+    """Make the experiments of one command known to Hydra as the choices of ``experiment=``."""
+    for name, of in command_of_experiment(folder).items():
+        if of == command:
+            path = folder / f"{name}.yaml"
+            experiment = OmegaConf.load(path)
+            assert isinstance(experiment, DictConfig)
+            experiment.pop("command")
+            ConfigStore.instance().store(
+                group="experiment",
+                name=name,
+                node=experiment,
+                package="_global_",
+                provider=str(path),
+            )
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The composed config in plain types; what the user must give is still ``???``."""
+    try:
+        container = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def sweep_words(overrides: list[str], params: Mapping[str, str] | None) -> list[str]:
+    """What identifies a sweep: the overrides on the command line and those of its experiment file."""
+    given = [*[f"{key}={value}" for key, value in (params or {}).items()], *overrides]
+    return sorted(
+        word for word in given if word.lstrip("+~").partition("=")[0] not in NOT_IN_A_SWEEP
+    )
+
+
+def job_label(sweep: list[str], overrides: list[str]) -> str:
+    """What sets a job apart in its sweep, besides the choices that its run is named after anyway."""
+    swept = {word.partition("=")[0] for word in sweep if "," in word or "(" in word}
+    keys = [word.partition("=")[::2] for word in overrides if word.partition("=")[0] in swept]
+    return " ".join(
+        f"{key.rpartition('.')[2]}={value}" for key, value in keys if "." in key or key == "seed"
+    )
+
+
+def explain(error: Exception, *, command: str) -> str:
+    """One paragraph for what Hydra refuses: what was found, what was probably meant, what exists."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _explain_choice(error, command=command)
+    if (
+        isinstance(cause, OmegaConfBaseException)
+        and isinstance(cause.parent_node, DictConfig)
+        and cause.key is not None
+    ):
+        return _explain_key(cause, command=command)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read as KEY=VALUE. A value with brackets, commas or "
+            "equals signs of its own stands in quotes within quotes: 'KEY=\"VALUE\"'."
+        )
+    text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    if "Multiple values for experiment" in text:
+        return "The experiment is given twice; give one: experiment=NAME."
+    if "No match in the defaults list" in text:
+        key = text.split("'")[1]
+        return f"churnlab {command} has no key {key}; `churnlab {command} --help` lists those that it has."
+    return " ".join(text.split())
+
+
+def _explain_choice(error: MissingConfigException, *, command: str) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or [])
+    if not group:
+        return f"There is no config {name} for churnlab {command}."
+    return unknown_choice(group, name, options)
+
+
+def _explain_key(error: OmegaConfBaseException, *, command: str) -> str:
+    parent = error.parent_node
+    assert isinstance(parent, DictConfig)
+    full = str(error.full_key or error.key)
+    *parents, key = full.split(".")
+    if "is not in struct" not in str(error):
+        return f"{full}: {str(error).splitlines()[0]}."
+    if key in validation.known_keys(COMMANDS[command], parents):
+        return (
+            f"The YAML in use does not set {full}; to set it, put a plus before it: +{full}=VALUE."
+        )
+    known = [str(name) for name in parent if name != "hydra"]
+    hint = (
+        f" A parameter that the YAML does not set needs a plus: +{full}=VALUE."
+        if full.startswith("model.")
+        else ""
+    )
+    return unknown_key(parents, key, known) + hint

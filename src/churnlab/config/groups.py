@@ -1,0 +1,309 @@
+"""Blocks of keys that commands are made of: names, types, ranges and choices.
+
+Light to import: a config is checked before pandas is worth its start-up time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from churnlab.claims.claim import Claim
+from churnlab.data.contract import Column, Contract
+from churnlab.models.metric_names import Metric, Score01
+
+Require = Literal["better", "not_worse"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Reason = Annotated[str, Field(max_length=2000)] | None
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(
+            f"there is no encoding {name}; give utf-8, utf-16, cp1252, cp1251 ..."
+        ) from None
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
+
+
+def _known_score(name: str) -> str:
+    part, _, metric = name.partition("_")
+    if part not in ("cv", "test") or metric not in get_args(Metric):
+        raise ValueError(
+            f"there is no score {name}; give cv_ or test_ and one of {', '.join(get_args(Metric))}"
+        )
+    return name
+
+
+Ceiling = dict[Annotated[str, AfterValidator(_known_score)], Annotated[float, Field(ge=0)] | None]
+"""The best that is plausible, by score (cv_roc_auc, test_f1 ...); what is better is suspected of
+leakage."""
+
+
+class Keys(BaseModel):
+    """A block of keys; a key that is not declared is an error."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True
+    )
+
+
+class DatasetKeys(Keys):
+    """A table and its contract: ``path`` names a file or URL, ``generator`` makes rows instead."""
+
+    name: Name
+    path: str | None
+    target: str
+    positive: int | float | str
+    id: str | None
+    columns: dict[str, Column] = Field(min_length=1)
+    rules: dict[str, str]
+    late: list[str]
+    encoding: Encoding = "utf-8"
+    rename: dict[str, str] = Field(default_factory=dict)
+    rows: int | None = Field(default=None, ge=1)
+    generator: dict[str, Any] | None = None
+
+    @property
+    def contract(self) -> Contract:
+        """The part of the dataset that every table of it must keep."""
+        return Contract(
+            name=self.name,
+            target=self.target,
+            positive=self.positive,
+            id=self.id,
+            columns=self.columns,
+            rules=self.rules,
+            late=tuple(self.late),
+            encoding=self.encoding,
+            rename=self.rename,
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetKeys:
+        unknown = [name for name in self.late if name not in self.columns]
+        if unknown:
+            raise ValueError(f"late names {', '.join(unknown)}, which is not among the columns")
+        reserved = [name for name in (self.target, self.id) if name in self.columns]
+        if reserved:
+            raise ValueError(f"{reserved[0]} is the target or the id and cannot be a feature, too")
+        strange = [
+            name
+            for name in self.rename.values()
+            if name not in (*self.columns, self.target, self.id)
+        ]
+        if strange:
+            raise ValueError(
+                f"rename leads to {strange[0]}, which is not among the columns, the target or the "
+                "id"
+            )
+        return self
+
+
+NamedDataset = Annotated[
+    DatasetKeys | None, BeforeValidator(lambda given: None if given == {"path": None} else given)
+]
+"""A dataset that only its name is needed of, or none: the YAML sets the path, so that nobody has to
+give one."""
+
+
+class FeaturesKeys(Keys):
+    """Which columns a model sees and which it derives."""
+
+    name: Name
+    late: bool
+    derive: dict[Identifier, str]
+
+
+class ModelKeys(Keys):
+    """An estimator of scikit-learn's interface and where Optuna may look for better parameters."""
+
+    name: Name
+    scale: bool
+    estimator: dict[str, Any]
+    space: dict[str, dict[str, Any]]
+
+
+class CalibrationLimits(Keys):
+    """Within which limits out-of-fold probabilities are calibrated well enough."""
+
+    slope: tuple[float, float]
+    ece: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CalibrationLimits:
+        low, high = self.slope
+        if not 0 <= low <= 1 <= high:
+            raise ValueError(
+                f"slope=[{low:g},{high:g}] is not possible: give [LOW,HIGH] with 0 <= LOW <= 1 <= "
+                "HIGH"
+            )
+        return self
+
+
+class EvaluationKeys(Keys):
+    """The hold-out and the folds, and what is made of the out-of-fold predictions."""
+
+    test_size: float = Field(gt=0, lt=1)
+    stratify: bool
+    folds: int = Field(ge=2, le=100)
+    repeats: int = Field(ge=1, le=1000)
+    calibration: Literal["none", "auto", "isotonic", "sigmoid"]
+    calibrated: CalibrationLimits
+    calibration_folds: int = Field(ge=2, le=100)
+    driver_repeats: int = Field(ge=2, le=100)
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """The keys that decide who is held out and who is in which fold."""
+        return {key: getattr(self, key) for key in ("test_size", "stratify", "folds", "repeats")}
+
+
+class TrackingKeys(Keys):
+    """Where runs are kept."""
+
+    uri: str
+
+
+class StudyKeys(Keys):
+    """How much is tuned, and under which name."""
+
+    n_trials: int = Field(ge=1)
+    study: Name | None
+
+
+class SegmentsKeys(Keys):
+    """What members are clustered by, how many segments there may be, and how hard each number is
+    examined."""
+
+    name: Name
+    columns: dict[str, str] | Literal["all"]
+    k: Annotated[int, Field(ge=2, le=50)] | Literal["auto"]
+    range: tuple[int, int]
+    random_state: Seed
+    n_init: int = Field(ge=1)
+    bootstraps: int = Field(ge=2)
+    refit_n_init: int = Field(ge=1)
+    splits: int = Field(ge=2)
+    references: int = Field(ge=2)
+    sample_rows: int = Field(default=10_000, ge=1000)
+    early: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SegmentsKeys:
+        first, last = self.range
+        if not 2 <= first <= last <= 50:
+            raise ValueError(
+                f"range=[{first},{last}] is not possible: give [FIRST,LAST] with 2 <= FIRST <= "
+                "LAST <= 50"
+            )
+        return self
+
+    @property
+    def examined(self) -> list[int]:
+        """Every number of segments of the range, and the one set by hand."""
+        first, last = self.range
+        return sorted({*range(first, last + 1)} | ({self.k} if isinstance(self.k, int) else set()))
+
+    @property
+    def effort(self) -> dict[str, int]:
+        """How hard each number of segments is examined."""
+        names = ("random_state", "bootstraps", "refit_n_init", "splits")
+        return {name: getattr(self, name) for name in names} | {"max_rows": self.sample_rows}
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """How hard the best fit of each number of segments is looked for."""
+        return {
+            "n_init": self.n_init,
+            "random_state": self.random_state,
+            "max_rows": self.sample_rows,
+        }
+
+
+class PlaybookKeys(Keys):
+    """What to do about which kind of segment; its inside is checked against the table's columns
+    when it is used."""
+
+    name: Name
+    language: str
+    risk: dict[str, Any]
+    salient: float
+    traits: dict[str, Any]
+    naming: dict[str, Any]
+    columns: dict[str, Any]
+    values: dict[str, Any]
+    levers: dict[str, Any]
+    sentences: dict[str, Any]
+    actions: dict[str, Any]
+    rules: list[dict[str, Any]]
+    fallback: list[str]
+    everyone: list[str]
+    reasons: list[dict[str, Any]]
+
+
+class GateKeys(Keys):
+    """What a candidate must keep to replace the champion."""
+
+    margin: float = Field(ge=0)
+    members: int = Field(ge=2)
+    minimum: dict[Score01, Share]
+    slope: tuple[float, float]
+    ece: Share
+    same: float = Field(ge=0)
+    megabytes: float = Field(gt=0)
+    batch_ms: float = Field(gt=0)
+    one_ms: float = Field(gt=0)
+    looks: int = Field(ge=1)
+
+
+class ScoringKeys(Keys):
+    """What a scored file holds besides the answers."""
+
+    reasons: bool
+
+
+class StatementsKeys(Keys):
+    """Claims, and the models and segmentations that they speak of, each under the name by which a
+    claim calls it."""
+
+    name: Name
+    statements: dict[Identifier, Claim] = Field(min_length=1)
+    models: dict[str, ModelKeys] = Field(default_factory=dict)
+    segmentations: dict[str, SegmentsKeys] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StatementsKeys:
+        for name, claim in self.statements.items():
+            names: dict[str, Mapping[str, Any]] = {"segments": self.segmentations}
+            if claim.quantity == "model_difference":
+                names = {"of": self.models, "against": self.models}
+            for key, known in names.items():
+                called = getattr(claim, key)
+                if called is not None and called not in known:
+                    there = ", ".join(known) or "none"
+                    raise ValueError(
+                        f"statements.{name}.{key}={called} is nothing that the file has: {there}"
+                    )
+        for name, segments in self.segmentations.items():
+            if segments.k == "auto":
+                raise ValueError(
+                    f"segmentations.{name}.k=auto; claims are about a number of segments: give it"
+                )
+        return self
+
+
+class DatasetPlace(Keys):
+    """Where a table is now, when it is not where it was."""
+
+    path: str | None
+    encoding: Encoding | None

@@ -1,0 +1,96 @@
+"""Log fitted pipelines as MLflow models without pickle, and load them again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from importlib.metadata import version
+
+import mlflow
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema, TensorSpec
+from sklearn.pipeline import Pipeline
+
+from churnlab.data.contract import Contract
+from churnlab.errors import InputError
+from churnlab.registry.skops_types import TRUSTED
+
+log = logging.getLogger(__name__)
+
+
+def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str]) -> int | None:
+    """Log a fitted churn pipeline without pickle; it answers with the probabilities of staying and
+    leaving.
+
+    ``gaps`` are the columns in which a value may be missing. Returns the bytes that it takes, None
+    if it was not kept. A pipeline with types outside models.TRUSTED is not logged, and the run says
+    so: it cannot be promoted.
+    """
+    outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+    try:
+        model_id = _log_model(
+            pipeline,
+            ModelSignature(Schema(input_columns(contract, gaps)), outputs),
+            predict="predict_proba",
+        )
+    except MlflowException as error:
+        if "untrusted types" not in str(error):
+            raise
+        log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
+        mlflow.set_tag(
+            "churnlab.model", "not kept: it holds types that models.TRUSTED does not list"
+        )
+        return None
+    kept = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{model_id}")
+    return next(file.file_size for file in kept if file.path.endswith(".skops"))
+
+
+def input_columns(contract: Contract, gaps: Collection[str]) -> list[ColSpec]:
+    return [
+        ColSpec(
+            "string" if column.kind == "category" else "double", name, required=name not in gaps
+        )
+        for name, column in contract.columns.items()
+    ]
+
+
+def log_segmentation(segmentation: Pipeline) -> None:
+    """Log a fitted segmentation without pickle; it answers with the number of each row's segment."""
+    fields = [ColSpec("double", str(name)) for name in segmentation[0].get_feature_names_out()]
+    outputs = Schema([TensorSpec(np.dtype("int32"), (-1,))])
+    _log_model(segmentation, ModelSignature(Schema(fields), outputs), predict="predict")
+
+
+def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> str:
+    """Log a pipeline as the run's model; returns its id."""
+    info = mlflow.sklearn.log_model(
+        pipeline,
+        name="model",
+        signature=signature,
+        pip_requirements=requirements(),
+        pyfunc_predict_fn=predict,
+        serialization_format="skops",
+        skops_trusted_types=TRUSTED,
+    )
+    return info.model_id
+
+
+def requirements() -> list[str]:
+    """What a logged model needs, at the versions it was made with."""
+    needed = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+    return [f"{name}=={version(name)}" for name in needed]
+
+
+def load_pipeline(run_id: str) -> Pipeline:
+    """The fitted pipeline that a train or segment run has logged; InputError when it was not kept."""
+    run = mlflow.get_run(run_id)
+    not_kept = run.data.tags.get(
+        "churnlab.model"
+    )  # MLflow lists the attempt to log it among the outputs
+    if not_kept or run.outputs is None or not run.outputs.model_outputs:
+        raise InputError(
+            f"Run {run_id} has kept no model ({not_kept or 'none was logged'}); name another run."
+        )
+    return mlflow.sklearn.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")

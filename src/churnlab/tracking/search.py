@@ -1,0 +1,176 @@
+"""Runs found again in MLflow, by the tags that tracking gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlflow
+from mlflow.entities import LoggedModel, Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from churnlab.data.dataset import Dataset
+from churnlab.errors import InputError
+from churnlab.models.metric_names import LOWER_IS_BETTER
+from churnlab.tracking.fingerprints import identity_tags
+from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION
+
+
+def find_run(run_id: str) -> Run:
+    """A run by its id; InputError when there is none."""
+    try:
+        return mlflow.get_run(run_id)
+    except MlflowException:
+        raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}.") from None
+
+
+def get_run(run_id: str, *, command: str) -> Run:
+    """A finished run of one command by its id; InputError when there is none."""
+    run = find_run(run_id)
+    if run.data.tags.get("churnlab.command") != command or run.info.status != "FINISHED":
+        raise InputError(
+            f"Run {run_id} is a {run.info.status} "
+            f"{run.data.tags.get('churnlab.command', 'foreign')} run; name a FINISHED {command} "
+            "run."
+        )
+    return run
+
+
+def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
+    """The runs of an experiment with all of these tags, newest first."""
+    experiment = mlflow.MlflowClient().get_experiment_by_name(name)
+    return [] if experiment is None else _find_runs(experiment.experiment_id, tags, status=status)
+
+
+def _find_runs(
+    experiment_id: str, tags: Mapping[str, str], *, status: str | None = None
+) -> list[Run]:
+    client = mlflow.MlflowClient()
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    if status is not None:
+        wanted.append(f"attributes.status = '{status}'")
+    order = ["attributes.start_time DESC"]
+    return pages(
+        client.search_runs,
+        experiment_ids=[experiment_id],
+        filter_string=" and ".join(wanted),
+        order_by=order,
+    )
+
+
+def search(wanted: str, *, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """The runs of all experiments for which a filter of MLflow's holds."""
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in pages(client.search_experiments)]
+    if not experiments:
+        return []
+    return pages(
+        client.search_runs, experiment_ids=experiments, filter_string=wanted, run_view_type=view
+    )
+
+
+def logged_models(experiment_ids: Sequence[str]) -> list[LoggedModel]:
+    """All models that were logged in these experiments, half-written ones too."""
+    if not experiment_ids:
+        return []
+    return pages(mlflow.MlflowClient().search_logged_models, experiment_ids=list(experiment_ids))
+
+
+def pages(search: Callable[..., Any], **asked: Any) -> list[Any]:
+    """All that one of MLflow's searches finds, page after page."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(**asked, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def latest_run(command: str, dataset: Dataset) -> Run | None:
+    """The newest finished run of a command on this table, None when there is none."""
+    tags = {"churnlab.command": command, "churnlab.data_sha256": dataset.sha256}
+    found = find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", tags, status="FINISHED")
+    return found[0] if found else None
+
+
+def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
+    """The finished train runs on one data and split, the best cv_<metric> first; of equal runs the
+    newest only."""
+    same = {key: tags[key] for key in SAME_QUESTION}
+    return _ranked(_train_runs(dataset_name, same), metric=metric)
+
+
+def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str, ...], list[Run]]:
+    """All finished train runs, by what they share when they can be compared (SAME_QUESTION), the
+    newest question first.
+
+    Each list is in ``ranked_train_runs``' order.
+    """
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in _train_runs(dataset_name, {}):
+        groups.setdefault(tuple(run.data.tags[key] for key in SAME_QUESTION), []).append(run)
+    return {question: _ranked(runs, metric=metric) for question, runs in groups.items()}
+
+
+def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
+    wanted = {"churnlab.command": "train"} | dict(tags)
+    return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", wanted, status="FINISHED")
+
+
+def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
+    newest = {run.data.tags["churnlab.config_sha256"]: run for run in reversed(newest_first)}
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
+
+
+def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:
+    """The runs of one command inside another, newest first."""
+    tags = {"churnlab.command": command, "mlflow.parentRunId": parent.info.run_id}
+    return _find_runs(parent.info.experiment_id, tags, status=status)
+
+
+def finished_inside(
+    parent: Run, command: str, config: Mapping[str, Any], dataset: Dataset
+) -> str | None:
+    """The run inside another in which the same was done with the same config, data and code."""
+    same = identity_tags(command, config, data_sha256=dataset.sha256) | {
+        "mlflow.parentRunId": parent.info.run_id
+    }
+    found = _find_runs(parent.info.experiment_id, same, status="FINISHED")
+    return found[0].info.run_id if found else None
+
+
+def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
+    """The run of any sweep in which the same was done with the same config, data and code."""
+    same = identity_tags(command, config, data_sha256=dataset.sha256)
+    for run in find_runs(
+        f"{dataset.contract.name}-{EXPERIMENTS[command]}", same, status="FINISHED"
+    ):
+        parent = run.data.tags.get("mlflow.parentRunId")
+        if parent and mlflow.get_run(parent).data.tags.get("churnlab.command") == "sweep":
+            return run.info.run_id
+    return None
+
+
+def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
+    """The parent run of a study that was begun earlier; of two studies of one name the id tells
+    which."""
+    tags = {"churnlab.command": "tune", "churnlab.study": study, "churnlab.study_id": study_id}
+    found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)
+    return found[0] if found else None
+
+
+def reproductions(run: Run) -> list[Run]:
+    """The finished runs that did the same as another, newest first."""
+    return _find_runs(
+        run.info.experiment_id, {"churnlab.reproduces": run.info.run_id}, status="FINISHED"
+    )
+
+
+def source(run: Run) -> str | None:
+    """Where the table of a run was, an absolute path or an address; None when that is not known."""
+    inputs = run.inputs.dataset_inputs
+    return json.loads(inputs[0].dataset.source).get("uri") if inputs else None

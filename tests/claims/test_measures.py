@@ -1,0 +1,284 @@
+"""Each quantity of a claim against the formula or the library that it is known from, and whom it is
+asked of."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from churnlab.claims.claim import Claim, verdict
+from churnlab.claims.measures import Ground, check_claims, measure
+from churnlab.data.demo import members
+from churnlab.errors import InputError
+from churnlab.explore.statistics import correlations, risk_ratio
+from churnlab.models.comparison import paired_difference
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return members(1500, seed=4).astype("float64")
+
+
+@pytest.fixture
+def ground(frame) -> Ground:
+    return Ground(
+        frame,
+        "Churn",
+        segments={"by_age": pd.cut(frame["Age"], 4, labels=False).to_numpy()},
+        resamples=400,
+    )
+
+
+def claim(quantity: str, **keys) -> Claim:
+    return Claim(source="", statement="", quantity=quantity, **{"direction": "above"} | keys)
+
+
+def test_a_correlation_has_the_value_and_interval_of_an_exploration(frame, ground):
+    found = measure(claim("correlation", of="Lifetime"), ground)
+    told = correlations(frame[["Lifetime"]], frame["Churn"].to_numpy(int)).iloc[0]
+    assert found[:3] == pytest.approx((told["pearson_r"], told["low"], told["high"]))
+    assert found.about == "over 1,500 members"
+
+
+def test_a_correlation_may_be_with_another_column_and_among_some(frame, ground):
+    found = measure(
+        claim("correlation", of="log1p(Lifetime)", against="Age", among="Partner == 1"), ground
+    )
+    some = frame[frame["Partner"] == 1]
+    assert found.value == pytest.approx(
+        stats.pearsonr(np.log1p(some["Lifetime"]), some["Age"]).statistic
+    )
+    assert found.low < found.value < found.high
+
+
+def test_the_interval_of_a_correlation_covers_that_of_fisher_where_both_are_normal():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=4000)
+    table = pd.DataFrame({"x": x, "y": 0.5 * x + rng.normal(size=4000)})
+    found = measure(claim("correlation", of="x", against="y"), Ground(table, "y"))
+    fisher = stats.pearsonr(table["x"], table["y"]).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((fisher.low, fisher.high), abs=0.003)
+
+
+def test_a_risk_ratio_is_katzs_and_its_other_group_is_looked_for_outside_the_first(frame, ground):
+    found = measure(claim("risk_ratio", among="Lifetime <= 1"), ground)
+    told = risk_ratio(frame["Lifetime"].to_numpy() <= 1, frame["Churn"].to_numpy(int))
+    assert found[:3] == pytest.approx((told["risk_ratio"], told["low"], told["high"]))
+    some = frame[frame["Lifetime"] <= 3]
+    told = risk_ratio(some["Lifetime"].to_numpy() <= 1, some["Churn"].to_numpy(int))
+    found = measure(claim("risk_ratio", among="Lifetime <= 1", against="Lifetime <= 3"), ground)
+    assert found[:3] == pytest.approx((told["risk_ratio"], told["low"], told["high"]))
+    first, both = int((frame["Lifetime"] <= 1).sum()), len(some)
+    assert found.about == f"{first} members against {both - first} members"
+
+
+def test_a_risk_ratio_may_be_of_any_condition(frame, ground):
+    found = measure(claim("risk_ratio", of="Group_visits == 1", among="Promo_friends == 1"), ground)
+    means = frame.groupby("Promo_friends")["Group_visits"].mean()
+    assert found.value == pytest.approx(means[1] / means[0])
+
+
+def test_a_difference_of_means_has_welchs_interval(frame, ground):
+    found = measure(claim("mean_difference", of="Age", among="Churn == 1"), ground)
+    left, stayed = (frame["Age"][frame["Churn"] == value] for value in (1, 0))
+    told = stats.ttest_ind(left, stayed, equal_var=False).confidence_interval()
+    assert found[:3] == pytest.approx((left.mean() - stayed.mean(), told.low, told.high))
+
+
+def test_a_difference_of_shares_has_newcombes_interval():
+    """The first example of Newcombe (1998), table II: 56 of 70 against 48 of 80, method 10: .0524
+    to .3339."""
+    table = pd.DataFrame(
+        {"group": [1] * 70 + [0] * 80, "yes": [1] * 56 + [0] * 14 + [1] * 48 + [0] * 32}
+    )
+    found = measure(
+        claim("mean_difference", of="yes", among="group == 1"), Ground(table.astype(float), "yes")
+    )
+    assert found[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_what_everybody_does_here_and_nobody_there_is_a_difference():
+    table = pd.DataFrame({"group": [1.0] * 20 + [0.0] * 20})
+    table["near"], table["left"] = table["group"], [0.0, 1.0] * 20
+    found = measure(claim("mean_difference", of="near", among="group == 1"), Ground(table, "left"))
+    assert found.value == found.high == 1
+    assert 0.5 < found.low < 1
+
+
+def test_a_share_has_wilsons_interval_and_a_mean_students(frame, ground):
+    share = measure(claim("mean", of="Partner == 1", among="Churn == 1", than=0.5), ground)
+    left = frame["Partner"][frame["Churn"] == 1]
+    told = stats.binomtest(int(left.sum()), len(left)).proportion_ci(method="wilson")
+    assert share[:3] == pytest.approx((left.mean(), told.low, told.high))
+    mean = measure(claim("mean", of="Age", than=30), ground)
+    told = stats.ttest_1samp(frame["Age"], 30).confidence_interval()
+    assert mean[:3] == pytest.approx((frame["Age"].mean(), told.low, told.high))
+
+
+def test_a_margin_is_of_the_weakest_of_these_over_the_strongest_of_those(frame, ground):
+    found = measure(
+        claim("correlation_margin", of=["Lifetime", "Age"], against=["gender", "Partner"]), ground
+    )
+    r = {name: abs(np.corrcoef(frame[name], frame["Churn"])[0, 1]) for name in frame.columns[:-1]}
+    assert found.value == pytest.approx(
+        min(r["Lifetime"], r["Age"]) - max(r["gender"], r["Partner"])
+    )
+    assert found.low < found.value < found.high
+    turned = measure(
+        claim("correlation_margin", of="gender", against="Lifetime", direction="below"), ground
+    )
+    assert turned.value == pytest.approx(r["gender"] - r["Lifetime"])
+    assert turned.high < 0
+
+
+def test_the_interval_of_a_margin_holds_what_resampling_row_by_row_gives(frame, ground):
+    found = measure(claim("correlation_margin", of="Lifetime", against="Age"), ground)
+    rng = np.random.default_rng(0)
+    columns = frame[["Lifetime", "Age", "Churn"]].to_numpy()
+    drawn = []
+    for _ in range(400):
+        r = np.abs(np.corrcoef(columns[rng.integers(0, len(frame), len(frame))].T)[2])
+        drawn.append(r[0] - r[1])
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.percentile(drawn, [2.5, 97.5])), abs=1e-9
+    )
+
+
+def test_segments_are_chosen_by_their_means_and_a_number_by_a_condition(frame, ground):
+    age = claim("mean", of="segment", segments="by_age", among={"highest": "Age"}, than=0)
+    assert measure(age, ground).value == 3
+    lowest = claim("mean", of="segment", segments="by_age", among={"lowest": "Age"}, than=0)
+    assert measure(lowest, ground).value == 0
+    rate = frame.groupby(ground.segments["by_age"])["Churn"].mean()
+    above = claim("mean", of="segment", segments="by_age", among={"above": "Churn"}, than=0)
+    chosen = rate.index[rate > frame["Churn"].mean()]
+    assert 0 < len(chosen) < 4
+    assert measure(above, ground).value == pytest.approx(
+        ground.segments["by_age"][np.isin(ground.segments["by_age"], chosen)].mean()
+    )
+    oldest = claim("correlation", of="Lifetime", segments="by_age", among={"highest": "Age"})
+    assert measure(oldest, ground).about == f"over {(ground.segments['by_age'] == 3).sum()} members"
+    numbered = claim("risk_ratio", segments="by_age", among="segment == 0", against="segment == 2")
+    assert measure(numbered, ground).value == pytest.approx(rate[0] / rate[2])
+
+
+def test_the_rival_of_the_highest_segment_is_the_highest_of_the_others(ground, frame):
+    means = frame.groupby(ground.segments["by_age"])["Age"].mean()
+    found = measure(
+        claim(
+            "mean_difference",
+            of="Age",
+            segments="by_age",
+            among={"highest": "Age"},
+            against={"highest": "Age"},
+        ),
+        ground,
+    )
+    assert found.value == pytest.approx(means[3] - means[2])
+
+
+def test_a_model_difference_is_the_paired_bootstrap_of_evaluation():
+    rng = np.random.default_rng(1)
+    y = (rng.random(400) < 0.3).astype(int)
+    good, poor = (
+        np.clip(0.3 + share * (y - 0.3) + 0.2 * rng.normal(size=400), 0.01, 0.99)
+        for share in (0.5, 0.3)
+    )
+    ground = Ground(
+        pd.DataFrame({"y": y}),
+        "y",
+        probabilities={"good": good, "poor": poor},
+        resamples=200,
+        seed=7,
+    )
+    for metric in ("roc_auc", "log_loss", "f1"):
+        found = measure(claim("model_difference", of="good", against="poor", metric=metric), ground)
+        told = paired_difference(
+            y, good, poor, metric=metric, thresholds=(0.5, 0.5), resamples=200, seed=7
+        )
+        assert found[:3] == told
+
+
+def test_a_row_without_a_value_is_left_out_of_the_claims_that_ask_for_it_and_of_no_other(frame):
+    gaps = frame.copy()
+    gaps.loc[gaps.index[:300], "Age"] = np.nan
+    ground = Ground(gaps, "Churn")
+    with_gaps = measure(claim("risk_ratio", among="Age > 29"), ground)
+    assert with_gaps == measure(
+        claim("risk_ratio", among="Age > 29"), Ground(frame.iloc[300:], "Churn")
+    )
+    assert measure(claim("correlation", of="Lifetime"), ground).about == "over 1,500 members"
+    assert measure(claim("correlation", of="Age"), ground).about == "over 1,200 members"
+
+
+NOTHING = {
+    "a constant": claim("correlation", of="0 * Age"),
+    "a constant of several": claim("correlation_margin", of=["Age", "0 * Age"], against="Partner"),
+    "nobody": claim("risk_ratio", among="Age > 1000"),
+    "everybody": claim("risk_ratio", among="Age < 1000"),
+    "nobody to compare": claim("mean_difference", of="Age", among="Age < 30", against="Age > 1000"),
+    "the mean of nobody": claim("mean", of="Age", among="Age > 1000", than=0),
+    "the share of nobody": claim("mean", of="Partner == 1", among="Age > 1000", than=0),
+    "correlation of nobody": claim("correlation", of="Age", among="Age > 1000"),
+    "a margin of nobody": claim(
+        "correlation_margin", of="Age", against="Partner", among="Age > 1000"
+    ),
+    "one segment against the segments of nobody": claim(
+        "risk_ratio", segments="one", among={"highest": "Age"}, against={"lowest": "Age"}
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", NOTHING.values(), ids=NOTHING)
+def test_where_there_is_nothing_to_compare_the_quantity_has_no_interval_and_shows_nothing(
+    frame, asked
+):
+    ground = Ground(
+        frame, "Churn", segments={"one": np.zeros(len(frame), dtype=int)}, resamples=100
+    )
+    found = measure(asked, ground)
+    assert math.isnan(found.low)
+    assert verdict(asked, found.low, found.high) == "not shown"
+
+
+def test_what_is_no_condition_is_refused(ground):
+    with pytest.raises(InputError, match="Age is no condition"):
+        measure(claim("risk_ratio", among="Age"), ground)
+
+
+def test_a_table_with_a_segment_column_of_its_own_is_told(frame):
+    ground = Ground(frame.assign(segment=1.0), "Churn", segments={"s": np.zeros(len(frame))})
+    with pytest.raises(InputError, match="column segment already"):
+        measure(claim("risk_ratio", segments="s", among="segment == 0"), ground)
+
+
+def test_faulty_expressions_are_told_with_claim_and_key_before_any_work(frame):
+    claims = {
+        "right": claim("correlation", of="Age"),
+        "typo": claim("correlation", of="Agee"),
+        "code": claim("risk_ratio", among="__import__('os')"),
+        "alone": claim("mean", of="segment == 1", than=0),
+        "together": claim("mean", of="segment == 1", than=0, segments="s"),
+        "list": claim("correlation_margin", of=["Age", "Heigth"], against="gender"),
+    }
+    with pytest.raises(InputError) as told:
+        check_claims(claims, list(frame), where="claims.statements")
+    lines = str(told.value).splitlines()
+    for line, (name, reason) in zip(
+        lines,
+        {"typo.of": "Agee", "code.among": "no function __import__", "alone.of": "segment"}.items(),
+        strict=False,
+    ):
+        assert line.startswith(f"claims.statements.{name}: ")
+        assert reason in line
+    assert lines[-1] == "and 1 more"
+    check_claims({name: claims[name] for name in ("right", "together")}, list(frame), where="")
+
+
+def test_the_same_seed_measures_the_same_bits_and_another_one_others(frame):
+    asked = claim("correlation_margin", of="Lifetime", against="Age")
+    found = [measure(asked, Ground(frame, "Churn", resamples=100, seed=seed)) for seed in (0, 0, 1)]
+    assert found[0] == found[1]
+    assert found[0].low != found[2].low

@@ -1,0 +1,448 @@
+"""The command line as a process: what it says, where it says it, how fast, and with which exit code
+it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.killing import PATIENCE
+from support.running import environment, start, wait
+
+COMMANDS = sorted(
+    path.stem for path in (Path(__file__).parents[2] / "src/churnlab/commands").glob("[a-z]*.py")
+)
+HEAVY = (
+    "mlflow",
+    "pandas",
+    "numpy",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "optuna",
+    "skops",
+    "sqlalchemy",
+    "pyarrow",
+)
+SMALL = ("dataset.rows=300", "evaluation.folds=3")
+
+LIGHT = {
+    (): "churnlab COMMAND",
+    ("--help",): "churnlab COMMAND",
+    ("trian",): "There is no command trian. Did you mean train? Commands: ",
+    ("train", "sed=1"): "There is no key sed. Did you mean seed? The keys here: ",
+    (
+        "train",
+        "evaluation.fold=3",
+    ): "There is no key evaluation.fold. Did you mean evaluation.folds? The keys",
+    (
+        "train",
+        "model=logistic_regresion",
+    ): "There is no model=logistic_regresion. Did you mean model=logistic_regression?",
+    (
+        "train",
+        "experiment=corse_table",
+    ): "There is no experiment=corse_table. Did you mean experiment=course_table?",
+    ("train", "+foo=1"): "There is no key foo. The keys here: ",
+}
+"""Command lines that answer without work, and how the answer begins."""
+
+
+def test_help_may_be_read_no_further_than_its_first_line(home):
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "churnlab", "train", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    )
+    asked.stdout.close()  # as `head` does when it has enough
+    with asked.stderr:
+        assert asked.stderr.read() == b""
+    assert asked.wait() == 0
+
+
+def cpu_seconds(home: Path, *words: str) -> float:
+    """What one start of Python with these words takes."""
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(home),
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory) -> float:
+    return min(
+        cpu_seconds(tmp_path_factory.mktemp("heavy") / "home", "-c", "import mlflow")
+        for _ in range(2)
+    )
+
+
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
+def test_an_answer_without_work_takes_less_than_a_third_of_what_importing_mlflow_takes(
+    home, heavy, words
+):
+    tries = (cpu_seconds(home, "-m", "churnlab", *words) for _ in range(8))
+    assert any(3 * spent < heavy for spent in tries), (
+        "in none of eight tries, so it is not the machine's noise"
+    )
+
+
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
+def test_an_answer_without_work_imports_nothing_heavy_and_says_what_exists(home, words):
+    asked = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "churnlab", *words],
+        capture_output=True,
+        text=True,
+        env=environment(home),
+    )
+    said = asked.stdout + re.sub(r"^import time:.*\n", "", asked.stderr, flags=re.MULTILINE)
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in asked.stderr.splitlines()
+        if line.startswith("import time")
+    }
+    assert "churnlab.errors" in imported
+    assert not imported & set(HEAVY)
+    assert said.startswith(LIGHT[words])
+    assert not home.exists()
+
+
+def test_the_overview_names_every_command_with_what_it_does(home, run_command):
+    asked = run_command(home)
+    assert asked.code == 0
+    assert asked.out == run_command(home, "--help").out
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z]", asked.out, re.MULTILINE)
+
+
+WRONG = {
+    "a command": (["trian"], ["Did you mean train?", ", ".join(COMMANDS)]),
+    "a key": (
+        ["train", "sed=1"],
+        ["Did you mean seed?", "seed", "dataset", "evaluation", "metric"],
+    ),
+    "a key inside a block": (
+        ["train", "evaluation.test=1"],
+        ["evaluation.test_size?", "stratify, folds, repeats"],
+    ),
+    "a key with a plus": (["train", "+foo=1"], ["There is no key foo", "metric"]),
+    "a key inside a block with a plus": (
+        ["train", "+evaluation.foo=1"],
+        ["evaluation.foo", "stratify, folds"],
+    ),
+    "a key of another command": (["train", "segments.k=3"], ["There is no key segments", "model"]),
+    "a choice": (["train", "model=forest"], ["There is no model=forest", "dummy", "random_forest"]),
+    "a choice of a sweep": (
+        ["train", "-m", "model=dummy,forest"],
+        ["There is no model=forest", "random_forest"],
+    ),
+    "an experiment": (
+        ["train", "experiment=course"],
+        ["course_table", "churn_baselines", "forest_size"],
+    ),
+    "an experiment of another command": (
+        ["train", "experiment=cluster_count"],
+        ["experiment of another command: churnlab segment experiment=cluster_count"],
+    ),
+    "an experiment of a command without any": (
+        ["explore", "experiment=foo"],
+        ["train experiment=course_table"],
+    ),
+    "an experiment with a plus": (
+        ["train", "+experiment=course_table"],
+        ["without +: experiment=course"],
+    ),
+    "an option": (
+        ["train", "--mulitrun", "seed=1"],
+        ["There is no option --mulitrun", "--multirun", "--config-dir"],
+    ),
+    "an option without its value": (["train", "--config-dir"], ["--config-dir needs a value"]),
+    "a folder of configs": (["train", "--config-dir", "nowhere"], ["nowhere", "not found"]),
+    "a word": (["train", "seed"], ["seed cannot be read as KEY=VALUE"]),
+    "a bracket": (
+        ["segment", "segments.range=[2"],
+        ["segments.range=[2 cannot be read as KEY=VALUE"],
+    ),
+    "a sweep without -m": (["train", "seed=1,2"], ["seed", "--multirun"]),
+    "a share above one": (
+        ["train", "evaluation.test_size=1.5"],
+        ["evaluation.test_size=1.5", "less than 1"],
+    ),
+    "a number below zero": (
+        ["tune", "tune.n_trials=-1"],
+        ["tune.n_trials=-1", "greater than or equal to 1"],
+    ),
+    "one segment": (
+        ["segment", "segments.k=1"],
+        ["segments.k=1", "greater than or equal to 2, or", "'auto'"],
+    ),
+    "a range from above": (
+        ["segment", "segments.range=[5,2]"],
+        ["range=[5,2]", "2 <= FIRST <= LAST"],
+    ),
+    "no rows": (["train", "dataset.rows=0"], ["dataset.rows=0", "greater than or equal to 1"]),
+    "a text for a number": (
+        ["train", "evaluation.folds=many"],
+        ["evaluation.folds='many'", "integer"],
+    ),
+    "a number for yes or no": (["train", "model.scale=7"], ["model.scale=7", "boolean"]),
+    "a metric": (["train", "metric=auc"], ["metric='auc'", "roc_auc", "log_loss", "f1"]),
+    "two values at once": (
+        ["train", "seed=-1", "evaluation.folds=1"],
+        ["seed=-1", "evaluation.folds=1"],
+    ),
+    "a table without a path": (
+        ["train", "dataset=gym"],
+        ["dataset.path has no value yet", "dataset.path=VALUE"],
+    ),
+    "a key that the YAML leaves out": (
+        ["train", "dataset.columns.gender.unit=x"],
+        ["+dataset.columns.gender.unit=VALUE"],
+    ),
+    "a key taken away": (["train", "~evaluation.folds"], ["evaluation.folds is missing"]),
+    "a column that is late and not there": (
+        ["train", "dataset.late=[Height]"],
+        ["late names Height"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_input_is_one_short_message_that_lists_what_there_is(home, run_command, words, said):
+    ended = run_command(home, *words)
+    assert ended.code == 2
+    assert ended.out == ""
+    for part in said:
+        assert part in ended.err
+    assert "Traceback" not in ended.err
+    assert len(ended.err) < 600
+    assert len(ended.err.splitlines()) <= 2
+    assert not (home / "mlflow.db").exists()
+
+
+def test_a_key_misspelt_inside_the_users_own_yaml_is_refused_with_the_keys_there_are(
+    home, run_command, tmp_path
+):
+    own = {
+        "model/mine.yaml": "defaults: [dummy, _self_]\nscales: true\n",
+        "dataset/mine.yaml": "defaults: [demo, _self_]\ncolumns: {Age: {kind: numeric, minimum: 3}}\n",
+        "experiment/mine.yaml": "# @package _global_\ntunning: 3\n",
+    }
+    for path, text in own.items():
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text(text)
+
+    def said(*words: str) -> str:
+        ended = run_command(home, "train", "--config-dir", str(tmp_path), *words)
+        assert (ended.code, ended.out) == (2, "")
+        return ended.err
+
+    assert (
+        "no key model.scales. Did you mean model.scale? The keys under model: name, scale,"
+        in said("model=mine")
+    )
+    assert "no key dataset.columns.Age.minimum" in said("dataset=mine")
+    assert "no key tunning. " in said("experiment=mine")
+
+
+@pytest.mark.parametrize("options", ["before", "between", "after"])
+def test_options_stand_before_between_or_after_overrides(home, run_command, tmp_path, options):
+    (tmp_path / "own/model").mkdir(parents=True)
+    (tmp_path / "own/model/mine.yaml").write_text("defaults: [dummy, _self_]\nname: mine\n")
+    given = ["--config-dir", "own", "-m"]
+    words = {
+        "before": [*given, "model=mine", "seed=1,2", "dry_run=true"],
+        "between": ["model=mine", *given, "seed=1,2", "dry_run=true"],
+        "after": ["model=mine", "seed=1,2", "dry_run=true", *given],
+    }[options]
+    ended = run_command(home, "train", *words)
+    assert ended.code == 0, ended.err
+    assert ended.line["runs"] == [None, None]
+
+
+def test_a_dry_run_says_what_would_be_run_and_leaves_no_store(home, run_command):
+    plain = run_command(home, "train", "seed=3", "dry_run=true")
+    sweep = run_command(home, "train", "-m", "model=dummy,random_forest", "dry_run=true")
+    assert (plain.code, plain.line) == (0, {"command": "train", "run_id": None, "dry_run": True})
+    assert "would be run" in plain.err or "would run: churnlab train seed=3" in plain.err
+    assert (sweep.code, sweep.line) == (
+        0,
+        {"command": "train", "run_id": None, "runs": [None, None]},
+    )
+    assert re.findall("would run: churnlab train model=(.+?) ", sweep.err) == [
+        "dummy",
+        "random_forest",
+    ]
+    assert not (home / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_shows_why_its_keys_its_choices_and_three_examples(
+    home, run_command, command
+):
+    asked = run_command(home, command, "--help")
+    assert asked.code == 0
+    assert asked.err == ""
+    about, _, keys = asked.out.partition("Keys and their defaults:")
+    assert len(re.findall(rf"^    .*churnlab {command}\b", about, re.MULTILINE)) >= 3
+    assert re.search(r"^Why: ", about, re.MULTILINE)
+    assert re.search(r"^  seed=0", keys, re.MULTILINE)
+    assert re.search(r"^  tracking=local\|server$", about, re.MULTILINE)
+    if command == "train":
+        assert re.search(
+            r"^  model=logistic_regression\|dummy\|random_forest$", about, re.MULTILINE
+        )
+        assert re.search(r"^  evaluation\.test_size=0\.2", keys, re.MULTILINE)
+
+
+def test_the_version_is_the_packages(home, run_command):
+    from importlib.metadata import version
+
+    asked = run_command(home, "--version")
+    assert (asked.code, asked.out) == (0, version("churnlab") + "\n")
+
+
+@pytest.mark.slow
+def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_that_nobody_asked_for(
+    home, run_command, client_at
+):
+    ended = run_command(home, "train", *SMALL, "run_name=baseline")
+    assert ended.code == 0
+    assert len(ended.out.splitlines()) == 1
+    run = client_at(home).get_run(ended.line["run_id"])
+    assert (
+        ended.line
+        == {"command": "train", "run_id": run.info.run_id, "warnings": 0} | run.data.metrics
+    )
+    assert (run.info.run_name, run.info.status) == ("baseline", "FINISHED")
+    assert "arning" not in ended.err
+    assert [line.split(":")[0] for line in ended.err.splitlines()] == ["logistic_regression raw"]
+
+
+def running(
+    process: subprocess.Popen, home: Path, runs_at, *, command: str, count: int = 1
+) -> None:
+    """Wait until so many runs of a command are RUNNING in the store or have been."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (home / "mlflow.db").exists() and len(runs_at(home, command=command)) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail("the run was never opened")
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_a_training_as_killed(home, runs_at):
+    words = [
+        "train",
+        *SMALL,
+        "model=random_forest",
+        "model.estimator.n_estimators=3000",
+        "evaluation.repeats=20",
+    ]
+    process = start(home, *words)
+    running(process, home, runs_at, command="train")
+    process.send_signal(signal.SIGINT)
+    ended = wait(process, timeout=30)
+    assert (ended.code, ended.out) == (130, "")
+    assert "Traceback" not in ended.err
+    assert "churnlab train dataset.rows=300" in ended.err
+    assert [run.info.status for run in runs_at(home)] == ["KILLED"]
+
+
+DEAF = """
+import os, signal, time
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # the exception is raised in here, and Python drops it
+
+def members(n, seed):
+    Deaf()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_that_comes_inside_a_destructor_is_not_lost(home, run_command, tmp_path):
+    (tmp_path / "deaf.py").write_text(DEAF)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    started = time.monotonic()
+    ended = run_command(
+        home, "train", "dataset.generator._target_=deaf.members", settings={"PYTHONPATH": path}
+    )
+    assert (ended.code, ended.out) == (143, "")
+    assert time.monotonic() - started < 50
+    assert "Traceback" not in ended.err
+
+
+CLUMSY = """
+import os, signal, time
+from sklearn.linear_model import LogisticRegression
+
+class Clumsy(LogisticRegression):
+    def fit(self, X, y):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            raise RuntimeError("what was interrupted cannot be put right")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("train",), ("train", "-m", "seed=1,2"), ("tune", "tune.n_trials=2")]
+)
+def test_a_signal_is_not_lost_when_what_it_interrupts_fails_over_it(
+    home, run_command, runs_at, tmp_path, words
+):
+    (tmp_path / "clumsy.py").write_text(CLUMSY)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    model = ("model.estimator._target_=clumsy.Clumsy",)
+    ended = run_command(home, *words, *SMALL, *model, settings={"PYTHONPATH": path})
+    assert (ended.code, ended.out) == (143, ""), ended.err
+    assert "Traceback" not in ended.err
+    assert "cannot be put right" not in ended.err
+    assert ended.err.splitlines()[-1].startswith("Stopped. To go on: churnlab ")
+    assert {run.info.status for run in runs_at(home)} == {"KILLED"}
+    assert len(runs_at(home, command="train")) <= 1
+
+
+@pytest.mark.slow
+def test_a_termination_ends_a_study_as_killed_and_the_same_command_goes_on(
+    home, run_command, runs_at
+):
+    words = [
+        "tune",
+        *SMALL,
+        "model=random_forest",
+        "model.estimator.n_estimators=300",
+        "tune.n_trials=3",
+    ]
+    process = start(home, *words)
+    running(process, home, runs_at, command="trial", count=2)
+    process.send_signal(signal.SIGTERM)
+    ended = wait(process, timeout=30)
+    assert (ended.code, ended.out) == (143, "")
+    assert {run.info.status for run in runs_at(home)} <= {"KILLED", "FINISHED"}
+    assert [run.info.status for run in runs_at(home, command="tune")] == ["KILLED"]
+
+    again = run_command(home, *words)
+    assert again.code == 0, again.err
+    trials = [run.info.status for run in runs_at(home, command="trial")]
+    assert trials.count("FINISHED") == again.line["n_complete"] == 3
+    assert set(trials) <= {"KILLED", "FINISHED"}
+    assert [run.info.status for run in runs_at(home, command="tune")] == ["FINISHED"]

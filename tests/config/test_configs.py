@@ -1,0 +1,199 @@
+"""The vocabulary: every YAML composes with every command that uses it and is checked without a
+complaint."""
+
+import inspect
+import itertools
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_class, instantiate
+from optuna.distributions import BaseDistribution
+
+from churnlab.cli import arguments
+from churnlab.cli.hydra_compose import plain
+from churnlab.config import validation
+from churnlab.config.commands import COMMANDS
+from churnlab.config.groups import Keys
+
+CONF = Path(__file__).parents[2] / "conf"
+GIVEN = {
+    "dataset.path": "members.csv",
+    "path": "members.csv",
+    "input": "in.csv",
+    "output": "out.csv",
+    "run": "0" * 32,
+}
+"""What a YAML leaves to the user."""
+
+
+def options(group: str | Path) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups(command: str) -> Iterator[str]:
+    """The groups in a command's list of defaults, base.yaml's included."""
+    for file in ("base", command):
+        for entry in yaml.safe_load((CONF / f"{file}.yaml").read_text())["defaults"]:
+            if isinstance(entry, dict):
+                (name,) = entry
+                if name != "experiment" and not name.startswith(("override ", "hydra")):
+                    yield name
+
+
+def covering(command: str) -> Iterator[dict[str, str]]:
+    """As few combinations of choices as show every choice of every group of a command once."""
+    choices = {group: options(group.partition("@")[0]) for group in groups(command)}
+    for number in range(max(map(len, choices.values()))):
+        yield {group: names[number % len(names)] for group, names in choices.items()}
+
+
+COMBINATIONS = [(command, choices) for command in COMMANDS for choices in covering(command)]
+
+
+@pytest.fixture
+def composed(monkeypatch, tmp_path):
+    """``composed(command, *overrides)``: the checked keys of a command."""
+    monkeypatch.setenv("CHURNLAB_HOME", str(tmp_path))
+
+    def read(command: str, *overrides: str):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = plain(compose(command, overrides=list(overrides)))
+        for key, value in GIVEN.items():
+            *path, name = key.split(".")
+            block = config
+            for part in path:
+                block = block.get(part, {})
+            if block.get(name) == "???":
+                block[name] = value
+        return validation.read(command, config)
+
+    return read
+
+
+def test_every_command_with_a_schema_has_a_yaml_and_the_other_way_round():
+    named = {path.stem for path in CONF.glob("*.yaml")} - {"base"}
+    commands = {path.stem for path in (CONF.parent / "src/churnlab/commands").glob("[a-z]*.py")}
+    assert named == commands == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("command", "choices"), COMBINATIONS)
+def test_every_choice_composes_and_is_checked_for_every_command_that_has_it(
+    composed, command, choices
+):
+    settings = composed(command, *[f"{group}={option}" for group, option in choices.items()])
+    for group, option in choices.items():
+        chosen = getattr(settings, group, None)
+        if isinstance(chosen, Keys) and "name" in type(chosen).model_fields:
+            assert chosen.name == option
+
+
+def test_every_yaml_is_used_by_some_command():
+    used = {
+        (group.partition("@")[0], option)
+        for _, choices in COMBINATIONS
+        for group, option in choices.items()
+    }
+    assert used == {
+        (folder.name, option)
+        for folder in CONF.iterdir()
+        if folder.is_dir()
+        for option in options(folder)
+    }
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_key_of_a_space_is_a_parameter_of_its_estimator_and_its_range_holds_legal_values(
+    composed, model
+):
+    settings = composed("tune", f"model={model}").model
+    estimator = get_class(settings.estimator["_target_"])
+    assert set(settings.space) <= set(inspect.signature(estimator).parameters)
+    for name, block in settings.space.items():
+        distribution = instantiate(block)
+        assert isinstance(distribution, BaseDistribution)
+        for edge in ("low", "high"):
+            if edge in block:
+                estimator(**{name: block[edge]})._validate_params()
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_takes_the_seed_and_can_be_built(composed, model):
+    settings = composed("train", f"model={model}", "seed=7").model
+    built = instantiate(settings.estimator)
+    assert hasattr(built, "predict_proba")
+    if "random_state" in settings.estimator:
+        assert built.random_state == 7
+    else:
+        assert model == "dummy"
+
+
+def test_the_pipelines_gate_has_the_limits_of_promote(composed):
+    alone, inside = composed("promote"), composed("pipeline")
+    assert (alone.gate, alone.ceiling) == (inside.gate, inside.ceiling)
+    assert (alone.require, inside.require) == ("better", "not_worse")
+
+
+EXAMPLES = [
+    (command, line.partition(f"churnlab {command}")[2])
+    for command in COMMANDS
+    for line in (CONF.parent / f"src/churnlab/commands/{command}.py")
+    .read_text()
+    .partition('"""\n\n')[0]
+    .splitlines()
+    if line.startswith(f"    churnlab {command}")
+]
+
+
+@pytest.mark.parametrize(("command", "words"), EXAMPLES)
+def test_every_example_of_a_commands_help_composes_and_is_checked(composed, command, words):
+    options, overrides = arguments.split(shlex.split(words))
+    overrides = arguments.named(command, overrides)
+    if options and options[0] == "--config-dir":  # with a dataset, and claims, of the user's own
+        overrides = [word for word in overrides if word not in ("dataset=bank", "claims=board")]
+    else:
+        assert options in ([], ["-m"])
+    arguments.check(command, overrides, root=CONF.parent)
+    sweeps = [
+        [f"{key}={value}" for value in ([values] if "[" in values else values.split(","))]
+        for key, values in (override.split("=", 1) for override in overrides)
+    ]
+    for job in itertools.product(*sweeps):
+        composed(command, *job)
+
+
+def test_every_command_has_three_examples():
+    assert {
+        command: sum(of == command for of, _ in EXAMPLES) for command in COMMANDS
+    } == dict.fromkeys(COMMANDS, 3)
+
+
+def test_the_demo_has_the_contract_of_the_gym(composed):
+    demo, gym = (composed("train", f"dataset={name}").dataset for name in ("demo", "gym"))
+    assert demo.columns == gym.columns
+    assert (demo.rules, demo.target, demo.late) == (gym.rules, gym.target, gym.late)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONF.parent / "experiments").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_experiment_opens_with_its_question_and_its_command(path):
+    text = path.read_text()
+    question, command = text.splitlines()[:2]
+    asked = yaml.safe_load(text)["command"]
+    assert question.startswith("# ")
+    assert question.endswith("?")
+    assert command.startswith(f"#   churnlab {asked} experiment={path.stem}")
+    assert asked in COMMANDS
+
+
+def test_paths_of_a_config_lie_in_the_home(composed, tmp_path):
+    settings = composed("tune")
+    assert settings.tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert settings.storage["folder"] == os.path.join(tmp_path, "studies")

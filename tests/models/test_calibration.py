@@ -1,0 +1,182 @@
+"""When calibration is called for, that it is judged on members it has not seen, and kept only if it
+helps."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from churnlab.data.contract import Column
+from churnlab.data.demo import members
+from churnlab.errors import InputError
+from churnlab.models import evaluation
+from churnlab.models.calibration import Choice, calibrated, called_for, choose
+from churnlab.models.cross_validation import fold_metrics
+from churnlab.models.features import Features
+from churnlab.models.pipelines import pipeline
+from churnlab.models.splits import make_folds
+
+LIMITS = {"slope": (0.9, 1.1), "ece": 0.02}
+ROWS = np.arange(900) + 5000
+
+
+@pytest.fixture(scope="module")
+def table() -> tuple[pd.DataFrame, np.ndarray]:
+    drawn = members(900, seed=3)
+    y = drawn.pop("Churn").to_numpy()
+    return drawn.astype("float64"), y
+
+
+def model(estimator, X: pd.DataFrame, *, scale: bool = True):
+    columns = {name: Column("numeric") for name in X}
+    return pipeline(estimator, features=Features(list(X), {}), columns=columns, scale=scale)
+
+
+def forest(X: pd.DataFrame):
+    return model(RandomForestClassifier(15, random_state=0), X, scale=False)
+
+
+def logistic(X: pd.DataFrame):
+    return model(LogisticRegression(), X)
+
+
+def chosen(made, table, *, method: str, folds: int = 3, **limits) -> Choice:
+    X, y = table
+    return choose(
+        made,
+        X,
+        y,
+        make_folds(y, folds=folds, repeats=1, seed=0),
+        rows=ROWS,
+        method=method,
+        splits=4,
+        **LIMITS | limits,
+    )
+
+
+@pytest.fixture(scope="module")
+def helped(table) -> Choice:
+    return chosen(forest(table[0]), table, method="auto")
+
+
+def test_a_forest_that_calls_for_calibration_gets_what_lowers_its_log_loss(helped):
+    tried = helped.table.set_index("method")
+    assert tried.index.tolist() == ["none", "isotonic", "sigmoid"]
+    assert (
+        tried.index[tried["kept"]].tolist() == [tried["log_loss"].idxmin()] == [helped.kept.method]
+    )
+    assert helped.kept.method != "none"
+    assert tried.loc["none", "log_loss"] - tried["log_loss"].min() > 0.01
+    assert "is outside 0.9 to 1.1" in helped.reason
+    assert helped.said.startswith(f"{helped.kept.method}: {helped.reason}; out-of-fold log loss")
+
+
+def test_the_scores_are_those_of_the_predictions_that_are_kept(helped):
+    oof = helped.kept.oof
+    y, p = oof["y"].to_numpy(), oof["probability"].to_numpy()
+    expected = evaluation.calibration(y, p)
+    per_fold = fold_metrics(oof, threshold=0.5)
+    assert helped.kept.scores == expected | {
+        "log_loss": np.mean([fold["log_loss"] for fold in per_fold])
+    }
+    assert sorted(oof["row"]) == ROWS.tolist()
+
+
+def test_of_a_fold_a_calibrated_model_sees_the_train_part_alone(helped, table):
+    X, y = table
+    fold = make_folds(y, folds=3, repeats=1, seed=0)[1]
+    alone = CalibratedClassifierCV(
+        RandomForestClassifier(15, random_state=0), method=helped.kept.method, cv=4, ensemble=True
+    )
+    alone.fit(X.iloc[fold.train].to_numpy(), y[fold.train])
+    expected = alone.predict_proba(X.iloc[fold.validation].to_numpy())[:, 1]
+    part = helped.kept.oof[helped.kept.oof["fold"] == 1]
+    assert part["row"].tolist() == ROWS[fold.validation].tolist()
+    np.testing.assert_allclose(part["probability"], expected, atol=1e-12)
+
+
+def test_nothing_is_gained_by_calibration_where_there_is_nothing_to_know(table):
+    X, y = table
+    shuffled = np.random.default_rng(0).permutation(y)
+    judged = chosen(forest(X), (X, shuffled), method="isotonic").kept
+    rate = shuffled.mean()
+    knowing_nothing = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    assert judged.scores["log_loss"] > knowing_nothing - 0.005, (
+        "a calibrator has seen whom it is judged on"
+    )
+
+
+def test_a_model_that_is_calibrated_is_left_alone(table):
+    made = logistic(table[0])
+    choice = chosen(made, table, method="auto", slope=(0.7, 1.4), ece=0.05)
+    assert choice.kept.model is made
+    assert (choice.reason, choice.table["method"].tolist()) == ("", ["none"])
+    slope = choice.kept.scores["slope"]
+    assert choice.said.startswith(f"none: not called for (slope {slope:.2f}, calibration error ")
+
+
+def test_calibration_that_does_not_help_is_not_kept_unless_it_is_asked_for(table):
+    made = logistic(table[0])
+    auto = chosen(made, table, method="auto", slope=(1.0, 1.0), ece=1.0)
+    assert "is outside 1 to 1" in auto.reason
+    assert auto.table["log_loss"].idxmin() == 0, "choose other members: here calibration helps"
+    assert auto.kept.model is made
+    assert "does not lower the out-of-fold log loss" in auto.said
+    asked = chosen(made, table, method="isotonic", slope=(0.5, 2.0), ece=1.0)
+    assert asked.kept.method == "isotonic"
+    assert asked.kept.scores["log_loss"] > asked.tried[0].scores["log_loss"]
+    assert "isotonic: asked for, not called for; out-of-fold log loss" in asked.said
+
+
+def test_without_being_asked_nothing_is_tried_and_the_way_is_told(table):
+    choice = chosen(forest(table[0]), table, method="none")
+    assert choice.table["method"].tolist() == ["none"]
+    assert (
+        choice.said
+        == f"none, though {choice.reason}: evaluation.calibration=auto calibrates if that helps"
+    )
+
+
+def test_every_limit_is_a_reason_of_its_own():
+    said = {"slope": 1.0, "ece": 0.01}
+    assert called_for(said, **LIMITS) == ""
+    assert (
+        called_for(said | {"slope": 0.9}, **LIMITS)
+        == called_for(said | {"slope": 1.1}, **LIMITS)
+        == ""
+    )
+    assert (
+        called_for(said | {"slope": 0.89}, **LIMITS)
+        == "the out-of-fold slope 0.89 is outside 0.9 to 1.1"
+    )
+    assert (
+        called_for(said | {"ece": 0.03}, **LIMITS)
+        == "the out-of-fold calibration error 0.030 is above 0.02"
+    )
+    assert " and " in called_for({"slope": 1.2, "ece": 0.03}, **LIMITS)
+    assert called_for({"slope": np.nan, "ece": 0.0}, **LIMITS) == "", (
+        "one probability for all has no slope"
+    )
+
+
+def test_too_few_of_a_kind_for_the_inner_folds_are_told():
+    rng = np.random.default_rng(0)
+    X, y = pd.DataFrame({"a": rng.normal(size=60)}), np.array([1] * 5 + [0] * 55)
+    folds = make_folds(y, folds=2, repeats=1, seed=0)
+    with pytest.raises(
+        InputError, match=r"calibration_folds=4 .* trains on only 2 members .*at least 2"
+    ):
+        choose(logistic(X), X, y, folds, rows=np.arange(60), method="sigmoid", splits=4, **LIMITS)
+
+
+def test_the_model_that_was_given_is_not_changed(table):
+    made = forest(table[0])
+    before = clone(made)
+    inside = calibrated(made, method="sigmoid", splits=4)
+    assert repr(made) == repr(before)
+    assert isinstance(inside["estimator"], CalibratedClassifierCV)
+    assert repr(inside["estimator"].estimator) == repr(made["estimator"])
+    assert inside["prepare"] == made["prepare"]

@@ -1,0 +1,436 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+from churnlab.models.comparison import (
+    Difference,
+    FoldTest,
+    as_good,
+    by_repeat,
+    differing_keys,
+    fold_error,
+    fold_test,
+    paired_difference,
+    simplest,
+    too_good,
+    verdict,
+    winner,
+)
+from churnlab.models.evaluation import classification_metrics
+
+METRICS = [
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+    "ece",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+]
+HALVES = (0.5, 0.5)
+examples = settings(max_examples=30, deadline=None)
+
+
+def models(
+    n: int, *, seed: int = 0, decimals: int = 12
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outcomes, and the probabilities of a good and of a worse model; few decimals make ties."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(-1.2, 2, n)
+    y = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(int)
+    y[:2] = [0, 1]
+    good, worse = (1 / (1 + np.exp(-logit - rng.normal(0, noise, n))) for noise in (0.3, 1.2))
+    return y, good.round(decimals), worse.round(decimals)
+
+
+@pytest.fixture(scope="module", params=[12, 1])
+def one_by_one(request):
+    """The paired bootstrap as it is in books, member by member: data, thresholds, all differences,
+    the one said."""
+    y, first, second = models(300, decimals=request.param)
+    thresholds = (0.4, 0.5)
+
+    def scores(rows) -> list[dict[str, float]]:
+        return [
+            classification_metrics(y[rows], probability[rows], threshold=threshold)
+            for probability, threshold in zip((first, second), thresholds, strict=True)
+        ]
+
+    rng = np.random.default_rng(2)
+    drawn = [scores(rng.integers(0, len(y), len(y))) for _ in range(600)]
+    differences = {
+        name: np.array([one[name] - other[name] for one, other in drawn]) for name in METRICS
+    }
+    said = scores(np.arange(len(y)))
+    return (
+        (y, first, second),
+        thresholds,
+        differences,
+        {name: said[0][name] - said[1][name] for name in METRICS},
+    )
+
+
+# The paired bootstrap
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_interval_is_that_of_members_drawn_one_by_one(metric, one_by_one):
+    data, thresholds, differences, said = one_by_one
+    delta, low, high = paired_difference(
+        *data, metric=metric, thresholds=thresholds, resamples=4000, seed=1
+    )
+    assert delta == pytest.approx(said[metric], abs=1e-12)
+    expected = np.percentile(differences[metric], [2.5, 97.5])
+    width = expected[1] - expected[0]
+    assert width > 0
+    if metric == "ece":  # shifted back by what resampling adds to it
+        expected -= differences[metric].mean() - delta
+    assert np.abs(np.array([low, high]) - expected).max() < 0.15 * width
+
+
+@examples
+@given(
+    metric=st.sampled_from(METRICS),
+    n=st.integers(4, 80),
+    seed=st.integers(0, 1000),
+    decimals=st.sampled_from([1, 12]),
+    thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_the_other_way_round_everything_has_the_other_sign(metric, n, seed, decimals, thresholds):
+    y, first, second = models(n, seed=seed, decimals=decimals)
+    there = paired_difference(
+        y, first, second, metric=metric, thresholds=thresholds, resamples=200, seed=0
+    )
+    back = paired_difference(
+        y, second, first, metric=metric, thresholds=thresholds[::-1], resamples=200, seed=0
+    )
+    assert there == pytest.approx((-back[0], -back[2], -back[1]), abs=1e-12)
+
+
+@examples
+@given(n=st.integers(4, 80), seed=st.integers(0, 1000), decimals=st.sampled_from([1, 12]))
+def test_what_keeps_the_order_of_the_members_changes_nothing_for_the_ranking(n, seed, decimals):
+    y, first, second = models(n, seed=seed, decimals=decimals)
+    asked = {"thresholds": HALVES, "resamples": 200, "seed": 0}
+    moved = (first + 0.5) / 2
+    for metric in ("roc_auc", "average_precision"):
+        found = paired_difference(y, first, second, metric=metric, **asked)
+        assert paired_difference(y, moved, second, metric=metric, **asked) == pytest.approx(
+            found, abs=1e-12
+        )
+    assert paired_difference(y, moved, first, metric="roc_auc", **asked) == pytest.approx(
+        (0, 0, 0), abs=1e-12
+    )
+    assert paired_difference(y, moved, first, metric="brier", **asked)[0] != 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_model_does_not_differ_from_itself(metric):
+    y, good, _ = models(200)
+    assert paired_difference(y, good, good, metric=metric, thresholds=HALVES, seed=0) == (0, 0, 0)
+
+
+def test_the_order_of_the_members_does_not_decide_the_difference():
+    y, good, worse = models(400)
+    turned = paired_difference(
+        y[::-1], good[::-1], worse[::-1], metric="roc_auc", thresholds=HALVES, seed=0
+    )
+    found = paired_difference(y, good, worse, metric="roc_auc", thresholds=HALVES, seed=0)
+    assert turned[0] == pytest.approx(found[0], abs=1e-12)
+    assert turned == pytest.approx(found, abs=0.1 * (found[2] - found[1]))
+
+
+def test_of_repeats_the_mean_of_their_metrics_counts_and_not_the_metric_of_their_mean():
+    y, good, worse = models(400)
+    rng = np.random.default_rng(5)
+    repeats = np.clip(worse[:, None] + rng.normal(0, 0.15, (400, 5)), 0.001, 0.999)
+    found = paired_difference(y, good, repeats, metric="log_loss", thresholds=HALVES, seed=0)
+    alone = [
+        paired_difference(y, good, repeat, metric="log_loss", thresholds=HALVES, seed=0)
+        for repeat in repeats.T
+    ]
+    assert found[0] == pytest.approx(np.mean([each[0] for each in alone]), abs=1e-12)
+    assert found[2] - found[1] < max(high - low for _, low, high in alone)
+    together = paired_difference(
+        y, good, repeats.mean(axis=1), metric="log_loss", thresholds=HALVES, seed=0
+    )
+    assert together[0] > found[0] + 0.01, (
+        "an ensemble of the repeats would be better than the model is"
+    )
+
+
+def test_the_same_seed_gives_the_same_interval():
+    y, good, worse = models(300)
+    asked = {"metric": "roc_auc", "thresholds": HALVES}
+    assert paired_difference(y, good, worse, **asked, seed=3) == paired_difference(
+        y, good, worse, **asked, seed=3
+    )
+    assert paired_difference(y, good, worse, **asked, seed=3) != paired_difference(
+        y, good, worse, **asked, seed=4
+    )
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
+def test_resamples_together_cost_less_than_a_third_of_one_by_one(metric):
+    y, good, worse = models(4000)
+    started = time.process_time()
+    paired_difference(y, good, worse, metric=metric, thresholds=HALVES, resamples=1000, seed=0)
+    together, rng = time.process_time() - started, np.random.default_rng(0)
+    started = time.process_time()
+    for _ in range(100):
+        rows = rng.integers(0, len(y), len(y))
+        for probability in (good, worse):
+            classification_metrics(y[rows], probability[rows], threshold=0.5)
+    assert together < 10 * (time.process_time() - started) / 3
+
+
+# The folds
+
+
+def test_without_the_correction_the_test_over_the_folds_is_scipys_paired_t_test():
+    rng = np.random.default_rng(0)
+    first = rng.normal(0.97, 0.01, 25)
+    second = first - rng.normal(0.003, 0.004, 25)
+    expected = ttest_rel(first, second)
+    found = fold_test(first, second, ratio=0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.ci_low, found.ci_high) == pytest.approx(expected.confidence_interval())
+    assert found.delta == pytest.approx((first - second).mean())
+
+
+def test_the_correction_widens_by_what_the_folds_share():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0.97, 0.01, 10), rng.normal(0.96, 0.01, 10)
+    plain, corrected = fold_test(first, second, ratio=0), fold_test(first, second, ratio=1 / 9)
+    widths = [found.ci_high - found.ci_low for found in (plain, corrected)]
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt((1 / 10 + 1 / 9) / (1 / 10)))
+    assert corrected.p > plain.p
+    assert fold_error(first - second, ratio=1 / 9) == pytest.approx(
+        np.std(first - second, ddof=1) * np.sqrt(19 / 90)
+    )
+
+
+@examples
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.floats(0.01, 1), st.integers(0, 100))
+def test_the_folds_tell_the_opposite_the_other_way_round(values, ratio, seed):
+    first = np.array(values)
+    second = first + np.random.default_rng(seed).normal(0, 0.1, len(first))
+    there, back = fold_test(first, second, ratio=ratio), fold_test(second, first, ratio=ratio)
+    assert there[:4] == pytest.approx((-back.delta, -back.ci_high, -back.ci_low, back.p))
+    assert there.ci_low <= there.delta <= there.ci_high
+    assert (there.p < 0.05) == (there.ci_low > 0 or there.ci_high < 0)
+
+
+def test_folds_that_differ_in_nothing_or_by_one_and_the_same_step_leave_no_doubt():
+    values = np.array([0.5, 0.25, 0.75])
+    assert fold_test(values, values, ratio=0.5) == FoldTest(0, 0, 0, 1, 3)
+    assert fold_test(values + 0.25, values, ratio=0.5) == FoldTest(0.25, 0.25, 0.25, 0, 3)
+
+
+def test_under_no_difference_the_corrected_test_is_wrong_in_about_one_of_twenty_and_the_plain_one_more_often():
+    """Two models that see nothing but noise, on 5 x 5 repeated folds that share their training
+    members."""
+    rng = np.random.default_rng(0)
+    wrong = np.zeros(2)
+    for _ in range(200):
+        members = rng.normal(0, 1, (2, 60))
+        steps = []
+        for _ in range(5):
+            parts = np.array_split(rng.permutation(60), 5)
+            for part in parts:
+                rest = np.setdiff1d(np.arange(60), part)
+                # each "model" is the mean of what it saw; its error on who it did not see
+                errors = [
+                    np.mean((members[0, part] - members[which, rest].mean()) ** 2)
+                    for which in (0, 1)
+                ]
+                steps.append(errors)
+        first, second = np.array(steps).T
+        wrong += [fold_test(first, second, ratio=ratio).p < 0.05 for ratio in (0, 1 / 4)]
+    assert wrong[0] / 200 > 0.2
+    assert wrong[1] / 200 < wrong[0] / 200 / 2
+
+
+# Who is better, in words
+
+
+@pytest.mark.parametrize(
+    ("found", "metric", "who"),
+    [
+        (Difference(-0.01, -0.02, -0.001), "log_loss", 0),
+        (Difference(-0.01, -0.02, -0.001), "roc_auc", 1),
+        (Difference(0.01, 0.001, 0.02), "ece", 1),
+        (Difference(0.01, 0.001, 0.02), "f1", 0),
+        (Difference(0.01, -0.001, 0.02), "f1", None),
+        (Difference(0.0, 0.0, 0.0), "f1", None),
+        (Difference(np.nan, np.nan, np.nan), "roc_auc", None),
+    ],
+)
+def test_who_is_better_is_who_is_so_in_the_whole_interval(found, metric, who):
+    assert winner(found, metric=metric) == who
+
+
+def said(found: Difference, folds: FoldTest | None, metric: str = "log_loss") -> tuple[str, str]:
+    return verdict(found, folds, metric=metric, names=("linear", "forest"), members=4000)
+
+
+def test_a_verdict_says_who_is_better_by_how_much():
+    found = Difference(-0.01432, -0.018, -0.011)
+    sentence, folds = said(found, FoldTest(-0.0141, -0.019, -0.009, 0.0004, 5))
+    assert sentence == "linear is better by 0.0143 (95% 0.0110 to 0.0180) in log_loss than forest."
+    assert (
+        folds == "The same over 5 folds: 0.0141 (95% 0.0090 to 0.0190), p = 0.0004 (Nadeau-Bengio)."
+    )
+    sentence, _ = said(Difference(-0.01432, -0.018, -0.011), None, "roc_auc")
+    assert sentence == "forest is better by 0.0143 (95% 0.0110 to 0.0180) in roc_auc than linear."
+
+
+def test_a_verdict_of_no_difference_says_how_many_members_cannot_show_it():
+    sentence, folds = said(
+        Difference(0.0015, -0.0012, 0.0041), FoldTest(0.0014, -0.004, 0.007, 0.57, 25)
+    )
+    assert sentence == (
+        "No difference between linear and forest that these 4,000 members can show: the first "
+        "minus the second is +0.0015 (95% -0.0012 to +0.0041) in log_loss."
+    )
+    assert folds.startswith("The same over 25 folds: +0.0014 (95% -0.0040 to +0.0070), p = 0.57")
+
+
+@pytest.mark.parametrize(
+    ("found", "folds", "begins"),
+    [
+        (
+            Difference(0.02, 0.01, 0.03),
+            FoldTest(0.02, -0.01, 0.05, 0.11, 5),
+            "Not as sure over 5 folds: 0.02",
+        ),
+        (
+            Difference(0.02, 0.01, 0.03),
+            FoldTest(-0.02, -0.03, -0.01, 0.01, 5),
+            "Not as sure over 5 folds: -0.02",
+        ),
+        (
+            Difference(0.02, -0.01, 0.05),
+            FoldTest(0.02, 0.01, 0.03, 0.01, 5),
+            "But it is steady over 5 folds: +0.02",
+        ),
+        (
+            Difference(0.02, 0.01, 0.03),
+            FoldTest(0.02, 0.01, 0.03, 1e-9, 5),
+            "The same over 5 folds: 0.0200 (95% 0.01",
+        ),
+        (Difference(0.02, 0.01, 0.03), None, "Their folds are not the same"),
+    ],
+)
+def test_where_the_folds_and_the_members_do_not_agree_it_is_said(found, folds, begins):
+    assert said(found, folds)[1].startswith(begins)
+
+
+# Which is enough
+
+
+def test_the_simplest_that_is_good_enough_is_taken():
+    assert simplest([900, 100, 300], lambda place: True) == 1
+    assert simplest([900, 100, 300], lambda place: place != 1) == 2
+    assert simplest([900, 100, 300], lambda place: place == 0) == 0
+
+
+def test_of_models_that_are_about_as_small_the_better_one_is_taken():
+    assert simplest([1000, 960, 955], lambda place: True) == 0
+    assert simplest([1100, 960, 955], lambda place: True) == 1
+    assert simplest([1100, 960, 955], lambda place: place != 1) == 2
+
+
+def test_a_model_of_unknown_size_is_the_least_simple():
+    assert simplest([np.inf, np.inf, 5000], lambda place: True) == 2
+    assert simplest([np.inf, np.inf], lambda place: True) == 0
+
+
+def test_one_standard_error_is_that_of_the_differences_where_the_folds_are_the_same():
+    hard = np.array(
+        [0.10, 0.14, 0.12, 0.16, 0.08]
+    )  # folds differ much, the models in each of them little
+    worse = hard + np.array([0.004, 0.006, 0.005, 0.004, 0.006])
+    asked = {"ratio": 1 / 4, "lower": True}
+    assert not as_good(hard, worse, paired=True, **asked)
+    assert as_good(hard, worse, paired=False, **asked)
+    assert as_good(hard, hard + np.array([0.02, -0.02, 0.01, -0.01, 0.002]), paired=True, **asked)
+
+
+@examples
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=10), st.booleans(), st.booleans())
+def test_the_best_is_as_good_as_itself_and_what_is_better_is_always_as_good(values, paired, lower):
+    best = np.array(values)
+    better = best - 0.25 if lower else best + 0.25
+    assert as_good(best, best, paired=paired, ratio=0.25, lower=lower)
+    assert as_good(best, better, paired=paired, ratio=0.25, lower=lower)
+
+
+# Which is too good
+
+
+def test_a_score_beyond_the_ceiling_is_told_and_one_on_it_is_not():
+    ceiling = {"cv_roc_auc": 0.995, "test_f1": 0.97, "cv_log_loss": 0.05, "test_roc_auc": None}
+    scores = {"cv_roc_auc": 0.9971, "test_f1": 0.97, "cv_log_loss": 0.01, "test_roc_auc": 1.0}
+    assert too_good(scores, ceiling) == [
+        "cv_roc_auc 0.9971 is above 0.995",
+        "cv_log_loss 0.0100 is below 0.05",
+    ]
+    assert too_good({"cv_roc_auc": 0.99, "cv_log_loss": 0.1}, ceiling) == []
+
+
+# What differs
+
+
+def test_only_the_keys_that_differ_are_told_by_their_dotted_names():
+    first = {
+        "seed": 0,
+        "model": {"name": "lr", "estimator": {"C": 1.0, "l1": None}},
+        "runs": [1, 2],
+        "empty": {},
+    }
+    second = {
+        "seed": 0,
+        "model": {"name": "rf", "estimator": {"depth": 3}},
+        "runs": [1, 3],
+        "empty": {},
+    }
+    table = differing_keys(first, second)
+    assert table.fillna("absent").to_numpy().tolist() == [
+        ["model.name", "lr", "rf"],
+        ["model.estimator.C", "1.0", "absent"],
+        ["model.estimator.l1", "null", "absent"],
+        ["runs", "[1, 2]", "[1, 3]"],
+        ["model.estimator.depth", "absent", "3"],
+    ]
+    assert differing_keys(first, first).empty
+    assert list(differing_keys(first, first)) == ["key", "A", "B"]
+
+
+def test_out_of_fold_predictions_are_set_side_by_side_whatever_their_order():
+    table = pd.DataFrame(
+        {
+            "row": [7, 2, 2, 7],
+            "y": [1, 0, 0, 1],
+            "probability": [0.8, 0.1, 0.2, 0.9],
+            "repeat": [0, 0, 1, 1],
+        }
+    )
+    y, probability = by_repeat(table.sample(frac=1, random_state=1))
+    assert y.tolist() == [0, 1]
+    assert probability.tolist() == [[0.1, 0.2], [0.8, 0.9]]
+
+
+def test_a_difference_says_whether_the_members_show_it():
+    y, good, worse = models(1000)
+    found = paired_difference(y, good, worse, metric="brier", thresholds=HALVES, seed=0)
+    assert found.shown
+    assert not paired_difference(y, good, good, metric="brier", thresholds=HALVES, seed=0).shown
+    assert found.delta < 0

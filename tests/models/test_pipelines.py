@@ -1,0 +1,301 @@
+import importlib
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from churnlab.data.contract import Column
+from churnlab.errors import InputError
+from churnlab.models.features import Features
+from churnlab.models.pipelines import (
+    check_parameters,
+    check_values,
+    fit,
+    importances,
+    n_columns,
+    pipeline,
+)
+from churnlab.registry.skops_types import TRUSTED
+
+COLUMNS = {
+    "near": Column(kind="binary"),
+    "age": Column(kind="numeric", min=14, max=100),
+    "plan": Column(kind="category", values=("gold", "basic", "never seen")),
+    "city": Column(kind="category"),
+}
+
+
+@pytest.fixture(scope="module")
+def members() -> tuple[pd.DataFrame, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n = 120
+    X = pd.DataFrame(
+        {
+            "near": rng.integers(0, 2, n).astype(float),
+            "age": rng.normal(30, 4, n),
+            "plan": rng.choice(["gold", "basic"], n),
+            "city": rng.choice(["Omsk", "Perm", "Tver"], n),
+        }
+    )
+    y = (
+        ((X["age"] - 30) / 4 + (X["plan"] == "gold") + rng.normal(0, 0.7, n) > 0.6)
+        .astype(int)
+        .to_numpy()
+    )
+    return X, y
+
+
+def numeric(estimator, *, scale: bool = True):
+    features = Features(["near", "age"], {"age_squared": "age ** 2"})
+    return pipeline(estimator, features=features, columns=COLUMNS, scale=scale)
+
+
+def test_numbers_are_standardised_inside_the_pipeline_when_the_model_asks(members):
+    X, y = members
+    scaled = fit(numeric(LogisticRegression()), X, y)
+    assert isinstance(scaled["prepare"], StandardScaler)
+    np.testing.assert_allclose(scaled[:-1].transform(X).mean(axis=0), 0, atol=1e-12)
+
+
+def test_numbers_go_through_as_they_are_when_the_model_does_not_scale(members):
+    X, y = members
+    plain = fit(numeric(LogisticRegression(), scale=False), X, y)
+    assert plain["prepare"] == "passthrough"
+    assert plain[:-1].transform(X)["age_squared"].tolist() == (X["age"] ** 2).tolist()
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_categories_become_one_column_per_declared_value(members, scale):
+    X, y = members
+    features = Features(["near", "plan", "age", "city"], {"age_log": "log(age)"})
+    made = fit(
+        pipeline(LogisticRegression(), features=features, columns=COLUMNS, scale=scale), X, y
+    )
+    names = ["near", "age", "age_log", "plan_gold", "plan_basic", "plan_never seen"]
+    assert list(made[:-1].get_feature_names_out()) == [
+        *names,
+        "city_Omsk",
+        "city_Perm",
+        "city_Tver",
+    ]
+    prepared = made[:-1].transform(X)
+    assert prepared.dtype == np.float64
+    assert prepared[:, 3].tolist() == (X["plan"] == "gold").astype(float).tolist()
+    if not scale:
+        assert prepared[:, 1].tolist() == X["age"].tolist()
+
+
+def test_an_unknown_category_is_no_category(members):
+    X, y = members
+    features = Features(["city", "age"], {})
+    made = fit(pipeline(LogisticRegression(), features=features, columns=COLUMNS, scale=True), X, y)
+    assert made[:-1].transform(X.iloc[:1].assign(city="Kazan"))[0, 1:].tolist() == [0, 0, 0]
+
+
+def test_the_pipeline_sees_the_columns_by_name_and_not_by_place(members):
+    X, y = members
+    made = fit(numeric(LogisticRegression()), X, y)
+    shuffled = X[["city", "age", "plan", "near"]]
+    np.testing.assert_array_equal(made.predict_proba(shuffled), made.predict_proba(X))
+
+
+def test_coefficients_are_given_per_standard_deviation_the_largest_first(members):
+    X, y = members
+    made = fit(numeric(LogisticRegression()), X, y)
+    table = importances(made)
+    assert table.columns.tolist() == ["feature", "value", "kind"]
+    assert set(table["kind"]) == {"coefficient"}
+    assert table["value"].abs().is_monotonic_decreasing
+    by_name = dict(zip(table["feature"], table["value"], strict=True))
+    assert by_name == dict(
+        zip(["near", "age", "age_squared"], made["estimator"].coef_[0], strict=True)
+    )
+
+
+def test_forests_give_importances_that_sum_to_one(members):
+    X, y = members
+    table = importances(fit(numeric(RandomForestClassifier(10, random_state=0), scale=False), X, y))
+    assert set(table["kind"]) == {"importance"}
+    assert table["value"].sum() == pytest.approx(1)
+
+
+def test_a_calibrated_forest_has_the_mean_importances_of_its_forests(members):
+    X, y = members
+    forest = RandomForestClassifier(5, random_state=0)
+    made = fit(numeric(CalibratedClassifierCV(forest, method="sigmoid", cv=3), scale=False), X, y)
+    parts = [
+        pair.estimator.feature_importances_ for pair in made["estimator"].calibrated_classifiers_
+    ]
+    by_name = importances(made).set_index("feature")["value"]
+    np.testing.assert_allclose(by_name[["near", "age", "age_squared"]], np.mean(parts, axis=0))
+
+
+def test_the_columns_that_the_estimator_sees_are_counted_with_derived_ones_and_levels(members):
+    X, y = members
+    assert n_columns(fit(numeric(LogisticRegression(), scale=False), X, y)) == 3
+    features = Features(["near", "plan", "city"], {"twice": "near * 2"})
+    made = fit(pipeline(LogisticRegression(), features=features, columns=COLUMNS, scale=True), X, y)
+    assert n_columns(made) == made["estimator"].n_features_in_ == 2 + 3 + 3
+
+
+@pytest.mark.parametrize(
+    "estimator", [DummyClassifier(), KNeighborsClassifier(), HistGradientBoostingClassifier()]
+)
+def test_estimators_that_say_nothing_of_their_columns_give_an_empty_table(members, estimator):
+    table = importances(fit(numeric(estimator), *members))
+    assert table.columns.tolist() == ["feature", "value", "kind"]
+    assert len(table) == 0
+
+
+SAVED = [
+    DummyClassifier(strategy="prior"),
+    LogisticRegression(),
+    RandomForestClassifier(5, random_state=0),
+    ExtraTreesClassifier(5, random_state=0),
+    HistGradientBoostingClassifier(max_iter=5),
+    HistGradientBoostingClassifier(max_iter=5, early_stopping=True, random_state=0),
+    GradientBoostingClassifier(n_estimators=5),
+    DecisionTreeClassifier(max_depth=3),
+    KNeighborsClassifier(),
+    KNeighborsClassifier(algorithm="ball_tree", p=1),
+    GaussianNB(),
+    MLPClassifier((3,), max_iter=20, random_state=0),
+    MLPClassifier((3,), solver="sgd", max_iter=20, random_state=0),
+    CalibratedClassifierCV(RandomForestClassifier(5, random_state=0), method="isotonic", cv=3),
+    CalibratedClassifierCV(LogisticRegression(), method="sigmoid", cv=3),
+    CalibratedClassifierCV(LogisticRegression(), method="temperature", cv=3),
+    CalibratedClassifierCV(SVC(), method="sigmoid", cv=3, ensemble=False),
+    VotingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], voting="soft"),
+    StackingClassifier(
+        [("a", LogisticRegression()), ("b", DecisionTreeClassifier(max_depth=2))], cv=3
+    ),
+]
+
+
+@pytest.mark.parametrize("estimator", SAVED, ids=lambda estimator: str(estimator)[:60])
+def test_a_saved_pipeline_loads_with_the_reviewed_types_alone_and_says_the_same(members, estimator):
+    X, y = members
+    features = Features(["near", "age", "plan"], {"age_squared": "age ** 2"})
+    made = pipeline(estimator, features=features, columns=COLUMNS, scale=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a net of three units does not converge in 20 steps
+        fit(made, X, y)
+    loaded = skops.io.loads(skops.io.dumps(made), trusted=TRUSTED)
+    np.testing.assert_array_equal(loaded.predict_proba(X), made.predict_proba(X))
+
+
+def test_a_probability_machine_of_svc_survives_saving(members):
+    X, y = members
+    made = numeric(SVC(probability=True, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # probability=True is on its way out of scikit-learn
+        fit(made, X, y)
+    loaded = skops.io.loads(skops.io.dumps(made), trusted=TRUSTED)
+    np.testing.assert_array_equal(loaded.predict_proba(X), made.predict_proba(X))
+
+
+def test_every_reviewed_type_exists():
+    for name in TRUSTED:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+LOGISTIC = "sklearn.linear_model.LogisticRegression"
+
+
+def test_known_parameters_are_accepted():
+    check_parameters(LOGISTIC, {"_target_": LOGISTIC, "C": 1.0, "max_iter": 10})
+    check_parameters(
+        LOGISTIC, {"C": {"_target_": "optuna.distributions.FloatDistribution", "low": 1, "high": 2}}
+    )
+
+
+def test_an_unknown_parameter_is_refused_with_the_one_that_was_meant_and_all_there_are():
+    with pytest.raises(InputError) as error:
+        check_parameters(LOGISTIC, {"max_itre": 5})
+    for part in ["model.estimator.max_itre", "Did you mean max_iter?", "C, l1_ratio", LOGISTIC]:
+        assert part in str(error.value)
+
+
+def test_an_unknown_key_of_the_search_space_is_refused_by_its_own_name():
+    with pytest.raises(InputError, match=r"model\.space\.depth: .* Did you mean max_depth\?"):
+        check_parameters("sklearn.tree.DecisionTreeClassifier", {"depth": {}}, where="model.space")
+
+
+def test_parameters_of_an_estimator_inside_an_estimator_are_checked_too():
+    inner = {"_target_": LOGISTIC, "c": 1.0}
+    with pytest.raises(InputError, match=r"model\.estimator\.estimator\.c: "):
+        check_parameters("sklearn.calibration.CalibratedClassifierCV", {"estimator": inner})
+
+
+def test_a_function_has_its_numbers_for_parameters_and_not_its_subject():
+    check_parameters("churnlab.models.decision.fixed", {"value": 0.4}, where="decision")
+    with pytest.raises(
+        InputError, match=r"decision\.valeu: .* Did you mean value\? It has value\."
+    ):
+        check_parameters("churnlab.models.decision.fixed", {"valeu": 0.4}, where="decision")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["sklearn.linear_model.LogistiRegression", "no.such.package.Model", "nothing", "", ".a"],
+)
+def test_a_class_that_cannot_be_imported_is_the_users_to_mend(target):
+    with pytest.raises(InputError, match="cannot be imported"):
+        check_parameters(target, {})
+
+
+@pytest.mark.parametrize(
+    "target", ["sklearn.linear_model.Ridge", "sklearn.svm.LinearSVC", "sklearn.cluster.KMeans"]
+)
+def test_a_class_without_probabilities_is_refused(target):
+    with pytest.raises(InputError, match="has no predict_proba"):
+        check_parameters(target, {})
+
+
+def test_what_is_no_class_is_refused():
+    with pytest.raises(InputError, match="is not a class"):
+        check_parameters("sklearn.__version__", {})
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression(C=-1),
+        RandomForestClassifier(max_depth="deep"),
+        CalibratedClassifierCV(LogisticRegression(C=-1)),
+    ],
+)
+def test_values_that_scikit_learn_refuses_are_the_users_to_mend(estimator):
+    with pytest.raises(InputError, match="parameter of"):
+        check_values(estimator)
+
+
+def test_an_estimator_whose_parameters_take_its_probabilities_away_is_refused():
+    with pytest.raises(InputError, match="SVC with these parameters has no predict_proba"):
+        check_values(SVC())
+
+
+def test_good_values_are_accepted():
+    check_values(CalibratedClassifierCV(RandomForestClassifier(max_depth=3), method="isotonic"))

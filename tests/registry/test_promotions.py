@@ -1,0 +1,222 @@
+"""Promotions that are killed at any step, and promotions at once: what the registry holds
+afterwards.
+
+One store for all: the kills come first, and what they leave is what the others start from.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from churnlab.data.demo import members
+from support.killing import RANDOM, SOAK, Command, repeatable, runs
+from support.running import THREE_SEGMENTS, artifact, folder, opened
+
+pytestmark = pytest.mark.slow
+
+TRAINED = ("dataset.rows=300", "evaluation.folds=2")
+PROMOTE = ("promote", *TRAINED, "require=not_worse")
+NAME = "demo-churn"
+
+STEPS = ("run", "bundle", "version", "kept", "ended", "told", "previous", "champion")
+"""What a promotion does, one after the other, as it is seen from outside."""
+
+KILLED_AT = STEPS * max(1, SOAK // len(STEPS)) if SOAK else ("version", "told", "previous")
+ROUNDS = 50 if SOAK else 1
+
+
+def step(home: Path, before: set[str]) -> int:
+    """How many steps the promotion that is not among the runs ``before`` has taken."""
+    with closing(
+        sqlite3.connect(home / "mlflow.db", timeout=20)
+    ) as db:  # a kill leaves a journal to be rolled back
+
+        def ask(query: str, *values: str) -> list[tuple]:
+            return db.execute(query, values).fetchall()
+
+        promotions = ask(
+            "select r.run_uuid, r.status, r.artifact_uri from runs r join tags t on t.run_uuid = "
+            "r.run_uuid where t.key = 'churnlab.command' and t.value = 'promote'"
+        )
+        new = [run for run in promotions if run[0] not in before]
+        if not new:
+            return 0
+        ((run_id, status, uri),) = new
+        aliases = dict(
+            ask("select alias, version from registered_model_aliases where name = ?", NAME)
+        )
+        made = ask("select version from model_versions where run_id = ?", run_id)
+        told = ask(
+            "select value from registered_model_tags where name = ? and value like ?",
+            NAME,
+            f"%{run_id}%",
+        )
+        moved = json.loads(told[0][0]) if told else {"from": "", "to": ""}
+        taken = {
+            "run": True,
+            "bundle": bool(ask("select 1 from logged_models where source_run_id = ?", run_id)),
+            "version": bool(made),
+            "kept": (folder(uri) / "gate.json").exists(),
+            "ended": status == "FINISHED",
+            "told": bool(told),
+            "previous": str(aliases.get("previous")) == moved["from"],
+            "champion": str(aliases.get("champion")) == moved["to"],
+        }
+    return next((number for number, name in enumerate(STEPS) if not taken[name]), len(STEPS))
+
+
+def promotions(home: Path) -> list:
+    return runs(home, "promote")
+
+
+def check_registry(home: Path, client) -> tuple[list[dict], list]:
+    """The champion is one that passed the gate against the one before it, and nothing of the story
+    is lost.
+
+    Returns the moves that happened, and what is to be mended: runs left open and a move that was
+    told only.
+    """
+    model = client.get_registered_model(NAME)
+    aliases = {alias: str(version) for alias, version in model.aliases.items()}
+    moves = [
+        json.loads(model.tags[key])
+        for key in sorted(model.tags)
+        if key.startswith("churnlab.move.")
+    ]
+    unfinished = [moves.pop()] if moves[-1]["to"] != aliases["champion"] else []
+    running = [run for run in promotions(home) if run.info.status == "RUNNING"]
+    assert {run.info.status for run in promotions(home)} <= {"FINISHED", "RUNNING"}
+    assert len(unfinished) <= 1, "a kill leaves at most one thing to mend"
+    assert moves[0]["from"] is None
+    assert all(before["to"] == after["from"] for before, after in pairwise(moves))
+    assert moves[-1]["to"] == aliases["champion"]
+    versions = {
+        str(version.version): version for version in client.search_model_versions(f"name='{NAME}'")
+    }
+    for move in moves:
+        run = client.get_run(move["run_id"])
+        gate = json.loads(artifact(run, "gate.json").read_text(encoding="utf-8"))
+        assert run.info.status == "FINISHED"
+        assert (gate["version"], gate["against"], gate["gate"]) == (
+            move["to"],
+            move["from"],
+            "passed",
+        )
+        assert all(check["passed"] for check in gate["checks"])
+        assert versions[move["to"]].tags["churnlab.gate"] == "passed"
+        assert versions[move["to"]].run_id == move["run_id"]
+    serves = mlflow.pyfunc.load_model(
+        str(folder(client.get_model_version_download_uri(NAME, aliases["champion"])))
+    )
+    answers = serves.predict(members(3, seed=1).drop(columns="Churn").astype("float64"))
+    assert [0 <= answer["churn_probability"] <= 1 for answer in answers] == [True] * 3
+    return moves, running + unfinished
+
+
+@pytest.fixture(scope="module")
+def home(shared_home) -> Path:
+    """A store with a champion, models to replace it by, and a poor one."""
+    with opened(shared_home) as ask:
+        ended = {
+            "good": ask("train", *TRAINED),
+            "segments": ask("segment", "dataset.rows=300", *THREE_SEGMENTS),
+            "champion": ask("promote", *TRAINED),
+            "poor": ask("train", *TRAINED, "model=dummy"),
+        }
+    assert [end.code for end in ended.values()] == [0] * 4, [end.err for end in ended.values()]
+    return shared_home
+
+
+def test_a_promotion_killed_at_any_step_leaves_the_old_champion_or_the_new_one(
+    home, client_at, moments_of_its_own
+):
+    client = client_at(home)
+    left = 0
+    for at in KILLED_AT:
+        before = {run.info.run_id for run in promotions(home)}
+        versions = {
+            str(version.version) for version in client.search_model_versions(f"name='{NAME}'")
+        }
+        old = str(client.get_registered_model(NAME).aliases["champion"])
+        with Command(home, *PROMOTE, f"reason=killed at {at}") as promoting:
+            assert promoting.until(lambda: step(home, before) > STEPS.index(at), at), promoting.err  # noqa: B023
+            if SOAK:
+                promoting.pause(RANDOM.choice([0, 0, 0.01, 0.03]))
+            promoting.kill()
+        reached = step(home, before)
+        print(f"killed at {at}: {STEPS[reached - 1]} was the last step taken")
+        with repeatable("killed at", at, "after step", reached):
+            assert STEPS.index(at) < reached
+            moves, to_mend = check_registry(home, client)
+            now = moves[-1]["to"]
+            assert now == old or now not in versions
+            assert (now != old) == (reached == len(STEPS))
+            assert len(to_mend) - left <= 1, "a kill leaves at most one thing to mend"
+            left = len([run for run in promotions(home) if run.info.status == "RUNNING"])
+        if SOAK:
+            with Command(home, *PROMOTE, "reason=after a kill") as again:
+                ended = again.ended()
+            assert ended.code == 0, ended.err
+            moves, _ = check_registry(home, client)
+            assert moves[-1]["to"] == ended.line["version"]
+
+
+def test_of_promotions_at_once_each_is_gated_against_the_champion_that_the_one_before_it_left(
+    home, client_at
+):
+    client = client_at(home)
+    asked = {
+        "equal": PROMOTE,
+        "equal again": PROMOTE,
+        "better": ("promote", *TRAINED),
+        "poor": (*PROMOTE, f"churn_run={runs(home, 'train')[-1].info.run_id}"),
+    }
+    for number in range(ROUNDS):
+        moves, _ = check_registry(home, client)
+        made = {str(version.version) for version in client.search_model_versions(f"name='{NAME}'")}
+        order = RANDOM.sample(sorted(asked), len(asked))
+        commands = {name: Command(home, *asked[name], f"reason={name} {number}") for name in order}
+        try:
+            ended = {name: command.ended() for name, command in commands.items()}
+        finally:
+            for command in commands.values():
+                command.__exit__()
+        with repeatable("round", number, {name: end.err for name, end in ended.items()}):
+            codes = {name: end.code for name, end in ended.items()}
+            assert codes == {"equal": 0, "equal again": 0, "better": 3, "poor": 3}
+            lines = {name: end.line for name, end in ended.items()}
+            new = {
+                str(version.version) for version in client.search_model_versions(f"name='{NAME}'")
+            } - made
+            assert new == {line["version"] for line in lines.values()}
+            assert len(new) == len(asked), "a version was lost"
+            after, _ = check_registry(home, client)
+            assert after[: len(moves)] == moves, "an entry of the history was lost"
+            happened = after[len(moves) :]
+            assert {move["why"] for move in happened} == {
+                f"equal {number}",
+                f"equal again {number}",
+            }
+            assert {move["to"] for move in happened} == {
+                lines["equal"]["version"],
+                lines["equal again"]["version"],
+            }
+            assert client.get_registered_model(NAME).aliases["previous"] == int(
+                happened[-1]["from"]
+            )
+            for line in lines.values():
+                gate = json.loads(
+                    artifact(client.get_run(line["run_id"]), "gate.json").read_text(
+                        encoding="utf-8"
+                    )
+                )
+                reigned = [move["to"] for move in after]
+                assert gate["against"] in reigned
+    times = pd.to_datetime([move["when"] for move in after])
+    assert times.is_monotonic_increasing

@@ -1,0 +1,195 @@
+"""The champion outside churnlab: behind MLflow's own scoring server, and in an environment made
+from its own list."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from churnlab.data.demo import members
+from support.running import environment, opened, version_folder
+from support.servers import ask, serving
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return (
+        members(12, seed=21)
+        .drop(columns="Churn")
+        .assign(member_id=[f"{number:03d}" for number in range(12)])
+    )
+
+
+@pytest.fixture(scope="module")
+def server(promoted):
+    with serving(promoted.home, "models:/demo-churn@champion") as address:
+        yield address
+
+
+def test_the_server_answers_what_churnlab_score_writes(server, promoted, table, tmp_path):
+    table.to_csv(tmp_path / "in.csv", index=False)
+    with opened(promoted.home) as churnlab:
+        words = ("score", f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
+        ended = churnlab(*words, "dataset.id=member_id", "score.reasons=true")
+    assert ended.code == 0, ended.err
+    scored = pd.read_csv(tmp_path / "out.csv", dtype={"member_id": "str"}, keep_default_na=False)
+    status, answer = ask(server, {"dataframe_records": table.to_dict("records")})
+    assert status == 200
+    names = [
+        "member_id",
+        "churn_probability",
+        "will_churn",
+        "segment",
+        "segment_name",
+        "recommended_action",
+    ]
+    assert [list(row) for row in answer["predictions"]] == [[*names, "reasons"]] * len(table)
+    for row, written in zip(answer["predictions"], scored.to_dict("records"), strict=True):
+        assert row["churn_probability"] == pytest.approx(written["churn_probability"], abs=1e-12)
+        assert "; ".join(row["reasons"]) == written["reasons"]
+        for name in set(names) - {"churn_probability"}:
+            assert row[name] == written[name]
+
+
+def test_every_form_of_request_gets_the_same_answer(server, table):
+    one = table.drop(columns="member_id").iloc[:2]
+    split = one.to_dict("split")
+    told = [
+        ask(server, {"dataframe_records": one.to_dict("records")}),
+        ask(server, {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}),
+        ask(server, {"inputs": one.to_dict("list")}),
+        ask(server, one.to_csv(index=False), content="text/csv"),
+    ]
+    assert told[0][0] == 200
+    assert all(answer == told[0] for answer in told)
+
+
+def test_a_request_may_set_the_threshold_and_leave_out_the_reasons(server, table):
+    records = table.to_dict("records")
+    _, plain = ask(server, {"dataframe_records": records})
+    status, strict = ask(
+        server, {"dataframe_records": records, "params": {"threshold": 0.01, "reasons": False}}
+    )
+    assert status == 200
+    for before, after in zip(plain["predictions"], strict["predictions"], strict=True):
+        assert after["will_churn"] == (before["churn_probability"] > 0.01)
+        assert set(before) - set(after) == {"reasons"}
+
+
+WRONG = {
+    "half a year": ({"Age": 30.5}, "Row 0: Age is 30.5; it must be a whole number."),
+    "nothing": ({"Age": None}, "Row 0: Age is missing"),
+    "words": ({"Age": "thirty"}, "Failed to convert column Age"),
+    "a contract nobody sells": (
+        {"Contract_period": 3, "Month_to_end_contract": 1},
+        "Contract_period is 3; it must be",
+    ),
+    "a rule": (
+        {"Contract_period": 1, "Month_to_end_contract": 9},
+        "it must hold that Month_to_end_contract <= ",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_bad_member_gets_400_and_the_reason(server, table, wrong):
+    values, said = WRONG[wrong]
+    status, answer = ask(server, {"dataframe_records": [table.iloc[0].to_dict() | values]})
+    assert status == 400
+    assert said in answer["message"]
+    assert "predictions" not in answer
+    assert "Traceback" not in json.dumps(answer)
+
+
+def test_a_bad_request_gets_400(server, table):
+    records = table.to_dict("records")
+    columns = list(table.columns)
+    for body in (
+        {},
+        {"dataframe_records": []},
+        {"dataframe_split": {"columns": columns, "data": []}},
+        {"dataframe_records": [{name: row for name, row in records[0].items() if name != "Age"}]},
+        {"dataframe_records": records, "params": {"threshold": 2}},
+        {"dataframe_records": records, "params": {"threshold": "high"}},
+        "{",
+    ):
+        status, answer = ask(server, body)
+        assert (status, "predictions" in answer) == (400, False), body
+
+
+ALONE = """
+import importlib.util, json, sys
+import mlflow.pyfunc, pandas as pd
+assert importlib.util.find_spec("churnlab") is None
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(json.dumps(model.predict(pd.read_json(sys.argv[2], dtype="float64"))))
+"""
+
+
+def test_a_version_works_in_an_environment_made_from_its_own_requirements(
+    promoted, client_at, table, tmp_path
+):
+    files = tmp_path / "version"
+    shutil.copytree(version_folder(client_at(promoted.home), "demo-churn", "1"), files)
+    members = table.drop(columns="member_id").astype("float64")
+    members.to_json(tmp_path / "members.json", orient="records", double_precision=15)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install(python, files / "requirements.txt")
+    settings = environment(tmp_path) | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    alone = subprocess.run(
+        [python, "-c", ALONE, files, tmp_path / "members.json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=settings,
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert "warning" not in alone.stderr.lower(), alone.stderr
+    import mlflow
+
+    here = mlflow.pyfunc.load_model(str(files)).predict(members)
+    there = json.loads(alone.stdout.splitlines()[-1])
+    assert [list(answer) for answer in there] == [list(answer) for answer in here]
+    for one, other in zip(there, here, strict=True):
+        assert one["churn_probability"] == pytest.approx(other["churn_probability"], abs=1e-9)
+        assert {**one, "churn_probability": 0} == {**other, "churn_probability": 0}
+
+
+def install(python: Path, requirements: Path) -> None:
+    """Install a version's requirements; skip the test where pip reaches no registry."""
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    smallest = next(line for line in requirements.read_text().split() if line.startswith("skops=="))
+    asked = subprocess.run(
+        [
+            *pip,
+            "--retries=1",
+            "--timeout=30",
+            "download",
+            "--quiet",
+            "--no-deps",
+            smallest,
+            "-d",
+            python.parent,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    if asked.returncode:
+        pytest.skip(
+            "pip reaches no package registry here, which this test installs from: "
+            f"{asked.stderr.strip()[-300:]}"
+        )
+    # Nothing is compiled beforehand: of all that is installed, this test imports a small part.
+    made = subprocess.run(
+        [*pip, "install", "--quiet", "--no-compile", "-r", requirements],
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr

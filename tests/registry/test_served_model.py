@@ -1,0 +1,369 @@
+"""The served model: what it answers, what it refuses, and a table that is nothing like a gym's."""
+
+import json
+import math
+import sys
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+
+from churnlab.data.demo import members
+from churnlab.registry import served_model
+from churnlab.registry.skops_types import TRUSTED
+from support.running import THREE_SEGMENTS, opened, version_folder
+
+pytestmark = pytest.mark.slow
+
+KINDS = {
+    "churn_probability": float,
+    "will_churn": bool,
+    "segment": int,
+    "segment_name": str,
+    "recommended_action": str,
+    "reasons": list,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leave_the_versions_as_they_are():
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    yield
+    sys.dont_write_bytecode = before
+
+
+@pytest.fixture(scope="module")
+def served(promoted, client_at):
+    """The champion as anybody loads it, without churnlab's help."""
+    files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
+    return mlflow.pyfunc.load_model(str(files))
+
+
+@pytest.fixture
+def member() -> pd.DataFrame:
+    """A member about to leave."""
+    row = {
+        **{
+            "gender": 1,
+            "Near_Location": 1,
+            "Partner": 0,
+            "Promo_friends": 0,
+            "Phone": 1,
+            "Contract_period": 1,
+        },
+        **{
+            "Group_visits": 0,
+            "Age": 25,
+            "Avg_additional_charges_total": 80.5,
+            "Month_to_end_contract": 1,
+        },
+        **{
+            "Lifetime": 1,
+            "Avg_class_frequency_total": 1.9,
+            "Avg_class_frequency_current_month": 0.4,
+        },
+    }
+    return pd.DataFrame([row]).astype("float64")
+
+
+def demo(n: int, *, seed: int) -> pd.DataFrame:
+    return members(n, seed=seed).drop(columns="Churn").astype("float64")
+
+
+def test_an_answer_has_exactly_the_keys_and_types_that_were_promised(served, member, promoted):
+    (answer,) = served.predict(member)
+    assert {key: type(value) for key, value in answer.items()} == KINDS
+    assert list(answer) == list(KINDS)
+    assert all(type(reason) is str for reason in answer["reasons"])
+    segment = promoted.segment["segments"][answer["segment"]]
+    assert segment["id"] == answer["segment"]
+    assert (answer["segment_name"], answer["recommended_action"]) == (
+        segment["name"],
+        segment["recommended_action"],
+    )
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_an_id_is_echoed_first_when_it_is_given_and_absent_otherwise(served, member):
+    given = pd.concat([member] * 3, ignore_index=True).assign(member_id=["007", None, "Анна"])
+    answers = served.predict(given)
+    assert [answer.get("member_id") for answer in answers] == ["007", None, "Анна"]
+    assert next(iter(answers[0])) == "member_id"
+    assert "member_id" not in answers[1]
+    assert all({key: answer[key] for key in KINDS} == answers[1] for answer in answers)
+
+
+def test_rows_are_answered_in_order_each_as_if_it_were_alone(served):
+    many = demo(30, seed=11)
+    together = served.predict(many.set_index(pd.Index(range(100, 130))))
+    for row, answer in enumerate(together):
+        (alone,) = served.predict(many.iloc[[row]])
+        assert answer["churn_probability"] == pytest.approx(alone["churn_probability"], abs=1e-12)
+        assert {**answer, "churn_probability": 0} == {**alone, "churn_probability": 0}
+
+
+def test_a_column_that_the_model_does_not_know_changes_nothing(served, member):
+    assert served.predict(member.assign(Churn=1.0, shoe_size=42.0)) == served.predict(member)
+
+
+def test_the_threshold_decides_who_is_said_to_leave(served):
+    many = demo(60, seed=12)
+    probability = [answer["churn_probability"] for answer in served.predict(many)]
+    for threshold in (0.0, 0.2, 0.5, 1.0, sorted(probability)[30]):
+        answers = served.predict(many, params={"threshold": threshold})
+        assert [answer["will_churn"] for answer in answers] == [
+            chance > threshold for chance in probability
+        ]
+        assert [answer["churn_probability"] for answer in answers] == probability
+    assert [answer["will_churn"] for answer in served.predict(many)] == [
+        chance > 0.5 for chance in probability
+    ]
+
+
+@pytest.mark.parametrize("threshold", [-0.01, 1.5, math.nan])
+def test_a_threshold_that_is_no_probability_is_refused(served, member, threshold):
+    with pytest.raises(MlflowException, match="give a probability between 0 and 1") as refused:
+        served.predict(member, params={"threshold": threshold})
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_reasons_can_be_left_out(served, member):
+    (answer,) = served.predict(member, params={"reasons": False})
+    assert list(answer) == [key for key in KINDS if key != "reasons"]
+
+
+def test_reasons_say_what_sets_a_member_apart_from_those_who_stay(served, member):
+    (answer,) = served.predict(member)
+    assert answer["churn_probability"] > 0.9
+    assert answer["reasons"][0] == "visits fell from 1.9 to 0.4 a week"
+    assert "a member for one month only" in answer["reasons"]
+    gone = member.assign(Avg_class_frequency_current_month=0.0)
+    assert served.predict(gone)[0]["reasons"][0] == "no visits this month"
+
+
+def test_a_safe_member_has_no_reasons_and_nobody_more_than_three(served, member):
+    safe = member.assign(
+        **{
+            "Contract_period": 12.0,
+            "Month_to_end_contract": 12.0,
+            "Lifetime": 12.0,
+            "Age": 33.0,
+            "Group_visits": 1.0,
+        },
+        **{
+            "Avg_class_frequency_total": 3.0,
+            "Avg_class_frequency_current_month": 3.1,
+            "Promo_friends": 1.0,
+        },
+        **{"Partner": 1.0, "Avg_additional_charges_total": 250.0},
+    )
+    (answer,) = served.predict(safe)
+    assert answer["churn_probability"] < 0.05
+    assert answer["reasons"] == []
+    told = [answer["reasons"] for answer in served.predict(demo(400, seed=13))]
+    assert max(map(len, told)) == 3
+    assert all(len(set(reasons)) == len(reasons) for reasons in told)
+
+
+BAD = {
+    "binary": ({"Phone": 0.5}, "Row 1: Phone is 0.5; it must be one of 0, 1."),
+    "listed": (
+        {"Contract_period": 3.0, "Month_to_end_contract": 1.0},
+        "Row 1: Contract_period is 3; it must be one",
+    ),
+    "low": ({"Age": 13.0}, "Row 1: Age is 13; it must be at least 14."),
+    "high": ({"Age": 101.0}, "Row 1: Age is 101; it must be at most 100."),
+    "whole": ({"Lifetime": 2.25}, "Row 1: Lifetime is 2.25; it must be a whole number."),
+    "rule": (
+        {"Month_to_end_contract": 5.0},
+        "Row 1: Month_to_end_contract is 5, Contract_period is 1; it must hold that Month_to_end_contract <=",
+    ),
+    "missing": ({"Age": math.nan}, "Row 1: Age is missing"),
+    "infinite": (
+        {"Avg_class_frequency_total": math.inf},
+        "Row 1: Avg_class_frequency_total is infinite",
+    ),
+    "negative": (
+        {"Avg_additional_charges_total": -0.01},
+        "Row 1: Avg_additional_charges_total is -0.01; it must be",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_row_gets_no_number_and_is_told_by_row_column_and_value(served, member, bad):
+    values, said = BAD[bad]
+    with pytest.raises(MlflowException) as refused:
+        served.predict(pd.concat([member, member.assign(**values), member], ignore_index=True))
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert refused.value.message.startswith(said)
+
+
+def test_a_request_without_rows_or_without_a_column_is_refused(served, member):
+    with pytest.raises(MlflowException, match="There is no row"):
+        served.predict(member.iloc[:0])
+    with pytest.raises(MlflowException, match=r"missing inputs \['Age'\]"):
+        served.predict(member.drop(columns="Age"))
+
+
+VALID = {
+    "Contract_period": st.sampled_from([1.0, 6.0, 12.0]),
+    "Age": st.integers(14, 100).map(float),
+    "Lifetime": st.integers(0, 600).map(float),
+    "Avg_additional_charges_total": st.floats(0, 100_000),
+    "Month_to_end_contract": st.floats(0, 1),  # no contract is shorter
+    "Avg_class_frequency_total": st.floats(0, 50),
+    "Avg_class_frequency_current_month": st.floats(0, 50),
+    **{
+        name: st.sampled_from([0.0, 1.0])
+        for name in ("gender", "Near_Location", "Partner", "Promo_friends", "Phone")
+    },
+}
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), changes=st.fixed_dictionaries({}, optional=VALID))
+def test_every_member_who_keeps_the_contract_gets_a_probability_and_a_segment(
+    served, promoted, seed, changes
+):
+    names = {segment["id"]: segment["name"] for segment in promoted.segment["segments"]}
+    given = demo(5, seed=seed).assign(**changes)
+    given["Month_to_end_contract"] = given[["Month_to_end_contract", "Contract_period"]].min(axis=1)
+    for answer in served.predict(given):
+        assert 0 <= answer["churn_probability"] <= 1
+        assert answer["segment_name"] == names[answer["segment"]]
+        assert answer["recommended_action"]
+        assert len(answer["reasons"]) <= 3
+
+
+def test_a_served_version_may_hold_the_types_that_a_trained_model_may():
+    assert set(served_model.TRUSTED) == set(TRUSTED) - {"churnlab.models.features.Features"}
+
+
+SHOP = """
+name: shop
+path: null
+target: left
+positive: "yes"
+id: card
+columns:
+  plan: {kind: category, values: [basic, gold, don't know]}
+  city: {kind: category}
+  vip: {kind: binary}
+  spent: {kind: numeric}
+  first_visit: {kind: numeric, min: 0, unit: days}
+  last visit: {kind: numeric, min: 0, unit: days}
+rules:
+  order: first_visit <= `last visit`
+late: []
+"""
+GAP = """
+name: gap
+late: true
+derive:
+  gap: sqrt(`last visit` - first_visit)
+"""
+
+
+def shoppers(n: int, *, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    plan = rng.choice(["basic", "gold", "don't know"], n)
+    first = np.round(rng.uniform(0, 300, n), 1)
+    last = first + np.round(rng.gamma(2, 40, n), 1)
+    spent = np.round(rng.normal(0, 1000, n), 2)
+    risk = (plan == "basic") * 1.5 - (last - first) / 60 + rng.logistic(0, 0.7, n)
+    return pd.DataFrame(
+        {
+            "card": [f"{number:04d}" for number in range(n)],
+            "plan": plan,
+            "city": rng.choice(["Omsk", "Perm", "Tver"], n),
+            "vip": rng.integers(0, 2, n),
+            "spent": spent,
+            "first_visit": first,
+            "last visit": last,
+            "left": np.where(risk > 0, "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(shared_home):
+    """From a table with categories to a champion; and the way to ask churnlab more about it."""
+    place = shared_home.parent
+    for path, text in {"dataset/shop.yaml": SHOP, "features/gap.yaml": GAP}.items():
+        (place / "conf" / path).parent.mkdir(parents=True)
+        (place / "conf" / path).write_text(text, encoding="utf-8")
+    shoppers(400, seed=0).to_csv(place / "shop.csv", index=False)
+    table = ("--config-dir", str(place / "conf"), "dataset=shop")
+    trained = (*table, f"dataset.path={place}/shop.csv")
+    with opened(shared_home) as ask:
+        ended = {
+            "train": ask("train", *trained, "features=gap", "evaluation.folds=2"),
+            "segment": ask("segment", *trained, "segments=all", "playbook=any", *THREE_SEGMENTS),
+            "promote": ask("promote", *trained, "evaluation.folds=2"),
+        }
+        for name, end in ended.items():
+            assert end.code == 0, f"{name}: {end.err}"
+        yield lambda *words: ask("score", *table, *words)
+
+
+@pytest.fixture(scope="module")
+def shop_version(shop, shared_home, client_at):
+    return mlflow.pyfunc.load_model(str(version_folder(client_at(shared_home), "shop-churn", "1")))
+
+
+def test_a_table_with_categories_goes_from_end_to_end(shop, shop_version, tmp_path):
+    visitors = shoppers(25, seed=1).drop(columns="left")
+    visitors.to_csv(tmp_path / "in.csv", index=False)
+    ended = shop(f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv", "score.reasons=true")
+    assert ended.code == 0, ended.err
+    scored = pd.read_csv(
+        tmp_path / "out.csv", dtype={"card": "str", "member_id": "str"}, keep_default_na=False
+    )
+    answers = shop_version.predict(
+        visitors.assign(vip=visitors["vip"].astype("float64")).drop(columns="card")
+    )
+    assert scored["member_id"].tolist() == visitors["card"].tolist()
+    assert scored["segment"].tolist() == [answer["segment"] for answer in answers]
+    assert scored["reasons"].tolist() == ["; ".join(answer["reasons"]) for answer in answers]
+    np.testing.assert_allclose(
+        scored["churn_probability"], [answer["churn_probability"] for answer in answers], atol=1e-12
+    )
+    assert "plan is basic" in {reason for answer in answers for reason in answer["reasons"]}
+
+
+def test_an_unknown_category_is_refused_where_the_values_are_declared(shop, shop_version, tmp_path):
+    visitors = shoppers(4, seed=2).drop(columns="left")
+    visitors.loc[2, "plan"] = "platinum"
+    visitors.to_csv(tmp_path / "in.csv", index=False)
+    ended = shop(f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
+    assert ended.code == 2
+    assert "line 4, column plan: 'platinum' is not one of basic, gold, don't know" in ended.err
+    asked = visitors.assign(vip=1.0).drop(columns="card")
+    with pytest.raises(
+        MlflowException, match="Row 2: plan is platinum; it must be one of basic, gold, don't know"
+    ):
+        shop_version.predict(asked)
+    (answer,) = shop_version.predict(asked.iloc[[0]].assign(city="Nowhere"))
+    assert 0 < answer["churn_probability"] < 1, (
+        "a city that was not seen is no mistake: no cities are declared"
+    )
+
+
+def test_a_column_without_limits_still_takes_no_infinite_number(shop_version):
+    visitor = shoppers(1, seed=3).drop(columns=["left", "card"]).assign(vip=1.0)
+    assert shop_version.predict(visitor.assign(spent=1e12))[0]["churn_probability"] <= 1
+    with pytest.raises(MlflowException, match="Row 0: spent is infinite"):
+        shop_version.predict(visitor.assign(spent=-math.inf))
+
+
+def test_a_typical_value_that_this_member_could_not_have_is_no_reason_and_no_error(shop_version):
+    """Median last visit is before the first visit of a late comer: sqrt of a negative number."""
+    late = shoppers(1, seed=3).drop(columns=["left", "card"]).assign(vip=1.0, first_visit=5000.0)
+    (answer,) = shop_version.predict(late.assign(**{"last visit": 5001.0}))
+    assert answer["will_churn"]
+    assert not any("last visit" in reason for reason in answer["reasons"])

@@ -1,0 +1,210 @@
+import math
+from typing import Any, get_args
+
+import pytest
+
+from churnlab.config.commands import Metric
+from churnlab.models.metric_names import METRICS
+from churnlab.report.sentences import (
+    five_sentences,
+    how_stable,
+    how_well,
+    model_in_words,
+    needs_attention,
+    riskier,
+    what_next,
+    which_model,
+    which_segments,
+    who_leaves,
+)
+
+
+def driver(
+    ratio: float, low: float, high: float, *, feature: str = "Lifetime", split: str = "> 1"
+) -> dict[str, Any]:
+    return {
+        **{"feature": feature, "split": split, "risk_ratio": ratio, "low": low, "high": high},
+        **{
+            "n_with": 80,
+            "n_without": 20,
+            "churn_with": 0.2,
+            "churn_without": 0.2 / ratio if ratio else 0.2,
+        },
+    }
+
+
+def portrait(number: int, size: int, rate: float, *, low: float | None = None) -> dict[str, Any]:
+    return {
+        **{"id": number, "name": f"kind {number}", "size": size, "churn_rate": rate},
+        **{"churn_low": rate - 0.02 if low is None else low, "churn_high": rate + 0.02},
+        "actions": ["call them", "write", "wait", "hope"],
+    }
+
+
+MEMBERS = {"run_id": None, "rows": 400, "left": 100, "churn_rate": 0.25, "groups": None}
+MODELS = {
+    **{
+        "best": "forest (raw features)",
+        "run_id": "a",
+        "rival": None,
+        "rival_run_id": None,
+        "difference": None,
+    },
+    **{"metric": "log_loss", "lower_is_better": True, "value": 0.3, "held_out": 80},
+    **{"test": {"roc_auc": 0.9, "low": 0.85, "high": 0.95}, "gains": {0.1: 0.3, 0.5: 0.9}},
+}
+
+
+def test_a_driver_is_told_from_the_side_on_which_more_leave():
+    turned = riskier(driver(0.25, 0.2, 0.5), kind="numeric", unit="months")
+    assert turned == {
+        **{
+            "group": "Lifetime at most 1 (months)",
+            "n": 20,
+            "n_other": 80,
+            "churn": 0.8,
+            "churn_other": 0.2,
+        },
+        **{"ratio": 4.0, "low": 2.0, "high": 5.0},
+    }
+    straight = riskier(driver(2.0, 1.5, 3.0), kind="numeric")
+    assert (straight["group"], straight["n"], straight["ratio"]) == ("Lifetime above 1", 80, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("split", "kind", "ratio", "group"),
+    [
+        ("= 1", "binary", 0.5, "Home Club = 0"),
+        ("= 1", "binary", 2.0, "Home Club = 1"),
+        ("= 1", "category", 0.5, "Home Club other than 1"),
+        ("= a = b", "category", 2.0, "Home Club = a = b"),
+    ],
+)
+def test_each_kind_of_split_has_its_words(split, kind, ratio, group):
+    row = driver(ratio, ratio * 0.9, ratio * 1.1, feature="Home_Club", split=split)
+    assert riskier(row, kind=kind)["group"] == group
+
+
+def test_a_side_that_nobody_left_makes_an_endless_ratio_and_no_error():
+    endless = riskier(driver(0.0, 0.0, 0.4), kind="numeric")
+    assert (endless["ratio"], endless["low"], endless["high"]) == (math.inf, 2.5, math.inf)
+    said = who_leaves(100, 4, [endless | {"churn_other": 0.0}])
+    assert "∞" not in said
+    assert "against none of the others." in said
+
+
+def test_who_leaves_says_what_is_known_and_no_more():
+    assert who_leaves(4000, 1000, None) == (
+        "Of 4,000 members 1,000 left (25.0%); who they are has not been looked at yet."
+    )
+    assert who_leaves(4000, 1000, []).endswith("no single column says clearly who.")
+    group = riskier(driver(0.25, 0.2, 0.5), kind="numeric", unit="months")
+    assert who_leaves(4000, 1000, [group]) == (
+        "Of 4,000 members 1,000 left (25.0%), most clearly those with Lifetime at most 1 (months): "
+        "80.0% of them left, against 20.0% of the others, 4.0 times as many (95% interval 2.0 to "
+        "5.0)."
+    )
+
+
+def said_of(delta: float, low: float, high: float, *, lower: bool) -> str:
+    difference = {"delta": delta, "ci_low": low, "ci_high": high}
+    metric = "log_loss" if lower else "roc_auc"
+    return which_model("logistic", 0.1, "forest", difference, metric=metric, lower_is_better=lower)
+
+
+def test_a_model_is_better_by_a_positive_number_whichever_way_the_metric_goes():
+    assert said_of(-0.03, -0.04, -0.02, lower=True).endswith(
+        "log loss of 0.1000, better than the best forest by 0.0300 (95% interval 0.0200 to 0.0400)."
+    )
+    assert said_of(0.03, 0.02, 0.04, lower=False).endswith(
+        "by 0.0300 (95% interval 0.0200 to 0.0400)."
+    )
+
+
+@pytest.mark.parametrize("delta", [-0.01, 0.01])
+def test_an_interval_that_includes_no_difference_is_not_told_as_better(delta):
+    said = said_of(delta, delta - 0.02, delta + 0.02, lower=True)
+    assert "do not show it to be better than the best forest" in said
+    assert "−" in said
+
+
+def test_a_model_alone_is_compared_with_nothing():
+    said = which_model("forest", 0.3, None, None, metric="log_loss", lower_is_better=True)
+    assert "no other on this table" in said
+
+
+def test_what_the_riskiest_hold_stands_beside_what_hindsight_would_find():
+    said = how_well(
+        {"roc_auc": 0.9, "low": 0.85, "high": 0.95},
+        {0.1: 0.3, 0.5: 0.9},
+        held_out=80,
+        churn_rate=0.25,
+    )
+    assert "in 90.0% of the pairs (95% interval 85.0% to 95.0%, on 80 members held out)" in said
+    assert said.endswith(
+        "the riskiest 10% hold 30.0% and the riskiest 50% hold 90.0% (hindsight would find 40.0% "
+        "and 100.0%)."
+    )
+
+
+def test_attention_goes_where_the_most_leave_beyond_the_rate_of_all():
+    small, large = portrait(0, 20, 0.9), portrait(1, 200, 0.5)
+    assert needs_attention([small, large], churn_rate=0.25) is large
+    assert needs_attention([portrait(0, 200, 0.5, low=0.2)], churn_rate=0.25) is None
+    assert "none of which leaves clearly more often" in which_segments(
+        [portrait(0, 200, 0.26), portrait(1, 200, 0.24)], churn_rate=0.25, left=100
+    )
+
+
+def test_the_segment_in_need_is_told_with_its_share_and_its_first_actions():
+    said = which_segments([portrait(0, 300, 0.1), portrait(1, 100, 0.6)], churn_rate=0.25, left=90)
+    assert "segment 1, “kind 1”, needs attention first: 60.0% of its 100 members left" in said
+    assert "60 of the 90 who left in all" in said
+    assert said.endswith("call them; write; wait (and 1 more, below).")
+
+
+def test_stability_is_judged_by_every_limit():
+    limits = {"bootstrap_ari": 0.85, "prediction_strength": 0.8, "min_share": 0.05}
+    found = {"bootstrap_ari": 0.99, "prediction_strength": 0.94, "min_share": 0.14}
+    assert how_stable(found, limits).startswith("They are stable: ")
+    for name in limits:
+        assert how_stable(found | {name: limits[name] - 0.01}, limits).startswith(
+            "They are not stable"
+        )
+
+
+@pytest.mark.parametrize(
+    ("champion", "part", "command"),
+    [
+        (None, "No version of demo-churn is promoted yet", "promote"),
+        ({"recommended": False}, "but not made of the recommended model", "promote"),
+        ({"recommended": True}, "made of the recommended model: score the members", "score"),
+        ({"recommended": None}, "since 1 May 2026: score the members", "score"),
+    ],
+)
+def test_what_comes_next_depends_on_what_is_in_the_registry(champion, part, command):
+    known = (
+        None
+        if champion is None
+        else {"version": "3", "since": "1 May 2026", "run_id": "p"} | champion
+    )
+    said = five_sentences(MEMBERS, MODELS, None, known, registered="demo-churn")[-1]
+    assert part in said.text
+    assert said.command is not None
+    assert said.command.split()[0] == command
+    assert "a correlation is not an effect" in what_next("demo-churn", known)
+
+
+def test_there_are_five_sentences_whatever_is_missing():
+    for models in (None, MODELS):
+        for segments in (None, {"run_id": "s", "portraits": [portrait(0, 100, 0.5)]}):
+            said = five_sentences(MEMBERS, models, segments, None, registered="demo-churn")
+            assert len(said) == 5
+            assert all(sentence.text.endswith(".") for sentence in said)
+
+
+def test_every_metric_and_model_has_words():
+    assert set(METRICS) == set(get_args(Metric))
+    assert (
+        model_in_words("random_forest", "raw", tuned=True) == "random forest (raw features, tuned)"
+    )

@@ -1,0 +1,250 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn.metrics import silhouette_score
+
+from churnlab.errors import InputError
+from churnlab.segments.choose_k import (
+    check_rows,
+    choose_k,
+    chosen_by,
+    evidence_per_k,
+    given_k,
+    shortfall,
+    silhouettes,
+)
+from churnlab.segments.dendrogram import proposed_k, ward_tree
+from churnlab.segments.kmeans import fit_kmeans, fit_segmentation, segment_frame, standardized
+
+PRESETS = Path(__file__).parents[2] / "conf" / "segments"
+LITTLE = {"bootstraps": 3, "refit_n_init": 2, "splits": 2, "references": 2, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def groups() -> pd.DataFrame:
+    """300 rows in three well separated groups of 100."""
+    centres = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
+    return pd.DataFrame(
+        centres + np.random.default_rng(1).normal(size=centres.shape), columns=["a", "b"]
+    )
+
+
+def examine(frame: pd.DataFrame, ks, **more) -> pd.DataFrame:
+    Z = standardized(frame)
+    fits = fit_kmeans(Z, ks, n_init=3, random_state=0)
+    return evidence_per_k(frame, ward_tree(Z, random_state=0), fits, **(LITTLE | more))
+
+
+def table(**columns: list[float]) -> pd.DataFrame:
+    """Evidence for k = 2, 3 ..., every criterion passing unless given."""
+    n = len(next(iter(columns.values())))
+    passing = {"bootstrap_ari": [0.9] * n, "prediction_strength": [0.9] * n, "min_share": [0.1] * n}
+    rest = {"ward_height_gap": [float(k) for k in range(n)], "silhouette": [0.3] * n}
+    return pd.DataFrame(passing | rest | columns, index=pd.RangeIndex(2, n + 2, name="k"))
+
+
+def test_the_evidence_has_every_criterion_and_chooses_the_true_number(groups):
+    evidence = examine(groups, range(2, 6), y=np.tile([0, 1, 1], 100))
+    assert set(evidence.columns) >= {
+        *(
+            "inertia",
+            "silhouette",
+            "calinski_harabasz",
+            "davies_bouldin",
+            "gap",
+            "ward_height_gap",
+            "bootstrap_ari",
+        ),
+        *(
+            "bootstrap_ari_min",
+            "prediction_strength",
+            "min_share",
+            "ward_agreement",
+            "heldout_churn_auc",
+        ),
+    }
+    assert evidence.notna().all(axis=None)
+    assert choose_k(evidence).k == 3
+    assert evidence["inertia"].is_monotonic_decreasing
+    assert evidence.loc[3, "min_share"] == pytest.approx(1 / 3)
+
+
+def test_the_target_changes_nothing_but_the_held_out_auc(groups):
+    without = examine(groups, [2, 3])
+    for y in (np.repeat([0, 1], 150), np.tile([0, 1], 150)):
+        assert examine(groups, [2, 3], y=y).drop(columns="heldout_churn_auc").equals(without)
+
+
+def test_the_evidence_of_one_k_does_not_depend_on_the_range(groups):
+    assert examine(groups, [4]).equals(examine(groups, [3, 4, 5]).loc[[4]])
+
+
+def test_the_evidence_does_not_depend_on_the_number_of_cores(groups, monkeypatch):
+    whole = examine(groups, [2, 3, 4], y=np.tile([0, 1, 1], 100))
+    monkeypatch.setattr(
+        "churnlab.segments.stability.FEW_ROWS", 0
+    )  # all cores also for the few rows of a test
+    monkeypatch.setattr("churnlab.threads.cpu_count", lambda: 3)
+    assert examine(groups, [2, 3, 4], y=np.tile([0, 1, 1], 100)).equals(whole)
+
+
+def test_above_the_limit_the_evidence_of_a_sample_is_near_that_of_all_rows(groups):
+    y = np.tile([0, 1, 1], 100)
+    whole, part = (examine(groups, [2, 3], y=y, max_rows=rows) for rows in (300, 150))
+    assert part.loc[3, "silhouette"] == pytest.approx(whole.loc[3, "silhouette"], abs=0.03)
+    assert part.loc[3, "gap"] == pytest.approx(whole.loc[3, "gap"], abs=0.1)
+    assert part.loc[3, "bootstrap_ari"] == 1.0
+    same = [
+        "inertia",
+        "calinski_harabasz",
+        "davies_bouldin",
+        "min_share",
+        "ward_height_gap",
+        "ward_agreement",
+    ]
+    assert part[same].equals(whole[same])
+
+
+def test_the_silhouettes_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(400, 3))
+    labels = {k: rng.integers(k, size=400) for k in (2, 5)} | {
+        3: np.repeat([0, 1, 2], [1, 200, 199])
+    }
+    expected = {k: silhouette_score(Z, numbers) for k, numbers in labels.items()}
+    assert silhouettes(Z, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_too_few_rows_or_distinct_rows_are_refused(groups):
+    with pytest.raises(InputError, match="20 rows"):
+        check_rows(groups.head(20), 3)
+    with pytest.raises(InputError, match="2 distinct"):
+        check_rows(pd.DataFrame({"near": np.tile([0.0, 1.0], 200)}), 2)
+
+
+def test_each_criterion_chooses_by_its_own_rule():
+    columns = {
+        "silhouette": [0.2, 0.3, 0.1, 0.2],
+        "calinski_harabasz": [1.0, 2.0, 5.0, 4.0],
+        "davies_bouldin": [1.0, 2.0, 0.5, 4.0],
+        "gap": [0.1, 0.5, 0.52, 0.9],
+        "gap_s": [0.01, 0.01, 0.03, 0.01],
+        "inertia": [100.0, 50.0, 45.0, 40.0],
+        "bootstrap_ari": [0.9, 0.8, 0.95, 0.7],
+        "prediction_strength": [0.9, 0.7, 0.85, 0.79],
+        "ward_agreement": [0.1, 0.2, 0.3, 0.4],
+        "ward_height_gap": [9.0, 1.0, 2.0, 3.0],
+    }
+    assert chosen_by(table(**columns)) == {
+        "ward_height_gap": 2,
+        "silhouette": 3,
+        "calinski_harabasz": 4,
+        "davies_bouldin": 4,
+        "gap": 3,
+        "inertia": 3,
+        "bootstrap_ari": 4,
+        "prediction_strength": 4,
+        "ward_agreement": 5,
+    }
+    unsure = table(**columns | {"gap": [0.1, 0.2, 0.3, 0.4], "prediction_strength": [0.1] * 4})
+    assert (chosen_by(unsure)["gap"], chosen_by(unsure)["prediction_strength"]) == (None, None)
+
+
+def test_what_is_missed_to_be_stable_is_said_in_numbers():
+    row = {"bootstrap_ari": 0.85, "prediction_strength": 0.8, "min_share": 0.05}
+    assert shortfall(row) is None
+    assert (
+        shortfall(row | {"prediction_strength": 0.47})
+        == "prediction strength 0.47 where 0.8 is asked for"
+    )
+    assert "bootstrap ARI" in str(shortfall(row | {"bootstrap_ari": float("nan")}))
+
+
+def test_the_largest_ward_gap_among_the_stable_wins():
+    evidence = table(
+        ward_height_gap=[30.0, 5.0, 20.0, 10.0], bootstrap_ari=[0.84, 0.99, 0.85, 0.99]
+    )
+    choice = choose_k(evidence)
+    assert (choice.k, choice.warning) == (4, None)
+    assert choice.reason == (
+        "k=4: largest Ward gap (20.0) among the stable numbers of segments 3, 4, 5; "
+        "bootstrap ARI 0.85, prediction strength 0.90, smallest 10.0%"
+    )
+
+
+@pytest.mark.parametrize("criterion", ["bootstrap_ari", "prediction_strength", "min_share"])
+def test_each_of_the_three_criteria_can_rule_a_number_out(criterion):
+    assert choose_k(table(ward_height_gap=[9.0, 1.0], **{criterion: [0.04, 0.9]})).k == 3
+
+
+def test_a_tie_goes_to_the_larger_silhouette():
+    assert choose_k(table(ward_height_gap=[5.0, 5.0, 5.0], silhouette=[0.2, 0.3, 0.25])).k == 3
+
+
+def test_without_a_stable_number_three_is_taken_with_a_warning():
+    choice = choose_k(table(prediction_strength=[0.5, 0.5, 0.5]))
+    assert choice.k == 3
+    assert "fallback" in choice.reason
+    assert "3 segments are not stable" in str(choice.warning)
+    beyond = table(prediction_strength=[0.5] * 4).loc[4:]
+    assert choose_k(beyond).k == 4
+
+
+def test_a_number_that_the_user_set_is_kept_and_judged():
+    evidence = table(ward_height_gap=[9.0, 1.0], prediction_strength=[0.9, 0.47])
+    unstable, stable = given_k(evidence, 3), given_k(evidence, 2)
+    assert unstable.k == 3
+    assert "would choose 2" in unstable.reason
+    assert "0.47" in str(unstable.warning)
+    assert stable.warning is None
+
+
+def segments_of(gym_csv: Path, preset: str) -> tuple[pd.DataFrame, np.ndarray]:
+    members = pd.read_csv(gym_csv).astype(float)
+    columns = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())["columns"]
+    return segment_frame(members.drop(columns="Churn"), columns), members["Churn"].to_numpy(int)
+
+
+@pytest.mark.parametrize(
+    ("preset", "k", "inertia", "sizes", "churn"),
+    [
+        ("behaviour", 4, 9173.9, [1544, 1282, 609, 565], [0.025, 0.177, 0.990, 0.340]),
+        ("seed002", 4, 29331.0, [1361, 1128, 957, 554], [0.527, 0.027, 0.071, 0.442]),
+        ("course", 5, 34685.9, [1233, 1015, 858, 508, 386], [0.523, 0.028, 0.071, 0.441, 0.267]),
+        ("course", 4, 37258.1, [1480, 1078, 1056, 386], [0.560, 0.030, 0.092, 0.267]),
+    ],
+)
+def test_the_published_segments_are_found_on_the_real_table(
+    gym_csv, preset, k, inertia, sizes, churn
+):
+    frame, y = segments_of(gym_csv, preset)
+    kmeans = fit_segmentation(frame, k, n_init=50, random_state=0)["kmeans"]
+    assert kmeans.inertia_ == pytest.approx(inertia, rel=1e-3)
+    assert np.bincount(kmeans.labels_) == pytest.approx(sizes, rel=0.01)
+    assert np.bincount(kmeans.labels_, y) / np.bincount(kmeans.labels_) == pytest.approx(
+        churn, abs=0.005
+    )
+
+
+def test_wards_tree_of_the_thirteen_columns_proposes_four(gym_csv):
+    tree = ward_tree(standardized(segments_of(gym_csv, "course")[0]), random_state=0)
+    assert np.round(tree.heights[:6], 1).tolist() == [104.6, 89.0, 83.9, 66.6, 59.9, 48.7]
+    assert proposed_k(tree, range(2, 9)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "k"), [("behaviour", 4), ("seed002", 2), ("course", 2)])
+def test_the_rule_chooses_on_the_real_table(gym_csv, preset, k):
+    frame, y = segments_of(gym_csv, preset)
+    Z = standardized(frame)
+    fits = fit_kmeans(Z, range(2, 9), n_init=50, random_state=0)
+    evidence = evidence_per_k(frame, ward_tree(Z, random_state=0), fits, y=y, random_state=0)
+    assert choose_k(evidence).k == k
+    if preset == "behaviour":
+        assert evidence.loc[4, "bootstrap_ari"] >= 0.95
+        assert evidence.loc[4, "prediction_strength"] >= 0.9
+        assert evidence.loc[4, "ward_height_gap"] == pytest.approx(30.3, abs=0.1)
+        assert evidence.loc[4, "heldout_churn_auc"] == pytest.approx(0.8945, abs=0.002)

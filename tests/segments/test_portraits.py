@@ -1,0 +1,266 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import binomtest
+
+from churnlab.data.demo import members
+from churnlab.segments.kmeans import fit_segmentation, segment_frame
+from churnlab.segments.portraits import (
+    deviations,
+    plan,
+    plans_for_everyone,
+    portraits,
+    profile,
+    segment_names,
+    wilson_interval,
+)
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def playbook(name: str) -> dict:
+    return yaml.safe_load((CONF / "playbook" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def described(
+    table: pd.DataFrame, preset: str, *, by: str = "gym", language: str = "en"
+) -> list[dict]:
+    X, y = table.drop(columns="Churn").astype(float), table["Churn"].to_numpy(int)
+    frame = segment_frame(
+        X, yaml.safe_load((CONF / "segments" / f"{preset}.yaml").read_text())["columns"]
+    )
+    labels = fit_segmentation(frame, 4, n_init=10, random_state=0).predict(frame)
+    return portraits(X, labels, y, playbook=playbook(by), language=language)
+
+
+@pytest.fixture(scope="module")
+def demo() -> pd.DataFrame:
+    return members(n=4000, seed=0)
+
+
+def test_the_interval_is_wilsons():
+    left, size = np.array([0, 3, 50, 20]), np.array([10, 10, 200, 20])
+    low, high = wilson_interval(left, size)
+    for i in range(4):
+        expected = binomtest(int(left[i]), int(size[i])).proportion_ci(method="wilson")
+        assert (low[i], high[i]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_profile_counts_averages_and_compares():
+    X = pd.DataFrame({"Age": [20.0, 30.0, 40.0, 50.0], "Plan": ["a", "b", "a", "b"], "One": 1.0})
+    table = profile(X, np.array([0, 0, 0, 1]), np.array([1, 0, 0, 1]))
+    assert table["size"].tolist() == [3, 1]
+    assert table["share"].tolist() == [0.75, 0.25]
+    assert table["churn_rate"].tolist() == pytest.approx([1 / 3, 1])
+    assert table["mean_Age"].tolist() == [30, 50]
+    assert table["deviation_Age"].tolist() == pytest.approx([-5 / np.sqrt(125), 15 / np.sqrt(125)])
+    assert table["deviation_One"].tolist() == [0, 0]
+    half = deviations(X, np.array([0, 0, 0, 1]))[1]["Age"]
+    assert (table["interval_high_Age"] - table["interval_low_Age"]).tolist() == pytest.approx(
+        (2 * half).tolist()
+    )
+
+
+def test_the_half_width_shrinks_with_the_segment_and_is_infinite_for_one_row():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"Age": rng.normal(size=1001)})
+    _, half = deviations(X, np.repeat([0, 1, 2], [900, 100, 1]))
+    assert half["Age"].tolist()[:2] == pytest.approx([1.96 / 30, 1.96 / 10], rel=0.15)
+    assert half["Age"][2] == np.inf
+
+
+def test_portraits_do_not_depend_on_the_numbers_of_the_segments(demo):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    labels = (X["Near_Location"].to_numpy() + 2 * (X["Contract_period"].to_numpy() > 1)).astype(int)
+    swapped = np.array([3, 1, 0, 2])[labels]
+    one, two = (
+        portraits(X, numbers, y, playbook=playbook("gym"), language="en")
+        for numbers in (labels, swapped)
+    )
+    by_name = {portrait["name"]: portrait for portrait in two}
+    assert [portrait | {"id": 0} for portrait in one] == [
+        by_name[portrait["name"]] | {"id": 0} for portrait in one
+    ]
+    assert [portrait["id"] for portrait in two] == [0, 1, 2, 3]
+
+
+def test_portraits_can_be_written_as_json(demo):
+    described_segments = described(demo, "behaviour", by="any", language="ru")
+    assert json.loads(json.dumps(described_segments, allow_nan=False)) == described_segments
+
+
+@pytest.mark.parametrize("by", ["gym", "any"])
+def test_names_differ_and_end_with_the_risk(demo, by):
+    segments = described(demo, "behaviour", by=by)
+    assert len({segment["name"] for segment in segments}) == 4
+    for segment in segments:
+        assert segment["name"].endswith(f"{segment['risk']} churn risk")
+
+
+def test_names_that_clash_grow_and_at_last_are_numbered():
+    def portrait(traits: list[str], **salient: float) -> dict:
+        return {"traits": traits, "salient": salient, "risk": "low"}
+
+    rules = {
+        "risk": {"names": {"low": "loyal"}},
+        "traits": {"near": {"name": "near"}, "old": {"name": "old"}, "shy": {}},
+        "naming": {"most": 1, "more": "high {column}", "less": "low {column}", "plain": "plain"},
+        "columns": {"Age": "age"},
+    }
+    grown = [portrait(["near"], Age=-0.5), portrait(["near", "old"], Age=0.5), portrait(["old"])]
+    assert segment_names(grown, rules, "en") == [
+        "near, low age, loyal",
+        "near, old, loyal",
+        "old, loyal",
+    ]
+    alike = [portrait(["shy"]), portrait([]), portrait([], Spend=2.0, Age=1.0)]
+    assert segment_names(alike, rules, "en") == [
+        "plain, loyal (1)",
+        "plain, loyal (2)",
+        "high Spend, loyal",
+    ]
+
+
+def test_a_deviation_within_chance_is_neither_a_trait_nor_salient():
+    rules = playbook("any") | {
+        "traits": {"old": {"name": "old", "when": {"deviation": "Age", "at_least": 0.3}}}
+    }
+    rng = np.random.default_rng(4)
+    for size, expected in ((8, []), (400, ["old"])):
+        age = np.concatenate([rng.normal(size=size) + 0.45, rng.normal(size=2000)])
+        X, labels = pd.DataFrame({"Age": age}), np.repeat([0, 1], [size, 2000])
+        X.loc[: size - 1, "Age"] += 0.45 - X["Age"][:size].mean()  # the same deviation in both
+        portrait = portraits(X, labels, np.arange(len(X)) % 2, playbook=rules, language="en")[0]
+        assert portrait["traits"] == expected
+        assert list(portrait["salient"]) == (["Age"] if expected else [])
+
+
+def test_the_demo_members_show_the_four_behaviours(demo):
+    segments = described(demo, "behaviour")
+    assert sorted(segment["risk"] for segment in segments) == ["high", "low", "medium", "medium"]
+    fading = next(segment for segment in segments if segment["risk"] == "high")
+    assert {"falling", "newcomers"} <= set(fading["traits"])
+    far = next(segment for segment in segments if "far" in segment["traits"])
+    assert far["actions"] == [playbook("gym")["actions"]["no_special_action"]["text"]["en"]]
+
+
+def everyone(table: pd.DataFrame, *, by: str = "gym", language: str = "en") -> dict[str, dict]:
+    X, y = table.drop(columns="Churn").astype(float), table["Churn"].to_numpy(int)
+    return {
+        one["action"]: one
+        for one in plans_for_everyone(X, y, playbook=playbook(by), language=language)
+    }
+
+
+def test_everyone_gets_the_strategy_for_all_and_the_programmes_with_their_reach(demo):
+    plans = everyone(demo)
+    left, newcomers = demo["Churn"] == 1, demo["Lifetime"] <= 1
+    assert list(plans) == [
+        *("reach_neighbours", "expiring_mailing", "win_back", "partner_companies"),
+        *(
+            "friends_and_colleagues",
+            "first_month_achievements",
+            "attendance_league",
+            "quality_contests",
+        ),
+    ]
+    assert plans["win_back"]["reach"] == left.sum()
+    assert plans["expiring_mailing"]["reach"] == (demo["Month_to_end_contract"] <= 1).sum()
+    assert plans["first_month_achievements"]["reach"] == newcomers.sum()
+    assert plans["first_month_achievements"]["rate"] == pytest.approx(left[newcomers].mean())
+    assert plans["attendance_league"]["reach"] == (demo["Group_visits"] == 1).sum()
+    assert plans["friends_and_colleagues"]["reach"] == len(demo)
+    assert plans["reach_neighbours"]["reach"] is None
+    assert everyone(demo, by="any") == {}
+
+
+@pytest.mark.parametrize(
+    ("by", "language"), [("gym", "en"), ("gym", "ru"), ("any", "en"), ("any", "ru")]
+)
+def test_every_segment_has_an_action_and_every_action_says_what_it_would_bring(demo, by, language):
+    for preset in ("behaviour", "seed002", "course"):
+        for segment in described(demo, preset, by=by, language=language):
+            assert segment["actions"] == [planned["text"] for planned in segment["plans"]] != []
+            for planned in segment["plans"]:
+                assert planned["lever"]
+                assert 0 <= planned["reach"] <= segment["size"]
+                assert f"{planned['reach']:,}".replace(",", "") in planned["sentence"].replace(
+                    ",", ""
+                )
+                assert "{" not in planned["sentence"]
+    for planned in everyone(demo, by=by, language=language).values():
+        assert planned["sentence"]
+
+
+def test_a_plan_is_for_those_it_reaches_and_its_sentence_has_its_numbers(demo):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    reached = (X["Contract_period"] == 1).to_numpy()
+    planned = plan(playbook("gym"), "long_contract_discount", X, y, "en")
+    action = playbook("gym")["actions"]["long_contract_discount"]
+    assert (planned["reach"], planned["rate"]) == (reached.sum(), pytest.approx(y[reached].mean()))
+    assert planned["cost"] == pytest.approx(action["cost"] * reached.sum())
+    assert planned["worth"] == pytest.approx(100 * action["keeps"] * y[reached].sum())
+    assert planned["break_even"] == pytest.approx(planned["cost"] / (100 * y[reached].sum()))
+    assert f"reaches {reached.sum():,}" in planned["sentence"]
+    assert f"{planned['per_arm']:,} or more" in planned["sentence"]
+    few = plan(playbook("gym"), "long_contract_discount", X[reached][:60], y[reached][:60], "en")
+    assert few["too_small"]
+    assert "too few for a proof" in few["sentence"]
+    stayed = X[y == 0]
+    none_left = plan(
+        playbook("gym"), "long_contract_discount", stayed, np.zeros(len(stayed), int), "en"
+    )
+    assert "cannot pay for itself" in none_left["sentence"]
+
+
+def test_a_portrait_has_every_mean_and_deviation_with_its_interval(demo):
+    X = demo.drop(columns="Churn").astype(float)
+    for segment in described(demo, "behaviour"):
+        assert list(segment["profile"]) == list(X.columns)
+        for name, row in segment["profile"].items():
+            assert row["low"] <= row["deviation"] <= row["high"], name
+            assert row["mean"] == pytest.approx(
+                X[name].mean() + row["deviation"] * X[name].std(ddof=0)
+            ), name
+
+
+def test_the_groups_of_seed_002_get_every_action_it_published(gym_csv):
+    actions = {name: entry["text"]["ru"] for name, entry in playbook("gym")["actions"].items()}
+    segments = described(pd.read_csv(gym_csv), "seed002", language="ru")
+    by_traits = {
+        frozenset(segment["traits"]): (segment["risk"], set(segment["actions"]))
+        for segment in segments
+    }
+
+    def found(*traits: str) -> tuple[str, set[str]]:
+        (portrait,) = [value for key, value in by_traits.items() if set(traits) <= key]
+        return portrait
+
+    def texts(*names: str) -> set[str]:
+        return {actions[name] for name in names}
+
+    risk, said = found("near", "short_contract", "newcomers")
+    assert risk == "high"
+    assert said >= texts("priority", "long_contract_discount", "bring_a_friend", "first_month")
+    assert found("far", "short_contract", "partner") == ("high", texts("email_only"))
+    risk, said = found("near", "short_contract", "active")
+    assert risk == "low"
+    assert said >= texts(
+        "long_contract_discount", "partner_discount", "bring_a_friend", "competitions"
+    )
+    assert found("near", "long_contract") == ("low", texts("extra_services", "renewal_reminder"))
+
+
+def test_the_far_segment_by_behaviour_is_medium_and_gets_the_fallback(gym_csv):
+    segments = described(pd.read_csv(gym_csv), "behaviour")
+    assert [segment["size"] for segment in segments] == pytest.approx(
+        [1544, 1282, 609, 565], rel=0.01
+    )
+    assert [segment["risk"] for segment in segments] == ["low", "medium", "high", "medium"]
+    assert "far" in segments[3]["traits"]
+    assert segments[3]["actions"] == [playbook("gym")["actions"]["no_special_action"]["text"]["en"]]
+    assert {"falling", "newcomers"} <= set(segments[2]["traits"])

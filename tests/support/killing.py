@@ -1,0 +1,367 @@
+"""What a study has on its two books, Optuna's journal and MLflow's store, and commands that tests
+end early.
+
+A command is a process in a session of its own, so that a test can end everything it started and
+nothing else.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+import pandas as pd
+import psutil
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+
+from support.running import Ended, artifact, environment
+
+SUPPORT = Path(__file__).parent
+ENDED = {"FINISHED", "KILLED", "FAILED"}
+FOLDS = 2
+SMALL = ("dataset.rows=200", f"evaluation.folds={FOLDS}")
+
+SEED = int(os.environ.get("CHURNLAB_SEED", 0))
+RANDOM = random.Random(SEED)
+"""Where the random moments come from."""
+
+SOAK = int(os.environ.get("CHURNLAB_SOAK", 0))
+"""How many kills each way of killing gets in the long form (make soak); 0 is the short form of
+every day."""
+
+PATIENCE = 60 * (20 if SOAK else 5)
+"""Seconds after which something that should have come never will; no measure of speed, for machines
+are busy."""
+
+
+@contextmanager
+def repeatable(*story: Any) -> Iterator[None]:
+    """Add the seed, and what has happened, to whatever fails inside."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"CHURNLAB_SEED={SEED}; {' '.join(str(part) for part in story)}")
+        raise
+
+
+# Tests that are run in the background ignore Ctrl-C, and so would everything they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Commands
+
+
+class Command:
+    """A command under way and everything it has started; what it says goes to files, which no
+    orphan keeps open."""
+
+    def __init__(self, home: Path, *words: str, root: Path | None = None) -> None:
+        self.started = time.time()
+        root = root or next(parent for parent in home.parents if parent.is_dir())
+        self.said = root / "said" / str(time.monotonic_ns())
+        self.said.mkdir(parents=True)
+        with (self.said / "out").open("w") as out, (self.said / "err").open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "churnlab", *words],
+                stdout=out,
+                stderr=err,
+                cwd=root,
+                env=environment(home, PYTHONPATH=str(SUPPORT)),
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for left in self.session():  # after the test, whatever it came to
+            left.kill()
+        self.process.wait()
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def age(self) -> float:
+        return time.time() - self.started
+
+    @property
+    def err(self) -> str:
+        return (self.said / "err").read_text()
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes that are alive."""
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [
+            child
+            for child in children
+            if alive(child) and "churnlab.tuning.workers" in _words(child)
+        ]
+
+    def session(self) -> list[psutil.Process]:
+        """It and all that it has started and that is alive, orphans too."""
+        return [
+            process
+            for process in psutil.process_iter()
+            if _session(process) == self.process.pid and alive(process)
+        ]
+
+    def until(self, held: Callable[[], Any], what: str) -> bool:
+        """Wait for something; False when the command ended first."""
+        deadline = time.monotonic() + PATIENCE
+        while not held():
+            if not self.running:
+                return False
+            assert time.monotonic() < deadline, f"{what} never came: {self.err}"
+            time.sleep(0.02)
+        return self.running
+
+    def pause(self, seconds: float) -> bool:
+        """Let it go on for some time; False when it ended first."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.running:
+            time.sleep(0.005)
+        return self.running
+
+    def kill(self) -> None:
+        """SIGKILL for the process itself, which must be alive."""
+        self.process.kill()
+        assert self.process.wait() == -signal.SIGKILL, f"it had ended before the kill: {self.err}"
+
+    def kill_everything(self) -> None:
+        """SIGKILL for it and all it started, at once, in any order."""
+        together = self.session()
+        RANDOM.shuffle(together)
+        for process in together:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert self.process.wait() == -signal.SIGKILL, f"it had ended before the kill: {self.err}"
+
+    def ended(self) -> Ended:
+        """How it ended, by itself or by a signal."""
+        self.process.wait(PATIENCE)
+        return Ended(
+            self.process.returncode, (self.said / "out").read_text().rstrip("\n"), self.err
+        )
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all end by themselves, and do so before a machine that is busy with other work would
+    be to blame."""
+    deadline = time.monotonic() + PATIENCE
+    while left := [process for process in processes if alive(process)]:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return not left
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
+# Models and what they note
+
+
+def own_model(root: Path, name: str, space: dict[str, Any], **estimator: Any) -> tuple[str, ...]:
+    """Write a model of tests/estimators.py into ``root``/own, and give the words that choose it.
+
+    ``space`` maps parameters to a list of choices or to the ends of a range.
+    """
+    kinds = {
+        True: lambda given: {
+            "_target_": "optuna.distributions.CategoricalDistribution",
+            "choices": given,
+        },
+        False: lambda given: {
+            "_target_": "optuna.distributions.FloatDistribution",
+            "low": given[0],
+            "high": given[1],
+        },
+    }
+    model = {
+        "name": name,
+        "scale": False,
+        "estimator": {
+            "_target_": "estimators.Sleeper",
+            "told": str(root / f"{name}.jsonl"),
+            **estimator,
+        },
+        "space": {key: kinds[isinstance(given, list)](given) for key, given in space.items()},
+    }
+    (root / "own/model").mkdir(parents=True, exist_ok=True)
+    (root / "own/model" / f"{name}.yaml").write_text(yaml.safe_dump(model))
+    return ("--config-dir", "own", f"model={name}", *SMALL)
+
+
+def notes(root: Path, name: str, *, since: float = 0) -> list[dict[str, Any]]:
+    """What estimators and tables have noted in ``root``/NAME.jsonl."""
+    path = root / f"{name}.jsonl"
+    if not path.exists():
+        return []
+    said = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in said if line["at"] >= since]
+
+
+# The books
+
+
+def trials(home: Path, study: str | None = None) -> list[FrozenTrial]:
+    """All trials on Optuna's book, of the only study or of one of several."""
+    logs = [path for path in (home / "studies").glob("*.log") if study in (None, path.stem)]
+    if not logs:
+        return []
+    (log,) = logs
+    storage = JournalStorage(JournalFileBackend(str(log)))
+    names = optuna.study.get_all_study_names(storage)
+    if not names:
+        return []
+    assert names == [log.stem]
+    return optuna.load_study(study_name=log.stem, storage=storage).get_trials(deepcopy=False)
+
+
+def in_state(found: list[FrozenTrial], state: str) -> list[FrozenTrial]:
+    return [trial for trial in found if trial.state.name == state]
+
+
+def dead(found: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Attempts that something killed, as against those whose fit failed or which another worker had
+    done first."""
+    return [
+        trial
+        for trial in in_state(found, "FAIL")
+        if not {"error", "surplus"} & trial.user_attrs.keys()
+    ]
+
+
+def runs(home: Path, command: str | None = None, study: str | None = None) -> list[Any]:
+    """The runs in the store, oldest first."""
+    if not (home / "mlflow.db").exists():
+        return []
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiments, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            break
+    wanted = {
+        key: of
+        for key, of in {"churnlab.command": command, "churnlab.study": study}.items()
+        if of is not None
+    }
+    return [run for run in found if wanted.items() <= run.data.tags.items()]
+
+
+class Kept(NamedTuple):
+    """What a kill must not change: the complete trials on both books."""
+
+    complete: dict[int, tuple[dict[str, Any], float, str]]
+    finished: dict[str, float]
+
+
+def kept(home: Path) -> Kept:
+    """What is complete at this moment."""
+    complete = in_state(trials(home), "COMPLETE")
+    finished = [run for run in runs(home, "trial") if run.info.status == "FINISHED"]
+    return Kept(
+        {
+            trial.number: (trial.params, float(trial.value), trial.user_attrs["run_id"])
+            for trial in complete
+        },
+        {run.info.run_id: run.data.metrics["cv_log_loss"] for run in finished},
+    )
+
+
+def unchanged(before: Kept, after: Kept) -> bool:
+    """Whether all that was complete is there, as it was."""
+    return (
+        before.complete.items() <= after.complete.items()
+        and before.finished.items() <= after.finished.items()
+    )
+
+
+def check_promise(
+    home: Path, n: int, ended: Ended, *, study: str | None = None
+) -> list[FrozenTrial]:
+    """Promise 1: n completed trials, as many FINISHED trial runs, one to one, one parent, nothing
+    RUNNING.
+
+    Gives the trials on Optuna's book.
+    """
+    assert ended.code == 0, ended.err
+    found, everything = trials(home, study), runs(home)
+    complete = in_state(found, "COMPLETE")
+    assert {trial.state.name for trial in found} <= {"COMPLETE", "FAIL"}
+    assert {run.info.status for run in everything} <= ENDED
+
+    attempts = runs(home, "trial", study)
+    finished = {run.info.run_id: run for run in attempts if run.info.status == "FINISHED"}
+    assert len(complete) == len(finished) == n == ended.line["n_complete"]
+    assert {trial.user_attrs["run_id"] for trial in complete} == set(finished)
+    for trial in complete:
+        run = finished[trial.user_attrs["run_id"]]
+        assert run.data.tags["churnlab.trial"] == str(trial.number)
+        assert run.data.params == {key: str(value) for key, value in trial.params.items()}
+        assert run.data.metrics["cv_log_loss"] == trial.value
+    killed = dead(found)
+    tried = [trial.params for trial in found if trial not in killed]
+    for trial in killed:
+        assert not trial.params or trial.params in tried, "not tried again"
+        told = [run for run in attempts if run.info.run_id == trial.user_attrs.get("run_id")]
+        tried_with = {key: str(value) for key, value in trial.params.items()}
+        assert [(run.info.status, run.data.params) for run in told] in (
+            [],
+            [("KILLED", tried_with)],
+        )
+
+    (parent,) = runs(home, "tune", study)
+    assert (parent.info.status, parent.info.run_id) == ("FINISHED", ended.line["run_id"])
+    assert {run.data.tags["mlflow.parentRunId"] for run in attempts} == {parent.info.run_id}
+    table = pd.read_csv(artifact(parent, "trials.csv"))
+    assert table["state"].tolist().count("COMPLETE") == n
+    best = [run for run in everything if run.info.run_id == ended.line["best_run_id"]]
+    assert [(run.info.status, run.data.tags["mlflow.parentRunId"]) for run in best] == [
+        ("FINISHED", parent.info.run_id)
+    ]
+    assert ended.line["best_value"] == min(trial.value for trial in complete)
+    return found

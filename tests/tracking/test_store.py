@@ -1,0 +1,130 @@
+"""The store on disk: many at once, kills while it is made, and addresses that cannot be used."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.running import environment, folder, start, wait
+
+SMALL = ("dataset.rows=300", "evaluation.folds=3", "model=dummy")
+
+
+def finished(home: Path, runs_at) -> int:
+    statuses = [run.info.status for run in runs_at(home)]
+    assert set(statuses) <= {"FINISHED"}
+    return len(statuses)
+
+
+@pytest.mark.parametrize("many", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at, client_at, many):
+    processes = [start(home, "train", *SMALL, f"seed={seed}") for seed in range(1, many + 1)]
+    ended = [wait(process) for process in processes]
+    assert [end.code for end in ended] == [0] * many, [end.err for end in ended]
+    assert finished(home, runs_at) == many == len({end.line["run_id"] for end in ended})
+    assert len(client_at(home).search_experiments(filter_string="name LIKE 'demo-%'")) == 1
+    assert not list(home.glob("*.tmp*"))
+
+
+CREATE = """
+import os
+from pathlib import Path
+from churnlab import store
+home = Path(os.environ["CHURNLAB_HOME"])
+store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_store_is_made_leaves_one_that_the_next_run_can_use(
+    home, run_command, runs_at
+):
+    for delay in (0.0, 0.1, 0.2):  # the schema takes about a second to build
+        process = subprocess.Popen([sys.executable, "-c", CREATE], env=environment(home))
+        while not list(home.glob(f"mlflow.db.{process.pid}.tmp")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "no kill came while the schema was being built"
+        assert not (home / "mlflow.db").exists()
+    ended = run_command(home, "train", *SMALL)
+    assert ended.code == 0, ended.err
+    assert finished(home, runs_at) == 1
+    assert not list(home.glob("*.tmp*"))
+
+
+IN_A_COMMIT = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("pragma cache_size = 2")  # pages: it writes to the file before the transaction is through
+database.execute("begin")
+database.executemany("insert into experiment_tags values (?, 'long', 0)", [(str(i) * 200,) for i in range(2000)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_store_that_a_kill_left_in_the_middle_of_a_commit_is_whole_to_the_next_command(
+    home, run_command
+):
+    ended = run_command(home, "train", *SMALL)
+    assert ended.code == 0, ended.err
+    process = subprocess.run([sys.executable, "-c", IN_A_COMMIT, home / "mlflow.db"])
+    assert process.returncode == -signal.SIGKILL
+    assert (home / "mlflow.db-journal").stat().st_size, "the kill left nothing to roll back"
+    examined = run_command(home, "doctor")
+    assert (examined.code, examined.line["problems"]) == (0, []), examined.err
+
+
+@pytest.mark.slow
+def test_the_tracking_uri_of_the_environment_wins_and_its_artifacts_stay_beside_it(
+    home, run_command, runs_at, tmp_path
+):
+    other = tmp_path / "other home"
+    ended = run_command(
+        home, "train", *SMALL, settings={"MLFLOW_TRACKING_URI": f"sqlite:///{other}/mlflow.db"}
+    )
+    assert ended.code == 0, ended.err
+    assert not (home / "mlflow.db").exists()
+    (run,) = runs_at(other)
+    assert run.info.run_id == ended.line["run_id"]
+    assert (other / "mlartifacts") in folder(run.info.artifact_uri).parents
+    assert not list(tmp_path.rglob("mlruns"))
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["tracking.uri=file:///tmp/mlruns"], {}),
+        ([], {"MLFLOW_TRACKING_URI": "./mlruns"}),
+    ],
+)
+def test_a_store_of_files_is_refused(home, run_command, words, settings):
+    ended = run_command(home, "train", *SMALL, *words, settings=settings)
+    assert (ended.code, ended.out) == (2, "")
+    assert "a folder of files" in ended.err
+    assert "sqlite:////absolute/path/mlflow.db" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["train"], ["train", "-m", "seed=1,2"]])
+def test_a_home_that_cannot_be_written_is_told_before_any_work(tmp_path, run_command, words):
+    (tmp_path / "file").write_text("not a folder")
+    ended = run_command(tmp_path / "file" / "home", *words, *SMALL)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"Nothing can be written to {tmp_path}/file/home" in ended.err
+    assert "CHURNLAB_HOME" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_without_permission_is_told_before_any_work(home, run_command):
+    home.mkdir(mode=0o500)
+    ended = run_command(home, "train", *SMALL)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"Nothing can be written to {home}" in ended.err

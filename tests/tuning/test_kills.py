@@ -1,0 +1,302 @@
+"""Studies that are killed at random moments, again and again: promise 1 holds in the end, whatever
+was killed.
+
+In the short form every way of killing gets a few kills; `make soak` gives each a hundred.
+"""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.killing import (
+    ENDED,
+    RANDOM,
+    SEED,
+    SOAK,
+    Command,
+    check_promise,
+    dead,
+    gone,
+    in_state,
+    kept,
+    notes,
+    own_model,
+    repeatable,
+    runs,
+    trials,
+    unchanged,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
+
+
+WORKERS = 4 if SOAK else 2
+SECONDS = 0.2
+N = {"inline": 10, "processes": 6 * WORKERS}
+ENGINES = {
+    "inline": ("engine=inline",),
+    "processes": ("engine=processes", f"engine.workers={WORKERS}"),
+}
+WHOLE = 15.0
+"""Seconds of a whole run, about: the random moments are between its beginning and this."""
+
+
+def words(root: Path, engine: str, n: int) -> list[str]:
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=SECONDS)
+    return ["tune", *model, *ENGINES[engine], f"tune.n_trials={n}"]
+
+
+def came(command: Command, root: Path, moment: str) -> bool:
+    """Wait for a random moment of a command; False when it ended before."""
+    if moment == "start-up":
+        return command.pause(RANDOM.uniform(0, 4))
+    if moment == "any":
+        return command.pause(RANDOM.uniform(0, WHOLE))
+    enough = RANDOM.randrange(1, 8)
+    if not command.until(
+        lambda: len(notes(root, "sleeper", since=command.started)) >= enough, f"fit {enough}"
+    ):
+        return False
+    return command.pause(RANDOM.uniform(0, 0.8 * SECONDS))  # and so it is still fitting
+
+
+def where(home: Path, command: Command) -> str:
+    """In what a kill has just fallen, by what the books say."""
+    found = trials(home)
+    if not (home / "mlflow.db").exists():
+        return "an empty store"
+    under_way = [
+        trial
+        for trial in in_state(found, "RUNNING")
+        if trial.datetime_start.timestamp() > command.started
+    ]
+    if running := {
+        str(trial.number) for trial in under_way
+    }:  # an earlier kill may have left others
+        logged = {
+            run.data.tags["churnlab.trial"]
+            for run in runs(home, "trial")
+            if run.info.status == "RUNNING"
+        }
+        return "a trial" if running & logged else "a trial without a run"
+    if not notes(home.parent, "sleeper", since=command.started):
+        return "the start-up"
+    left = [run for run in runs(home, "train") if run.info.status == "RUNNING"]
+    return "the refit" if left else "between trials"
+
+
+def study_after_study(root: Path, end_early: Callable[[Path], list[str]]) -> Counter[str]:
+    """End new studies early until there were as many ends as the long form asks for; counts where
+    they fell."""
+    fell: Counter[str] = Counter()
+    studies = 0
+    while not studies or fell.total() < SOAK:
+        studies += 1
+        home = root / str(studies) / "home"
+        home.parent.mkdir()
+        fell.update(end_early(home))
+    print(f"seed {SEED}: {fell.total()} ends over {studies} studies fell in {dict(fell)}")
+    return fell
+
+
+def moments() -> list[str]:
+    """The moments at which one study is to be killed."""
+    if not SOAK:
+        return ["start-up", "trial"]
+    return [
+        RANDOM.choice(["start-up", "any"]),
+        *RANDOM.choices(["start-up", "any", "trial"], weights=[1, 4, 2], k=RANDOM.randrange(2, 8)),
+    ]
+
+
+def killed_until_done(home: Path, asked: list[str], engine: str, *, everything: bool) -> list[str]:
+    """Kill a new study at some moments, run it to its end and check it; gives where the kills fell."""
+    fell: list[str] = []
+    before = kept(home)
+    for moment in moments():
+        with (
+            Command(home, *asked) as command,
+            repeatable("the kills fell in", fell, "the next came at", moment),
+        ):
+            if not came(command, home.parent, moment):
+                check_promise(home, N[engine], command.ended())
+                return fell
+            workers = command.workers()
+            if everything:
+                command.kill_everything()
+            else:
+                command.kill()
+            assert gone(workers), "workers outlive the process that started them"
+            fell.append(where(home, command))
+            after = kept(home)
+            assert unchanged(before, after)
+            before = after
+    with Command(home, *asked) as command, repeatable("the kills fell in", fell):
+        found = check_promise(home, N[engine], command.ended())
+        assert unchanged(before, kept(home))
+        killed = [run for run in runs(home, "trial") if run.info.status == "KILLED"]
+        assert len(dead(found)) >= len(killed) >= fell.count("a trial")
+        said = [
+            told.read_text() for told in home.parent.glob("said/*/err")
+        ]  # a later kill may come after that was told
+        assert any("Going on with the study" in err for err in said) or "a trial" not in fell
+    return fell
+
+
+@pytest.mark.parametrize(
+    ("engine", "everything"),
+    [("inline", False), ("processes", False), ("processes", True)],
+    ids=["the one process", "the parent of workers", "everything at once"],
+)
+def test_a_study_killed_at_random_moments_ends_with_exactly_its_trials(
+    tmp_path, engine, everything
+):
+    fell = study_after_study(
+        tmp_path,
+        lambda home: killed_until_done(
+            home, words(home.parent, engine, N[engine]), engine, everything=everything
+        ),
+    )
+    assert fell["a trial"]
+    assert fell["an empty store"]
+
+
+def workers_killed(home: Path, kills: int) -> int:
+    """Kill random workers of a study at random moments and check it; gives how many attempts that
+    cost."""
+    with Command(home, *words(home.parent, "processes", N["processes"])) as command, repeatable():
+        for kill in range(kills):
+            # the first ones still import; later ones are most likely fitting
+            if kill and not command.until(lambda: notes(home.parent, "sleeper"), "the first fit"):
+                break
+            if not command.until(command.workers, "a worker") or not command.pause(
+                RANDOM.uniform(0, 2)
+            ):
+                break
+            if workers := command.workers():
+                RANDOM.choice(workers).kill()
+        found = check_promise(home, N["processes"], command.ended())
+    statuses = Counter(run.info.status for run in runs(home, "trial"))
+    assert statuses["KILLED"] <= len(dead(found)) == len(found) - N["processes"]
+    return len(dead(found))
+
+
+@pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")
+def test_workers_killed_at_random_moments_are_replaced_and_their_trials_done_again(tmp_path):
+    kills, attempts, studies = 0, 0, 0
+    while not studies or kills < SOAK:
+        studies += 1
+        home = tmp_path / str(studies) / "home"
+        home.parent.mkdir()
+        attempts += workers_killed(home, 5)
+        kills += 5
+    print(f"seed {SEED}: {kills} kills of workers over {studies} studies cost {attempts} attempts")
+    assert attempts
+
+
+def test_a_killed_worker_is_replaced_and_another_does_its_trial_again(home):
+    model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
+    with Command(
+        home, "tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=16"
+    ) as command:
+        assert command.until(lambda: notes(home.parent, "sleeper"), "the first fit")
+        (victim,) = [
+            worker
+            for worker in command.workers()
+            if worker.pid == notes(home.parent, "sleeper")[0]["pid"]
+        ]
+        victim.kill()
+        found = check_promise(home, 16, command.ended())
+    (attempt,) = dead(found)
+    (again,) = [trial for trial in in_state(found, "COMPLETE") if trial.params == attempt.params]
+    assert again.user_attrs["worker"] != attempt.user_attrs["worker"]
+    fitted = notes(home.parent, "sleeper")
+    assert {line["pid"] for line in fitted if line["x"] == attempt.params["x"]} > {victim.pid}
+    others = {line["pid"] for line in fitted} - {victim.pid, command.process.pid}
+    assert len(others) == 2, "nobody came in the place of the killed worker"
+
+
+@pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")
+def test_a_study_whose_every_fit_takes_its_worker_along_comes_to_an_end(home):
+    model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, dies_below=2.0)
+    with Command(
+        home, "tune", *model, "engine=processes", "engine.workers=1", "tune.n_trials=6"
+    ) as command:
+        ended = command.ended()
+    assert (ended.code, ended.out) in ((1, ""), (2, ""))
+    assert "Traceback" not in ended.err
+    assert "memory" in ended.err.splitlines()[-1]
+    assert {run.info.status for run in runs(home)} <= ENDED
+    assert not in_state(trials(home), "RUNNING")
+
+
+def test_a_study_stopped_by_a_signal_says_how_to_go_on_and_goes_on(tmp_path):
+    fell = study_after_study(tmp_path, stopped_until_done)
+    assert fell["in a trial"]
+
+
+def stops() -> list[tuple[str, signal.Signals, str]]:
+    """The engines, signals and moments by which one study is to be stopped."""
+    if not SOAK:
+        return [("inline", signal.SIGTERM, "trial"), ("processes", signal.SIGINT, "trial")]
+    return [
+        (
+            RANDOM.choice(list(ENGINES)),
+            RANDOM.choice([signal.SIGTERM, signal.SIGINT]),
+            RANDOM.choice(["any", "trial"]),
+        )
+        for _ in range(RANDOM.randrange(2, 6))
+    ]
+
+
+def stopped_until_done(home: Path) -> list[str]:
+    """Stop a new study by signals at some moments, run it to its end and check it; gives where the
+    signals fell."""
+    fell: list[str] = []
+    before = kept(home)
+    n = N["processes"]
+    for engine, number, moment in stops():
+        asked = words(home.parent, engine, n)
+        with Command(home, *asked) as command, repeatable(fell, engine, number.name, moment):
+            if not command.pause(1) or not came(command, home.parent, moment):
+                check_promise(home, n, command.ended())
+                return fell
+            workers = command.workers()
+            killed = len([run for run in runs(home, "trial") if run.info.status == "KILLED"])
+            if number == signal.SIGINT:
+                os.killpg(
+                    command.process.pid, number
+                )  # a terminal sends it to all in the foreground
+            else:
+                command.process.send_signal(number)
+            ended = command.ended()
+            if ended.code == 0:  # the signal came after the end
+                check_promise(home, n, ended)
+                return fell
+            if ended.code == -number:  # it came before Python had begun with our first line
+                assert unchanged(before, kept(home))
+                continue
+            assert (ended.code, ended.out) == (
+                {signal.SIGTERM: 143, signal.SIGINT: 130}[number],
+                "",
+            )
+            assert "Traceback" not in ended.err
+            told = ended.err.splitlines()[-1]
+            assert told.startswith("Stopped. To go on: churnlab tune "), ended.err
+            assert told.endswith(asked[-1])
+            assert {run.info.status for run in runs(home)} <= ENDED
+            assert gone(workers)
+            after = kept(home)
+            assert unchanged(before, after)
+            assert after.finished.keys() == {run_id for _, _, run_id in after.complete.values()}
+            before = after
+            now = len([run for run in runs(home, "trial") if run.info.status == "KILLED"])
+            fell.append("in a trial" if now > killed else "elsewhere")
+    with Command(home, *words(home.parent, "inline", n)) as command, repeatable(fell):
+        check_promise(home, n, command.ended())
+        assert unchanged(before, kept(home))
+    return fell

@@ -1,0 +1,109 @@
+"""What a driver makes of trials under way when a worker has died: a real journal, a real store, no
+processes."""
+
+import threading
+import time
+
+import mlflow
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from churnlab.tracking import store
+from churnlab.tuning import studies, trials
+from churnlab.tuning.workers import Seat
+from support.running import tracked_at
+
+SPACE = {"x": FloatDistribution(0, 1)}
+LIVING, DEAD = Seat(0, 0), Seat(1, 0)
+
+
+@pytest.fixture
+def job(tmp_path) -> trials.Job:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with tracked_at(tmp_path):
+        store.open_store(uri, home=tmp_path)
+        parent = mlflow.MlflowClient().create_run(store.experiment_id("demo-churn"))
+        storage = studies.Local(str(tmp_path / "studies"))
+        optuna.create_study(study_name="s", storage=storage.open("s"))
+        yield trials.Job(
+            *(storage, "s", SPACE, 5, 0, "log_loss", make_pipeline(LogisticRegression())),
+            **{
+                "X": None,
+                "y": None,
+                "folds": [],
+                "tracking_uri": uri,
+                "parent": parent,
+                "first": 0,
+            },
+        )
+
+
+@pytest.fixture
+def study(job) -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=job.storage.open("s"))
+
+
+def states(study) -> list[tuple[str, float | None]]:
+    """Each trial's state, and the x that it has or is to have."""
+    return [
+        (trial.state.name, dict(trials.parameters(trial)).get("x")) for trial in study.get_trials()
+    ]
+
+
+def test_a_trial_that_a_living_worker_is_about_to_claim_is_left_alone(job, study):
+    taken = study.ask(dict(SPACE))
+
+    def claim() -> None:
+        time.sleep(0.3)
+        taken.set_user_attr(trials.WORKER, str(LIVING))
+
+    worker = threading.Thread(target=claim)
+    worker.start()
+    assert trials.reconcile(study, job, living=[LIVING]) == ""
+    worker.join()
+    assert [state for state, _ in states(study)] == ["RUNNING"]
+
+
+def test_a_trial_that_nobody_claims_is_given_up_and_asked_again(job, study):
+    x = f"{study.ask(dict(SPACE)).params['x']:.12g}"
+    assert "1 unfinished trials to be done again" in trials.reconcile(study, job, living=[LIVING])
+    assert states(study) == [("FAIL", x), ("WAITING", x)]
+
+
+def test_a_dead_workers_trial_is_asked_again_and_counts_the_death(job, study):
+    taken = study.ask(dict(SPACE))
+    taken.set_user_attr(trials.WORKER, str(DEAD))
+    trials.reconcile(study, job, living=[LIVING])
+    again = study.get_trials(states=[TrialState.WAITING])
+    assert [(trial.user_attrs[trials.DEATHS], trials.parameters(trial)) for trial in again] == [
+        (1, studies.same(taken.params))
+    ]
+
+
+def test_parameters_that_were_drawn_while_the_trial_was_given_up_are_asked_again_once(job, study):
+    x = f"{study.ask(dict(SPACE)).params['x']:.12g}"
+    study.tell(0, state=TrialState.FAIL)
+    for _ in range(2):
+        trials.reconcile(study, job, living=[LIVING])
+        assert states(study) == [("FAIL", x), ("WAITING", x)]
+
+
+def test_what_came_too_late_or_failed_by_itself_is_not_asked_again(job, study):
+    for why in (trials.SURPLUS, trials.ERROR):
+        taken = study.ask(dict(SPACE))
+        taken.set_user_attr(why, "yes")
+        study.tell(taken, state=TrialState.FAIL)
+    trials.reconcile(study, job)
+    assert [state for state, _ in states(study)] == ["FAIL", "FAIL"]
+
+
+def test_a_study_that_has_all_its_trials_is_asked_nothing_more(job, study):
+    for _ in range(5):
+        study.tell(study.ask(dict(SPACE)), 0.5)
+    study.ask(dict(SPACE)).set_user_attr(trials.WORKER, str(DEAD))
+    trials.reconcile(study, job, living=[LIVING])
+    assert [state for state, _ in states(study)] == ["COMPLETE"] * 5 + ["FAIL"]

@@ -1,0 +1,72 @@
+"""Several workers: none waits for another, each loads the table once, all have something to do."""
+
+from collections import Counter
+
+import pytest
+import yaml
+
+from support.killing import FOLDS, Command, check_promise, notes, own_model, runs
+
+pytestmark = pytest.mark.slow
+
+WORKERS, N = 4, 60
+SECONDS, UNEVEN = 3.0, 6.0
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """A study of trials that take from nothing to six seconds, by four workers: its folder."""
+    root = tmp_path_factory.mktemp("workers")
+    home = root / "home"
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=SECONDS, uneven=UNEVEN)
+    generator = {
+        "_target_": "estimators.noted_members",
+        "n": 200,
+        "seed": 0,
+        "told": str(root / "tables.jsonl"),
+    }
+    table = {"defaults": ["demo", "_self_"], "name": "noted", "generator": generator}
+    (root / "own/dataset").mkdir()
+    (root / "own/dataset/noted.yaml").write_text(yaml.safe_dump(table))
+    asked = [
+        "tune",
+        *model,
+        "dataset=noted",
+        "engine=processes",
+        f"engine.workers={WORKERS}",
+        f"tune.n_trials={N}",
+    ]
+    with Command(home, *asked) as command:
+        check_promise(home, N, command.ended())
+    return home, command.process.pid
+
+
+def test_no_worker_waits_for_the_slowest_of_a_batch(worked):
+    """Against batches of the same trials: the next four begin when the slowest of four has ended."""
+    home, _ = worked
+    spans = sorted(
+        (run.info.start_time / 1000, run.info.end_time / 1000) for run in runs(home, "trial")
+    )
+    first = {line["pid"]: line["at"] for line in reversed(notes(home.parent, "sleeper"))}
+    del first[max(first, key=first.__getitem__)]  # the refit's, whose process fits last
+    up = max(first.values())  # from here on all four are at work
+    left = [ended - max(begun, up) for begun, ended in spans if ended > up]
+    assert len(left) > N // 2, "most trials were done before all workers were up"
+    batched = sum(max(left[place : place + WORKERS]) for place in range(0, len(left), WORKERS))
+    took = max(ended for _, ended in spans) - up
+    assert took < 0.6 * batched, (took, batched, sum(left))
+
+
+def test_every_worker_fits_something_and_starts_once(worked):
+    home, driver = worked
+    fits = Counter(line["pid"] for line in notes(home.parent, "sleeper"))
+    assert len(fits.keys() - {driver}) == WORKERS
+    assert sum(fits.values()) - fits[driver] == N * FOLDS
+
+
+def test_every_process_loads_the_table_once(worked):
+    home, driver = worked
+    loads = Counter(line["pid"] for line in notes(home.parent, "tables"))
+    assert set(loads.values()) == {1}
+    workers = {line["pid"] for line in notes(home.parent, "sleeper")}
+    assert loads.keys() <= workers | {driver}
