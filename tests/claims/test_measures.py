@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from churnlab.claims.claim import Claim, verdict
-from churnlab.claims.measures import Ground, check_claims, measure
+from churnlab.claims.measures import ClaimContext, check_claims, measure
 from churnlab.data.demo import members
 from churnlab.errors import InputError
 from churnlab.explore.statistics import correlations, risk_ratio
@@ -22,8 +22,8 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture
-def ground(frame) -> Ground:
-    return Ground(
+def ground(frame) -> ClaimContext:
+    return ClaimContext(
         frame,
         "Churn",
         segments={"by_age": pd.cut(frame["Age"], 4, labels=False).to_numpy()},
@@ -57,7 +57,7 @@ def test_the_interval_of_a_correlation_covers_that_of_fisher_where_both_are_norm
     rng = np.random.default_rng(0)
     x = rng.normal(size=4000)
     table = pd.DataFrame({"x": x, "y": 0.5 * x + rng.normal(size=4000)})
-    found = measure(claim("correlation", of="x", against="y"), Ground(table, "y"))
+    found = measure(claim("correlation", of="x", against="y"), ClaimContext(table, "y"))
     fisher = stats.pearsonr(table["x"], table["y"]).confidence_interval()
     assert (found.low, found.high) == pytest.approx((fisher.low, fisher.high), abs=0.003)
 
@@ -94,7 +94,8 @@ def test_a_difference_of_shares_has_newcombes_interval():
         {"group": [1] * 70 + [0] * 80, "yes": [1] * 56 + [0] * 14 + [1] * 48 + [0] * 32}
     )
     found = measure(
-        claim("mean_difference", of="yes", among="group == 1"), Ground(table.astype(float), "yes")
+        claim("mean_difference", of="yes", among="group == 1"),
+        ClaimContext(table.astype(float), "yes"),
     )
     assert found[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
@@ -102,7 +103,9 @@ def test_a_difference_of_shares_has_newcombes_interval():
 def test_what_everybody_does_here_and_nobody_there_is_a_difference():
     table = pd.DataFrame({"group": [1.0] * 20 + [0.0] * 20})
     table["near"], table["left"] = table["group"], [0.0, 1.0] * 20
-    found = measure(claim("mean_difference", of="near", among="group == 1"), Ground(table, "left"))
+    found = measure(
+        claim("mean_difference", of="near", among="group == 1"), ClaimContext(table, "left")
+    )
     assert found.value == found.high == 1
     assert 0.5 < found.low < 1
 
@@ -186,7 +189,7 @@ def test_a_model_difference_is_the_paired_bootstrap_of_evaluation():
         np.clip(0.3 + share * (y - 0.3) + 0.2 * rng.normal(size=400), 0.01, 0.99)
         for share in (0.5, 0.3)
     )
-    ground = Ground(
+    ground = ClaimContext(
         pd.DataFrame({"y": y}),
         "y",
         probabilities={"good": good, "poor": poor},
@@ -204,10 +207,10 @@ def test_a_model_difference_is_the_paired_bootstrap_of_evaluation():
 def test_a_row_without_a_value_is_left_out_of_the_claims_that_ask_for_it_and_of_no_other(frame):
     gaps = frame.copy()
     gaps.loc[gaps.index[:300], "Age"] = np.nan
-    ground = Ground(gaps, "Churn")
+    ground = ClaimContext(gaps, "Churn")
     with_gaps = measure(claim("risk_ratio", among="Age > 29"), ground)
     assert with_gaps == measure(
-        claim("risk_ratio", among="Age > 29"), Ground(frame.iloc[300:], "Churn")
+        claim("risk_ratio", among="Age > 29"), ClaimContext(frame.iloc[300:], "Churn")
     )
     assert measure(claim("correlation", of="Lifetime"), ground).about == "over 1,500 members"
     assert measure(claim("correlation", of="Age"), ground).about == "over 1,200 members"
@@ -235,7 +238,7 @@ NOTHING = {
 def test_where_there_is_nothing_to_compare_the_quantity_has_no_interval_and_shows_nothing(
     frame, asked
 ):
-    ground = Ground(
+    ground = ClaimContext(
         frame, "Churn", segments={"one": np.zeros(len(frame), dtype=int)}, resamples=100
     )
     found = measure(asked, ground)
@@ -249,7 +252,7 @@ def test_what_is_no_condition_is_refused(ground):
 
 
 def test_a_table_with_a_segment_column_of_its_own_is_told(frame):
-    ground = Ground(frame.assign(segment=1.0), "Churn", segments={"s": np.zeros(len(frame))})
+    ground = ClaimContext(frame.assign(segment=1.0), "Churn", segments={"s": np.zeros(len(frame))})
     with pytest.raises(InputError, match="column segment already"):
         measure(claim("risk_ratio", segments="s", among="segment == 0"), ground)
 
@@ -279,6 +282,8 @@ def test_faulty_expressions_are_told_with_claim_and_key_before_any_work(frame):
 
 def test_the_same_seed_measures_the_same_bits_and_another_one_others(frame):
     asked = claim("correlation_margin", of="Lifetime", against="Age")
-    found = [measure(asked, Ground(frame, "Churn", resamples=100, seed=seed)) for seed in (0, 0, 1)]
+    found = [
+        measure(asked, ClaimContext(frame, "Churn", resamples=100, seed=seed)) for seed in (0, 0, 1)
+    ]
     assert found[0] == found[1]
     assert found[0].low != found[2].low

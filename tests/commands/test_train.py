@@ -280,7 +280,15 @@ def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_
 @pytest.mark.parametrize("model", MODELS)
 def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
     run = trained[model]
-    figures = {"roc", "precision_recall", "reliability", "confusion", "scores", "gains", "drivers"}
+    figures = {
+        "roc",
+        "precision_recall",
+        "reliability",
+        "confusion",
+        "scores",
+        "gains",
+        "importance",
+    }
     tables = {
         "config.yaml",
         "data_report.json",
@@ -288,9 +296,9 @@ def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
         "predictions/oof.parquet",
         "predictions/test.parquet",
     }
-    tables |= {"calibration.csv", "drivers.csv"}
+    tables |= {"calibration.csv", "importance.csv"}
     if model != "gradient_boosting":  # which says nothing of its columns
-        tables.add("importances.csv")
+        tables.add("coefficients.csv")
     assert files(run) == tables | {f"figures/{name}.png" for name in figures}
     for name in figures:
         picture = artifact(run, f"figures/{name}.png").read_bytes()
@@ -317,7 +325,7 @@ def test_a_run_says_how_large_its_model_is(trained, model, shared_home):
 def test_a_run_says_whether_its_probabilities_call_for_calibration(trained, model):
     run = trained[model]
     oof = pd.read_parquet(artifact(run, "predictions/oof.parquet"))
-    found = evaluation.calibration(oof["y"].to_numpy(), oof["probability"].to_numpy())
+    found = evaluation.calibration_line(oof["y"].to_numpy(), oof["probability"].to_numpy())
     assert run.data.metrics["cv_slope"] == pytest.approx(found["slope"])
     assert run.data.metrics["cv_intercept"] == pytest.approx(found["intercept"])
     table = pd.read_csv(artifact(run, "calibration.csv"))
@@ -333,7 +341,7 @@ def test_a_run_says_whether_its_probabilities_call_for_calibration(trained, mode
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_drivers_are_columns_of_the_table_and_pairs_are_merged(trained, model):
-    table = pd.read_csv(artifact(trained[model], "drivers.csv"))
+    table = pd.read_csv(artifact(trained[model], "importance.csv"))
     columns = [name for driver in table["driver"] for name in driver.split(" + ")]
     assert sorted(columns) == sorted(set(members(1, seed=0)) - {"Churn"})
     visits = table[
@@ -455,7 +463,7 @@ def test_without_a_playbooks_words_columns_that_go_together_are_one_reason(fores
     [
         ("evaluation.calibration=platt", "evaluation.calibration"),
         ("evaluation.calibrated.slope=[1.2,0.8]", "give [LOW,HIGH] with 0 <= LOW <= 1 <= HIGH"),
-        ("evaluation.driver_repeats=1", "evaluation.driver_repeats"),
+        ("evaluation.importance_repeats=1", "evaluation.importance_repeats"),
     ],
 )
 def test_what_calibration_cannot_be_is_the_users_to_mend(home, run_command, word, told):
@@ -586,7 +594,9 @@ def test_a_forest_of_the_real_table_calls_for_calibration_and_logistic_regressio
     assert table.loc["none", "log_loss"] - table.loc["isotonic", "log_loss"] == pytest.approx(
         0.013, abs=0.003
     )
-    drivers = pd.read_csv(artifact(runs["logistic_regression"], "drivers.csv")).set_index("driver")
+    drivers = pd.read_csv(artifact(runs["logistic_regression"], "importance.csv")).set_index(
+        "driver"
+    )
     assert drivers.index[:2].tolist() == [
         *("Lifetime", "Avg_class_frequency_total + Avg_class_frequency_current_month")
     ]

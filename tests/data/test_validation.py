@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from churnlab.data.contract import Column, Contract
 from churnlab.data.demo import members
-from churnlab.data.quality import twins
+from churnlab.data.quality import duplicate_rows
 from churnlab.data.reading import in_memory, read_table
 from churnlab.data.validation import Checked, check
 from churnlab.errors import InputError
@@ -717,7 +717,7 @@ def test_numbers_beyond_all_measure_are_read_when_the_yaml_allows_them():
 )
 def test_twins_are_counted_as_by_hand(rows):
     frame = pd.DataFrame(rows, columns=["x", "town", "y"]).astype({"x": "float64", "town": "str"})
-    again, torn = twins(frame[["x", "town"]], frame["y"].to_numpy(dtype="int64"))
+    again, torn = duplicate_rows(frame[["x", "town"]], frame["y"].to_numpy(dtype="int64"))
     assert again == frame.duplicated().sum()
     outcomes = frame.groupby(["x", "town"], dropna=False)["y"].nunique()
     assert torn == (outcomes == 2).sum()

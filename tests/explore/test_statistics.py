@@ -225,7 +225,7 @@ def test_there_is_no_ratio_without_a_comparison(exposed, y):
 
 
 def test_every_kind_of_column_has_its_splits_and_a_constant_has_none(shop):
-    table = statistics.drivers(*shop)
+    table = statistics.risk_ratios(*shop)
     splits = {(row.feature, row.split) for row in table.itertuples()}
     assert splits == {
         ("plan", "= basic"),
@@ -241,7 +241,7 @@ def test_every_kind_of_column_has_its_splits_and_a_constant_has_none(shop):
 
 def test_a_cut_can_be_declared(shop):
     X, y, columns = shop
-    table = statistics.drivers(X, y, columns | {"spent": Column("numeric", cut=1)})
+    table = statistics.risk_ratios(X, y, columns | {"spent": Column("numeric", cut=1)})
     assert row_of(table, "spent")["split"] == "> 1"
     assert row_of(table, "spent")["n_with"] == 6
 
@@ -250,14 +250,14 @@ def test_a_cut_can_be_declared(shop):
 def test_a_cut_that_cuts_nothing_is_refused(shop, name, cut):
     X, y, columns = shop
     with pytest.raises(InputError, match=name):
-        statistics.drivers(X, y, columns | {name: Column(columns[name].kind, cut=cut)})
+        statistics.risk_ratios(X, y, columns | {name: Column(columns[name].kind, cut=cut)})
 
 
 def test_the_surest_driver_leads_and_a_tiny_group_does_not(demo):
     X, y, columns = demo
     first_two_who_stayed = (np.cumsum(1 - y) <= 2) & (y == 0)
     X = X.assign(vip=first_two_who_stayed.astype("float64"))
-    table = statistics.drivers(X, y, columns | {"vip": Column("binary")})
+    table = statistics.risk_ratios(X, y, columns | {"vip": Column("binary")})
     assert table["feature"].iloc[0] == "Lifetime"
     vip = row_of(table, "vip")
     assert vip["risk_ratio"] == 0
@@ -267,13 +267,13 @@ def test_the_surest_driver_leads_and_a_tiny_group_does_not(demo):
 def test_a_table_of_constants_has_no_drivers_and_no_gradients():
     X, columns = pd.DataFrame({"a": [1.0] * 4}), {"a": Column("numeric")}
     y = np.array([0, 1, 0, 1])
-    assert list(statistics.drivers(X, y, columns))[:4] == [
+    assert list(statistics.risk_ratios(X, y, columns))[:4] == [
         "feature",
         "split",
         "n_with",
         "n_without",
     ]
-    assert statistics.drivers(X, y, columns).empty
+    assert statistics.risk_ratios(X, y, columns).empty
     assert statistics.gradients(X, y, columns).empty
 
 
@@ -292,7 +292,7 @@ def test_a_column_without_any_value_is_passed_over():
     assert statistics.summary(X, columns)["distinct"].tolist() == [2, 0, 0]
     assert statistics.class_means(X, y)["feature"].tolist() == ["plan = a", "plan = b", "age"]
     assert statistics.correlations(X, y)["feature"].tolist() == ["plan = a", "plan = b", "age"]
-    for compute in (statistics.drivers, statistics.gradients, statistics.histograms):
+    for compute in (statistics.risk_ratios, statistics.gradients, statistics.histograms):
         assert set(compute(X, y, columns)["feature"]) == {"plan"}
 
 
@@ -350,7 +350,7 @@ def test_one_far_value_does_not_empty_a_histogram():
 def test_a_million_members_are_explored_without_trouble():
     X, y, columns = as_dataset(members(1_000_000))
     assert len(statistics.correlations(X, y)) == 13
-    assert len(statistics.drivers(X, y, columns)) == 13
+    assert len(statistics.risk_ratios(X, y, columns)) == 13
     assert statistics.gradients(X, y, columns)["n"].sum() == 13_000_000
 
 
@@ -412,7 +412,7 @@ def test_the_published_intervals_of_correlations_are_found(gym):
 def test_the_published_risk_ratios_are_found(
     gym, feature, churn_with, churn_without, ratio, low, high
 ):
-    found = row_of(statistics.drivers(*gym), feature)
+    found = row_of(statistics.risk_ratios(*gym), feature)
     assert found[["churn_with", "churn_without"]].tolist() == pytest.approx(
         [churn_with, churn_without], abs=5.1e-4
     )

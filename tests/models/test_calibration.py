@@ -13,7 +13,7 @@ from churnlab.data.contract import Column
 from churnlab.data.demo import members
 from churnlab.errors import InputError
 from churnlab.models import evaluation
-from churnlab.models.calibration import Choice, calibrated, called_for, choose
+from churnlab.models.calibration import Choice, called_for, choose, with_calibration
 from churnlab.models.cross_validation import fold_metrics
 from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
@@ -77,7 +77,7 @@ def test_a_forest_that_calls_for_calibration_gets_what_lowers_its_log_loss(helpe
 def test_the_scores_are_those_of_the_predictions_that_are_kept(helped):
     oof = helped.kept.oof
     y, p = oof["y"].to_numpy(), oof["probability"].to_numpy()
-    expected = evaluation.calibration(y, p)
+    expected = evaluation.calibration_line(y, p)
     per_fold = fold_metrics(oof, threshold=0.5)
     assert helped.kept.scores == expected | {
         "log_loss": np.mean([fold["log_loss"] for fold in per_fold])
@@ -175,7 +175,7 @@ def test_too_few_of_a_kind_for_the_inner_folds_are_told():
 def test_the_model_that_was_given_is_not_changed(table):
     made = forest(table[0])
     before = clone(made)
-    inside = calibrated(made, method="sigmoid", splits=4)
+    inside = with_calibration(made, method="sigmoid", splits=4)
     assert repr(made) == repr(before)
     assert isinstance(inside["estimator"], CalibratedClassifierCV)
     assert repr(inside["estimator"].estimator) == repr(made["estimator"])

@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 
 from churnlab.errors import InputError
 from churnlab.models.decision import (
-    Economics,
+    ContactEconomics,
     choose,
-    economics,
+    contact_economics,
     expected_profit,
     expected_value,
     f1,
@@ -31,7 +31,7 @@ samples = st.integers(2, 40).flatmap(
     ).map(lambda pair: (np.array(pair[0]), np.array(pair[1])))
 )
 offers = st.builds(
-    Economics,
+    ContactEconomics,
     retained_value=st.floats(50, 500),
     contact_cost=st.floats(0, 5),
     incentive=st.floats(0, 20),
@@ -46,7 +46,7 @@ offers = st.builds(
     + [((200, 2, 10, 0.3, 0.5), 0.113)],
 )
 def test_the_threshold_of_an_offer_is_where_a_contact_starts_to_pay(numbers, expected):
-    assert Economics(*numbers).threshold == pytest.approx(expected, abs=0.0005)
+    assert ContactEconomics(*numbers).threshold == pytest.approx(expected, abs=0.0005)
 
 
 @examples
@@ -61,7 +61,7 @@ def test_a_contact_is_expected_to_earn_something_only_above_the_threshold(offer,
 def test_expected_value_looks_at_its_numbers_and_at_nobody():
     assert (
         expected_value(np.array([0, 1]), np.array([0.1, 0.9]), **NUMBERS)
-        == Economics(**NUMBERS).threshold
+        == ContactEconomics(**NUMBERS).threshold
     )
 
 
@@ -77,7 +77,7 @@ def test_expected_value_looks_at_its_numbers_and_at_nobody():
 )
 def test_impossible_numbers_of_an_offer_are_refused_by_name(changed, named):
     with pytest.raises(InputError, match=named):
-        Economics(**NUMBERS | changed)
+        ContactEconomics(**NUMBERS | changed)
 
 
 @pytest.mark.parametrize("changed", [{"contact_cost": 27}, {"incentive": 100}, {"success": 0}])
@@ -157,14 +157,14 @@ def test_the_threshold_of_an_offer_is_expected_to_earn_the_most(sample, offer):
 
 def test_expected_profit_is_profit_when_the_probabilities_are_certain():
     y = np.array([0, 1, 1, 0])
-    assert expected_profit(y.astype(float), 0.5, Economics(**NUMBERS)) == profit(
-        y, y == 1, Economics(**NUMBERS)
+    assert expected_profit(y.astype(float), 0.5, ContactEconomics(**NUMBERS)) == profit(
+        y, y == 1, ContactEconomics(**NUMBERS)
     )
 
 
 def test_a_decision_has_economics_when_its_keys_are_theirs():
-    assert economics({"_target_": "x", **NUMBERS}) == Economics(**NUMBERS)
-    assert economics({"_target_": "x", "value": 0.5}) is None
+    assert contact_economics({"_target_": "x", **NUMBERS}) == ContactEconomics(**NUMBERS)
+    assert contact_economics({"_target_": "x", "value": 0.5}) is None
 
 
 def test_every_decision_of_the_config_chooses_a_threshold(pytestconfig):

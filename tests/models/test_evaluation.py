@@ -23,7 +23,7 @@ from churnlab.models.cross_validation import (
 )
 from churnlab.models.evaluation import (
     bootstrap_intervals,
-    calibration,
+    calibration_line,
     classification_metrics,
     gains,
     reliability,
@@ -271,15 +271,15 @@ def test_a_large_hold_out_is_bounded_in_time_and_memory():
 
 def test_honest_probabilities_have_slope_one_and_timid_ones_more():
     y, p = sample(20_000)
-    honest = calibration(y, p)
+    honest = calibration_line(y, p)
     assert honest["slope"] == pytest.approx(1, abs=0.06)
     assert honest["intercept"] == pytest.approx(0, abs=0.08)
     logit = np.log(p / (1 - p)).clip(-6, 6)
-    assert calibration(y, 1 / (1 + np.exp(-logit / 2)))["slope"] == pytest.approx(2, abs=0.2)
+    assert calibration_line(y, 1 / (1 + np.exp(-logit / 2)))["slope"] == pytest.approx(2, abs=0.2)
 
 
 def test_calibration_of_one_probability_has_no_slope():
-    said = calibration(np.array([0, 1, 0, 0]), np.full(4, 0.25))
+    said = calibration_line(np.array([0, 1, 0, 0]), np.full(4, 0.25))
     assert np.isnan(said["slope"])
     assert np.isnan(said["intercept"])
     assert said["ece"] == pytest.approx(0)

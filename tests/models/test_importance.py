@@ -3,17 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import inspection
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column
 from churnlab.explore.redundancy import together
 from churnlab.models import importance as module
-from churnlab.models.calibration import calibrated
+from churnlab.models.calibration import with_calibration
 from churnlab.models.features import Features
-from churnlab.models.importance import coefficients, drivers
+from churnlab.models.importance import coefficients, permutation_importance
 from churnlab.models.pipelines import fit, pipeline
 
 COLUMNS = {
@@ -67,7 +67,9 @@ def fitted(estimator, keep: list[str], derive: dict[str, str] | None = None, *, 
 
 def measured(model, groups, *, n: int = 800, repeats: int = 5, seed: int = 0) -> pd.DataFrame:
     X, y = drawn(n, seed=1)
-    return drivers(model, X, y, groups, COLUMNS, repeats=repeats, seed=seed).set_index("driver")
+    return permutation_importance(
+        model, X, y, groups, COLUMNS, repeats=repeats, seed=seed
+    ).set_index("driver")
 
 
 ALL = ["age", "visits", "visits_before", "noise", "middle", "near", "plan"]
@@ -87,7 +89,7 @@ def told(logistic):
 def test_the_importance_is_scikit_learns(logistic):
     single = [[name] for name in ALL]
     X, y = drawn(800, seed=1)
-    judge = permutation_importance(
+    judge = inspection.permutation_importance(
         logistic, X[ALL], y, scoring="neg_log_loss", n_repeats=10, random_state=9
     )
     found = measured(logistic, single, repeats=10)["importance"]
@@ -127,7 +129,7 @@ def test_a_group_whose_columns_pull_apart_says_so_column_by_column():
     model[-1].coef_ = np.array([[2.0, -2.0]])
     X, _ = drawn(500, seed=1)
     y = model.predict(X)
-    table = drivers(model, X, y, [["age", "near"]], COLUMNS, repeats=5, seed=0)
+    table = permutation_importance(model, X, y, [["age", "near"]], COLUMNS, repeats=5, seed=0)
     assert table["direction"].tolist() == ["age higher, near = 0 raise the risk"]
 
 
@@ -190,7 +192,7 @@ def test_a_calibrated_model_has_the_mean_coefficients_and_a_forest_none():
     plain = pipeline(
         LogisticRegression(), features=Features(["age", "noise"], {}), columns=COLUMNS, scale=True
     )
-    model = fit(calibrated(plain, method="sigmoid", splits=3), X, y)
+    model = fit(with_calibration(plain, method="sigmoid", splits=3), X, y)
     parts = [pair.estimator.coef_[0] for pair in model[-1].calibrated_classifiers_]
     np.testing.assert_allclose(coefficients(model, X, [["age"], ["noise"]]), np.mean(parts, axis=0))
     assert (

@@ -29,8 +29,8 @@ from churnlab.models.features import Features
 from churnlab.models.pipelines import (
     check_parameters,
     check_values,
+    coefficients,
     fit,
-    importances,
     n_columns,
     pipeline,
 )
@@ -121,7 +121,7 @@ def test_the_pipeline_sees_the_columns_by_name_and_not_by_place(members):
 def test_coefficients_are_given_per_standard_deviation_the_largest_first(members):
     X, y = members
     made = fit(numeric(LogisticRegression()), X, y)
-    table = importances(made)
+    table = coefficients(made)
     assert table.columns.tolist() == ["feature", "value", "kind"]
     assert set(table["kind"]) == {"coefficient"}
     assert table["value"].abs().is_monotonic_decreasing
@@ -133,7 +133,9 @@ def test_coefficients_are_given_per_standard_deviation_the_largest_first(members
 
 def test_forests_give_importances_that_sum_to_one(members):
     X, y = members
-    table = importances(fit(numeric(RandomForestClassifier(10, random_state=0), scale=False), X, y))
+    table = coefficients(
+        fit(numeric(RandomForestClassifier(10, random_state=0), scale=False), X, y)
+    )
     assert set(table["kind"]) == {"importance"}
     assert table["value"].sum() == pytest.approx(1)
 
@@ -145,7 +147,7 @@ def test_a_calibrated_forest_has_the_mean_importances_of_its_forests(members):
     parts = [
         pair.estimator.feature_importances_ for pair in made["estimator"].calibrated_classifiers_
     ]
-    by_name = importances(made).set_index("feature")["value"]
+    by_name = coefficients(made).set_index("feature")["value"]
     np.testing.assert_allclose(by_name[["near", "age", "age_squared"]], np.mean(parts, axis=0))
 
 
@@ -161,7 +163,7 @@ def test_the_columns_that_the_estimator_sees_are_counted_with_derived_ones_and_l
     "estimator", [DummyClassifier(), KNeighborsClassifier(), HistGradientBoostingClassifier()]
 )
 def test_estimators_that_say_nothing_of_their_columns_give_an_empty_table(members, estimator):
-    table = importances(fit(numeric(estimator), *members))
+    table = coefficients(fit(numeric(estimator), *members))
     assert table.columns.tolist() == ["feature", "value", "kind"]
     assert len(table) == 0
 

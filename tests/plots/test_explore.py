@@ -59,7 +59,7 @@ def figures(X, y, columns) -> dict[str, Figure]:
         "correlation_matrix": explore.correlation_matrix(
             redundancy.correlation_matrix(X, y, target="Churn")
         ),
-        "risk_ratios": explore.risk_ratios(statistics.drivers(X, y, columns)),
+        "risk_ratios": explore.risk_ratios(statistics.risk_ratios(X, y, columns)),
         "churn_by_value": explore.churn_by_value(gradients, base_rate=y.mean(), units=UNITS),
     }
 

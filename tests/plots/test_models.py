@@ -6,7 +6,7 @@ import pytest
 from matplotlib import image
 
 from churnlab.models import evaluation
-from churnlab.models.decision import Economics, profit_curve
+from churnlab.models.decision import ContactEconomics, profit_curve
 from churnlab.plots import models
 
 
@@ -71,7 +71,9 @@ def every_figure(samples: dict[str, pd.DataFrame]) -> dict:
         "gains": models.gains(
             tables(samples, evaluation.gains, shares=np.linspace(0.05, 1, 20)), churn_rate=y.mean()
         ),
-        "profit": models.profit(profit_curve(y, p, Economics(100, 2, 10, 0.3, 0.5)), share=0.4),
+        "profit": models.profit(
+            profit_curve(y, p, ContactEconomics(100, 2, 10, 0.3, 0.5)), share=0.4
+        ),
     }
 
 
@@ -126,7 +128,7 @@ def driven(n: int) -> pd.DataFrame:
 
 
 def test_a_driver_is_drawn_with_its_interval_and_its_words():
-    axes = models.drivers(driven(3)).axes[0]
+    axes = models.importance(driven(3)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "f2 +\ng2",
         "f1 +\ng1",
@@ -143,12 +145,13 @@ def test_a_driver_is_drawn_with_its_interval_and_its_words():
 
 def test_drivers_without_any_effect_can_be_drawn():
     nothing = driven(2).assign(importance=0.0, low=0.0, high=0.0, direction="no effect shown")
-    assert (drawn(models.drivers(nothing))[..., :3] < 0.9).any()
+    assert (drawn(models.importance(nothing))[..., :3] < 0.9).any()
 
 
 def test_only_the_strongest_of_many_drivers_are_shown():
     shown = [
-        label.get_text() for label in models.drivers(driven(60), most=10).axes[0].get_yticklabels()
+        label.get_text()
+        for label in models.importance(driven(60), most=10).axes[0].get_yticklabels()
     ]
     assert shown == [f"f{k} +\ng{k}" for k in range(9, -1, -1)]
 
@@ -156,7 +159,7 @@ def test_only_the_strongest_of_many_drivers_are_shown():
 def test_the_profit_curve_marks_the_share_that_the_decision_contacts(samples):
     part = samples["hold-out"]
     curve = profit_curve(
-        part["y"].to_numpy(), part["probability"].to_numpy(), Economics(100, 2, 10, 0.3, 0.5)
+        part["y"].to_numpy(), part["probability"].to_numpy(), ContactEconomics(100, 2, 10, 0.3, 0.5)
     )
     axes = models.profit(curve, share=0.25).axes[0]
     assert "decision: 25%" in texts(axes.figure)

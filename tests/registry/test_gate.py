@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from churnlab.models.evaluation import calibration
+from churnlab.models.evaluation import calibration_line
 from churnlab.registry import gate
 
 N = 500
@@ -79,7 +79,7 @@ def test_an_honest_model_beats_the_dummy_and_the_dummy_does_not_beat_itself(worl
 
 
 def calibrated(y, probability):
-    found = gate.calibrated(y, probability, slope=(0.5, 2.0), ece=0.1, threshold=0.5, seed=0)
+    found = gate.check_calibration(y, probability, slope=(0.5, 2.0), ece=0.1, threshold=0.5, seed=0)
     return {check.name: check for check in found}
 
 
@@ -110,7 +110,7 @@ def test_the_slopes_interval_covers_the_truth_about_as_often_as_it_says():
         logit = random.normal(-1, 1.5, 300)
         y = (random.random(300) < 1 / (1 + np.exp(-0.8 * logit))).astype(int)
         said = 1 / (1 + np.exp(-logit))
-        found = calibration(y, said)
+        found = calibration_line(y, said)
         low, high = gate.slope_interval(y, said, slope=found["slope"], intercept=found["intercept"])
         covered.append(low <= 0.8 <= high)
     assert 0.91 <= np.mean(covered) <= 0.985

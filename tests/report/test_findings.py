@@ -20,7 +20,7 @@ def explored(
     tables = {
         "completeness": statistics.completeness(X, y),
         "links": links(gradients, columns),
-        "drivers": statistics.drivers(X, y, columns),
+        "drivers": statistics.risk_ratios(X, y, columns),
         "gradients": gradients,
         "collinear": redundancy.collinear(X, limit=0.95),
         "same_groups": redundancy.same_groups(X, columns),

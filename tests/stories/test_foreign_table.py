@@ -106,7 +106,7 @@ def test_the_model_beats_a_guess_and_the_early_one_does_not_see_the_late_column(
     seen = [
         set(
             pd.read_csv(
-                artifact(client_at(shared_home).get_run(line["run_id"]), "importances.csv")
+                artifact(client_at(shared_home).get_run(line["run_id"]), "coefficients.csv")
             )["feature"]
         )
         for line in (road["train"], early)

@@ -14,11 +14,11 @@ from sklearn.pipeline import make_pipeline
 
 from churnlab.tracking import store
 from churnlab.tuning import studies, trials
-from churnlab.tuning.workers import Seat
+from churnlab.tuning.workers import WorkerSlot
 from support.running import tracked_at
 
 SPACE = {"x": FloatDistribution(0, 1)}
-LIVING, DEAD = Seat(0, 0), Seat(1, 0)
+LIVING, DEAD = WorkerSlot(0, 0), WorkerSlot(1, 0)
 
 
 @pytest.fixture

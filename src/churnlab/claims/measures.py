@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ground:
+class ClaimContext:
     """What claims are measured on.
 
     ``frame`` holds the columns and the ``target`` as 0 and 1, one row a member; ``segments`` the
@@ -83,13 +83,13 @@ def check_claims(claims: Mapping[str, Claim], columns: Collection[str], *, where
         )
 
 
-def measure(claim: Claim, ground: Ground) -> Measured:
+def measure(claim: Claim, ground: ClaimContext) -> Measured:
     """The claim's quantity on this ground; InputError where an expression gives no number, or a
     condition is none."""
     return MEASURES[claim.quantity](claim, ground)
 
 
-def _rows(claim: Claim, ground: Ground, *more: str) -> pd.DataFrame:
+def _rows(claim: Claim, ground: ClaimContext, *more: str) -> pd.DataFrame:
     """The rows that have every value that the claim, and ``more``, ask for."""
     frame = ground.frame
     if claim.segments is not None:
@@ -146,7 +146,7 @@ def _two_groups(claim: Claim, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
     return pd.concat([frame[first], second]), np.arange(first.sum() + len(second)) < first.sum()
 
 
-def _correlation(claim: Claim, ground: Ground) -> Measured:
+def _correlation(claim: Claim, ground: ClaimContext) -> Measured:
     """Pearson's r with the interval of `exploration.correlations`."""
     of, against = (
         str(claim.of),
@@ -159,7 +159,7 @@ def _correlation(claim: Claim, ground: Ground) -> Measured:
     return Measured(value, low, high, f"over {counted(len(frame), 'member')}")
 
 
-def _correlation_margin(claim: Claim, ground: Ground) -> Measured:
+def _correlation_margin(claim: Claim, ground: ClaimContext) -> Measured:
     """The margin with its bootstrap percentile interval.
 
     Every resample finds its own weakest and its own strongest, which makes the margin smaller there
@@ -200,7 +200,7 @@ def _resampled_correlations(columns: np.ndarray, *, resamples: int, seed: int) -
         )
 
 
-def _risk_ratio(claim: Claim, ground: Ground) -> Measured:
+def _risk_ratio(claim: Claim, ground: ClaimContext) -> Measured:
     """The ratio with the interval of `exploration.risk_ratio`."""
     of = f"`{ground.target}`" if claim.of is None else str(claim.of)
     frame, first = _two_groups(claim, _rows(claim, ground, of))
@@ -208,7 +208,7 @@ def _risk_ratio(claim: Claim, ground: Ground) -> Measured:
     return Measured(found["risk_ratio"], found["low"], found["high"], _about(first))
 
 
-def _mean_difference(claim: Claim, ground: Ground) -> Measured:
+def _mean_difference(claim: Claim, ground: ClaimContext) -> Measured:
     """The difference with Welch's interval, or of two shares with Newcombe's (1998, Statistics in
     Medicine 17:873).
 
@@ -229,7 +229,7 @@ def _mean_difference(claim: Claim, ground: Ground) -> Measured:
     return Measured(float(means["difference"]), float(means["low"]), float(means["high"]), about)
 
 
-def _mean(claim: Claim, ground: Ground) -> Measured:
+def _mean(claim: Claim, ground: ClaimContext) -> Measured:
     """The mean with Student's interval, or the share with Wilson's."""
     frame = _rows(claim, ground)
     if claim.among is not None:
@@ -255,7 +255,7 @@ def _share(values: np.ndarray) -> tuple[float, float, float]:
     return found["churn_rate"], found["low"], found["high"]
 
 
-def _model_difference(claim: Claim, ground: Ground) -> Measured:
+def _model_difference(claim: Claim, ground: ClaimContext) -> Measured:
     """The difference with its paired bootstrap interval; who is above .5 is said to leave."""
     y = ground.frame[ground.target].to_numpy()
     of, against = (ground.probabilities[str(name)] for name in (claim.of, claim.against))
@@ -269,7 +269,7 @@ def _about(first: np.ndarray) -> str:
     return f"{counted(int(first.sum()), 'member')} against {counted(int((~first).sum()), 'member')}"
 
 
-MEASURES: Mapping[Quantity, Callable[[Claim, Ground], Measured]] = {
+MEASURES: Mapping[Quantity, Callable[[Claim, ClaimContext], Measured]] = {
     "correlation": _correlation,
     "correlation_margin": _correlation_margin,
     "risk_ratio": _risk_ratio,

@@ -22,7 +22,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from churnlab.claims.claim import counted_verdicts, measured_in_words, said, verdict
-from churnlab.claims.measures import Ground, check_claims, measure
+from churnlab.claims.measures import ClaimContext, check_claims, measure
 from churnlab.config.build import build_estimator
 from churnlab.config.commands import Claims, Result
 from churnlab.config.groups import ModelKeys, SegmentsKeys, StatementsKeys
@@ -38,6 +38,7 @@ from churnlab.segments.choose_k import check_rows
 from churnlab.segments.kmeans import all_columns, fit_segmentation, segment_frame
 from churnlab.threads import on_all_cores
 from churnlab.tracking import artifacts
+from churnlab.tracking.names import Artifact
 from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run(settings: Claims, dataset: Dataset) -> Result:
     with start_run(
         "claims", settings.model_dump(), name=f"claims {file.name}", dataset=dataset
     ) as mlflow_run:
-        ground = Ground(
+        ground = ClaimContext(
             frame=dataset.frame,
             target=dataset.contract.target,
             segments={name: segmented(keys, dataset) for name, keys in file.segmentations.items()},
@@ -70,7 +71,7 @@ def run(settings: Claims, dataset: Dataset) -> Result:
             f"{count} {'hold' if name == 'holds' else name}" for name, count in counts.items()
         ]
         summary = f"{counted(len(table), 'claim')}: {', '.join(verdicts)}."
-        artifacts.log_table(table, "claims.csv")
+        artifacts.log_table(table, Artifact.CLAIMS)
         artifacts.log_figure(plots.claims(table, file.statements), "claims")
         log_metrics({name.replace(" ", "_"): count for name, count in counts.items()})
         mlflow.set_tag("mlflow.note.content", summary)
@@ -121,7 +122,7 @@ def predicted(
     return {str(name): part["probability"].to_numpy() for name, part in every.groupby("model")}
 
 
-def measured(file: StatementsKeys, ground: Ground) -> pd.DataFrame:
+def measured(file: StatementsKeys, ground: ClaimContext) -> pd.DataFrame:
     """One row a claim, with the columns of claims.csv."""
     rows: list[dict[str, Any]] = []
     for name, claim in file.statements.items():

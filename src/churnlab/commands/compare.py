@@ -30,7 +30,7 @@ from churnlab.models import comparison
 from churnlab.models.splits import make_split
 from churnlab.plots import comparison as plots
 from churnlab.tracking import artifacts
-from churnlab.tracking.fingerprints import deciding
+from churnlab.tracking.fingerprints import deciding, split_tags
 from churnlab.tracking.leaderboard import (
     Pair,
     leaderboard,
@@ -38,7 +38,7 @@ from churnlab.tracking.leaderboard import (
     recommend,
     run_names,
 )
-from churnlab.tracking.names import SAME_QUESTION
+from churnlab.tracking.names import SAME_QUESTION, Artifact
 from churnlab.tracking.runs import DATA_REPORT, log_metrics, start_run
 from churnlab.tracking.search import get_run, train_runs_by_question
 
@@ -59,7 +59,7 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     if settings.runs is not None:
         first, second = (get_run(run_id, command="train") for run_id in settings.runs)
         return _two(settings, dataset, first, second)
-    tags = make_split(dataset, **settings.evaluation.split, seed=settings.seed).tags
+    tags = split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
     groups = _groups(settings, dataset, tags)
     runs = next(iter(groups.values()))
     suspects = _suspects([run for group in groups.values() for run in group], settings.ceiling)
@@ -86,7 +86,7 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     with start_run(
         "compare", settings.model_dump(), name="leaderboard", dataset=dataset, tags=tags
     ) as mlflow_run:
-        artifacts.log_table(table, "leaderboard.csv")
+        artifacts.log_table(table, Artifact.LEADERBOARD)
         figure = plots.leaderboard(table[table["group"] == 1], metric=settings.metric)
         artifacts.log_figure(figure, "leaderboard")
         mlflow.set_tag("mlflow.note.content", "\n\n".join(said))
@@ -115,7 +115,7 @@ def _two(settings: Compare, dataset: Dataset, first: Run, second: Run) -> Result
     with start_run(
         "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset
     ) as mlflow_run:
-        artifacts.log_table(keys, "differences.csv")
+        artifacts.log_table(keys, Artifact.DIFFERENCES)
         mlflow.set_tag("mlflow.note.content", "\n\n".join(said))
         if compared is not None:
             _log_pair(compared, metric=settings.metric, names=names)
@@ -135,7 +135,7 @@ def _log_pair(compared: Pair, *, metric: str, names: tuple[str, str]) -> None:
     found, test, folds, _ = compared
     log_metrics(found._asdict() | ({} if test is None else {"fold_p": test.p}))
     if folds is not None:
-        artifacts.log_table(folds, "fold_differences.csv")
+        artifacts.log_table(folds, Artifact.FOLD_DIFFERENCES)
     steps = None if folds is None else folds["difference"].to_numpy()
     figure = plots.paired_difference(found, test, steps, metric=metric, names=names)
     artifacts.log_figure(figure, "difference")
@@ -147,8 +147,8 @@ def _groups(
     """All finished train runs by data and split, each group the best first; the present table and
     split lead."""
     groups = train_runs_by_question(dataset.contract.name, metric=settings.metric)
-    question = tuple(tags[key] for key in SAME_QUESTION)
-    if question not in groups:
+    split = tuple(tags[key] for key in SAME_QUESTION)
+    if split not in groups:
         elsewhere = sum(map(len, groups.values()))
         raise InputError(
             "There is no finished train run on this table and split; run churnlab train with the "
@@ -159,7 +159,7 @@ def _groups(
                 else ""
             )
         )
-    return {question: groups.pop(question), **groups}
+    return {split: groups.pop(split), **groups}
 
 
 def _suspects(runs: Sequence[Run], ceiling: Mapping[str, float | None]) -> dict[str, list[str]]:
@@ -191,9 +191,7 @@ def _unlike(first: Run, second: Run) -> list[str]:
     held_out = []
     for letter, run in zip("AB", (first, second), strict=True):
         report = artifacts.read_json(run.info.run_id, DATA_REPORT)
-        held_out.append(
-            set(artifacts.read_table(run.info.run_id, "predictions/test.parquet")["row"])
-        )
+        held_out.append(set(artifacts.read_table(run.info.run_id, Artifact.TEST)["row"]))
         said.append(
             f"{letter}: {counted(report['rows'], 'member')} of {report['source']}, "
             f"{report['churn_rate']:.2%} of whom left; {whole(len(held_out[-1]))} held out."

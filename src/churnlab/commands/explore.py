@@ -26,6 +26,7 @@ from churnlab.explore.association import links
 from churnlab.plots import explore as plots
 from churnlab.report import findings
 from churnlab.tracking import artifacts
+from churnlab.tracking.names import Artifact
 from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def run(settings: Explore, dataset: Dataset) -> Result:
         for name, figure in figures.items():
             artifacts.log_figure(figure, name)
         mlflow.log_text(
-            findings.page(contract, y, tables, warnings=dataset.warnings), "findings.md"
+            findings.page(contract, y, tables, warnings=dataset.warnings), Artifact.FINDINGS
         )
         mlflow.set_tag("mlflow.note.content", findings.opening(y))
     log.info("%s", findings.short(contract, y, tables))
@@ -66,7 +67,7 @@ def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
         "class_means": statistics.class_means(X, y),
         "correlations": statistics.correlations(X, y),
         "links": links(gradients, columns),
-        "drivers": statistics.drivers(X, y, columns),
+        "drivers": statistics.risk_ratios(X, y, columns),
         "gradients": gradients,
         "collinear": redundancy.collinear(X, limit=NEARLY_THE_SAME),
         "same_groups": redundancy.same_groups(X, columns),

@@ -40,6 +40,7 @@ from churnlab.config.commands import (
 from churnlab.config.groups import FeaturesKeys, ModelKeys
 from churnlab.data.dataset import Dataset
 from churnlab.models.splits import make_split
+from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.leaderboard import pair
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import ranked_train_runs
@@ -59,7 +60,7 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
             for features in settings.feature_sets.values():
                 with _step(f"train {model.name} on {features.name}"):
                     train.run(settings.part(Train, model=model, features=features), dataset)
-        tags = make_split(dataset, **settings.evaluation.split, seed=settings.seed).tags
+        tags = split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
         for model in settings.models.values():
             if model.space:
                 features = _best_features(settings, model, tags)

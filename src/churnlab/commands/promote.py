@@ -38,14 +38,15 @@ from churnlab.registry import gate, versions
 from churnlab.registry.gate import Check
 from churnlab.registry.versions import log_bundle
 from churnlab.tracking import artifacts
-from churnlab.tracking.names import EXPERIMENTS
+from churnlab.tracking.fingerprints import split_tags
+from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import find_runs, get_run, latest_run, ranked_train_runs
 
 log = logging.getLogger(__name__)
 
 
-class Reign(NamedTuple):
+class Champion(NamedTuple):
     """The champion of the moment, loaded; ``unknown`` says why it could not be."""
 
     version: ModelVersion
@@ -66,23 +67,29 @@ class Candidate(NamedTuple):
 def run(settings: Promote, dataset: Dataset) -> Result:
     """Build, gate, register; the alias moves when every check has passed, after all is kept and the
     run has ended."""
-    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
-    churn, segments = _churn_run(settings, dataset, question.tags), _segment_run(settings, dataset)
-    if unstable := segments.data.tags.get("churnlab.unstable"):
+    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    churn, segments = (
+        _churn_run(settings, dataset, split_tags(split)),
+        _segment_run(settings, dataset),
+    )
+    if unstable := segments.data.tags.get(Tag.UNSTABLE):
         dataset.warn(f"the segmentation that is promoted is marked: {unstable}")
     name, config = registry.model_name(dataset.contract.name), settings.model_dump()
     with registry.one_at_a_time():
         reign = _reign(name)
         champion = registry.number(reign.version.version) if reign else None
         with start_run(
-            "promote", config, name=f"promote {name}", dataset=dataset, tags=question.tags
+            "promote", config, name=f"promote {name}", dataset=dataset, tags=split_tags(split)
         ) as mlflow_run:
             candidate = _build(churn, segments, dataset, reign)
             checks = [
-                *_ask_both(settings, dataset, question.test, churn, candidate.served, reign),
+                *_ask_both(settings, dataset, split.test, churn, candidate.served, reign),
                 *_look_at(settings.gate, candidate, segments, reign),
             ]
-            verdict, looks = gate.verdict(checks, force=settings.force), _looks(name, question.tags)
+            verdict, looks = (
+                gate.verdict(checks, force=settings.force),
+                _looks(name, split_tags(split)),
+            )
             moves = verdict != "refused"
             version = registry.register(
                 name,
@@ -90,15 +97,15 @@ def run(settings: Promote, dataset: Dataset) -> Result:
                 run_id=mlflow_run.info.run_id,
                 description=_description(churn, segments),
                 tags={
-                    "churnlab.command": "promote",
-                    "churnlab.gate": verdict,
-                    **{f"churnlab.gate.{check.name}": json.dumps(check.value) for check in checks},
-                    "churnlab.churn_run_id": churn.info.run_id,
-                    "churnlab.segment_run_id": segments.info.run_id,
-                    "churnlab.segments": candidate.numbering.told,
-                    "churnlab.stable": segments.data.tags["churnlab.stable"],
-                    "churnlab.replaced": champion or "" if moves else "",
-                    "churnlab.reason": settings.reason or "",
+                    Tag.COMMAND: "promote",
+                    Tag.GATE: verdict,
+                    **{f"{Tag.GATE}.{check.name}": json.dumps(check.value) for check in checks},
+                    Tag.CHURN_RUN_ID: churn.info.run_id,
+                    Tag.SEGMENT_RUN_ID: segments.info.run_id,
+                    Tag.SEGMENTS: candidate.numbering.told,
+                    Tag.STABLE: segments.data.tags[Tag.STABLE],
+                    Tag.REPLACED: champion or "" if moves else "",
+                    Tag.REASON: settings.reason or "",
                 },
             )
             kept = {
@@ -112,10 +119,10 @@ def run(settings: Promote, dataset: Dataset) -> Result:
                     check.line | {"said": check.said, "warning": check.warning} for check in checks
                 ],
             }
-            mlflow.log_dict(kept, "gate.json")
+            mlflow.log_dict(kept, Artifact.GATE)
             mlflow.log_metric("holdout_looks", looks)
             said = _said(settings, name, version, champion, verdict, checks)
-            mlflow.set_tags({"churnlab.gate": verdict, "mlflow.note.content": said})
+            mlflow.set_tags({Tag.GATE: verdict, "mlflow.note.content": said})
         if moves:
             registry.move_champion(
                 name,
@@ -139,7 +146,7 @@ def run(settings: Promote, dataset: Dataset) -> Result:
     return Result(values | {"checks": [check.line for check in checks]}, yes=moves)
 
 
-def _build(churn: Run, segments: Run, dataset: Dataset, reign: Reign | None) -> Candidate:
+def _build(churn: Run, segments: Run, dataset: Dataset, reign: Champion | None) -> Candidate:
     """Log the version that would be registered and load it as it would be served."""
     numbering = versions.number_segments(
         segments,
@@ -175,19 +182,19 @@ def _said(
     return f"{name} version {version} is refused for {failed}: the champion stays"
 
 
-def _reign(name: str) -> Reign | None:
+def _reign(name: str) -> Champion | None:
     champion = registry.champion(name)
     if champion is None:
         return None
     try:
-        return Reign(champion, versions.load(registry.uri(champion)), "")
+        return Champion(champion, versions.load(registry.uri(champion)), "")
     except LookupError as error:
-        return Reign(champion, None, str(error))
+        return Champion(champion, None, str(error))
 
 
 def _looks(name: str, tags: dict[str, str]) -> int:
     """How often this hold-out has decided about a promotion before."""
-    same = {"churnlab.command": "promote", "churnlab.split_sha256": tags["churnlab.split_sha256"]}
+    same = {Tag.COMMAND: "promote", Tag.SPLIT: tags[Tag.SPLIT]}
     experiment = f"{registry.dataset_name(name)}-{EXPERIMENTS['promote']}"
     return len(find_runs(experiment, same, status="FINISHED"))
 
@@ -210,7 +217,7 @@ def _description(churn: Run, segments: Run) -> str:
     """What a version is, for those who open it in the registry."""
     return (
         f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with "
-        f"{segments.info.run_name} ({segments.data.tags['churnlab.k_reason']})"
+        f"{segments.info.run_name} ({segments.data.tags[Tag.K_REASON]})"
     )
 
 
@@ -240,7 +247,7 @@ def _segment_run(settings: Promote, dataset: Dataset) -> Run:
 def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     """A run by its id; InputError when it is none of this table."""
     found = get_run(run_id, command=command)
-    if found.data.tags["churnlab.data_sha256"] != dataset.sha256:
+    if found.data.tags[Tag.DATA] != dataset.sha256:
         raise InputError(
             f"The {command} run {run_id} is of another table than {dataset.source} as it is now; "
             "name its own table with dataset= and dataset.path= (or dataset.rows=), or another run."
@@ -254,7 +261,7 @@ def _ask_both(
     test: np.ndarray,
     churn: Run,
     candidate: versions.Served,
-    reign: Reign | None,
+    reign: Champion | None,
 ) -> list[Check]:
     """What is measured on members: is it what was trained, and how good is it beside the champion
     and beside nothing.
@@ -263,7 +270,7 @@ def _ask_both(
     for.
     """
     limits, seed, threshold = settings.gate, settings.seed, churn.data.metrics["threshold"]
-    own = artifacts.read_table(churn.info.run_id, "predictions/test.parquet")
+    own = artifacts.read_table(churn.info.run_id, Artifact.TEST)
     asked = np.union1d(own["row"], test)
     started = time.perf_counter()
     answered = np.full(len(dataset.y), np.nan)
@@ -319,7 +326,7 @@ def _ask_both(
         )
     guess = float(dataset.y[trained].mean())
     checks += gate.against_dummy(y, probability, churn_rate=guess, threshold=threshold, seed=seed)
-    checks += gate.calibrated(
+    checks += gate.check_calibration(
         y, probability, slope=limits.slope, ece=limits.ece, threshold=threshold, seed=seed
     )
     scores = (
@@ -352,16 +359,12 @@ def _one_ms(candidate: versions.Served, member: pd.DataFrame) -> float:
 
 
 def _look_at(
-    limits: GateKeys, candidate: Candidate, segments: Run, reign: Reign | None
+    limits: GateKeys, candidate: Candidate, segments: Run, reign: Champion | None
 ) -> list[Check]:
     """What is seen of the version without asking it: its segments, the words in which it is asked,
     its size."""
     tags = segments.data.tags
-    unstable = (
-        None
-        if tags["churnlab.stable"] == "true"
-        else tags.get("churnlab.unstable", "it is marked so.")
-    )
+    unstable = None if tags[Tag.STABLE] == "true" else tags.get(Tag.UNSTABLE, "it is marked so.")
     checks = [gate.stable_segments(unstable, by_hand=segments.data.params["segments.k"] != "auto")]
     if reign and reign.served:
         checks.append(

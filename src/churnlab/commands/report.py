@@ -40,7 +40,9 @@ from churnlab.registry.versions import read_version
 from churnlab.report import page, sentences
 from churnlab.segments.choose_k import STABLE
 from churnlab.tracking import artifacts
+from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.leaderboard import leaderboard, pair
+from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import latest_run, ranked_train_runs
 
@@ -65,21 +67,25 @@ SAME = {"dataset", "evaluation", "seed", "tracking"}
 def run(settings: Report, dataset: Dataset) -> Result:
     """Gather what the runs found, say it in sentences, write the page."""
     output, name = _output(settings), dataset.contract.name
-    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
-    ranked = ranked_train_runs(name, question.tags, metric=settings.metric)
+    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    ranked = ranked_train_runs(name, split_tags(split), metric=settings.metric)
     registered = registry.model_name(name)
     champion, segmented = _champion(registered, dataset), latest_run("segment", dataset)
     parts: dict[str, Any] = {
         "members": members_part(dataset, latest_run("explore", dataset)),
         "models": models_part(
-            ranked, held_out=len(question.test), metric=settings.metric, seed=settings.seed
+            ranked, held_out=len(split.test), metric=settings.metric, seed=settings.seed
         ),
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
         "champion": champion_part(champion, ranked, dataset),
     }
     claims = claims_part(latest_run("claims", dataset))
     with start_run(
-        "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=question.tags
+        "report",
+        settings.model_dump(),
+        name=f"report {name}",
+        dataset=dataset,
+        tags=split_tags(split),
     ) as mlflow_run:
         said = sentences.five_sentences(**parts, registered=registered)
         html = page.render(
@@ -99,7 +105,7 @@ def run(settings: Report, dataset: Dataset) -> Result:
             | {mlflow_run.info.run_id: "report: this page"},
             version=version("churnlab"),
         )
-        mlflow.log_text(html, "report.html")
+        mlflow.log_text(html, Artifact.REPORT)
         mlflow.set_tag("mlflow.note.content", "\n\n".join(sentence.text for sentence in said))
     _write(html, output)
     log.info("%s\n\nThe report: %s", "\n".join(sentence.text for sentence in said), output)
@@ -156,11 +162,7 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
         run for run in ranked if run.data.params["model.name"] != best.data.params["model.name"]
     ] or ranked[1:]
     rival = others[0] if others else None
-    oof = (
-        artifacts.read_table(run_id, "predictions/oof.parquet")
-        .groupby("row")[["y", "probability"]]
-        .mean()
-    )
+    oof = artifacts.read_table(run_id, Artifact.OOF).groupby("row")[["y", "probability"]].mean()
     y, probability = oof["y"].to_numpy(dtype=int), oof["probability"].to_numpy()
     gains = evaluation.gains(y, probability, shares=SHARES)
     rows = leaderboard(ranked[:MOST_ROWS], metric=metric).to_dict("records")
@@ -176,8 +178,8 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
         "metric": metric,
         "lower_is_better": metric in LOWER_IS_BETTER,
         "value": scores[f"cv_{metric}"],
-        "calibration_error": evaluation.calibration(y, probability)["ece"],
-        "calibration": best.data.tags.get("churnlab.calibration", ""),
+        "calibration_error": evaluation.calibration_line(y, probability)["ece"],
+        "calibration": best.data.tags.get(Tag.CALIBRATION, ""),
         "held_out": held_out,
         "test": {
             "roc_auc": scores["test_roc_auc"],
@@ -185,7 +187,7 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
             "high": scores["test_roc_auc_high"],
         },
         "gains": dict(zip(gains["share"], gains["gain"], strict=True)),
-        "figures": _figures(run_id, "drivers", "gains", "reliability"),
+        "figures": _figures(run_id, "importance", "gains", "reliability"),
     }
 
 
@@ -200,11 +202,11 @@ def segments_part(
     if segmented is None:
         return None
     run_id, k = segmented.info.run_id, int(segmented.data.metrics["k"])
-    served = champion is not None and champion.tags["churnlab.segment_run_id"] == run_id
+    served = champion is not None and champion.tags[Tag.SEGMENT_RUN_ID] == run_id
     shown = read_version(registry.uri(champion), SHOWN) if champion is not None and served else None
-    portraits = shown or artifacts.read_json(run_id, "portraits.json")
-    made_of = artifacts.read_json(run_id, "segmentation.json")
-    evidence = artifacts.read_table(run_id, "evidence.csv").set_index("k")
+    portraits = shown or artifacts.read_json(run_id, Artifact.PORTRAITS)
+    made_of = artifacts.read_json(run_id, Artifact.SEGMENTATION)
+    evidence = artifacts.read_table(run_id, Artifact.EVIDENCE).set_index("k")
     return {
         "run_id": run_id,
         "portraits": sorted(portraits, key=lambda portrait: portrait["id"]),
@@ -214,7 +216,7 @@ def segments_part(
         "attention": sentences.needs_attention(portraits, churn_rate=churn_rate),
         "columns": list(made_of["columns"]),
         "for_everyone": made_of["for_everyone"],
-        "reason": segmented.data.tags["churnlab.k_reason"],
+        "reason": segmented.data.tags[Tag.K_REASON],
         "stable": sentences.how_stable(evidence.loc[k].to_dict(), STABLE),
         "notes": made_of["notes"],
         "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
@@ -227,7 +229,9 @@ def claims_part(measured: Run | None) -> Part | None:
     if measured is None:
         return None
     run_id = measured.info.run_id
-    rows = artifacts.read_table(run_id, "claims.csv").astype({"verdict": "str"}).to_dict("records")
+    rows = (
+        artifacts.read_table(run_id, Artifact.CLAIMS).astype({"verdict": "str"}).to_dict("records")
+    )
     for row in rows:
         row["verdict"] = row[
             "verdict"
@@ -240,7 +244,7 @@ def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
     """The version in use; one that churnlab did not make says nothing of itself, and the page is
     without it."""
     found = registry.champion(registered)
-    if found is None or "churnlab.churn_run_id" in found.tags:
+    if found is None or Tag.CHURN_RUN_ID in found.tags:
         return found
     dataset.warn(
         f"version {found.version} of {registered} is the champion, but churnlab promote did not "
@@ -257,7 +261,7 @@ def champion_part(
     if found is None:
         return None
     churn, model = (
-        mlflow.get_run(found.tags["churnlab.churn_run_id"]),
+        mlflow.get_run(found.tags[Tag.CHURN_RUN_ID]),
         registry.registered(found.name),
     )
     moves = registry.moves(model) if model else []
@@ -266,19 +270,19 @@ def champion_part(
     recorded = mlflow.get_run(found.run_id).info.status == "FINISHED"
     return {
         "version": found.version,
-        "since": day(datetime.fromisoformat(last.get("when", found.tags["churnlab.when"]))),
-        "who": last.get("who", found.tags["churnlab.who"]),
-        "reason": last.get("why", found.tags["churnlab.reason"]),
-        "replaced": last.get("from", found.tags["churnlab.replaced"]),
+        "since": day(datetime.fromisoformat(last.get("when", found.tags[Tag.WHEN]))),
+        "who": last.get("who", found.tags[Tag.WHO]),
+        "reason": last.get("why", found.tags[Tag.REASON]),
+        "replaced": last.get("from", found.tags[Tag.REPLACED]),
         "put_back": last.get("command") == "rollback",
-        "checks": artifacts.read_json(found.run_id, "gate.json")["checks"] if recorded else [],
+        "checks": artifacts.read_json(found.run_id, Artifact.GATE)["checks"] if recorded else [],
         "model": _in_words(churn),
         "threshold": churn.data.metrics["threshold"],
         "run_id": found.run_id,
         "churn_run_id": churn.info.run_id,
-        "segment_run_id": found.tags["churnlab.segment_run_id"],
+        "segment_run_id": found.tags[Tag.SEGMENT_RUN_ID],
         "recommended": ranked[0].info.run_id == churn.info.run_id if ranked else None,
-        "same_table": churn.data.tags.get("churnlab.data_sha256") == dataset.sha256,
+        "same_table": churn.data.tags.get(Tag.DATA) == dataset.sha256,
     }
 
 
@@ -309,7 +313,7 @@ def _is_tuned(run: Run) -> bool:
 
 @cache
 def _command_of(run_id: str) -> str | None:
-    return mlflow.get_run(run_id).data.tags.get("churnlab.command")
+    return mlflow.get_run(run_id).data.tags.get(Tag.COMMAND)
 
 
 def _in_words(run: Run) -> str:

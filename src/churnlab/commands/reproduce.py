@@ -28,11 +28,12 @@ from churnlab.config import validation
 from churnlab.config.build import build_object, load_dataset
 from churnlab.config.commands import Reproduce, Result, Tune
 from churnlab.data.dataset import Dataset
-from churnlab.data.diff import Difference, of_data, of_tables, of_values
+from churnlab.data.diff import Mismatch, of_data, of_tables, of_values
 from churnlab.errors import InputError
 from churnlab.models.splits import make_split
 from churnlab.tracking import artifacts
-from churnlab.tracking.fingerprints import code_sha256, git_tags, packages
+from churnlab.tracking.fingerprints import code_sha256, git_tags, packages, split_tags
+from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import DATA_REPORT, log_reproduction, reproducing
 from churnlab.tracking.search import children, find_run, reproductions, source
 from churnlab.tuning import studies, trials
@@ -50,8 +51,8 @@ NO_RESULTS = {"fit_seconds", "model_bytes"}
 of memory stand."""
 
 TABLES = {
-    "train": ("predictions/oof.parquet", "predictions/test.parquet"),
-    "segment": ("segments/members.parquet", "segments.csv", "evidence.csv"),
+    "train": (Artifact.OOF, Artifact.TEST),
+    "segment": (Artifact.MEMBERS, Artifact.SEGMENTS, Artifact.EVIDENCE),
     "tune": (),
 }
 """What a run has logged that must be the same to the last bit; a study has its trials, and the best
@@ -61,7 +62,7 @@ of them a run."""
 def run(settings: Reproduce) -> Result:
     """Look at what the run was made of, run it again, compare."""
     before = _named(settings.run)
-    command = before.data.tags["churnlab.command"]
+    command = before.data.tags[Tag.COMMAND]
     again = _settings(before, settings)
     changed = list(_circumstances(before))
     for found in changed:
@@ -74,7 +75,7 @@ def run(settings: Reproduce) -> Result:
             [{"what": "the table", "before": again.dataset.path, "after": dataset}],
             changed,
         )
-    if dataset.sha256 != before.data.tags["churnlab.data_sha256"]:
+    if dataset.sha256 != before.data.tags[Tag.DATA]:
         return _told(before, None, _of_table(before, dataset), changed)
     if command == "tune":
         _ask_as_drawn(before, again, dataset)
@@ -87,7 +88,7 @@ def run(settings: Reproduce) -> Result:
 def _named(run_id: str) -> Run:
     """The run of this id; InputError when there is none, or none that can be run again."""
     found = find_run(run_id)
-    command = found.data.tags.get("churnlab.command")
+    command = found.data.tags.get(Tag.COMMAND)
     possible = ", ".join(TABLES)
     if command is None:
         raise InputError(f"Run {run_id} is not churnlab's; give the id of a run of {possible}.")
@@ -114,7 +115,7 @@ def _named(run_id: str) -> Run:
 
 def _settings(before: Run, settings: Reproduce) -> Any:
     """The keys that the run was made with, its table looked for where it is now."""
-    command, tags = before.data.tags["churnlab.command"], before.data.tags
+    command, tags = before.data.tags[Tag.COMMAND], before.data.tags
     config = artifacts.read_config(before.info.run_id)
     config["tracking"] = settings.tracking.model_dump()
     dataset = config["dataset"]
@@ -128,7 +129,7 @@ def _settings(before: Run, settings: Reproduce) -> Any:
     if command == "tune":
         config["storage"] = settings.storage
         # A later start of the study may have asked for fewer than there were.
-        asked, done = config["tune"]["n_trials"], int(tags["churnlab.n_complete"])
+        asked, done = config["tune"]["n_trials"], int(tags[Tag.N_COMPLETE])
         config["tune"] |= {"n_trials": max(asked, done), "study": _fresh_study(before)}
     try:
         return validation.read(command, config)
@@ -146,12 +147,12 @@ def _fresh_study(before: Run) -> str:
     return f"reproduce-{before.info.run_id}-{code_sha256()[:8]}-{len(found) + 1}"
 
 
-def _circumstances(before: Run) -> Iterator[Difference]:
+def _circumstances(before: Run) -> Iterator[Mismatch]:
     """What is not the same as it was: the code, the packages."""
-    tags, now = before.data.tags, {"churnlab.code_sha256": code_sha256()} | git_tags()
-    if tags["churnlab.code_sha256"] != now["churnlab.code_sha256"]:
+    tags, now = before.data.tags, {Tag.CODE: code_sha256()} | git_tags()
+    if tags[Tag.CODE] != now[Tag.CODE]:
         yield {"what": "code", "before": _code(tags), "after": _code(now)}
-    told = tags.get("churnlab.packages")
+    told = tags.get(Tag.PACKAGES)
     if told is None:
         yield {"what": "packages", "before": None, "after": packages()}
     else:
@@ -160,11 +161,11 @@ def _circumstances(before: Run) -> Iterator[Difference]:
 
 def _code(tags: dict[str, str]) -> str:
     """Code in words: its fingerprint and the commit, which does not hold what was changed since."""
-    code = tags["churnlab.code_sha256"][:12]
-    if "churnlab.git_commit" not in tags:
+    code = tags[Tag.CODE][:12]
+    if Tag.GIT_COMMIT not in tags:
         return f"{code} of no checkout"
-    changed = " with changes that no commit holds" if tags["churnlab.git_dirty"] == "true" else ""
-    return f"{code} of commit {tags['churnlab.git_commit'][:12]}{changed}"
+    changed = " with changes that no commit holds" if tags[Tag.GIT_DIRTY] == "true" else ""
+    return f"{code} of commit {tags[Tag.GIT_COMMIT][:12]}{changed}"
 
 
 def _dataset(again: Any, *, given: bool) -> Dataset | str:
@@ -178,12 +179,12 @@ def _dataset(again: Any, *, given: bool) -> Dataset | str:
         return f"{error} When it is elsewhere, name the place with dataset.path=FILE."
 
 
-def _of_table(before: Run, dataset: Dataset) -> list[Difference]:
+def _of_table(before: Run, dataset: Dataset) -> list[Mismatch]:
     """Where another table differs from the run's."""
     report = artifacts.read_json(before.info.run_id, DATA_REPORT)
     command, best = (
-        before.data.tags["churnlab.command"],
-        before.data.tags.get("churnlab.best_run_id"),
+        before.data.tags[Tag.COMMAND],
+        before.data.tags.get(Tag.BEST_RUN_ID),
     )
     trained = {"train": before.info.run_id, "tune": best}.get(command)
     outcomes = None
@@ -193,7 +194,7 @@ def _of_table(before: Run, dataset: Dataset) -> list[Difference]:
         )
     whole = {
         "what": "the table",
-        "before": before.data.tags["churnlab.data_sha256"],
+        "before": before.data.tags[Tag.DATA],
         "after": dataset.sha256,
     }
     return [whole, *of_data(report, outcomes, dataset)]
@@ -202,7 +203,7 @@ def _of_table(before: Run, dataset: Dataset) -> list[Difference]:
 def _ask_as_drawn(before: Run, settings: Tune, dataset: Dataset) -> None:
     """Ask for the trials that several workers drew: in which order they drew was chance, what they
     scored was not."""
-    attempts = artifacts.read_table(before.info.run_id, "trials.csv")
+    attempts = artifacts.read_table(before.info.run_id, Artifact.TRIALS)
     alone = (
         attempts["worker"].dropna().astype(int).nunique() < 2
     )  # of several, too, when the others came late
@@ -217,7 +218,7 @@ def _ask_as_drawn(before: Run, settings: Tune, dataset: Dataset) -> None:
         for key, value in settings.model.space.items()
     }
     asked = tune.question_of(
-        settings, make_split(dataset, **settings.evaluation.split, seed=settings.seed).tags
+        settings, split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
     )
     storage, name = build_object(settings.storage, key="storage"), settings.tune.study
     assert name is not None
@@ -238,7 +239,7 @@ def _ask_as_drawn(before: Run, settings: Tune, dataset: Dataset) -> None:
 def _trials(study: Run) -> list[Run]:
     """The finished trials of a study's run, by their numbers."""
     found = children(study, "trial", status="FINISHED")
-    return sorted(found, key=lambda run: int(run.data.tags["churnlab.trial"]))
+    return sorted(found, key=lambda run: int(run.data.tags[Tag.TRIAL]))
 
 
 def _value(distribution: BaseDistribution, text: str) -> Any:
@@ -248,18 +249,18 @@ def _value(distribution: BaseDistribution, text: str) -> Any:
     return int(text) if isinstance(distribution, IntDistribution) else float(text)
 
 
-def _compare(before: Run, after: Run) -> Iterator[Difference]:
+def _compare(before: Run, after: Run) -> Iterator[Mismatch]:
     """Where two runs of one command differ in metrics and tables; two studies also in trials and
     the best of them."""
     yield from of_values(_metrics(before), _metrics(after))
-    for path in TABLES[before.data.tags["churnlab.command"]]:
+    for path in TABLES[before.data.tags[Tag.COMMAND]]:
         yield from of_tables(
             path, *[artifacts.read_table(run.info.run_id, path) for run in (before, after)]
         )
-    best = [run.data.tags.get("churnlab.best_run_id") for run in (before, after)]
+    best = [run.data.tags.get(Tag.BEST_RUN_ID) for run in (before, after)]
     if any(best):
         yield from of_values(
-            *[{"best parameters": run.data.tags["churnlab.best_params"]} for run in (before, after)]
+            *[{"best parameters": run.data.tags[Tag.BEST_PARAMS]} for run in (before, after)]
         )
         yield from of_values(*[_scores(run) for run in (before, after)], told="trial of ")
         for found in _compare(*map(mlflow.get_run, best)):
@@ -281,7 +282,7 @@ def _scores(study: Run) -> dict[str, float]:
 
 
 def _told(
-    before: Run, after: Run | None, differences: list[Difference], changed: list[Difference]
+    before: Run, after: Run | None, differences: list[Mismatch], changed: list[Mismatch]
 ) -> Result:
     """The answer, in the new run, on the terminal and for scripts."""
     identical = not differences

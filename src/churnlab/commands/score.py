@@ -23,11 +23,12 @@ from mlflow.exceptions import MlflowException
 from churnlab.config.commands import Result, Score
 from churnlab.data.dataset import Members, make_members
 from churnlab.data.reading import Table, read_table
-from churnlab.data.violations import Fault, told
+from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.registry import champion as registry
 from churnlab.registry import versions
 from churnlab.registry.versions import load_bundle, read_version
+from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import start_run
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def run(settings: Score) -> Result:
         _write(scored, output)
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
-        mlflow.set_tag("churnlab.model_uri", model_uri)
+        mlflow.set_tag(Tag.MODEL_URI, model_uri)
     log.info(
         "%d members scored by %s, %d of them likely to leave: %s",
         len(scored),
@@ -111,7 +112,7 @@ def _check_gaps(
     """Refuse members without a value where the version has never seen a gap, by the lines of the
     file."""
     faults = [
-        Fault(
+        Violation(
             f"column {name}: the value is missing, which {model_uri} has never seen there",
             "fill it in, or promote a version that was trained on a table with such gaps",
             np.flatnonzero(members.X[name].isna()),
@@ -120,7 +121,9 @@ def _check_gaps(
         if name not in may_be_missing
     ]
     if faults:
-        raise InputError(told(faults, head=f"{members.source} cannot be scored", place=table.place))
+        raise InputError(
+            message(faults, head=f"{members.source} cannot be scored", place=table.place)
+        )
 
 
 def _answers(

@@ -56,6 +56,7 @@ from churnlab.segments.kmeans import (
 from churnlab.segments.playbook import check_playbook, text
 from churnlab.segments.portraits import deviations, plans_for_everyone, portraits, profile
 from churnlab.tracking import artifacts
+from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
@@ -101,20 +102,20 @@ def run(settings: Segment, dataset: Dataset) -> Result:
             for part in portraits(X, labels, y, playbook=guide, language=playbook.language)
         ]
         names = [portrait["name"] for portrait in described]
-        tags = {"churnlab.stable": str(choice.unstable is None).lower()}
-        mlflow.set_tags(tags | {f"churnlab.{name}": note for name, note in notes.items()})
+        tags = {Tag.STABLE: str(choice.unstable is None).lower()}
+        mlflow.set_tags(tags | notes)
         _log_evidence(evidence, tree, choice, notes)
         _log_segments(X, y, labels, names, notes)
         _log_map(Z, labels, names, notes, random_state=keys.random_state)
         _log_plans(described, everyone)
-        mlflow.log_dict(described, "portraits.json")
+        mlflow.log_dict(described, Artifact.PORTRAITS)
         made_of = {
             "columns": columns,
             "fill": fill,
             "for_everyone": [planned["text"] for planned in everyone],
         }
         mlflow.log_dict(
-            made_of | {"everyone": everyone, "without_late": early} | marks, "segmentation.json"
+            made_of | {"everyone": everyone, "without_late": early} | marks, Artifact.SEGMENTATION
         )
         log_segmentation(model)
     log.info("%s", "\n".join([choice.reason, alone_in_words(evidence), *_in_words(described)]))
@@ -170,19 +171,19 @@ def notes_on(
 ) -> dict[str, str]:
     """What must be known beside every result, by the tag that says it; what does not apply is left
     out."""
-    notes = {"unstable": choice.warning} if choice.warning else {}
+    notes = {Tag.UNSTABLE: choice.warning} if choice.warning else {}
     pairs = collinear(frame, limit=ONE_THING)
     if len(pairs):
         said = [f"{a} and {b} (r = {r:.2f})" for a, b, r in pairs.itertuples(index=False)]
-        notes["collinear"] = (
+        notes[Tag.COLLINEAR] = (
             f"Columns that say nearly the same count twice: {listed(said, 12, length=100)}."
         )
     if late:
-        notes["late"] = (
+        notes[Tag.LATE] = (
             f"The segments use {listed(late, 12)}, known only close to the event; {_beside(early)}."
         )
     if len(frame) > sample:
-        notes["sampled"] = (
+        notes[Tag.SAMPLED] = (
             f"{', '.join(ON_SAMPLES)} stand on a sample of {sample:,} out of {len(frame):,} "
             "members."
         )
@@ -234,24 +235,24 @@ def _log_evidence(
     said = [choice.reason + ".", alone_in_words(evidence), *notes.values()]
     mlflow.set_tags(
         {
-            "churnlab.k_reason": choice.reason,
-            "churnlab.k_alone": json.dumps(alone),
+            Tag.K_REASON: choice.reason,
+            Tag.K_ALONE: json.dumps(alone),
             "mlflow.note.content": "\n\n".join(said),
         }
     )
     by = {
         k: " ".join(name for name, number in alone.items() if number == k) for k in evidence.index
     }
-    artifacts.log_table(evidence.assign(chosen_by=pd.Series(by)).reset_index(), "evidence.csv")
+    artifacts.log_table(evidence.assign(chosen_by=pd.Series(by)).reset_index(), Artifact.EVIDENCE)
     agreement = float(evidence["ward_agreement"][choice.k])
     _log_figure(
         plots.dendrogram(tree, choice.k, proposed=proposed, agreement=agreement),
         "dendrogram",
         notes,
-        "unstable",
+        Tag.UNSTABLE,
     )
-    _log_figure(plots.stability(evidence, choice.k), "stability", notes, "unstable", "sampled")
-    _log_figure(plots.criteria(evidence, choice.k), "criteria", notes, "unstable", "sampled")
+    _log_figure(plots.stability(evidence, choice.k), "stability", notes, Tag.UNSTABLE, Tag.SAMPLED)
+    _log_figure(plots.criteria(evidence, choice.k), "criteria", notes, Tag.UNSTABLE, Tag.SAMPLED)
 
 
 def _log_segments(
@@ -259,15 +260,15 @@ def _log_segments(
 ) -> None:
     """Who is in which segment, what the segments are like and how many left, as tables and figures."""
     table = profile(X, labels, y)
-    artifacts.log_table(table.reset_index().assign(name=names), "segments.csv")
+    artifacts.log_table(table.reset_index().assign(name=names), Artifact.SEGMENTS)
     artifacts.log_table(
-        pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), "segments/members.parquet"
+        pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), Artifact.MEMBERS
     )
     estimate, half = deviations(X, labels)
     drawn = plots.profile_map(estimate, names, chance=estimate.abs() <= half)
-    _log_figure(drawn, "profile", notes, "unstable", "late")
+    _log_figure(drawn, "profile", notes, Tag.UNSTABLE, Tag.LATE)
     rates = plots.churn_rates(table, names, base_rate=float(y.mean()))
-    _log_figure(rates, "churn_by_segment", notes, "unstable", "late")
+    _log_figure(rates, "churn_by_segment", notes, Tag.UNSTABLE, Tag.LATE)
 
 
 def _log_map(
@@ -279,7 +280,7 @@ def _log_map(
     drawn = (
         {"drawn": f"{DRAWN:,} out of {len(Z):,} members are drawn."} if len(rows) < len(Z) else {}
     )
-    _log_figure(figure, "members", notes | drawn, "unstable", "drawn")
+    _log_figure(figure, "members", notes | drawn, Tag.UNSTABLE, "drawn")
 
 
 def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) -> None:
@@ -290,7 +291,7 @@ def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) 
         for planned in part["plans"]
     ]
     rows += [{"segment": None, "name": "everyone"} | planned for planned in everyone]
-    artifacts.log_table(pd.DataFrame(rows).astype({"segment": "Int64"}), "actions.csv")
+    artifacts.log_table(pd.DataFrame(rows).astype({"segment": "Int64"}), Artifact.ACTIONS)
 
 
 def _log_figure(figure: Figure, name: str, notes: dict[str, str], *shown: str) -> None:

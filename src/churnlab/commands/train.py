@@ -31,6 +31,8 @@ from churnlab.models.splits import Split, make_split
 from churnlab.plots import models as plots
 from churnlab.registry.model_artifacts import log_pipeline
 from churnlab.tracking import artifacts
+from churnlab.tracking.fingerprints import split_tags
+from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
@@ -38,21 +40,21 @@ log = logging.getLogger(__name__)
 
 def run(settings: Train, dataset: Dataset) -> Result:
     """Train, evaluate and log one model."""
-    question = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     plain = build_pipeline(settings, dataset)
     X, y = dataset.X, dataset.y
     name = f"{settings.model.name} {settings.features.name}"
     with start_run(
-        "train", settings.model_dump(), name=name, dataset=dataset, tags=question.tags
+        "train", settings.model_dump(), name=name, dataset=dataset, tags=split_tags(split)
     ) as mlflow_run:
-        train_X, train_y = X.iloc[question.train], y[question.train]
+        train_X, train_y = X.iloc[split.train], y[split.train]
         asked = settings.evaluation
         choice = calibration.choose(
             plain,
             train_X,
             train_y,
-            question.folds,
-            rows=question.train,
+            split.folds,
+            rows=split.train,
             method=asked.calibration,
             slope=asked.calibrated.slope,
             ece=asked.calibrated.ece,
@@ -67,8 +69,8 @@ def run(settings: Train, dataset: Dataset) -> Result:
         pipelines.fit(pipeline, train_X, train_y)
         fit_seconds = time.perf_counter() - started
         test_y, probability = (
-            y[question.test],
-            pipelines.churn_probability(pipeline, X.iloc[question.test]),
+            y[split.test],
+            pipelines.churn_probability(pipeline, X.iloc[split.test]),
         )
         per_fold = fold_metrics(oof, threshold=threshold)
         test = evaluation.classification_metrics(test_y, probability, threshold=threshold)
@@ -87,7 +89,7 @@ def run(settings: Train, dataset: Dataset) -> Result:
         }
         hold_out = pd.DataFrame(
             {
-                "row": question.test,
+                "row": split.test,
                 "y": test_y,
                 "probability": probability,
                 "fold": -1,
@@ -95,15 +97,17 @@ def run(settings: Train, dataset: Dataset) -> Result:
             }
         )
         log_metrics(metrics)
-        artifacts.log_table(oof, "predictions/oof.parquet")
-        artifacts.log_table(hold_out, "predictions/test.parquet")
-        artifacts.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), "folds.csv")
-        artifacts.log_table(choice.table, "calibration.csv")
+        artifacts.log_table(oof, Artifact.OOF)
+        artifacts.log_table(hold_out, Artifact.TEST)
+        artifacts.log_table(
+            pd.DataFrame(per_fold).rename_axis("fold").reset_index(), Artifact.FOLDS
+        )
+        artifacts.log_table(choice.table, Artifact.CALIBRATION)
         _log_figures(oof, hold_out, threshold)
-        _log_drivers(settings, dataset, question, pipeline)
+        _log_importance(settings, dataset, split, pipeline)
         _log_profit(settings, hold_out, threshold)
-        said = f"{_note(name, metrics, question)}. Calibration: {choice.said}"
-        mlflow.set_tags({"mlflow.note.content": said, "churnlab.calibration": choice.said})
+        said = f"{_note(name, metrics, split)}. Calibration: {choice.said}"
+        mlflow.set_tags({"mlflow.note.content": said, Tag.CALIBRATION: choice.said})
         kept = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
         if kept is not None:
             metrics["model_bytes"] = kept
@@ -112,10 +116,10 @@ def run(settings: Train, dataset: Dataset) -> Result:
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
 
-def _note(name: str, metrics: dict[str, float], question: Split) -> str:
+def _note(name: str, metrics: dict[str, float], split: Split) -> str:
     return (
         f"{name}: cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} "
-        f"over {len(question.folds)} folds; hold-out of {len(question.test)} members ROC AUC "
+        f"over {len(split.folds)} folds; hold-out of {len(split.test)} members ROC AUC "
         f"{metrics['test_roc_auc']:.4f} ({metrics['test_roc_auc_low']:.4f} to "
         f"{metrics['test_roc_auc_high']:.4f}), accuracy {metrics['test_accuracy']:.4f} at "
         f"threshold {metrics['threshold']:.2f}"
@@ -125,7 +129,7 @@ def _note(name: str, metrics: dict[str, float], question: Split) -> str:
 def _warn_of_economics(settings: Train, dataset: Dataset, choice: calibration.Choice) -> None:
     """Say so when a decision that weighs probabilities against money is given ones that call for
     calibration."""
-    weighs = decision.economics(settings.decision) is not None
+    weighs = decision.contact_economics(settings.decision) is not None
     if weighs and choice.reason and choice.kept.method == calibration.NONE:
         dataset.warn(
             f"the decision takes probabilities at their word, and calibration is {choice.said}"
@@ -156,36 +160,34 @@ def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) ->
         artifacts.log_figure(figure, name)
 
 
-def _log_drivers(settings: Train, dataset: Dataset, question: Split, pipeline: Pipeline) -> None:
+def _log_importance(settings: Train, dataset: Dataset, split: Split, pipeline: Pipeline) -> None:
     """What the model goes by: drivers of the table's columns, and what the estimator says of its
     own columns."""
-    train_X, test_X = (
-        dataset.X[pipeline[0].keep].iloc[rows] for rows in (question.train, question.test)
-    )
+    train_X, test_X = (dataset.X[pipeline[0].keep].iloc[rows] for rows in (split.train, split.test))
     groups = redundancy.together(train_X)
-    table = importance.drivers(
+    table = importance.permutation_importance(
         pipeline,
         test_X,
-        dataset.y[question.test],
+        dataset.y[split.test],
         groups,
         dataset.contract.columns,
-        repeats=settings.evaluation.driver_repeats,
+        repeats=settings.evaluation.importance_repeats,
         seed=settings.seed,
     )
     coefficients = importance.coefficients(pipeline, train_X, groups)
     if coefficients is not None:
         table["coefficient"] = table["driver"].map(coefficients)
-    artifacts.log_table(table, "drivers.csv")
-    artifacts.log_figure(plots.drivers(table), "drivers")
-    importances = pipelines.importances(pipeline)
-    if len(importances):
-        artifacts.log_table(importances, "importances.csv")
+    artifacts.log_table(table, Artifact.IMPORTANCE)
+    artifacts.log_figure(plots.importance(table), "importance")
+    own = pipelines.coefficients(pipeline)
+    if len(own):
+        artifacts.log_table(own, Artifact.COEFFICIENTS)
 
 
 def _log_profit(settings: Train, hold_out: pd.DataFrame, threshold: float) -> None:
     """What the decision would have earned on the hold-out, when the decision states what contacts
     cost and bring."""
-    economics = decision.economics(settings.decision)
+    economics = decision.contact_economics(settings.decision)
     if economics is None:
         return
     y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
@@ -193,4 +195,4 @@ def _log_profit(settings: Train, hold_out: pd.DataFrame, threshold: float) -> No
     mlflow.log_metric("test_profit", decision.profit(y, contacted, economics))
     curve = decision.profit_curve(y, probability, economics)
     artifacts.log_figure(plots.profit(curve, share=float(contacted.mean())), "profit")
-    artifacts.log_table(curve, "profit.csv")
+    artifacts.log_table(curve, Artifact.PROFIT)

@@ -41,10 +41,12 @@ from churnlab.models.cross_validation import cv_metrics, estimator_metrics, prep
 from churnlab.models.metric_names import LOWER_IS_BETTER
 from churnlab.models.splits import Split, make_folds, make_split
 from churnlab.tracking import artifacts
+from churnlab.tracking.fingerprints import split_tags
+from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import find_study, finished_inside
 from churnlab.tuning import studies, trials
-from churnlab.tuning.workers import Seat
+from churnlab.tuning.workers import WorkerSlot
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def run(settings: Tune, dataset: Dataset) -> Result:
         key: build_object(value, key=f"model.space.{key}")
         for key, value in settings.model.space.items()
     }
-    asked = question_of(settings, question.tags)
+    asked = question_of(settings, split_tags(question))
     prefix = f"{settings.dataset.name}-{settings.model.name}-{settings.features.name}"
     name = settings.tune.study or studies.name_of(asked, prefix=prefix)
     with storage.locked(name) as lock:
@@ -106,7 +108,7 @@ def run(settings: Tune, dataset: Dataset) -> Result:
                 _log_study(study, metric=settings.metric)
                 _log_luck(settings, dataset, question, pipeline, study.best_trial)
                 trained = train.run(best, dataset).values["run_id"]
-                ended = {"churnlab.best_run_id": trained, "churnlab.n_complete": len(complete)}
+                ended = {Tag.BEST_RUN_ID: trained, Tag.N_COMPLETE: len(complete)}
                 mlflow.set_tags(ended)  # last: it tells that the rest is there
     told = (name, settings.metric, study.best_value, len(complete), study.best_params)
     log.info("%s: best cv %s %.4f of %d trials, %s", *told)
@@ -136,9 +138,9 @@ def question_of(settings: Tune, tags: Mapping[str, str]) -> dict[str, Any]:
         "features": settings.features.model_dump(),
         "metric": settings.metric,
         "seed": settings.seed,
-        "data": tags["churnlab.data_sha256"],
-        "split": tags["churnlab.split_sha256"],
-        "folds": tags["churnlab.folds_sha256"],
+        "data": tags[Tag.DATA],
+        "split": tags[Tag.SPLIT],
+        "folds": tags[Tag.FOLDS],
     }
 
 
@@ -173,7 +175,7 @@ def _parent(
         settings.model_dump(),
         name=f"{_name(settings)} tuned",
         dataset=dataset,
-        tags=question.tags | {"churnlab.study": name, "churnlab.study_id": study_id},
+        tags=split_tags(question) | {Tag.STUDY: name, Tag.STUDY_ID: study_id},
         resume=earlier.info.run_id if earlier else None,
         growing=[
             "tune.n_trials",
@@ -218,7 +220,7 @@ def _work(engine: Any, study: optuna.Study, job: trials.Job, *, keep: list[int])
     """Let the engine's workers do the trials; however that ends, no trial and no run of them is
     left open."""
 
-    def lost(living: Collection[Seat]) -> int:
+    def lost(living: Collection[WorkerSlot]) -> int:
         found = trials.reconcile(study, job, living=living)
         log.info("A worker has died and is replaced. %s", found and f"Found {found}.")
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -275,7 +277,7 @@ def _trained_before(parent: Run, study: optuna.Study, best: Train, dataset: Data
     """The training with the best parameters, when an earlier start came to its end and nothing was
     added since."""
     complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    if parent.data.tags.get("churnlab.n_complete") != str(complete):
+    if parent.data.tags.get(Tag.N_COMPLETE) != str(complete):
         return None
     return finished_inside(parent, "train", best.model_dump(), dataset)
 
@@ -310,12 +312,12 @@ def _log_luck(
 def _log_study(study: optuna.Study, *, metric: str) -> None:
     """Put the study's table, figures and best trial on the parent run."""
     mpl.use("Agg")
-    artifacts.log_table(_table(study), "trials.csv")
+    artifacts.log_table(_table(study), Artifact.TRIALS)
     mlflow.log_metric(f"best_cv_{metric}", study.best_value)
     mlflow.set_tags(
         {
-            "churnlab.best_trial": study.best_trial.number,
-            "churnlab.best_params": json.dumps(study.best_params),
+            Tag.BEST_TRIAL: study.best_trial.number,
+            Tag.BEST_PARAMS: json.dumps(study.best_params),
         }
     )
     if len(study.get_trials(states=[TrialState.COMPLETE])) < 2:

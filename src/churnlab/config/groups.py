@@ -160,7 +160,7 @@ class EvaluationKeys(Keys):
     calibration: Literal["none", "auto", "isotonic", "sigmoid"]
     calibrated: CalibrationLimits
     calibration_folds: int = Field(ge=2, le=100)
-    driver_repeats: int = Field(ge=2, le=100)
+    importance_repeats: int = Field(ge=2, le=100)
 
     @property
     def split(self) -> dict[str, Any]:

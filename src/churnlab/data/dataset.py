@@ -133,7 +133,7 @@ def member_hashes(dataset: Dataset) -> np.ndarray:
     return pd.util.hash_pandas_object(whole, index=False).to_numpy()
 
 
-def told_apart_by(dataset: Dataset) -> list[str]:
+def identifying_columns(dataset: Dataset) -> list[str]:
     """The columns that ``member_hashes`` looks at, the outcome aside."""
     return ([] if dataset.ids is None else [f"id {dataset.contract.id}"]) + sorted(
         dataset.contract.columns

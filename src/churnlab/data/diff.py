@@ -15,19 +15,19 @@ import pandas as pd
 from churnlab.data.dataset import Dataset, fingerprints
 from churnlab.formatting import listed
 
-Difference = dict[str, Any]
+Mismatch = dict[str, Any]
 
 
 def of_values(
     before: Mapping[str, Any], after: Mapping[str, Any], *, told: str = ""
-) -> Iterator[Difference]:
+) -> Iterator[Mismatch]:
     """The keys whose values are not equal, or are on one side only; ``told`` says of what they are."""
     for key in {**before, **after}:
         if before.get(key) != after.get(key):
             yield {"what": f"{told}{key}", "before": before.get(key), "after": after.get(key)}
 
 
-def of_tables(name: str, before: pd.DataFrame, after: pd.DataFrame) -> Iterator[Difference]:
+def of_tables(name: str, before: pd.DataFrame, after: pd.DataFrame) -> Iterator[Mismatch]:
     """The columns of a table that are not equal bit by bit: in how many rows, with the first of
     them."""
     if list(before.columns) != list(after.columns):
@@ -57,7 +57,7 @@ def of_tables(name: str, before: pd.DataFrame, after: pd.DataFrame) -> Iterator[
 
 def of_data(
     report: Mapping[str, Any], outcomes: pd.DataFrame | None, dataset: Dataset
-) -> Iterator[Difference]:
+) -> Iterator[Mismatch]:
     """Where a table differs from the one that a run has worked on, as far as the run can tell.
 
     ``report`` is the run's data_report.json; ``outcomes`` (columns row and y) are those it has
@@ -82,7 +82,7 @@ def of_data(
     yield from of_values(report["missing"], missing, told="values missing in ")
 
 
-def _of_parts(known: Mapping[str, Any], dataset: Dataset) -> Iterator[Difference]:
+def _of_parts(known: Mapping[str, Any], dataset: Dataset) -> Iterator[Mismatch]:
     """The columns and the blocks of rows whose fingerprints differ."""
     shared, block = min(known["rows"], len(dataset.y)), known["block"]
     ids = None if dataset.ids is None else dataset.ids.iloc[:shared]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from churnlab.data.quality import giveaways
+from churnlab.data.quality import leaking_columns
 from churnlab.data.validation import is_nested
 from churnlab.errors import InputError
 
@@ -77,7 +77,7 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
         if target is None
         else (plain[target] == positive).to_numpy(dtype="bool", na_value=False)
     )
-    given_away = {} if y is None else giveaways(plain.drop(columns=target), y)
+    given_away = {} if y is None else leaking_columns(plain.drop(columns=target), y)
     drafts = [
         ColumnDraft(name, None, "lists or the like: make columns of what is in them")
         if name in nested

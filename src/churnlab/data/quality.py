@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.data.contract import Contract
-from churnlab.data.violations import Fault
+from churnlab.data.violations import Violation
 from churnlab.formatting import listed
 
 GIVEN_AWAY = 0.995
@@ -45,7 +45,7 @@ UNIQUE = 0.95
 """A larger share of different values is what identifiers have."""
 
 
-def giveaways(X: pd.DataFrame, y: np.ndarray) -> dict[str, float]:
+def leaking_columns(X: pd.DataFrame, y: np.ndarray) -> dict[str, float]:
     """The columns that tell by themselves who left, with their AUC; none where chance may be the
     reason."""
     rare = int(min(y.sum(), len(y) - y.sum()))
@@ -98,15 +98,15 @@ def _auc(x: np.ndarray, left: np.ndarray) -> float:
     return float((ranks[left == 1].sum() / churned - (churned + 1) / 2) / (len(left) - churned))
 
 
-def leaks(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[Fault]:
+def leaks(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[Violation]:
     """The features that are the target, a copy of it, or were written after it."""
     return [
-        Fault(
+        Violation(
             f"column {name} tells by itself who left (AUC {auc:.3f}): it is a copy of "
             f"{contract.target} or was written after the event",
             f"take it out of dataset.columns in the YAML of {contract.name}",
         )
-        for name, auc in giveaways(X, y).items()
+        for name, auc in leaking_columns(X, y).items()
     ]
 
 
@@ -188,7 +188,7 @@ def _of_the_target(y: np.ndarray, contract: Contract) -> Iterator[str]:
 def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
     """Members equal in everything: told only where the columns are too rich for chance to make
     twins."""
-    again, torn = twins(X, y)
+    again, torn = duplicate_rows(X, y)
     if not again and not torn:
         return
     most = 10 * _twins_by_chance(X)
@@ -198,14 +198,16 @@ def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
         yield f"{torn:,} times members are equal in every feature and different in outcome: no model tells them apart"
 
 
-def shared(X: pd.DataFrame, y: np.ndarray, *, train: np.ndarray, test: np.ndarray) -> Iterator[str]:
+def train_test_overlap(
+    X: pd.DataFrame, y: np.ndarray, *, train: np.ndarray, test: np.ndarray
+) -> Iterator[str]:
     """Members of the hold-out that are in the training part, too: what a model scores on them is no
     forecast.
 
     ``train`` and ``test`` are positions. Told only where the columns are too rich for chance to
     make twins.
     """
-    again, _ = twins(X, y)
+    again, _ = duplicate_rows(X, y)
     if again and again > 10 * _twins_by_chance(X):
         who = _alike(X) * 2 + y
         known = int(np.isin(who[test], who[train]).sum())
@@ -216,7 +218,7 @@ def shared(X: pd.DataFrame, y: np.ndarray, *, train: np.ndarray, test: np.ndarra
         )
 
 
-def twins(X: pd.DataFrame, y: np.ndarray) -> tuple[int, int]:
+def duplicate_rows(X: pd.DataFrame, y: np.ndarray) -> tuple[int, int]:
     """How many rows repeat an earlier one and its outcome, and how often equal rows have two
     outcomes."""
     alike = _alike(X)

@@ -29,7 +29,7 @@ import pandas as pd
 
 from churnlab.data.contract import Contract
 from churnlab.data.csv_structure import structure
-from churnlab.data.violations import Fault, told
+from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
 
@@ -105,7 +105,7 @@ class Table:
     source: str
     columns: tuple[str, ...]
     lines: range | np.ndarray | None = None
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Violation, ...] = ()
     warnings: tuple[str, ...] = ()
     written: pd.DataFrame | None = None
 
@@ -146,7 +146,7 @@ def read_table(
         raise _no_table(path, f" ({reason})") from error
     if contract is None and table.faults:
         raise InputError(
-            told(table.faults, head=f"{_shown(path)} is not in order", place=table.place)
+            message(table.faults, head=f"{_shown(path)} is not in order", place=table.place)
         )
     return table
 
@@ -215,7 +215,7 @@ def _start(file: Path) -> bytes:
 
 def _named(
     written: Sequence[str], rename: Mapping[str, str]
-) -> tuple[list[str], list[Fault], list[str]]:
+) -> tuple[list[str], list[Violation], list[str]]:
     """The contract's names of the columns, each once; with the faults of the names, and what is to
     be said of them."""
     names = [rename.get(name, name) for name in written]
@@ -229,11 +229,11 @@ def _named(
         text = (
             f"column {which} has no name" if len(unnamed) == 1 else f"columns {which} have no name"
         )
-        faults.append(Fault(text, "write a name into the header, or take it out of the file"))
+        faults.append(Violation(text, "write a name into the header, or take it out of the file"))
     for name, count in Counter(names).items():
         if count > 1 and name.strip():
             faults.append(
-                Fault(
+                Violation(
                     f"{count} columns are called {clipped(name)}",
                     "keep one of them, or name them apart",
                 )
@@ -386,13 +386,13 @@ def _binary(path: str) -> InputError:
     return _no_table(path, ": it is binary, not text")
 
 
-def _ragged(rows: np.ndarray, cells: np.ndarray, width: int) -> Fault:
+def _ragged(rows: np.ndarray, cells: np.ndarray, width: int) -> Violation:
     found = int(cells[0])
     if found > width:
         mend = "correct the line; a cell with a comma in it stands in quotes, and a number has a decimal point"
     else:
         mend = "correct the line: are its commas there, and its quotes closed?"
-    return Fault(
+    return Violation(
         f"{found} {'cell' if found == 1 else 'cells'} where the header has {width}", mend, rows
     )
 

@@ -16,7 +16,7 @@ from churnlab.data import quality
 from churnlab.data.contract import Column, Contract
 from churnlab.data.expressions import check_expression, columns_in, evaluate
 from churnlab.data.reading import Table
-from churnlab.data.violations import Fault, told
+from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
 
@@ -79,10 +79,12 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     frame, rows = table.frame, table.frame.index.to_numpy()
     faults = [*table.faults, *_missing_columns(table, contract, needs_target=needs_target)]
     if frame.empty and not faults:
-        faults.append(Fault("the table has a header and no rows", "give it at least one member"))
+        faults.append(
+            Violation("the table has a header and no rows", "give it at least one member")
+        )
     y = ids = None
     columns: dict[str, pd.Series] = {}
-    found: list[Fault] = []
+    found: list[Violation] = []
     for name in [name for name in contract.columns if name in frame and len(frame)]:
         columns[name], broken = _read_column(
             frame[name], contract.columns[name], dataset=contract.name
@@ -102,7 +104,7 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     if faults:
         source = table.source if len(table.source) <= 300 else f"...{table.source[-300:]}"
         raise InputError(
-            told(
+            message(
                 faults,
                 head=f"{source} does not keep the contract of dataset {contract.name}",
                 place=table.place,
@@ -123,22 +125,24 @@ def _frame(columns: dict[str, pd.Series]) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def _missing_columns(table: Table, contract: Contract, *, needs_target: bool) -> Iterator[Fault]:
+def _missing_columns(
+    table: Table, contract: Contract, *, needs_target: bool
+) -> Iterator[Violation]:
     missing = [name for name in contract.columns if name not in table.columns]
     there = f"(the table has {listed(table.columns, 20)})"
     if missing:
-        yield Fault(
+        yield Violation(
             f"there is no column {listed(missing)} {there}",
             f"add it, or take it out of dataset.columns in the YAML of {contract.name}"
             f"{_renamed(missing[0], table, contract)}",
         )
     if needs_target and contract.target not in table.columns:
-        yield Fault(
+        yield Violation(
             f"there is no target column {contract.target} {there}",
             f"add it, or name the right one with dataset.target={_renamed(contract.target, table, contract)}",
         )
     if contract.id is not None and contract.id not in table.columns:
-        yield Fault(
+        yield Violation(
             f"there is no id column {contract.id}",
             f"add it, or say dataset.id=null when members have none{_renamed(contract.id, table, contract)}",
         )
@@ -182,13 +186,15 @@ def _unknown(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
                 )
 
 
-def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Series, list[Fault]]:
+def _read_column(
+    raw: pd.Series, column: Column, *, dataset: str
+) -> tuple[pd.Series, list[Violation]]:
     """One column as float64 (or text, for a category) without its wrong cells, and what is wrong in
     it."""
     name = str(raw.name)
     missing = raw.isna().to_numpy()
     if missing.all():
-        empty = Fault(
+        empty = Violation(
             f"column {name} is empty in all {len(raw)} rows",
             f"give it values, or take it out of dataset.columns in the YAML of {dataset}",
         )
@@ -201,12 +207,12 @@ def _read_column(raw: pd.Series, column: Column, *, dataset: str) -> tuple[pd.Se
 
 def _read_category(
     raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
-) -> tuple[pd.Series, list[Fault]]:
+) -> tuple[pd.Series, list[Violation]]:
     nested = is_nested(raw)
     if nested.any():
         mend = "make columns of what is in it, or take it out of dataset.columns"
-        told = f"column {raw.name}: {{value}} is a list or the like, not a category"
-        return raw.mask(nested).astype("str"), _fault_where(nested, raw, told, mend)
+        message = f"column {raw.name}: {{value}} is a list or the like, not a category"
+        return raw.mask(nested).astype("str"), _fault_where(nested, raw, message, mend)
     text = raw.astype("str")
     if column.values is None or column.unknown == "accept":
         return text, []
@@ -222,7 +228,7 @@ def _read_category(
 
 def _read_numbers(
     raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
-) -> tuple[pd.Series, list[Fault]]:
+) -> tuple[pd.Series, list[Violation]]:
     values = _to_numbers(raw, truth=column.kind == "binary")
     words = ~missing & np.isnan(values)
     broken = words.copy()
@@ -301,7 +307,7 @@ def _mended(value: Any) -> str:
     return "correct it, or declare the column as kind: category"
 
 
-def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> list[Fault]:
+def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> list[Violation]:
     """A fault for the rows where ``broken`` holds, with the first value found there written into
     ``text``."""
     rows = np.flatnonzero(broken)
@@ -309,10 +315,10 @@ def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> li
         return []
     first = raw.iloc[rows[0]]
     shown = repr(clipped(first)) if isinstance(first, str) else clipped(first)
-    return [Fault(text.replace("{value}", shown), mend, rows)]
+    return [Violation(text.replace("{value}", shown), mend, rows)]
 
 
-def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
+def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Violation]:
     """The rules that do not hold, among the rows whose cells are all right by themselves."""
     faults = []
     for name, rule in contract.rules.items():
@@ -326,7 +332,7 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
             first = X.iloc[rows[0]]
             named = ", ".join(f"{column} = {listed([first[column]])}" for column in needed)
             faults.append(
-                Fault(
+                Violation(
                     f"rule {name}: {rule} does not hold ({named})",
                     f"correct the row, or change dataset.rules.{name} in the YAML of {contract.name}",
                     rows,
@@ -335,7 +341,7 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Fault]:
     return faults
 
 
-def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Fault]:
+def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Violation]:
     return _fault_where(
         (ids.duplicated() & ids.notna() & (ids != "")).to_numpy(),
         ids,
@@ -344,7 +350,7 @@ def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Fault]:
     )
 
 
-def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[Fault]]:
+def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[Violation]]:
     """1 for who left and 0 for who stayed, and what is wrong with that."""
     name, positive = contract.target, contract.positive
     missing = raw.isna().to_numpy()
@@ -354,11 +360,13 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[F
     y = left.astype("int64")
     if missing.all():
         text = f"target {name} is empty in all {len(raw)} rows"
-        return y, [Fault(text, "fill it in, or name the right column with dataset.target=")]
+        return y, [Violation(text, "fill it in, or name the right column with dataset.target=")]
     faults = []
     if missing.any():
         mend = "fill it in, or leave these rows out"
-        faults.append(Fault(f"target {name}: the value is missing", mend, np.flatnonzero(missing)))
+        faults.append(
+            Violation(f"target {name}: the value is missing", mend, np.flatnonzero(missing))
+        )
     known = raw[~missing]
     found = list(
         dict.fromkeys(map(str, (known.astype("str") if known.dtype == object else known).unique()))
@@ -367,7 +375,7 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[F
     if len(found) > 2:
         text = f"target {name} has {len(found)} different values ({said})"
         faults.append(
-            Fault(
+            Violation(
                 text,
                 "give a column with two values, and name the one that means left: dataset.positive=",
             )
@@ -375,8 +383,8 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[F
     elif not left.any():
         text = f"target {name} is never {positive} (found: {said})"
         mend = "name the value that means left with dataset.positive=, or give a table with leavers"
-        faults.append(Fault(text, mend))
+        faults.append(Violation(text, mend))
     elif left[~missing].all():
         text = f"target {name} has one class only: every member has {positive}"
-        faults.append(Fault(text, "give a table with members who stayed, too"))
+        faults.append(Violation(text, "give a table with members who stayed, too"))
     return y, faults

@@ -12,14 +12,14 @@ from churnlab.formatting import clipped
 if TYPE_CHECKING:
     import numpy as np
 
-FAULTS_TOLD = 10
-LONGEST_FAULT = 400
+MOST_VIOLATIONS = 10
+LONGEST_VIOLATION = 400
 LONGEST_MESSAGE = 1900
 """Characters; a terminal adds the name of the command or of the job."""
 
 
 @dataclass(frozen=True)
-class Fault:
+class Violation:
     """One way in which a table is broken; ``rows`` are 0-based positions of the rows concerned, if
     it is about rows."""
 
@@ -28,7 +28,7 @@ class Fault:
     rows: np.ndarray | None = None
 
 
-def told(faults: Sequence[Fault], *, head: str, place: Callable[[int], str]) -> str:
+def message(faults: Sequence[Violation], *, head: str, place: Callable[[int], str]) -> str:
     """One paragraph for one fault, a list of at most ten for more: first what concerns the whole
     table, then by rows.
 
@@ -36,7 +36,7 @@ def told(faults: Sequence[Fault], *, head: str, place: Callable[[int], str]) -> 
     """
     worst = sorted(faults, key=lambda fault: 0 if fault.rows is None else -len(fault.rows))
     worst.sort(key=lambda fault: fault.rows is not None)
-    lines = [_sentence(fault, place) for fault in worst[:FAULTS_TOLD]]
+    lines = [_sentence(fault, place) for fault in worst[:MOST_VIOLATIONS]]
     if len(faults) == 1:
         return f"{head}: {lines[0]}"
     room, shown = LONGEST_MESSAGE - len(head) - 40, 0
@@ -46,8 +46,8 @@ def told(faults: Sequence[Fault], *, head: str, place: Callable[[int], str]) -> 
     return "\n  - ".join([f"{head}, {len(faults)} faults.{more}", *lines[:shown]])
 
 
-def _sentence(fault: Fault, place: Callable[[int], str]) -> str:
-    text, mend = clipped(fault.text, LONGEST_FAULT), clipped(fault.mend, LONGEST_FAULT)
+def _sentence(fault: Violation, place: Callable[[int], str]) -> str:
+    text, mend = clipped(fault.text, LONGEST_VIOLATION), clipped(fault.mend, LONGEST_VIOLATION)
     stop = "" if mend.endswith("?") else "."
     if fault.rows is None:
         return f"{text}; {mend}{stop}"

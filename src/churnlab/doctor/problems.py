@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from mlflow.entities import LoggedModel, Run, ViewType
 
+from churnlab.tracking.names import Tag
 from churnlab.tracking.search import logged_models, search
 
-MENDS = "churnlab doctor fix=true"
+REPAIRS = "churnlab doctor fix=true"
 """How what has a cure is mended."""
 
 
@@ -27,7 +28,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Books:
+class StoreSnapshot:
     """Our runs but for the trials, by id, deleted ones too; trials that are RUNNING; our logged
     models."""
 
@@ -50,11 +51,11 @@ class Books:
         return {run.info.run_id: run for run in everything if run.info.status == "RUNNING"}
 
 
-def read_books() -> Books:
+def read_store() -> StoreSnapshot:
     """Look into the store, in a few searches however many runs it has."""
-    runs = search("tags.`churnlab.command` != 'trial'", view=ViewType.ALL)
-    open_trials = search("tags.`churnlab.command` = 'trial' and attributes.status = 'RUNNING'")
+    runs = search(f"tags.`{Tag.COMMAND}` != 'trial'", view=ViewType.ALL)
+    open_trials = search(f"tags.`{Tag.COMMAND}` = 'trial' and attributes.status = 'RUNNING'")
     experiments = sorted({run.info.experiment_id for run in runs})
-    return Books(
+    return StoreSnapshot(
         {run.info.run_id: run for run in runs}, open_trials, logged_models(experiments), experiments
     )

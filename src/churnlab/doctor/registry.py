@@ -18,9 +18,10 @@ import yaml
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from churnlab.doctor.problems import MENDS, Books, Problem
+from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot
 from churnlab.formatting import listed
 from churnlab.registry import champion as registry
+from churnlab.tracking.names import Tag
 from churnlab.tracking.search import pages
 
 GATED = {"passed", "forced"}
@@ -39,7 +40,7 @@ class Move:
     previous: str | None
 
 
-def registered(books: Books) -> Iterator[Problem]:
+def registered(books: StoreSnapshot) -> Iterator[Problem]:
     """What is wrong with our registered models: versions, aliases, the history of the champion."""
     for model, versions in _ours(books):
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
@@ -47,9 +48,7 @@ def registered(books: Books) -> Iterator[Problem]:
             gone = missing_files(version)
             if gone:
                 what = f"{model.name} version {version.version} lacks its files: {listed(gone)}"
-                runs = [
-                    version.tags.get(f"churnlab.{part}_run_id") for part in ("churn", "segment")
-                ]
+                runs = [version.tags.get(tag) for tag in (Tag.CHURN_RUN_ID, Tag.SEGMENT_RUN_ID)]
                 mend = (
                     f"churnlab promote churn_run={runs[0]} segment_run={runs[1]}"
                     if all(runs)
@@ -64,17 +63,17 @@ def registered(books: Books) -> Iterator[Problem]:
                 cure = partial(
                     mlflow.MlflowClient().delete_registered_model_alias, model.name, alias
                 )
-                yield Problem("alias to nowhere", what, f"{model.name}@{alias}", MENDS, cure)
+                yield Problem("alias to nowhere", what, f"{model.name}@{alias}", REPAIRS, cure)
         champion = versions.get(aliases.get("champion", ""))
-        if champion is not None and champion.tags.get("churnlab.gate") not in GATED:
-            verdict = champion.tags.get("churnlab.gate", "never asked")
+        if champion is not None and champion.tags.get(Tag.GATE) not in GATED:
+            verdict = champion.tags.get(Tag.GATE, "never asked")
             what = f"version {champion.version} is the champion of {model.name}, and the gate was: {verdict}"
             mend = "promote a version through the gate (churnlab promote), or churnlab rollback"
             yield Problem("champion without a gate", what, f"{model.name}/{champion.version}", mend)
         yield from _history(model, versions, champion=champion and str(champion.version))
 
 
-def _ours(books: Books) -> Iterator[tuple[RegisteredModel, dict[str, ModelVersion]]]:
+def _ours(books: StoreSnapshot) -> Iterator[tuple[RegisteredModel, dict[str, ModelVersion]]]:
     """The registered models of our datasets, each with its versions by number."""
     client = mlflow.MlflowClient()
     experiments = {client.get_experiment(number).name for number in books.experiments}
@@ -111,7 +110,7 @@ def _names(location: str) -> set[str]:
         return set()
 
 
-def unfinished_moves(books: Books) -> Iterator[Move]:
+def unfinished_moves(books: StoreSnapshot) -> Iterator[Move]:
     """The last move of each champion that was written and not made; none while a promotion is under
     way."""
     with suppress(BlockingIOError), registry.one_at_a_time(wait=False):

@@ -24,10 +24,11 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
-from churnlab.doctor.problems import MENDS, Books, Problem, read_books
+from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot, read_store
 from churnlab.doctor.registry import Move, registered, take_back, unfinished_moves
 from churnlab.formatting import listed
 from churnlab.tracking import processes
+from churnlab.tracking.names import Tag
 from churnlab.tracking.processes import is_alive
 from churnlab.tracking.runs import end_dead
 from churnlab.tracking.search import children, search
@@ -41,7 +42,7 @@ JOINS = 50
 def examine(storage: Local, *, elsewhere: bool) -> list[Problem]:
     """All problems of the store that MLflow is pointed at; ``elsewhere``: other machines' processes
     are dead, too."""
-    books = read_books()
+    books = read_store()
     moves = list(unfinished_moves(books))
     return [
         *dead_processes(books, storage, moves, elsewhere=elsewhere),
@@ -58,7 +59,7 @@ def examine(storage: Local, *, elsewhere: bool) -> list[Problem]:
 
 
 def dead_processes(
-    books: Books, storage: Local, moves: Sequence[Move], *, elsewhere: bool
+    books: StoreSnapshot, storage: Local, moves: Sequence[Move], *, elsewhere: bool
 ) -> Iterator[Problem]:
     """What each dead process has left open is one problem: its runs, their models, their trials, a
     champion's move."""
@@ -69,11 +70,11 @@ def dead_processes(
             if _is_trial(run)
             else run
         )
-        left[owner.data.tags.get("churnlab.process", "")].append(run)
+        left[owner.data.tags.get(Tag.PROCESS, "")].append(run)
     for process, runs in left.items():
         alive = is_alive(process) if process else None
-        studies = [run for run in runs if run.data.tags["churnlab.command"] == "tune"]
-        if alive or any(not _is_free(storage, run.data.tags["churnlab.study"]) for run in studies):
+        studies = [run for run in runs if run.data.tags[Tag.COMMAND] == "tune"]
+        if alive or any(not _is_free(storage, run.data.tags[Tag.STUDY]) for run in studies):
             continue
         client = mlflow.MlflowClient()
         runs = [run for run in runs if client.get_run(run.info.run_id).info.status == "RUNNING"]
@@ -99,7 +100,7 @@ def dead_processes(
             machine = (
                 f"on {process.split()[0]}, another machine" if process else "that no tag names"
             )
-            mend = f"look whether it is at work; if not: {MENDS} elsewhere=true"
+            mend = f"look whether it is at work; if not: {REPAIRS} elsewhere=true"
             yield Problem(
                 "process elsewhere", f"a process {machine} has open: {'; '.join(told)}", where, mend
             )
@@ -113,27 +114,27 @@ def dead_processes(
                 "dead process",
                 f"{who} is gone and left open: {'; '.join(told)}",
                 where,
-                MENDS,
+                REPAIRS,
                 cure,
             )
     open_now = books.open
     for model in books.models:
         if model.status == "PENDING" and model.source_run_id not in open_now:
             what = f"model {model.model_id} of a run that has ended was not written to its end"
-            yield Problem("half-written model", what, _place(model), MENDS, partial(_fail, model))
+            yield Problem("half-written model", what, _place(model), REPAIRS, partial(_fail, model))
     for move in moves:
         if move.run_id not in open_now:
             what = f"{move.model}: the champion was not moved as {move.key} says: {move.told}"
-            yield Problem("unfinished move", what, move.model, MENDS, partial(take_back, move))
+            yield Problem("unfinished move", what, move.model, REPAIRS, partial(take_back, move))
 
 
 def _is_trial(run: Run) -> bool:
-    return run.data.tags["churnlab.command"] == "trial"
+    return run.data.tags[Tag.COMMAND] == "trial"
 
 
 def _counted(runs: Sequence[Run]) -> str:
     """Runs in words: how many of which command."""
-    commands = [run.data.tags["churnlab.command"] for run in runs]
+    commands = [run.data.tags[Tag.COMMAND] for run in runs]
     return "RUNNING " + ", ".join(
         f"{commands.count(name)} {name}" for name in dict.fromkeys(sorted(commands))
     )
@@ -148,7 +149,7 @@ def _is_free(storage: Local, study: str) -> bool:
         return False
 
 
-def _end(runs: Sequence[Run], moves: Sequence[Move], books: Books, storage: Local) -> None:
+def _end(runs: Sequence[Run], moves: Sequence[Move], books: StoreSnapshot, storage: Local) -> None:
     """Put right what a dead process has left, its runs last: whoever is killed in here finds the
     rest again."""
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs if _is_trial(run)}
@@ -156,7 +157,7 @@ def _end(runs: Sequence[Run], moves: Sequence[Move], books: Books, storage: Loca
     studies += [
         run
         for run in runs
-        if run.data.tags["churnlab.command"] == "tune" and run.info.run_id not in parents
+        if run.data.tags[Tag.COMMAND] == "tune" and run.info.run_id not in parents
     ]
     for study in studies:
         reconcile(study, storage)
@@ -168,14 +169,12 @@ def _end(runs: Sequence[Run], moves: Sequence[Move], books: Books, storage: Loca
 def reconcile(parent: Run, storage: Local) -> None:
     """Put right what a study's dead driver has left, in the study and among its runs, unless
     somebody is at work."""
-    name = parent.data.tags["churnlab.study"]
+    name = parent.data.tags[Tag.STUDY]
     if name not in storage.names():
         return
     with suppress(BlockingIOError), storage.locked(name, wait=False):
         study = _load(storage, name)
-        if study is not None and study.user_attrs.get("id") == parent.data.tags.get(
-            "churnlab.study_id"
-        ):
+        if study is not None and study.user_attrs.get("id") == parent.data.tags.get(Tag.STUDY_ID):
             asked, n_trials = study.user_attrs["asked"], int(parent.data.tags["tune.n_trials"])
             trials.reconcile(study, trials.Remains(asked["search space"], n_trials, parent))
 
@@ -190,13 +189,13 @@ def _load(storage: Local, name: str) -> optuna.Study | None:
     )
 
 
-def dead_trials(books: Books, storage: Local) -> Iterator[Problem]:
+def dead_trials(books: StoreSnapshot, storage: Local) -> Iterator[Problem]:
     """Trials that are under way in a study whose run has ended, or which has none, and which nobody
     works on."""
     parents = {
-        (run.data.tags["churnlab.study"], run.data.tags.get("churnlab.study_id")): run
+        (run.data.tags[Tag.STUDY], run.data.tags.get(Tag.STUDY_ID)): run
         for run in books.active.values()
-        if run.data.tags["churnlab.command"] == "tune"
+        if run.data.tags[Tag.COMMAND] == "tune"
     }
     for name in storage.names():
         try:
@@ -220,7 +219,7 @@ def dead_trials(books: Books, storage: Local) -> Iterator[Problem]:
             "dead trials",
             what,
             parent.info.run_id if parent else name,
-            f"run the same tune, or {MENDS}",
+            f"run the same tune, or {REPAIRS}",
             cure,
         )
 
@@ -244,7 +243,7 @@ def _fail(model: LoggedModel) -> None:
     mlflow.MlflowClient().finalize_logged_model(model.model_id, "FAILED")
 
 
-def models_without_files(books: Books) -> Iterator[Problem]:
+def models_without_files(books: StoreSnapshot) -> Iterator[Problem]:
     """Models of ours that are said to be READY and whose files are not there (of a store on this
     machine's disk)."""
     gone = [
@@ -273,7 +272,7 @@ def _folder(location: str) -> Path | None:
 # Parents and children
 
 
-def orphans(books: Books) -> Iterator[Problem]:
+def orphans(books: StoreSnapshot) -> Iterator[Problem]:
     """Runs inside a run that is deleted or gone: one problem a parent."""
     inside: dict[str, list[Run]] = defaultdict(list)
     for run in [*books.active.values(), *_trials_outside(books)]:
@@ -287,45 +286,43 @@ def orphans(books: Books) -> Iterator[Problem]:
             state, mend = "deleted", f"bring it back: mlflow runs restore --run-id {parent}"
         except MlflowException:
             state, mend = "not there", "delete them, too, or leave them: each is complete by itself"
-        commands = listed(sorted({run.data.tags["churnlab.command"] for run in runs}))
+        commands = listed(sorted({run.data.tags[Tag.COMMAND] for run in runs}))
         what = f"{len(runs)} runs ({commands}) are inside run {parent}, which is {state}"
         yield Problem("children without a parent", what, parent, mend)
 
 
-def _trials_outside(books: Books) -> list[Run]:
+def _trials_outside(books: StoreSnapshot) -> list[Run]:
     """The trials whose study's run is not there, without looking at all the others."""
     studies = [
-        run_id
-        for run_id, run in books.active.items()
-        if run.data.tags["churnlab.command"] == "tune"
+        run_id for run_id, run in books.active.items() if run.data.tags[Tag.COMMAND] == "tune"
     ]
     others = (
         [f"tags.`mlflow.parentRunId` != '{run_id}'" for run_id in studies]
         if len(studies) <= JOINS
         else []
     )
-    return search(" and ".join(["tags.`churnlab.command` = 'trial'", *others]))
+    return search(" and ".join([f"tags.`{Tag.COMMAND}` = 'trial'", *others]))
 
 
-def lonely_parents(books: Books, storage: Local) -> Iterator[Problem]:
+def lonely_parents(books: StoreSnapshot, storage: Local) -> Iterator[Problem]:
     """Finished studies and pipelines without the runs that they have had inside."""
-    first = search("tags.`churnlab.command` = 'trial' and tags.`churnlab.trial` = '0'")
+    first = search(f"tags.`{Tag.COMMAND}` = 'trial' and tags.`{Tag.TRIAL}` = '0'")
     studies = {run.data.tags.get("mlflow.parentRunId") for run in first}
     parents = {run.data.tags.get("mlflow.parentRunId") for run in books.active.values()}
     for run_id, run in books.active.items():
         if run.info.status != "FINISHED":
             continue
-        name = f"{run.data.tags['churnlab.command']} run {run_id} ({run.info.run_name})"
-        if run.data.tags["churnlab.command"] == "pipeline" and run_id not in parents:
+        name = f"{run.data.tags[Tag.COMMAND]} run {run_id} ({run.info.run_name})"
+        if run.data.tags[Tag.COMMAND] == "pipeline" and run_id not in parents:
             yield Problem(
                 "parent without children",
                 f"{name} has nothing inside",
                 run_id,
                 "run it again, or delete it",
             )
-        if run.data.tags["churnlab.command"] != "tune":
+        if run.data.tags[Tag.COMMAND] != "tune":
             continue
-        best = run.data.tags.get("churnlab.best_run_id")
+        best = run.data.tags.get(Tag.BEST_RUN_ID)
         if best is not None and best not in books.active:
             mend = (
                 "run the same tune again"
@@ -338,9 +335,9 @@ def lonely_parents(books: Books, storage: Local) -> Iterator[Problem]:
         if run_id not in studies and not children(
             run, "trial"
         ):  # the first trial may have died too early
-            kept = run.data.tags["churnlab.study"] in storage.names()
+            kept = run.data.tags[Tag.STUDY] in storage.names()
             cure = partial(reconcile, run, storage) if kept else None
-            mend = MENDS if kept else "its study is gone, too: reproduce it, or delete it"
+            mend = REPAIRS if kept else "its study is gone, too: reproduce it, or delete it"
             yield Problem(
                 "parent without children", f"{name} has no trials inside", run_id, mend, cure
             )
@@ -349,7 +346,7 @@ def lonely_parents(books: Books, storage: Local) -> Iterator[Problem]:
 # Files
 
 
-def unknown_folders(books: Books) -> Iterator[Problem]:
+def unknown_folders(books: StoreSnapshot) -> Iterator[Problem]:
     """Folders of artifacts whose run or model the store does not know; they may hold what somebody
     needs."""
     root = Path(os.environ["CHURNLAB_STORE"]) / "mlartifacts"
@@ -391,7 +388,7 @@ def left_over(home: Path, store: Path | None) -> Iterator[Problem]:
     for path in dead:
         what = "a process that is gone had not moved this file into place"
         yield Problem(
-            "left-over file", what, str(path), MENDS, partial(path.unlink, missing_ok=True)
+            "left-over file", what, str(path), REPAIRS, partial(path.unlink, missing_ok=True)
         )
 
 

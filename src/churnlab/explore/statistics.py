@@ -156,7 +156,7 @@ def _correlation_interval(x: np.ndarray, y: np.ndarray, r: float) -> tuple[float
     return float(low), float(high)
 
 
-def drivers(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFrame:
+def risk_ratios(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFrame:
     """One row a split: members with and without something, the churn of both, and the risk ratio.
 
     A binary column splits into 1 and 0; a category column into each level and the rest; a numeric

@@ -82,7 +82,7 @@ def choose(
         made = fold_predictions(candidate, X, y, folds, rows=rows)
         oof = pd.concat(made, ignore_index=True)
         per_fold = fold_metrics(oof, threshold=0.5)
-        found = evaluation.calibration(oof["y"].to_numpy(), oof["probability"].to_numpy())
+        found = evaluation.calibration_line(oof["y"].to_numpy(), oof["probability"].to_numpy())
         return Judged(
             name, candidate, oof, found | {"log_loss": cv_metrics(per_fold)["cv_log_loss"]}
         )
@@ -94,7 +94,7 @@ def choose(
     )
     if asked:
         _check_splits(y, folds, splits)
-    tried = [judge(name, calibrated(model, method=name, splits=splits)) for name in asked]
+    tried = [judge(name, with_calibration(model, method=name, splits=splits)) for name in asked]
     kept = (
         tried[0]
         if method in METHODS
@@ -103,7 +103,7 @@ def choose(
     return Choice(kept, [plain, *tried], reason, _said(plain, tried, kept, reason, method=method))
 
 
-def calibrated(model: Pipeline, *, method: str, splits: int) -> Pipeline:
+def with_calibration(model: Pipeline, *, method: str, splits: int) -> Pipeline:
     """The unfitted pipeline with its estimator calibrated: as many estimators and calibrators as
     ``splits``.
 

@@ -20,7 +20,7 @@ from churnlab.models.pipelines import check_parameters, locate
 
 
 @dataclass(frozen=True)
-class Economics:
+class ContactEconomics:
     """What a contact costs and brings, in one currency; ``success`` and ``accept`` are assumptions,
     not measured.
 
@@ -110,7 +110,7 @@ def expected_value(
 ) -> float:
     """The threshold above which a contact pays (see Economics); nothing is fitted, but p must be
     calibrated."""
-    return Economics(retained_value, contact_cost, incentive, success, accept).threshold
+    return ContactEconomics(retained_value, contact_cost, incentive, success, accept).threshold
 
 
 def f1(y: np.ndarray, probability: np.ndarray) -> float:
@@ -130,29 +130,33 @@ def f1(y: np.ndarray, probability: np.ndarray) -> float:
     return float(halfway if halfway < lowest else below)  # the two may be neighbouring floats
 
 
-def economics(decision: Mapping[str, Any]) -> Economics | None:
+def contact_economics(decision: Mapping[str, Any]) -> ContactEconomics | None:
     """The numbers of a decision that has them (its YAML's keys), else None."""
-    names = [field.name for field in fields(Economics)]
+    names = [field.name for field in fields(ContactEconomics)]
     return (
-        Economics(**{name: decision[name] for name in names})
+        ContactEconomics(**{name: decision[name] for name in names})
         if set(names) <= set(decision)
         else None
     )
 
 
-def profit(y: np.ndarray, contacted: np.ndarray, economics: Economics) -> float:
+def profit(y: np.ndarray, contacted: np.ndarray, contact_economics: ContactEconomics) -> float:
     """What contacting these members would have earned, knowing who left."""
     leavers, stayers = int(np.sum(contacted & (y == 1))), int(np.sum(contacted & (y == 0)))
-    return float(_earned(leavers, stayers, economics))
+    return float(_earned(leavers, stayers, contact_economics))
 
 
-def expected_profit(probability: np.ndarray, threshold: float, economics: Economics) -> float:
+def expected_profit(
+    probability: np.ndarray, threshold: float, contact_economics: ContactEconomics
+) -> float:
     """What contacting the members above the threshold is expected to earn, by their probabilities."""
     marked = np.asarray(probability)[will_churn(probability, threshold)]
-    return float(_earned(marked.sum(), (1 - marked).sum(), economics))
+    return float(_earned(marked.sum(), (1 - marked).sum(), contact_economics))
 
 
-def profit_curve(y: np.ndarray, probability: np.ndarray, economics: Economics) -> pd.DataFrame:
+def profit_curve(
+    y: np.ndarray, probability: np.ndarray, contact_economics: ContactEconomics
+) -> pd.DataFrame:
     """Profit of contacting the riskiest first: probability (of the last one contacted), members,
     share, profit.
 
@@ -160,7 +164,7 @@ def profit_curve(y: np.ndarray, probability: np.ndarray, economics: Economics) -
     contacted.
     """
     steps = _steps(y, probability)
-    earned = _earned(steps["left"], steps["marked"] - steps["left"], economics)
+    earned = _earned(steps["left"], steps["marked"] - steps["left"], contact_economics)
     curve = pd.DataFrame(
         {"probability": steps["probability"], "members": steps["marked"], "profit": earned}
     )
@@ -169,12 +173,14 @@ def profit_curve(y: np.ndarray, probability: np.ndarray, economics: Economics) -
     return curve.assign(share=curve["members"] / len(y))
 
 
-def _earned(leavers: Any, stayers: Any, economics: Economics) -> Any:
-    of_leaver = economics.success * (economics.retained_value - economics.incentive)
+def _earned(leavers: Any, stayers: Any, contact_economics: ContactEconomics) -> Any:
+    of_leaver = contact_economics.success * (
+        contact_economics.retained_value - contact_economics.incentive
+    )
     return (
         leavers * of_leaver
-        - stayers * economics.accept * economics.incentive
-        - (leavers + stayers) * economics.contact_cost
+        - stayers * contact_economics.accept * contact_economics.incentive
+        - (leavers + stayers) * contact_economics.contact_cost
     )
 
 

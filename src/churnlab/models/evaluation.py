@@ -59,7 +59,7 @@ def bootstrap_intervals(
     return {name: percentiles(value) for name, value in values.items()}
 
 
-def calibration(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+def calibration_line(y: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     """Slope and intercept of an unpenalised logistic regression of y on the clipped logit, and the
     ece.
 

@@ -30,7 +30,7 @@ CLEAR = 0.3
 that way."""
 
 
-def drivers(
+def permutation_importance(
     model: Pipeline,
     X: pd.DataFrame,
     y: np.ndarray,

@@ -74,7 +74,7 @@ def of_columns(model: Pipeline, attribute: str) -> np.ndarray | None:
     return np.asarray(np.mean(values, axis=0), dtype=np.float64) if told else None
 
 
-def importances(model: Pipeline) -> pd.DataFrame:
+def coefficients(model: Pipeline) -> pd.DataFrame:
     """What the fitted estimator says of its columns: (feature, value, kind), the largest absolute
     value first.
 

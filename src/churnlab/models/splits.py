@@ -75,12 +75,14 @@ def make_folds(y: np.ndarray, *, folds: int, repeats: int, seed: int) -> list[Fo
 @dataclass(frozen=True)
 class Split:
     """Positions of the training part and the hold-out in the table, the folds of the training
-    part, and the tags that name data, split and folds."""
+    part, and the fingerprints of data, split and folds."""
 
     train: np.ndarray
     test: np.ndarray
     folds: list[Fold]
-    tags: dict[str, str]
+    data_sha256: str
+    split_sha256: str
+    folds_sha256: str
 
 
 def make_split(
@@ -88,14 +90,14 @@ def make_split(
 ) -> Split:
     """Split off the hold-out and make the folds; warn of members that are in both parts."""
     train, test = hold_out(dataset.y, test_size=test_size, stratify=stratify, seed=seed)
-    for warning in quality.shared(dataset.X, dataset.y, train=train, test=test):
+    for warning in quality.train_test_overlap(dataset.X, dataset.y, train=train, test=test):
         dataset.warn(warning)
     made = make_folds(dataset.y[train], folds=folds, repeats=repeats, seed=seed)
-    tags = {
-        "churnlab.data_sha256": dataset.sha256,
-        "churnlab.split_sha256": split_sha256(dataset.sha256, test),
-        "churnlab.folds_sha256": folds_sha256(
-            dataset.sha256, [train[fold.validation] for fold in made]
-        ),
-    }
-    return Split(train, test, made, tags)
+    return Split(
+        train,
+        test,
+        made,
+        dataset.sha256,
+        split_sha256(dataset.sha256, test),
+        folds_sha256(dataset.sha256, [train[fold.validation] for fold in made]),
+    )

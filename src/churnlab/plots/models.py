@@ -200,7 +200,7 @@ def gains(tables: Mapping[str, pd.DataFrame], *, churn_rate: float) -> Figure:
     return figure
 
 
-def drivers(table: pd.DataFrame, *, most: int = 25) -> Figure:
+def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
     """Bars of drivers.drivers with their intervals, the strongest first, and what raises the risk
     in words."""
     shown = table.head(most)[::-1]

@@ -19,10 +19,11 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from churnlab.errors import InputError, JobError
+from churnlab.tracking.names import Tag
 
 log = logging.getLogger(__name__)
 
-MOVE = "churnlab.move."
+MOVE = f"{Tag.MOVE}."
 """A registered model's tag of this name and six digits tells one move of its champion, as JSON."""
 
 SUFFIX = "-churn"
@@ -138,12 +139,12 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    about = {f"churnlab.{key}": value for key, value in _now().items()}
+    now = _now()
     made = client.create_model_version(
         name,
         f"models:/{model_id}",
         run_id=run_id,
-        tags=about | dict(tags),
+        tags={Tag.WHO: now["who"], Tag.WHEN: now["when"]} | dict(tags),
         model_id=model_id,
         description=description,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.models.comparison import paired_difference, too_good
-from churnlab.models.evaluation import bootstrap_intervals, calibration, classification_metrics
+from churnlab.models.evaluation import bootstrap_intervals, calibration_line, classification_metrics
 from churnlab.models.metric_names import LOWER_IS_BETTER
 from churnlab.models.metrics import CLIP
 
@@ -170,7 +170,7 @@ def against_dummy(
     return checks
 
 
-def calibrated(
+def check_calibration(
     y: np.ndarray,
     probability: np.ndarray,
     *,
@@ -190,7 +190,7 @@ def calibrated(
             Check(name, None, limit, False, f"{name} is {NOT_MEASURED}")
             for name, limit in allowed.items()
         ]
-    found = calibration(y, probability)
+    found = calibration_line(y, probability)
     between = slope_interval(y, probability, slope=found["slope"], intercept=found["intercept"])
     limits = bootstrap_intervals(y, probability, threshold=threshold, seed=seed)["ece"]
     if np.isnan(found["slope"]):

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from churnlab.data.contract import Contract
 from churnlab.errors import InputError
 from churnlab.registry.skops_types import TRUSTED
+from churnlab.tracking.names import Tag
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,7 @@ def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str
         if "untrusted types" not in str(error):
             raise
         log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
-        mlflow.set_tag(
-            "churnlab.model", "not kept: it holds types that models.TRUSTED does not list"
-        )
+        mlflow.set_tag(Tag.MODEL, "not kept: it holds types that models.TRUSTED does not list")
         return None
     kept = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{model_id}")
     return next(file.file_size for file in kept if file.path.endswith(".skops"))
@@ -86,9 +85,7 @@ def requirements() -> list[str]:
 def load_pipeline(run_id: str) -> Pipeline:
     """The fitted pipeline that a train or segment run has logged; InputError when it was not kept."""
     run = mlflow.get_run(run_id)
-    not_kept = run.data.tags.get(
-        "churnlab.model"
-    )  # MLflow lists the attempt to log it among the outputs
+    not_kept = run.data.tags.get(Tag.MODEL)  # MLflow lists the attempt to log it among the outputs
     if not_kept or run.outputs is None or not run.outputs.model_outputs:
         raise InputError(
             f"Run {run_id} has kept no model ({not_kept or 'none was logged'}); name another run."

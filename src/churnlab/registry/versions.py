@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab.data import drift, expressions
 from churnlab.data.contract import Contract
-from churnlab.data.dataset import Dataset, Members, member_hashes, told_apart_by
+from churnlab.data.dataset import Dataset, Members, identifying_columns, member_hashes
 from churnlab.data.expressions import evaluate
 from churnlab.data.validation import row_checks
 from churnlab.explore.redundancy import together
@@ -35,12 +35,13 @@ from churnlab.registry.model_artifacts import input_columns, load_pipeline, requ
 from churnlab.segments.matching import match
 from churnlab.segments.playbook import text
 from churnlab.tracking import artifacts
+from churnlab.tracking.names import Artifact, Tag
 
-SHOWN = ("portraits.json", "segments.csv", "figures/dendrogram.png")
+SHOWN = (Artifact.PORTRAITS, Artifact.SEGMENTS, "figures/dendrogram.png")
 """Artifacts of the segmentation run that a version shows without its code."""
 
 
-TRAINED_ON = "trained_on.parquet"
+TRAINED_ON = Artifact.TRAINED_ON
 """Artifact of a promotion: the fingerprints of the members that its churn model was trained on."""
 
 
@@ -92,7 +93,7 @@ def number_segments(
     ``champion`` is the version with that alias, ``serving`` what answers. Names are kept as long as
     the playbook is the same; what is new gets a number that was never used.
     """
-    members = artifacts.read_table(segments.info.run_id, "segments/members.parquet")
+    members = artifacts.read_table(segments.info.run_id, Artifact.MEMBERS)
     k = int(segments.data.metrics["k"])
     if (
         not champion or not serving or "free" not in serving.about
@@ -163,7 +164,7 @@ def interface(version: Served) -> dict[str, dict[str, tuple[str, bool]]]:
 
 def training_rows(churn: Run) -> np.ndarray:
     """The rows of its own table that a churn model was trained on."""
-    return artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")["row"].unique()
+    return artifacts.read_table(churn.info.run_id, Artifact.OOF)["row"].unique()
 
 
 def keep_training_rows(churn: Run, dataset: Dataset) -> list[str]:
@@ -174,7 +175,7 @@ def keep_training_rows(churn: Run, dataset: Dataset) -> list[str]:
     """
     members = np.unique(member_hashes(dataset)[training_rows(churn)])
     artifacts.log_table(pd.DataFrame({"member": members}), TRAINED_ON)
-    return told_apart_by(dataset)
+    return identifying_columns(dataset)
 
 
 def trained_on(version: ModelVersion, dataset: Dataset) -> np.ndarray:
@@ -183,21 +184,21 @@ def trained_on(version: ModelVersion, dataset: Dataset) -> np.ndarray:
     In its own table they are known by their rows, in any other by their content: a member equal in
     all columns counts. LookupError says why it cannot be known.
     """
-    run_id = version.tags.get("churnlab.churn_run_id")
+    run_id = version.tags.get(Tag.CHURN_RUN_ID)
     if run_id is None:
         raise LookupError(
             "it does not say of which train run it is made, so it was not made by churnlab promote"
         )
     try:
         churn = mlflow.get_run(run_id)
-        if churn.data.tags.get("churnlab.data_sha256") == dataset.sha256:
+        if churn.data.tags.get(Tag.DATA) == dataset.sha256:
             return np.isin(np.arange(len(dataset.y)), training_rows(churn))
-        apart = artifacts.read_json(version.run_id, "gate.json").get("told_apart_by")
+        apart = artifacts.read_json(version.run_id, Artifact.GATE).get("told_apart_by")
         members = artifacts.read_table(version.run_id, TRAINED_ON)["member"]
     except (MlflowException, OSError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise LookupError(f"the members it was trained on are no longer known ({said})") from error
-    if apart != told_apart_by(dataset):
+    if apart != identifying_columns(dataset):
         raise LookupError(
             "it was trained on a table with other columns, in which the same members cannot be "
             "found"
@@ -212,10 +213,12 @@ def write(
     pipeline: Pipeline = load_pipeline(churn.info.run_id)
     segmentation: Pipeline = load_pipeline(segments.info.run_id)
     config = artifacts.read_config(segments.info.run_id)
-    portraits = _renumbered(artifacts.read_json(segments.info.run_id, "portraits.json"), numbering)
-    segmented = artifacts.read_json(segments.info.run_id, "segmentation.json")
+    portraits = _renumbered(
+        artifacts.read_json(segments.info.run_id, Artifact.PORTRAITS), numbering
+    )
+    segmented = artifacts.read_json(segments.info.run_id, Artifact.SEGMENTATION)
     contract, features = dataset.contract, pipeline[0]
-    trained = artifacts.read_table(churn.info.run_id, "predictions/oof.parquet")
+    trained = artifacts.read_table(churn.info.run_id, Artifact.OOF)
     rows = trained["row"].unique()
     stayed = trained.loc[trained["y"] == 0, "row"].unique()
     served = {
@@ -273,16 +276,16 @@ def _show(
     """What a person reads of the segmentation, under the numbers and names of the version."""
     for path in SHOWN:
         artifacts.download(segments.info.run_id, path, folder)
-    (folder / "portraits.json").write_text(
+    (folder / Artifact.PORTRAITS).write_text(
         json.dumps(portraits, ensure_ascii=False, indent=1), encoding="utf-8"
     )
-    profile = pd.read_csv(folder / "segments.csv")
+    profile = pd.read_csv(folder / Artifact.SEGMENTS)
     profile["name"] = profile["segment"].map(
         dict(enumerate(portrait["name"] for portrait in portraits))
     )
     profile["segment"] = profile["segment"].map(numbering.numbers)
-    profile.sort_values("segment").to_csv(folder / "segments.csv", index=False)
-    reason = segments.data.tags["churnlab.k_reason"]
+    profile.sort_values("segment").to_csv(folder / Artifact.SEGMENTS, index=False)
+    reason = segments.data.tags[Tag.K_REASON]
     (folder / "k_reason.txt").write_text(f"{reason}\n", encoding="utf-8")
 
 

@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from churnlab.models.splits import Split
+from churnlab.tracking.names import Tag
+
 NOT_DECIDING = {
     "tracking",
     "engine",
@@ -71,8 +74,8 @@ def git_tags() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {
-        "churnlab.git_commit": commit.stdout.strip(),
-        "churnlab.git_dirty": str(bool(status.stdout)).lower(),
+        Tag.GIT_COMMIT: commit.stdout.strip(),
+        Tag.GIT_DIRTY: str(bool(status.stdout)).lower(),
     }
 
 
@@ -81,11 +84,11 @@ def identity_tags(
 ) -> dict[str, str]:
     """The tags by which runs of the same thing find each other: command, config, code and data."""
     tags = {
-        "churnlab.command": command,
-        "churnlab.config_sha256": config_sha256(command, config),
-        "churnlab.code_sha256": code_sha256(),
+        Tag.COMMAND: command,
+        Tag.CONFIG: config_sha256(command, config),
+        Tag.CODE: code_sha256(),
     }
-    return tags if data_sha256 is None else tags | {"churnlab.data_sha256": data_sha256}
+    return tags if data_sha256 is None else tags | {Tag.DATA: data_sha256}
 
 
 DECIDING = ("numpy", "scipy", "pandas", "scikit-learn", "optuna", "mlflow")
@@ -98,3 +101,12 @@ def packages() -> dict[str, str]:
     kind of machine."""
     python = {"python": platform.python_version(), "machine": platform.machine()}
     return python | {name: version(name) for name in DECIDING}
+
+
+def split_tags(split: Split) -> dict[str, str]:
+    """Return the tags by which runs on the same data, split and folds find each other."""
+    return {
+        Tag.DATA: split.data_sha256,
+        Tag.SPLIT: split.split_sha256,
+        Tag.FOLDS: split.folds_sha256,
+    }

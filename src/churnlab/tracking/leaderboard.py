@@ -16,6 +16,7 @@ from churnlab.formatting import whole
 from churnlab.models import comparison
 from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
 from churnlab.tracking import artifacts
+from churnlab.tracking.names import Artifact, Tag
 
 
 class Pair(NamedTuple):
@@ -58,8 +59,8 @@ def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
             for key in ("threshold", "fit_seconds", "model_bytes", "n_columns")
         }
         row |= {
-            part: run.data.tags[f"churnlab.{part}_sha256"][:12]
-            for part in ("data", "split", "folds")
+            part: run.data.tags[tag][:12]
+            for part, tag in (("data", Tag.DATA), ("split", Tag.SPLIT), ("folds", Tag.FOLDS))
         }
         started = info.start_time / 1000
         row |= {"started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")}
@@ -79,7 +80,7 @@ def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
     def enough(place: int) -> bool:
         other, paired = (
             _by_fold(runs[place])[metric].to_numpy(),
-            same_part("folds", best, runs[place]),
+            same_tag(Tag.FOLDS, best, runs[place]),
         )
         return place == 0 or comparison.as_good(
             own, other, paired=paired, ratio=_ratio(best), lower=lower
@@ -101,9 +102,7 @@ def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
 def pair(first: Run, second: Run, *, metric: str, seed: int) -> Pair:
     """Compare two runs of one data and split by what they predicted out of fold, first minus
     second."""
-    tables = [
-        artifacts.read_table(run.info.run_id, "predictions/oof.parquet") for run in (first, second)
-    ]
+    tables = [artifacts.read_table(run.info.run_id, Artifact.OOF) for run in (first, second)]
     (y, probability), (same_y, other) = map(comparison.by_repeat, tables)
     assert np.array_equal(y, same_y)
     thresholds = (first.data.metrics["threshold"], second.data.metrics["threshold"])
@@ -111,7 +110,7 @@ def pair(first: Run, second: Run, *, metric: str, seed: int) -> Pair:
         y, probability, other, metric=metric, thresholds=thresholds, seed=seed
     )
     test = folds = None
-    if same_part("folds", first, second):
+    if same_tag(Tag.FOLDS, first, second):
         folds = pd.DataFrame(
             {"A": _by_fold(first)[metric], "B": _by_fold(second)[metric]}
         ).rename_axis("fold")
@@ -133,14 +132,13 @@ def run_names(first: Run, second: Run) -> tuple[str, str]:
     return f"{names[0]} ({first.info.run_id[:8]})", f"{names[1]} ({second.info.run_id[:8]})"
 
 
-def same_part(part: str, first: Run, second: Run) -> bool:
-    tag = f"churnlab.{part}_sha256"
+def same_tag(tag: str, first: Run, second: Run) -> bool:
     return first.data.tags[tag] == second.data.tags[tag]
 
 
 def _by_fold(run: Run) -> pd.DataFrame:
     """The metrics of each fold, repeat by repeat."""
-    return artifacts.read_table(run.info.run_id, "folds.csv").set_index("fold")
+    return artifacts.read_table(run.info.run_id, Artifact.FOLDS).set_index("fold")
 
 
 def _ratio(run: Run) -> float:

@@ -21,14 +21,14 @@ from churnlab.data.dataset import Members
 from churnlab.errors import interruption
 from churnlab.tracking import processes
 from churnlab.tracking.fingerprints import git_tags, identity_tags, packages
-from churnlab.tracking.names import EXPERIMENTS
+from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
 from churnlab.tracking.processes import is_alive
 from churnlab.tracking.search import find_runs, logged_models, search
 from churnlab.tracking.store import experiment_id
 
 log = logging.getLogger(__name__)
 
-TAGS_OF_A_TRIAL = {"churnlab.study", "mlflow.user", "mlflow.source.name", "mlflow.source.type"}
+TAGS_OF_A_TRIAL = {Tag.STUDY, "mlflow.user", "mlflow.source.name", "mlflow.source.type"}
 """Tags that a trial's run shares with the study's."""
 
 job_label: ContextVar[str] = ContextVar("job_label", default="")
@@ -38,7 +38,7 @@ reproduces: ContextVar[str] = ContextVar("reproduces", default="")
 """The id of the run that is being run again; the run that does so, not those inside it, tells it as
 a tag."""
 
-DATA_REPORT = "data_report.json"
+DATA_REPORT = Artifact.DATA_REPORT
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def reproducing(run_id: str) -> Iterator[None]:
 def _circumstances() -> dict[str, str]:
     """With what a run is made, and by which process: of one that died, doctor says so."""
     return git_tags() | {
-        "churnlab.packages": json.dumps(packages()),
-        "churnlab.process": processes.process(),
+        Tag.PACKAGES: json.dumps(packages()),
+        Tag.PROCESS: processes.process(),
     }
 
 
@@ -90,7 +90,7 @@ def start_run(
         | dict(tags or {})
     )
     if reproduces.get() and mlflow.active_run() is None:
-        all_tags["churnlab.reproduces"] = reproduces.get()
+        all_tags[Tag.REPRODUCES] = reproduces.get()
     with _closing():
         if resume is not None:
             run = mlflow.start_run(run_id=resume, nested=True)
@@ -109,7 +109,7 @@ def start_run(
         ordered = yaml.safe_dump(
             json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True
         )
-        mlflow.log_text(ordered, "config.yaml")  # the order of the columns decides the result
+        mlflow.log_text(ordered, Artifact.CONFIG)  # the order of the columns decides the result
         if dataset is not None:
             _log_table(dataset, run)
         warned = len(dataset.warnings) if dataset is not None else 0
@@ -188,8 +188,8 @@ def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
     """
     tags = {key: value for key, value in parent.data.tags.items() if key in TAGS_OF_A_TRIAL}
     tags |= {
-        "churnlab.command": "trial",
-        "churnlab.trial": str(number),
+        Tag.COMMAND: "trial",
+        Tag.TRIAL: str(number),
         "mlflow.parentRunId": parent.info.run_id,
     }
     tags["mlflow.note.content"] = ", ".join(f"{key}={value}" for key, value in params.items())
@@ -216,7 +216,7 @@ def log_trial(
         for key, values in per_fold.items()
         for step, value in enumerate(values)
     ]
-    tags = [] if reused_from is None else [RunTag("churnlab.reused_from", reused_from)]
+    tags = [] if reused_from is None else [RunTag(Tag.REUSED_FROM, reused_from)]
     known = [metric for metric in logged if metric.value == metric.value]
     mlflow.MlflowClient().log_batch(run_id, params=_params(params), metrics=known, tags=tags)
 
@@ -249,7 +249,7 @@ def open_sweep(
         "sweep", {"command": command, "sweep": sorted(words)}, data_sha256=data_sha256
     )
     found = find_runs(name, tags)
-    earlier = [run for run in found if run.data.tags.get("churnlab.data_sha256") == data_sha256]
+    earlier = [run for run in found if run.data.tags.get(Tag.DATA) == data_sha256]
     if earlier:
         _end_what_died_with(earlier[0])
         mlflow.start_run(run_id=earlier[0].info.run_id)
@@ -267,10 +267,10 @@ def open_sweep(
 def _end_what_died_with(parent: Run) -> None:
     """End as KILLED what the process that held a sweep left open when it was killed: its jobs, not
     the sweep itself."""
-    process = parent.data.tags.get("churnlab.process", "")
+    process = parent.data.tags.get(Tag.PROCESS, "")
     if parent.info.status != "RUNNING" or not process or is_alive(process) is not False:
         return
-    left = search(f"attributes.status = 'RUNNING' and tags.`churnlab.process` = '{process}'")
+    left = search(f"attributes.status = 'RUNNING' and tags.`{Tag.PROCESS}` = '{process}'")
     end_dead([run for run in left if run.info.run_id != parent.info.run_id])
     log.info(
         "The last start of this sweep was killed; what it was at work on is KILLED and done again."
@@ -289,7 +289,7 @@ def end_dead(runs: Sequence[Run]) -> None:
             client.finalize_logged_model(model.model_id, "FAILED")
     for run in sorted(runs, key=lambda run: run.info.start_time, reverse=True):
         now = client.get_run(run.info.run_id)
-        same = now.data.tags.get("churnlab.process") == run.data.tags.get("churnlab.process")
+        same = now.data.tags.get(Tag.PROCESS) == run.data.tags.get(Tag.PROCESS)
         if now.info.status == "RUNNING" and same:
             client.set_terminated(run.info.run_id, "KILLED")
 
@@ -324,8 +324,8 @@ def record_failure(
 def log_reproduction(run: Run, answer: Mapping[str, Any]) -> None:
     """Keep in a finished run how it compares with the run that it was to reproduce."""
     client, run_id = mlflow.MlflowClient(), run.info.run_id
-    client.log_dict(run_id, dict(answer), "reproduction.json")
-    client.set_tag(run_id, "churnlab.identical", str(answer["identical"]).lower())
+    client.log_dict(run_id, dict(answer), Artifact.REPRODUCTION)
+    client.set_tag(run_id, Tag.IDENTICAL, str(answer["identical"]).lower())
 
 
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

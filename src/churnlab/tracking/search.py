@@ -14,7 +14,7 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.models.metric_names import LOWER_IS_BETTER
 from churnlab.tracking.fingerprints import identity_tags
-from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION
+from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
 
 
 def find_run(run_id: str) -> Run:
@@ -28,10 +28,10 @@ def find_run(run_id: str) -> Run:
 def get_run(run_id: str, *, command: str) -> Run:
     """A finished run of one command by its id; InputError when there is none."""
     run = find_run(run_id)
-    if run.data.tags.get("churnlab.command") != command or run.info.status != "FINISHED":
+    if run.data.tags.get(Tag.COMMAND) != command or run.info.status != "FINISHED":
         raise InputError(
             f"Run {run_id} is a {run.info.status} "
-            f"{run.data.tags.get('churnlab.command', 'foreign')} run; name a FINISHED {command} "
+            f"{run.data.tags.get(Tag.COMMAND, 'foreign')} run; name a FINISHED {command} "
             "run."
         )
     return run
@@ -91,7 +91,7 @@ def pages(search: Callable[..., Any], **asked: Any) -> list[Any]:
 
 def latest_run(command: str, dataset: Dataset) -> Run | None:
     """The newest finished run of a command on this table, None when there is none."""
-    tags = {"churnlab.command": command, "churnlab.data_sha256": dataset.sha256}
+    tags = {Tag.COMMAND: command, Tag.DATA: dataset.sha256}
     found = find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", tags, status="FINISHED")
     return found[0] if found else None
 
@@ -116,19 +116,19 @@ def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str,
 
 
 def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
-    wanted = {"churnlab.command": "train"} | dict(tags)
+    wanted = {Tag.COMMAND: "train"} | dict(tags)
     return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", wanted, status="FINISHED")
 
 
 def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
-    newest = {run.data.tags["churnlab.config_sha256"]: run for run in reversed(newest_first)}
+    newest = {run.data.tags[Tag.CONFIG]: run for run in reversed(newest_first)}
     sign = 1 if metric in LOWER_IS_BETTER else -1
     return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
 
 
 def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:
     """The runs of one command inside another, newest first."""
-    tags = {"churnlab.command": command, "mlflow.parentRunId": parent.info.run_id}
+    tags = {Tag.COMMAND: command, "mlflow.parentRunId": parent.info.run_id}
     return _find_runs(parent.info.experiment_id, tags, status=status)
 
 
@@ -150,7 +150,7 @@ def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Datase
         f"{dataset.contract.name}-{EXPERIMENTS[command]}", same, status="FINISHED"
     ):
         parent = run.data.tags.get("mlflow.parentRunId")
-        if parent and mlflow.get_run(parent).data.tags.get("churnlab.command") == "sweep":
+        if parent and mlflow.get_run(parent).data.tags.get(Tag.COMMAND) == "sweep":
             return run.info.run_id
     return None
 
@@ -158,16 +158,14 @@ def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Datase
 def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
     """The parent run of a study that was begun earlier; of two studies of one name the id tells
     which."""
-    tags = {"churnlab.command": "tune", "churnlab.study": study, "churnlab.study_id": study_id}
+    tags = {Tag.COMMAND: "tune", Tag.STUDY: study, Tag.STUDY_ID: study_id}
     found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)
     return found[0] if found else None
 
 
 def reproductions(run: Run) -> list[Run]:
     """The finished runs that did the same as another, newest first."""
-    return _find_runs(
-        run.info.experiment_id, {"churnlab.reproduces": run.info.run_id}, status="FINISHED"
-    )
+    return _find_runs(run.info.experiment_id, {Tag.REPRODUCES: run.info.run_id}, status="FINISHED")
 
 
 def source(run: Run) -> str | None:

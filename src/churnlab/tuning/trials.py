@@ -35,10 +35,11 @@ from churnlab.models.cross_validation import (
     prepare_folds,
 )
 from churnlab.models.splits import Fold
+from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import create_trial, end_trial, log_trial
 from churnlab.tracking.search import children
 from churnlab.tuning import studies
-from churnlab.tuning.workers import Seat
+from churnlab.tuning.workers import WorkerSlot
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
 ENQUEUED, DEATHS, SURPLUS = "enqueued", "deaths", "surplus"
@@ -98,7 +99,7 @@ class Job:
         return studies.size(self.space) <= self.n_trials
 
 
-def work(job: Job, seat: Seat) -> Iterator[None]:
+def work(job: Job, seat: WorkerSlot) -> Iterator[None]:
     """Do trials until the study has all of them; yields after each."""
     mlflow.set_tracking_uri(job.tracking_uri)
     mlflow.get_run(
@@ -146,7 +147,7 @@ def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
     return messages
 
 
-def _take(study: optuna.Study, job: Job, seat: Seat) -> Trial | None:
+def _take(study: optuna.Study, job: Job, seat: WorkerSlot) -> Trial | None:
     """The next trial to do, parameters chosen; None when there is none and will be none."""
     while True:
         trials = study.get_trials(deepcopy=False)
@@ -289,7 +290,7 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[PreparedFold]) -> di
 
 
 def reconcile(
-    study: optuna.Study, job: Job | Remains, *, living: Collection[Seat] | None = None
+    study: optuna.Study, job: Job | Remains, *, living: Collection[WorkerSlot] | None = None
 ) -> str:
     """Put right what dead workers left, in the study and among its runs; says what was found, ""
     for nothing.
@@ -313,7 +314,7 @@ def reconcile(
     return "; ".join(found + [f"{count} {what}" for what, count in ended.items()])
 
 
-def _unfinished(study: optuna.Study, living: Collection[Seat] | None) -> list[FrozenTrial]:
+def _unfinished(study: optuna.Study, living: Collection[WorkerSlot] | None) -> list[FrozenTrial]:
     """The trials under way that no living worker has.
 
     A worker claims a trial right after it has taken it: one that nobody has claimed is looked at
@@ -358,7 +359,7 @@ def _end_runs(study: optuna.Study, job: Job | Remains, *, every: bool) -> Iterat
     runs = children(job.parent, "trial", status=None if every else "RUNNING")
     trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does
     for run in [run for run in runs if run.info.status == "RUNNING"]:
-        trial = trials[int(run.data.tags["churnlab.trial"])]
+        trial = trials[int(run.data.tags[Tag.TRIAL])]
         if trial.state.is_finished():
             unfinished = "FAILED" if ERROR in trial.user_attrs else "KILLED"
             told = "FINISHED" if trial.state == TrialState.COMPLETE else unfinished
@@ -366,7 +367,7 @@ def _end_runs(study: optuna.Study, job: Job | Remains, *, every: bool) -> Iterat
             yield f"open runs ended as {told}"
     if not every:
         return
-    logged = {int(run.data.tags["churnlab.trial"]) for run in runs}
+    logged = {int(run.data.tags[Tag.TRIAL]) for run in runs}
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.number not in logged:
             run_id = create_trial(job.parent, trial.number, trial.params)

@@ -27,7 +27,7 @@ DEATHS = 5
 """So many deaths per worker without a finished trial between them stop an engine."""
 
 
-class Seat(NamedTuple):
+class WorkerSlot(NamedTuple):
     """A worker's place and how many have died in it before; a place is taken again, the pair never
     is."""
 
@@ -38,11 +38,11 @@ class Seat(NamedTuple):
         return f"{self.number}.{self.deaths}"
 
 
-Work = Callable[[Seat], Iterator[None]]
+Work = Callable[[WorkerSlot], Iterator[None]]
 """What a worker does: a picklable function that yields after each trial and ends when there are no
 more."""
 
-Lost = Callable[[Collection[Seat]], int]
+Lost = Callable[[Collection[WorkerSlot]], int]
 """Told which seats are alive after a worker has died; returns how many trials are finished."""
 
 
@@ -63,7 +63,7 @@ class Inline:
         self, work: Work, *, watch: Callable[[], None], lost: Lost, keep: Sequence[int] = ()
     ) -> None:
         """Do the work to its end; ``watch`` is called after each trial."""
-        for _ in work(Seat(0, 0)):
+        for _ in work(WorkerSlot(0, 0)):
             watch()
 
 
@@ -89,11 +89,11 @@ class Processes:
         too: a lock is theirs until the last of them is gone. Raises a worker's own exception, and
         JobError when workers keep dying.
         """
-        seats: dict[Seat, subprocess.Popen[bytes]] = {}
+        seats: dict[WorkerSlot, subprocess.Popen[bytes]] = {}
         finished, deaths = 0, 0
         try:
             for number in range(self.workers):
-                seats[Seat(number, 0)] = _start(work, Seat(number, 0), keep)
+                seats[WorkerSlot(number, 0)] = _start(work, WorkerSlot(number, 0), keep)
             while seats:
                 time.sleep(POLL)
                 for seat, process in list(seats.items()):
@@ -114,7 +114,7 @@ class Processes:
                             f"the last {_ended(code)}. Give fewer workers (engine.workers) or a "
                             "smaller model; the same command then goes on where this one stopped."
                         )
-                    again = Seat(seat.number, seat.deaths + 1)
+                    again = WorkerSlot(seat.number, seat.deaths + 1)
                     seats[again] = _start(work, again, keep)
                 watch()
         finally:
@@ -124,7 +124,7 @@ class Processes:
                 process.communicate()
 
 
-def _start(work: Work, seat: Seat, keep: Sequence[int]) -> subprocess.Popen[bytes]:
+def _start(work: Work, seat: WorkerSlot, keep: Sequence[int]) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-m", "churnlab.tuning.workers"],
         stdin=subprocess.PIPE,
