@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test soak bench setup check ui lock
+.PHONY: run test soak bench docs setup check ui lock
 
 run: setup          ## the main job on generated members
 	$(BIN)/churnlab pipeline
@@ -10,12 +10,12 @@ run: setup          ## the main job on generated members
 test: setup         ## the whole test suite
 	$(BIN)/python -m pytest -n 2 -q
 
-soak: setup         ## studies and promotions killed a hundred times in every way, each time with another seed (hours); KILLS=10 for less
+soak: setup         ## the long form of kills, races, sweeps and docs (hours), each time with another seed; KILLS=10 for less
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
-	$(BIN)/python -m pytest -n 2 --dist load -v -rP tests/test_kills.py tests/test_same_trials.py tests/test_small_disk.py \
-	tests/test_many_at_once.py tests/test_nothing_twice.py tests/test_promotions.py tests/test_sweeps.py
+	$(BIN)/python -m pytest -n 2 --dist load -v -rP tests/tuning tests/registry/test_promotions.py \
+	tests/cli/test_sweeps.py tests/docs
 
-bench: setup        ## what tuning and segmenting cost beside the plain ways, side by side; see benchmarks/README.md
+bench: setup        ## tuning and segmenting next to the plain ways, as ratios; see benchmarks/README.md
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/segmenting.py
 
@@ -25,6 +25,9 @@ check: setup        ## format, lint, types, import contract, lock file
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@! grep -n '://' requirements.lock || { echo 'requirements.lock names an address'; exit 1; }
+
+docs: setup         ## docs/reference/ from the code and conf/
+	$(BIN)/python docs/make_reference.py
 
 setup: .venv/made   ## .venv from requirements.lock
 

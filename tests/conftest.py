@@ -1,5 +1,4 @@
-"""What every test shares: the real table if there is one, the command line as a process, a look
-into its store."""
+"""Fixtures that all tests share: the real table, commands as processes, stores and their runs."""
 
 import json
 import os
@@ -15,7 +14,7 @@ from support.running import (
     THREE_SEGMENTS,
     Ended,
     Promoted,
-    opened,
+    churnlab_process,
     start,
     wait,
 )
@@ -23,7 +22,7 @@ from support.running import (
 
 @pytest.fixture(scope="session")
 def gym_csv() -> Path:
-    """The real table of 4,000 gym members; it is not part of the project."""
+    """Return the real table of 4,000 gym members, which is not part of the project."""
     named = os.environ.get("CHURNLAB_GYM")
     if not named:
         pytest.skip("set CHURNLAB_GYM=FILE to run the tests on the real table")
@@ -32,8 +31,7 @@ def gym_csv() -> Path:
 
 @pytest.fixture(scope="session")
 def run_command() -> Callable[..., Ended]:
-    """``run_command(home, *words)`` runs ``churnlab WORDS`` to its end as a process with its store
-    in ``home``."""
+    """Return ``run_command(home, *words)``: run ``churnlab WORDS`` with its store in ``home``."""
 
     def run(home: Path, *words: str, settings: dict[str, str] | None = None) -> Ended:
         return wait(start(home, *words, settings=settings))
@@ -43,8 +41,7 @@ def run_command() -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def succeed(run_command: Callable[..., Ended]) -> Callable[..., dict[str, Any]]:
-    """``succeed(home, *words)`` runs a command that must end with exit code 0, and returns its
-    result line."""
+    """Return ``succeed(home, *words)``: run a command that must exit with 0; give its result."""
 
     def run(home: Path, *words: str) -> dict[str, Any]:
         ended = run_command(home, *words)
@@ -56,19 +53,19 @@ def succeed(run_command: Callable[..., Ended]) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
-    """One trained, segmented and promoted store for every test that only reads it; made once for
-    all workers."""
+    """Return a trained, segmented and promoted store for reading, made once for all workers."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     made, home = root / "promoted.json", root / "promoted" / "home"
     with FileLock(root / "promoted.lock"):
         if not made.exists():
-            with opened(home) as ask:
-                ended = [
-                    ask("train", *PROMOTED_ROWS, "evaluation.folds=3"),
-                    ask("segment", *PROMOTED_ROWS, *THREE_SEGMENTS),
-                    ask("promote", *PROMOTED_ROWS, "evaluation.folds=3", "reason=the first one"),
-                ]
+            commands = [
+                ("train", *PROMOTED_ROWS, "evaluation.folds=3"),
+                ("segment", *PROMOTED_ROWS, *THREE_SEGMENTS),
+                ("promote", *PROMOTED_ROWS, "evaluation.folds=3", "reason=the first one"),
+            ]
+            with churnlab_process(home) as churnlab:
+                ended = [churnlab(*words) for words in commands]
             assert [end.code for end in ended] == [0, 0, 0], [end.err for end in ended]
             made.write_text(json.dumps([end.line for end in ended]), encoding="utf-8")
     return Promoted(home, *json.loads(made.read_text(encoding="utf-8")))
@@ -76,7 +73,7 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
 
 @pytest.fixture
 def moments_of_its_own(request: pytest.FixtureRequest) -> None:
-    """Every test that uses it draws its own random moments, whatever ran before it."""
+    """Seed the random moments with the test's name, so that they do not depend on other tests."""
     from support.killing import RANDOM, SEED
 
     RANDOM.seed(f"{SEED} {request.node.name}")
@@ -84,19 +81,19 @@ def moments_of_its_own(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A CHURNLAB_HOME that is not there yet."""
+    """Return a CHURNLAB_HOME that does not exist yet."""
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CHURNLAB_HOME for the expensive runs that the tests of one file look at."""
+    """Return a CHURNLAB_HOME for expensive runs that the tests of one file share."""
     return tmp_path_factory.mktemp("shared") / "home"
 
 
 @pytest.fixture(scope="session")
 def client_at() -> Callable[[Path], Any]:
-    """``client_at(home)`` is MLflow's client of the store there."""
+    """Return ``client_at(home)``: MLflow's client for the store there."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow import MlflowClient
 
@@ -105,8 +102,7 @@ def client_at() -> Callable[[Path], Any]:
 
 @pytest.fixture(scope="session")
 def runs_at(client_at: Callable[[Path], Any]) -> Callable[..., list[Any]]:
-    """``runs_at(home, command="train")`` are the runs in the store there with this
-    churnlab.command, oldest first."""
+    """Return ``runs_at(home, command="train")``: the runs of a command there, oldest first."""
 
     def find(home: Path, *, command: str | None = None) -> list[Any]:
         client = client_at(home)

@@ -3,11 +3,24 @@ from datetime import date
 
 import pytest
 
-from churnlab.formatting import counted, day, lasted, number, percent, setting, spoken, whole
+from churnlab.formatting import (
+    clipped,
+    counted,
+    day,
+    duration,
+    elided,
+    listed,
+    number,
+    percent,
+    readable,
+    short_value,
+    signed,
+    whole,
+)
 
 
 @pytest.mark.parametrize(
-    ("value", "digits", "said"),
+    ("value", "digits", "expected"),
     [
         (0.26525, 3, "0.265"),
         (-1234.5, 1, "−1,234.5"),
@@ -17,18 +30,18 @@ from churnlab.formatting import counted, day, lasted, number, percent, setting, 
         (-math.inf, 2, "−∞"),
     ],
 )
-def test_a_number_has_a_true_minus_thousands_and_no_negative_zero(value, digits, said):
-    assert number(value, digits) == said
+def test_a_number_has_a_true_minus_thousands_and_no_negative_zero(value, digits, expected):
+    assert number(value, digits) == expected
 
 
 @pytest.mark.parametrize(
-    ("share", "digits", "said"), [(0.26525, 1, "26.5%"), (1, 0, "100%"), (math.nan, 1, "–")]
+    ("share", "digits", "expected"), [(0.26525, 1, "26.5%"), (1, 0, "100%"), (math.nan, 1, "–")]
 )
-def test_a_share_is_said_in_percent(share, digits, said):
-    assert percent(share, digits) == said
+def test_a_share_is_formatted_as_a_percentage(share, digits, expected):
+    assert percent(share, digits) == expected
 
 
-def test_one_is_not_many():
+def test_a_noun_is_plural_unless_there_is_one():
     assert [counted(1, "member"), counted(0, "member"), counted(1061, "member")] == [
         "1 member",
         "0 members",
@@ -37,7 +50,7 @@ def test_one_is_not_many():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("0.5547119471592125", "0.555"),
         ("100", "100"),
@@ -45,12 +58,12 @@ def test_one_is_not_many():
         ("newton-cholesky", "newton-cholesky"),
     ],
 )
-def test_a_long_decimal_among_parameters_is_shortened(value, said):
-    assert setting(value) == said
+def test_a_long_decimal_among_parameters_is_shortened(value, expected):
+    assert short_value(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0.4, "0 s"),
         (59.4, "59 s"),
@@ -60,11 +73,30 @@ def test_a_long_decimal_among_parameters_is_shortened(value, said):
         (86_400 * 1500, "1,500 d"),
     ],
 )
-def test_a_time_is_said_in_its_largest_unit(seconds, said):
-    assert lasted(seconds) == said
+def test_a_time_is_formatted_in_its_largest_unit(seconds, expected):
+    assert duration(seconds) == expected
 
 
-def test_names_and_dates_are_said_as_people_say_them():
-    assert spoken("Avg_class_frequency_total") == "Avg class frequency total"
+def test_names_dates_and_counts_are_formatted_as_people_write_them():
+    assert readable("Avg_class_frequency_total") == "Avg class frequency total"
     assert day(date(2026, 5, 1)) == "1 May 2026"
     assert whole(4000.0) == "4,000"
+
+
+def test_a_sign_is_always_written_but_not_for_zero():
+    assert [signed(value, 1) for value in (0.44, -0.44, 0.04, -0.04, 10)] == [
+        *("+0.4", "−0.4", "0.0", "0.0", "+10.0")
+    ]
+
+
+def test_a_long_text_is_cut_at_its_end_or_in_its_middle():
+    assert clipped("x" * 41) == "x" * 37 + "..."
+    names = [elided(f"another_measure_with_a_long_name_{i}", 20) for i in range(12)]
+    assert len(set(names)) == 12
+    assert max(map(len, names)) == 20
+    assert elided("short", 20) == "short"
+
+
+def test_of_many_names_the_first_are_listed_and_the_rest_counted():
+    assert listed(["a", 1.0, "c"]) == "a, 1, c"
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from churnlab.__main__ import commands
+from churnlab.cli.help import commands
 from support.running import environment, wait
 
 PROJECT = Path(__file__).parents[1]

@@ -4,8 +4,8 @@ import logging
 import os
 import warnings
 
-# MLflow reads these while it is imported: no telemetry, no bars, no addresses on standard output,
-# and no uv.lock of the working directory inside every version.
+# MLflow reads these when it is imported: no telemetry, no progress bars, no URLs on standard
+# output, and no uv.lock of the working directory in every version.
 os.environ.update(
     {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -16,11 +16,10 @@ os.environ.update(
         "TQDM_DISABLE": "1",
     }
 )
-for told_by_mlflow in (
+for needless in (
     "The specified dataset source can be interpreted",
     ".*input example was not provided",
 ):
-    warnings.filterwarnings("ignore", message=told_by_mlflow)
-logging.getLogger("mlflow.store.db.utils").setLevel(
-    logging.CRITICAL
-)  # tells with SQL and traceback what it raises
+    warnings.filterwarnings("ignore", message=needless)
+# It logs with SQL and traceback what it raises anyway.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

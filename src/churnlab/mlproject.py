@@ -1,7 +1,6 @@
-"""What MLproject calls: ``python -m churnlab.mlproject COMMAND OVERRIDES``.
+"""Run what MLproject calls: ``python -m churnlab.mlproject COMMAND OVERRIDES``.
 
-``mlflow run`` hands all overrides over as one shell word; here it becomes words again. An empty one
-is no word.
+``mlflow run`` passes all overrides as one shell word; split it here. An empty word has none.
 """
 
 from __future__ import annotations

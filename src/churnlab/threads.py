@@ -11,19 +11,19 @@ from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 Item = TypeVar("Item")
-
-
 Value = TypeVar("Value")
 
 
 def on_all_cores(
     work: Callable[[Item], Value], items: Iterable[Item], *, n_jobs: int | None = None
 ) -> list[Value]:
-    """What ``work`` makes of each item, in the items' order; a thread for each core, each computing
-    alone.
+    """Apply ``work`` to each item on one thread per core, and return the results in order.
 
-    Threads, for the loops of scikit-learn and BLAS let go of Python's lock, and a process would
-    first import them all.
+    Threads suffice because the loops of scikit-learn and BLAS release the GIL; a process would have
+    to import everything first. ``n_jobs``: number of threads, all cores by default.
+
+    >>> on_all_cores(abs, [-1, 2, -3])
+    [1, 2, 3]
     """
     with (
         one_thread(),
@@ -36,10 +36,9 @@ def on_all_cores(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Hold the numeric libraries to one thread: threads that share the rows of a fit add them up in
-    any order.
+    """Limit the numeric libraries to one thread, so that a fit has the same bits on any machine.
 
-    With one thread a fit gives the same bits however many cores there are.
+    Threads that share the rows of a fit add them up in any order.
     """
     with threadpool_limits(limits=1):
         yield

@@ -1,4 +1,4 @@
-"""What a claim may say, and the rule of its verdict."""
+"""The keys of a claim, and the rule of its verdict."""
 
 import math
 from dataclasses import replace
@@ -9,20 +9,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from churnlab.claims.claim import (
-    NEEDED,
     NO_EFFECT,
-    TAKEN,
+    OPTIONAL,
+    REQUIRED,
     Claim,
     Quantity,
-    counted_verdicts,
-    measured_in_words,
-    said,
+    claimed_value,
+    count_verdicts,
+    format_interval,
     verdict,
 )
 from churnlab.claims.measures import MEASURES
 
-SAID = {"source": "a talk", "statement": "Older members stay."}
-RATIO = Claim(**SAID, quantity="risk_ratio", among="Age > 30", direction="below")
+SOURCE = {"source": "a talk", "statement": "Older members stay."}
+RATIO = Claim(**SOURCE, quantity="risk_ratio", among="Age > 30", direction="below")
 
 numbers = st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 3))
 intervals = st.tuples(numbers, numbers).map(sorted)
@@ -30,11 +30,11 @@ tolerances = st.floats(0.001, 3).map(lambda value: round(value, 3))
 
 
 def means(than: float, direction: str, **more) -> Claim:
-    return Claim(**SAID, quantity="mean", of="Age", than=than, direction=direction, **more)
+    return Claim(**SOURCE, quantity="mean", of="Age", than=than, direction=direction, **more)
 
 
 @given(intervals, numbers)
-def test_a_direction_holds_when_the_whole_interval_lies_there_and_is_false_when_it_lies_on_the_other_side(
+def test_a_direction_holds_if_the_whole_interval_is_there_and_is_false_if_it_is_on_the_other_side(
     ends, none
 ):
     low, high = ends
@@ -43,7 +43,7 @@ def test_a_direction_holds_when_the_whole_interval_lies_there_and_is_false_when_
 
 
 @given(intervals, numbers, st.sampled_from([None, 1.5]), tolerances)
-def test_below_is_above_turned_round(ends, none, farther, tolerance):
+def test_below_is_the_mirror_image_of_above(ends, none, farther, tolerance):
     low, high = ends
     above = means(
         none, "above", size=None if farther is None else none + farther, tolerance=tolerance
@@ -55,7 +55,7 @@ def test_below_is_above_turned_round(ends, none, farther, tolerance):
 
 
 @given(intervals, numbers, tolerances, tolerances)
-def test_a_stated_size_turns_holds_into_partly_exactly_when_the_interval_excludes_it_and_changes_nothing_else(
+def test_a_claimed_size_turns_holds_into_partly_exactly_if_the_interval_excludes_it(
     ends, none, farther, tolerance
 ):
     low, high = ends
@@ -95,7 +95,7 @@ def test_more_members_never_turn_holds_into_false_or_back(ends, within, none, di
 
 @pytest.mark.parametrize("direction", ["above", "below", "same"])
 @pytest.mark.parametrize("ends", [(math.nan, 1.0), (0.0, math.nan), (math.nan, math.nan)])
-def test_what_has_no_interval_shows_nothing(direction, ends):
+def test_a_quantity_without_an_interval_is_not_shown(direction, ends):
     assert verdict(means(0, direction, tolerance=1), *ends) == "not shown"
 
 
@@ -160,27 +160,29 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("keys", "told"), WRONG.values(), ids=WRONG)
-def test_a_claim_that_cannot_be_measured_says_which_key_is_wrong(keys, told):
-    with pytest.raises(ValueError, match=told):
-        Claim(**SAID | {"direction": "above"} | keys)
+@pytest.mark.parametrize(("keys", "message"), WRONG.values(), ids=WRONG)
+def test_a_claim_that_cannot_be_measured_says_which_key_is_wrong(keys, message):
+    with pytest.raises(ValueError, match=message):
+        Claim(**SOURCE | {"direction": "above"} | keys)
 
 
 def test_every_quantity_has_its_keys_its_value_without_effect_and_a_measure():
-    assert set(get_args(Quantity)) == set(NO_EFFECT) == set(NEEDED) == set(TAKEN) == set(MEASURES)
+    assert (
+        set(get_args(Quantity)) == set(NO_EFFECT) == set(REQUIRED) == set(OPTIONAL) == set(MEASURES)
+    )
 
 
-def test_a_claim_and_a_value_are_said_in_words():
-    assert said(means(0, "below", size=-0.44, tolerance=0.005)) == "below 0, −0.44 ± 0.005"
-    assert said(means(1, "same", tolerance=0.1)) == "no farther than 0.1 from 1"
-    assert said(means(0.5, "above")) == "above 0.5"
-    assert measured_in_words(-0.43812, -0.4543, -0.4219) == "−0.438 (−0.454 to −0.422)"
-    assert measured_in_words(0.00444, 0.00127, 0.00758) == "0.0044 (0.0013 to 0.0076)"
-    assert measured_in_words(math.nan, math.nan, math.nan) == "– (– to –)"
+def test_a_claimed_and_a_measured_value_are_formatted_with_their_tolerance_or_interval():
+    assert claimed_value(means(0, "below", size=-0.44, tolerance=0.005)) == "below 0, −0.44 ± 0.005"
+    assert claimed_value(means(1, "same", tolerance=0.1)) == "within 0.1 of 1"
+    assert claimed_value(means(0.5, "above")) == "above 0.5"
+    assert format_interval(-0.43812, -0.4543, -0.4219) == "−0.438 (−0.454 to −0.422)"
+    assert format_interval(0.00444, 0.00127, 0.00758) == "0.0044 (0.0013 to 0.0076)"
+    assert format_interval(math.nan, math.nan, math.nan) == "– (– to –)"
 
 
-def test_verdicts_are_counted_with_those_that_nothing_has():
-    assert counted_verdicts(["holds", "false", "holds"]) == {
+def test_verdicts_that_no_claim_has_are_counted_as_zero():
+    assert count_verdicts(["holds", "false", "holds"]) == {
         "holds": 2,
         "partly": 0,
         "not shown": 0,

@@ -1,5 +1,4 @@
-"""Each quantity of a claim against the formula or the library that it is known from, and whom it is
-asked of."""
+"""Each quantity of a claim against its formula or library, and the members it is measured on."""
 
 import math
 
@@ -22,7 +21,7 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture
-def ground(frame) -> ClaimContext:
+def context(frame) -> ClaimContext:
     return ClaimContext(
         frame,
         "Churn",
@@ -35,16 +34,16 @@ def claim(quantity: str, **keys) -> Claim:
     return Claim(source="", statement="", quantity=quantity, **{"direction": "above"} | keys)
 
 
-def test_a_correlation_has_the_value_and_interval_of_an_exploration(frame, ground):
-    found = measure(claim("correlation", of="Lifetime"), ground)
-    told = correlations(frame[["Lifetime"]], frame["Churn"].to_numpy(int)).iloc[0]
-    assert found[:3] == pytest.approx((told["pearson_r"], told["low"], told["high"]))
+def test_a_correlation_has_the_value_and_interval_of_an_exploration(frame, context):
+    found = measure(claim("correlation", of="Lifetime"), context)
+    expected = correlations(frame[["Lifetime"]], frame["Churn"].to_numpy(int)).iloc[0]
+    assert found[:3] == pytest.approx((expected["pearson_r"], expected["low"], expected["high"]))
     assert found.about == "over 1,500 members"
 
 
-def test_a_correlation_may_be_with_another_column_and_among_some(frame, ground):
+def test_a_correlation_may_be_with_another_column_and_among_some(frame, context):
     found = measure(
-        claim("correlation", of="log1p(Lifetime)", against="Age", among="Partner == 1"), ground
+        claim("correlation", of="log1p(Lifetime)", against="Age", among="Partner == 1"), context
     )
     some = frame[frame["Partner"] == 1]
     assert found.value == pytest.approx(
@@ -62,29 +61,31 @@ def test_the_interval_of_a_correlation_covers_that_of_fisher_where_both_are_norm
     assert (found.low, found.high) == pytest.approx((fisher.low, fisher.high), abs=0.003)
 
 
-def test_a_risk_ratio_is_katzs_and_its_other_group_is_looked_for_outside_the_first(frame, ground):
-    found = measure(claim("risk_ratio", among="Lifetime <= 1"), ground)
-    told = risk_ratio(frame["Lifetime"].to_numpy() <= 1, frame["Churn"].to_numpy(int))
-    assert found[:3] == pytest.approx((told["risk_ratio"], told["low"], told["high"]))
+def test_a_risk_ratio_is_katzs_and_its_other_group_is_outside_the_first(frame, context):
+    found = measure(claim("risk_ratio", among="Lifetime <= 1"), context)
+    expected = risk_ratio(frame["Lifetime"].to_numpy() <= 1, frame["Churn"].to_numpy(int))
+    assert found[:3] == pytest.approx((expected["risk_ratio"], expected["low"], expected["high"]))
     some = frame[frame["Lifetime"] <= 3]
-    told = risk_ratio(some["Lifetime"].to_numpy() <= 1, some["Churn"].to_numpy(int))
-    found = measure(claim("risk_ratio", among="Lifetime <= 1", against="Lifetime <= 3"), ground)
-    assert found[:3] == pytest.approx((told["risk_ratio"], told["low"], told["high"]))
+    expected = risk_ratio(some["Lifetime"].to_numpy() <= 1, some["Churn"].to_numpy(int))
+    found = measure(claim("risk_ratio", among="Lifetime <= 1", against="Lifetime <= 3"), context)
+    assert found[:3] == pytest.approx((expected["risk_ratio"], expected["low"], expected["high"]))
     first, both = int((frame["Lifetime"] <= 1).sum()), len(some)
     assert found.about == f"{first} members against {both - first} members"
 
 
-def test_a_risk_ratio_may_be_of_any_condition(frame, ground):
-    found = measure(claim("risk_ratio", of="Group_visits == 1", among="Promo_friends == 1"), ground)
+def test_a_risk_ratio_may_be_of_any_condition(frame, context):
+    found = measure(
+        claim("risk_ratio", of="Group_visits == 1", among="Promo_friends == 1"), context
+    )
     means = frame.groupby("Promo_friends")["Group_visits"].mean()
     assert found.value == pytest.approx(means[1] / means[0])
 
 
-def test_a_difference_of_means_has_welchs_interval(frame, ground):
-    found = measure(claim("mean_difference", of="Age", among="Churn == 1"), ground)
+def test_a_difference_of_means_has_welchs_interval(frame, context):
+    found = measure(claim("mean_difference", of="Age", among="Churn == 1"), context)
     left, stayed = (frame["Age"][frame["Churn"] == value] for value in (1, 0))
-    told = stats.ttest_ind(left, stayed, equal_var=False).confidence_interval()
-    assert found[:3] == pytest.approx((left.mean() - stayed.mean(), told.low, told.high))
+    expected = stats.ttest_ind(left, stayed, equal_var=False).confidence_interval()
+    assert found[:3] == pytest.approx((left.mean() - stayed.mean(), expected.low, expected.high))
 
 
 def test_a_difference_of_shares_has_newcombes_interval():
@@ -110,19 +111,19 @@ def test_what_everybody_does_here_and_nobody_there_is_a_difference():
     assert 0.5 < found.low < 1
 
 
-def test_a_share_has_wilsons_interval_and_a_mean_students(frame, ground):
-    share = measure(claim("mean", of="Partner == 1", among="Churn == 1", than=0.5), ground)
+def test_a_share_has_wilsons_interval_and_a_mean_students(frame, context):
+    share = measure(claim("mean", of="Partner == 1", among="Churn == 1", than=0.5), context)
     left = frame["Partner"][frame["Churn"] == 1]
-    told = stats.binomtest(int(left.sum()), len(left)).proportion_ci(method="wilson")
-    assert share[:3] == pytest.approx((left.mean(), told.low, told.high))
-    mean = measure(claim("mean", of="Age", than=30), ground)
-    told = stats.ttest_1samp(frame["Age"], 30).confidence_interval()
-    assert mean[:3] == pytest.approx((frame["Age"].mean(), told.low, told.high))
+    expected = stats.binomtest(int(left.sum()), len(left)).proportion_ci(method="wilson")
+    assert share[:3] == pytest.approx((left.mean(), expected.low, expected.high))
+    mean = measure(claim("mean", of="Age", than=30), context)
+    expected = stats.ttest_1samp(frame["Age"], 30).confidence_interval()
+    assert mean[:3] == pytest.approx((frame["Age"].mean(), expected.low, expected.high))
 
 
-def test_a_margin_is_of_the_weakest_of_these_over_the_strongest_of_those(frame, ground):
+def test_a_margin_is_of_the_weakest_of_these_over_the_strongest_of_those(frame, context):
     found = measure(
-        claim("correlation_margin", of=["Lifetime", "Age"], against=["gender", "Partner"]), ground
+        claim("correlation_margin", of=["Lifetime", "Age"], against=["gender", "Partner"]), context
     )
     r = {name: abs(np.corrcoef(frame[name], frame["Churn"])[0, 1]) for name in frame.columns[:-1]}
     assert found.value == pytest.approx(
@@ -130,14 +131,14 @@ def test_a_margin_is_of_the_weakest_of_these_over_the_strongest_of_those(frame, 
     )
     assert found.low < found.value < found.high
     turned = measure(
-        claim("correlation_margin", of="gender", against="Lifetime", direction="below"), ground
+        claim("correlation_margin", of="gender", against="Lifetime", direction="below"), context
     )
     assert turned.value == pytest.approx(r["gender"] - r["Lifetime"])
     assert turned.high < 0
 
 
-def test_the_interval_of_a_margin_holds_what_resampling_row_by_row_gives(frame, ground):
-    found = measure(claim("correlation_margin", of="Lifetime", against="Age"), ground)
+def test_the_interval_of_a_margin_holds_what_resampling_row_by_row_gives(frame, context):
+    found = measure(claim("correlation_margin", of="Lifetime", against="Age"), context)
     rng = np.random.default_rng(0)
     columns = frame[["Lifetime", "Age", "Churn"]].to_numpy()
     drawn = []
@@ -149,26 +150,28 @@ def test_the_interval_of_a_margin_holds_what_resampling_row_by_row_gives(frame, 
     )
 
 
-def test_segments_are_chosen_by_their_means_and_a_number_by_a_condition(frame, ground):
+def test_segments_are_chosen_by_their_means_and_a_number_by_a_condition(frame, context):
     age = claim("mean", of="segment", segments="by_age", among={"highest": "Age"}, than=0)
-    assert measure(age, ground).value == 3
+    assert measure(age, context).value == 3
     lowest = claim("mean", of="segment", segments="by_age", among={"lowest": "Age"}, than=0)
-    assert measure(lowest, ground).value == 0
-    rate = frame.groupby(ground.segments["by_age"])["Churn"].mean()
+    assert measure(lowest, context).value == 0
+    rate = frame.groupby(context.segments["by_age"])["Churn"].mean()
     above = claim("mean", of="segment", segments="by_age", among={"above": "Churn"}, than=0)
     chosen = rate.index[rate > frame["Churn"].mean()]
     assert 0 < len(chosen) < 4
-    assert measure(above, ground).value == pytest.approx(
-        ground.segments["by_age"][np.isin(ground.segments["by_age"], chosen)].mean()
+    assert measure(above, context).value == pytest.approx(
+        context.segments["by_age"][np.isin(context.segments["by_age"], chosen)].mean()
     )
     oldest = claim("correlation", of="Lifetime", segments="by_age", among={"highest": "Age"})
-    assert measure(oldest, ground).about == f"over {(ground.segments['by_age'] == 3).sum()} members"
+    assert (
+        measure(oldest, context).about == f"over {(context.segments['by_age'] == 3).sum()} members"
+    )
     numbered = claim("risk_ratio", segments="by_age", among="segment == 0", against="segment == 2")
-    assert measure(numbered, ground).value == pytest.approx(rate[0] / rate[2])
+    assert measure(numbered, context).value == pytest.approx(rate[0] / rate[2])
 
 
-def test_the_rival_of_the_highest_segment_is_the_highest_of_the_others(ground, frame):
-    means = frame.groupby(ground.segments["by_age"])["Age"].mean()
+def test_the_rival_of_the_highest_segment_is_the_highest_of_the_others(context, frame):
+    means = frame.groupby(context.segments["by_age"])["Age"].mean()
     found = measure(
         claim(
             "mean_difference",
@@ -177,7 +180,7 @@ def test_the_rival_of_the_highest_segment_is_the_highest_of_the_others(ground, f
             among={"highest": "Age"},
             against={"highest": "Age"},
         ),
-        ground,
+        context,
     )
     assert found.value == pytest.approx(means[3] - means[2])
 
@@ -189,7 +192,7 @@ def test_a_model_difference_is_the_paired_bootstrap_of_evaluation():
         np.clip(0.3 + share * (y - 0.3) + 0.2 * rng.normal(size=400), 0.01, 0.99)
         for share in (0.5, 0.3)
     )
-    ground = ClaimContext(
+    context = ClaimContext(
         pd.DataFrame({"y": y}),
         "y",
         probabilities={"good": good, "poor": poor},
@@ -197,23 +200,25 @@ def test_a_model_difference_is_the_paired_bootstrap_of_evaluation():
         seed=7,
     )
     for metric in ("roc_auc", "log_loss", "f1"):
-        found = measure(claim("model_difference", of="good", against="poor", metric=metric), ground)
-        told = paired_difference(
+        found = measure(
+            claim("model_difference", of="good", against="poor", metric=metric), context
+        )
+        expected = paired_difference(
             y, good, poor, metric=metric, thresholds=(0.5, 0.5), resamples=200, seed=7
         )
-        assert found[:3] == told
+        assert found[:3] == expected
 
 
-def test_a_row_without_a_value_is_left_out_of_the_claims_that_ask_for_it_and_of_no_other(frame):
+def test_a_row_without_a_value_is_left_out_of_the_claims_that_need_it_and_of_no_other(frame):
     gaps = frame.copy()
     gaps.loc[gaps.index[:300], "Age"] = np.nan
-    ground = ClaimContext(gaps, "Churn")
-    with_gaps = measure(claim("risk_ratio", among="Age > 29"), ground)
+    context = ClaimContext(gaps, "Churn")
+    with_gaps = measure(claim("risk_ratio", among="Age > 29"), context)
     assert with_gaps == measure(
         claim("risk_ratio", among="Age > 29"), ClaimContext(frame.iloc[300:], "Churn")
     )
-    assert measure(claim("correlation", of="Lifetime"), ground).about == "over 1,500 members"
-    assert measure(claim("correlation", of="Age"), ground).about == "over 1,200 members"
+    assert measure(claim("correlation", of="Lifetime"), context).about == "over 1,500 members"
+    assert measure(claim("correlation", of="Age"), context).about == "over 1,200 members"
 
 
 NOTHING = {
@@ -234,30 +239,28 @@ NOTHING = {
 }
 
 
-@pytest.mark.parametrize("asked", NOTHING.values(), ids=NOTHING)
-def test_where_there_is_nothing_to_compare_the_quantity_has_no_interval_and_shows_nothing(
-    frame, asked
-):
-    ground = ClaimContext(
+@pytest.mark.parametrize("nothing", NOTHING.values(), ids=NOTHING)
+def test_without_anything_to_compare_a_quantity_has_no_interval_and_is_not_shown(frame, nothing):
+    context = ClaimContext(
         frame, "Churn", segments={"one": np.zeros(len(frame), dtype=int)}, resamples=100
     )
-    found = measure(asked, ground)
+    found = measure(nothing, context)
     assert math.isnan(found.low)
-    assert verdict(asked, found.low, found.high) == "not shown"
+    assert verdict(nothing, found.low, found.high) == "not shown"
 
 
-def test_what_is_no_condition_is_refused(ground):
-    with pytest.raises(InputError, match="Age is no condition"):
-        measure(claim("risk_ratio", among="Age"), ground)
+def test_an_expression_that_is_not_a_condition_is_refused(context):
+    with pytest.raises(InputError, match="Age is not a condition"):
+        measure(claim("risk_ratio", among="Age"), context)
 
 
-def test_a_table_with_a_segment_column_of_its_own_is_told(frame):
-    ground = ClaimContext(frame.assign(segment=1.0), "Churn", segments={"s": np.zeros(len(frame))})
+def test_a_table_with_its_own_segment_column_is_refused(frame):
+    context = ClaimContext(frame.assign(segment=1.0), "Churn", segments={"s": np.zeros(len(frame))})
     with pytest.raises(InputError, match="column segment already"):
-        measure(claim("risk_ratio", segments="s", among="segment == 0"), ground)
+        measure(claim("risk_ratio", segments="s", among="segment == 0"), context)
 
 
-def test_faulty_expressions_are_told_with_claim_and_key_before_any_work(frame):
+def test_faulty_expressions_are_reported_with_claim_and_key_before_any_work(frame):
     claims = {
         "right": claim("correlation", of="Age"),
         "typo": claim("correlation", of="Agee"),
@@ -266,9 +269,9 @@ def test_faulty_expressions_are_told_with_claim_and_key_before_any_work(frame):
         "together": claim("mean", of="segment == 1", than=0, segments="s"),
         "list": claim("correlation_margin", of=["Age", "Heigth"], against="gender"),
     }
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as refused:
         check_claims(claims, list(frame), where="claims.statements")
-    lines = str(told.value).splitlines()
+    lines = str(refused.value).splitlines()
     for line, (name, reason) in zip(
         lines,
         {"typo.of": "Agee", "code.among": "no function __import__", "alone.of": "segment"}.items(),
@@ -280,10 +283,11 @@ def test_faulty_expressions_are_told_with_claim_and_key_before_any_work(frame):
     check_claims({name: claims[name] for name in ("right", "together")}, list(frame), where="")
 
 
-def test_the_same_seed_measures_the_same_bits_and_another_one_others(frame):
-    asked = claim("correlation_margin", of="Lifetime", against="Age")
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(frame):
+    margin = claim("correlation_margin", of="Lifetime", against="Age")
     found = [
-        measure(asked, ClaimContext(frame, "Churn", resamples=100, seed=seed)) for seed in (0, 0, 1)
+        measure(margin, ClaimContext(frame, "Churn", resamples=100, seed=seed))
+        for seed in (0, 0, 1)
     ]
     assert found[0] == found[1]
     assert found[0].low != found[2].low

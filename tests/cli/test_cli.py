@@ -1,5 +1,4 @@
-"""The command line as a process: what it says, where it says it, how fast, and with which exit code
-it ends."""
+"""Run the command line as a process: messages, streams, start-up cost and exit codes."""
 
 import os
 import re
@@ -54,16 +53,16 @@ LIGHT = {
 
 
 def test_help_may_be_read_no_further_than_its_first_line(home):
-    asked = subprocess.Popen(
+    answer = subprocess.Popen(
         [sys.executable, "-m", "churnlab", "train", "--help"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(home),
     )
-    asked.stdout.close()  # as `head` does when it has enough
-    with asked.stderr:
-        assert asked.stderr.read() == b""
-    assert asked.wait() == 0
+    answer.stdout.close()  # as `head` does when it has enough
+    with answer.stderr:
+        assert answer.stderr.read() == b""
+    assert answer.wait() == 0
 
 
 def cpu_seconds(home: Path, *words: str) -> float:
@@ -99,30 +98,30 @@ def test_an_answer_without_work_takes_less_than_a_third_of_what_importing_mlflow
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_an_answer_without_work_imports_nothing_heavy_and_says_what_exists(home, words):
-    asked = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "churnlab", *words],
         capture_output=True,
         text=True,
         env=environment(home),
     )
-    said = asked.stdout + re.sub(r"^import time:.*\n", "", asked.stderr, flags=re.MULTILINE)
+    output = answer.stdout + re.sub(r"^import time:.*\n", "", answer.stderr, flags=re.MULTILINE)
     imported = {
         line.rpartition("|")[2].strip()
-        for line in asked.stderr.splitlines()
+        for line in answer.stderr.splitlines()
         if line.startswith("import time")
     }
     assert "churnlab.errors" in imported
     assert not imported & set(HEAVY)
-    assert said.startswith(LIGHT[words])
+    assert output.startswith(LIGHT[words])
     assert not home.exists()
 
 
 def test_the_overview_names_every_command_with_what_it_does(home, run_command):
-    asked = run_command(home)
-    assert asked.code == 0
-    assert asked.out == run_command(home, "--help").out
+    answer = run_command(home)
+    assert answer.code == 0
+    assert answer.out == run_command(home, "--help").out
     for command in COMMANDS:
-        assert re.search(rf"^  {command} +[A-Z]", asked.out, re.MULTILINE)
+        assert re.search(rf"^  {command} +[A-Z].*[.]$", answer.out, re.MULTILINE)
 
 
 WRONG = {
@@ -217,12 +216,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("words", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_input_is_one_short_message_that_lists_what_there_is(home, run_command, words, said):
+@pytest.mark.parametrize(("words", "expected"), WRONG.values(), ids=WRONG)
+def test_wrong_input_is_one_short_message_that_lists_what_there_is(
+    home, run_command, words, expected
+):
     ended = run_command(home, *words)
     assert ended.code == 2
     assert ended.out == ""
-    for part in said:
+    for part in expected:
         assert part in ended.err
     assert "Traceback" not in ended.err
     assert len(ended.err) < 600
@@ -235,24 +236,25 @@ def test_a_key_misspelt_inside_the_users_own_yaml_is_refused_with_the_keys_there
 ):
     own = {
         "model/mine.yaml": "defaults: [dummy, _self_]\nscales: true\n",
-        "dataset/mine.yaml": "defaults: [demo, _self_]\ncolumns: {Age: {kind: numeric, minimum: 3}}\n",
+        "dataset/mine.yaml": "defaults: [demo, _self_]\n"
+        "columns: {Age: {kind: numeric, minimum: 3}}\n",
         "experiment/mine.yaml": "# @package _global_\ntunning: 3\n",
     }
     for path, text in own.items():
         (tmp_path / path).parent.mkdir()
         (tmp_path / path).write_text(text)
 
-    def said(*words: str) -> str:
+    def message(*words: str) -> str:
         ended = run_command(home, "train", "--config-dir", str(tmp_path), *words)
         assert (ended.code, ended.out) == (2, "")
         return ended.err
 
     assert (
         "no key model.scales. Did you mean model.scale? The keys under model: name, scale,"
-        in said("model=mine")
+        in message("model=mine")
     )
-    assert "no key dataset.columns.Age.minimum" in said("dataset=mine")
-    assert "no key tunning. " in said("experiment=mine")
+    assert "no key dataset.columns.Age.minimum" in message("dataset=mine")
+    assert "no key tunning. " in message("experiment=mine")
 
 
 @pytest.mark.parametrize("options", ["before", "between", "after"])
@@ -290,10 +292,10 @@ def test_a_dry_run_says_what_would_be_run_and_leaves_no_store(home, run_command)
 def test_the_help_of_a_command_shows_why_its_keys_its_choices_and_three_examples(
     home, run_command, command
 ):
-    asked = run_command(home, command, "--help")
-    assert asked.code == 0
-    assert asked.err == ""
-    about, _, keys = asked.out.partition("Keys and their defaults:")
+    answer = run_command(home, command, "--help")
+    assert answer.code == 0
+    assert answer.err == ""
+    about, _, keys = answer.out.partition("Keys and their defaults:")
     assert len(re.findall(rf"^    .*churnlab {command}\b", about, re.MULTILINE)) >= 3
     assert re.search(r"^Why: ", about, re.MULTILINE)
     assert re.search(r"^  seed=0", keys, re.MULTILINE)
@@ -308,12 +310,12 @@ def test_the_help_of_a_command_shows_why_its_keys_its_choices_and_three_examples
 def test_the_version_is_the_packages(home, run_command):
     from importlib.metadata import version
 
-    asked = run_command(home, "--version")
-    assert (asked.code, asked.out) == (0, version("churnlab") + "\n")
+    answer = run_command(home, "--version")
+    assert (answer.code, answer.out) == (0, version("churnlab") + "\n")
 
 
 @pytest.mark.slow
-def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_that_nobody_asked_for(
+def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_else(
     home, run_command, client_at
 ):
     ended = run_command(home, "train", *SMALL, "run_name=baseline")
@@ -398,7 +400,7 @@ class Clumsy(LogisticRegression):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
         finally:
-            raise RuntimeError("what was interrupted cannot be put right")
+            raise RuntimeError("what was interrupted cannot be repaired")
 """
 
 
@@ -415,8 +417,8 @@ def test_a_signal_is_not_lost_when_what_it_interrupts_fails_over_it(
     ended = run_command(home, *words, *SMALL, *model, settings={"PYTHONPATH": path})
     assert (ended.code, ended.out) == (143, ""), ended.err
     assert "Traceback" not in ended.err
-    assert "cannot be put right" not in ended.err
-    assert ended.err.splitlines()[-1].startswith("Stopped. To go on: churnlab ")
+    assert "cannot be repaired" not in ended.err
+    assert ended.err.splitlines()[-1].startswith("Stopped. To resume: churnlab ")
     assert {run.info.status for run in runs_at(home)} == {"KILLED"}
     assert len(runs_at(home, command="train")) <= 1
 

@@ -79,7 +79,7 @@ def test_an_experiment_that_is_a_sweep_needs_no_m(home, run_command):
     assert len(ended.line["runs"]) == 4
 
 
-def test_failing_jobs_leave_the_others_alone_and_are_told_with_how_to_run_only_them(
+def test_failing_jobs_do_not_stop_the_others_and_are_listed_with_the_command_that_repeats_only_them(
     home, run_command, runs_at
 ):
     words = ("train", "-m", *SMALL, "model.scale=7,true", "+model.estimator.C=-1,1")
@@ -107,7 +107,7 @@ def test_failing_jobs_leave_the_others_alone_and_are_told_with_how_to_run_only_t
             assert run.data.tags["mlflow.note.content"] in ended.err
 
 
-def test_the_same_sweep_after_mending_runs_only_what_had_failed(
+def test_the_same_sweep_after_a_correction_runs_only_what_had_failed(
     home, run_command, runs_at, tmp_path
 ):
     tables = [tmp_path / "first.csv", tmp_path / "second.csv"]
@@ -121,13 +121,13 @@ def test_the_same_sweep_after_mending_runs_only_what_had_failed(
     ]
 
     members(300, seed=2).to_csv(tables[1], index=False)
-    mended = run_command(home, *words)
-    assert mended.code == 0, mended.err
-    assert mended.line["runs"][0] == finished
+    corrected = run_command(home, *words)
+    assert corrected.code == 0, corrected.err
+    assert corrected.line["runs"][0] == finished
     statuses = [run.info.status for run in runs_at(home, command="train")]
     assert sorted(statuses) == ["FAILED", "FINISHED", "FINISHED"]
     (parent,) = parents(runs_at(home))
-    assert (parent.info.run_id, parent.info.status) == (mended.line["run_id"], "FINISHED")
+    assert (parent.info.run_id, parent.info.status) == (corrected.line["run_id"], "FINISHED")
 
 
 def killed(home: Path, words: list[str], until, *, by: signal.Signals = signal.SIGTERM) -> None:
@@ -173,7 +173,7 @@ def test_a_killed_sweep_run_again_does_only_what_is_missing(home, run_command, r
 def test_a_sweep_that_was_killed_outright_leaves_its_running_job_to_be_done_again(
     home, run_command, runs_at
 ):
-    """Kill -9 in the first job, then at any moment; the jobs that had finished are not done again."""
+    """Kill -9 in the first job, then at any moment; finished jobs are not run again."""
     forest = ("model=random_forest", "model.estimator.n_estimators=100", "evaluation.repeats=2")
     words = [
         "train",

@@ -1,5 +1,4 @@
-"""Claims through the command: the seeds', on generated and real members, and a user's own about a
-table of theirs."""
+"""Claims through the command: the seeds' on generated and real members, and a user's own."""
 
 import io
 import json
@@ -12,7 +11,7 @@ import yaml
 
 from churnlab.claims.claim import Claim
 from churnlab.plots import claims as plots
-from support.running import artifact, files, opened
+from support.running import artifact, churnlab_process, files
 
 pytestmark = pytest.mark.slow
 
@@ -31,13 +30,16 @@ COLUMNS = ["claim", "source", "statement", "quantity", "measured", "low", "high"
 VERDICTS = {"holds", "partly", "not shown", "false"}
 
 OWN = """\
-# What the board says of our readers.
+# Claims of the board about our readers.
 name: board
 models:
   tree:
     name: tree
     scale: false
-    estimator: {_target_: sklearn.tree.DecisionTreeClassifier, max_depth: 3, random_state: "${seed}"}
+    estimator:
+      _target_: sklearn.tree.DecisionTreeClassifier
+      max_depth: 3
+      random_state: "${seed}"
     space: {}
   guess:
     name: guess
@@ -51,7 +53,7 @@ segmentations: {kinds: {k: 3, n_init: 2}}
 statements:
   digital_readers_leave:
     source: board meeting of May
-    statement: Who reads us on a screen leaves twice as often.
+    statement: Those who read us on a screen leave twice as often.
     quantity: risk_ratio
     among: plan == 'digital'
     direction: above
@@ -125,7 +127,7 @@ def there(shared_home):
         (folder / "my_conf" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "my_conf" / path).write_text(text, encoding="utf-8")
     readers().to_csv(folder / "readers.csv", index=False)
-    with opened(shared_home) as churnlab:
+    with churnlab_process(shared_home) as churnlab:
         yield churnlab
 
 
@@ -175,9 +177,7 @@ def test_a_run_has_its_place_its_table_its_figure_and_a_note(seeds, shared_home,
     assert not [name for name in run.data.params if name.startswith("claims.statements")]
 
 
-def test_the_result_line_has_every_claim_with_what_the_table_says_of_it(
-    seeds, shared_home, client_at
-):
+def test_the_result_line_has_every_claim_with_its_value_and_verdict(seeds, shared_home, client_at):
     line = seeds.line
     assert set(line) == {"command", "run_id", "claims", "warnings"}
     table = table_of(client_at(shared_home).get_run(line["run_id"])).set_index("claim")
@@ -189,9 +189,9 @@ def test_the_result_line_has_every_claim_with_what_the_table_says_of_it(
         assert row["low"] <= row["measured"] <= row["high"]
 
 
-def test_people_read_the_verdict_the_statement_and_the_number(seeds):
+def test_the_terminal_shows_the_verdict_the_statement_and_the_number(seeds):
     assert "Members who live or work near the club leave less often. [near_leave_less]" in seeds.err
-    assert "it was said to be below 1" in seeds.err
+    assert "; claimed: below 1" in seeds.err
 
 
 def test_the_same_seed_gives_the_same_table_to_the_byte(twice, shared_home, client_at):
@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_table_to_the_byte(twice, shared_home, clie
     assert first == again
 
 
-def test_every_claim_of_the_seeds_names_one_of_the_three_files_and_says_it_in_english():
+def test_every_claim_of_the_seeds_names_one_of_the_three_files_and_is_in_english():
     statements = yaml.safe_load(SEEDS.read_text(encoding="utf-8"))["statements"]
     named = {claim["source"].partition(",")[0] for claim in statements.values()}
     assert named == {
@@ -259,7 +259,7 @@ def test_the_report_shows_the_claims_of_its_table_and_of_no_other(there, board, 
         ended = there("report", *words, f"output={name}.html")
         assert ended.code == 0, ended.err
         pages[name] = (shared_home.parent / f"{name}.html").read_text(encoding="utf-8")
-    assert "Who reads us on a screen leaves twice as often." in pages["with"]
+    assert "Those who read us on a screen leave twice as often." in pages["with"]
     assert "5 claims: 3 hold, 1 partly, 0 not shown, 1 false." in pages["with"]
     assert board.line["run_id"] in pages["with"]
     assert "claims:" not in pages["without"]
@@ -299,7 +299,7 @@ FAULTY = {
     "no condition": (
         faulty(quantity="risk_ratio", of=None, among="age"),
         "so_they_say",
-        "is no condition",
+        "is not a condition",
     ),
     "an unknown model": (
         faulty(quantity="model_difference", of="net", against="net", metric="f1"),
@@ -341,7 +341,7 @@ def test_a_faulty_claim_is_refused_by_its_name_and_field(there, shared_home, tex
     assert "Traceback" not in ended.err
 
 
-def test_a_figure_is_drawn_of_whatever_was_measured():
+def test_a_figure_is_drawn_of_any_measured_values():
     claim = Claim(
         source="",
         statement="",
@@ -376,7 +376,7 @@ def test_a_figure_is_drawn_of_whatever_was_measured():
         [table.assign(claim=[f"d{turn}{name}" for name in table["claim"]]) for turn in range(30)]
     )
     few = plots.claims(many, dict.fromkeys(many["claim"], claim), limit=20)
-    assert few.get_suptitle() == "Claims, measured (20 of 120)"
+    assert few.get_suptitle() == "Claims: measured values with 95% CI (20 of 120)"
 
 
 WEAK = {
@@ -392,12 +392,10 @@ WEAK = {
     "lr_ranks_better_than_a_tuned_forest": "not shown",
     "lr_is_more_accurate_than_a_tuned_forest": "not shown",
 }
-"""What the three studies said and the real table does not bear out; all else holds."""
+"""Claims of the three studies that the real table does not confirm; all others hold."""
 
 
-def test_the_real_table_bears_out_what_the_seeds_say_but_for_what_is_known_to_be_weak(
-    gym_csv, there
-):
+def test_the_real_table_confirms_the_claims_of_the_seeds_except_for_the_weak_ones(gym_csv, there):
     ended = there("claims", "claims=seeds", "dataset=gym", f"dataset.path={gym_csv}")
     assert ended.code == 0, ended.err
     found = {row["id"]: row for row in ended.line["claims"]}

@@ -1,11 +1,11 @@
-"""The leaderboard and paired comparisons, on one store of small runs and on one of the real table."""
+"""The leaderboard and paired comparisons, on a store of small runs and on the real table."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from support.running import artifact, files, opened
+from support.running import artifact, churnlab_process, files
 
 pytestmark = pytest.mark.slow
 
@@ -14,27 +14,26 @@ KEYS = {"command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high
 
 
 @pytest.fixture(scope="module")
-def ask(shared_home):
-    with opened(shared_home) as ask:
-        yield ask
+def churnlab(shared_home):
+    with churnlab_process(shared_home) as churnlab:
+        yield churnlab
 
 
 @pytest.fixture(scope="module")
-def runs(ask, shared_home, client_at):
-    """Two models, one of them also under another name, the other in other words and on other folds,
-    splits and rows."""
+def runs(churnlab, shared_home, client_at):
+    """Two models: one also under another name, the other also with an equivalent config and on
+    other folds, splits and rows."""
     wanted = {
         "dummy": ("model=dummy",),
         "again": ("model=dummy", "run_name=dummy once more"),
         "linear": (),
-        "tol": (
-            "+model.estimator.tol=1e-4",
-        ),  # that is its default: the same predictions by another config
+        # The default of tol: the same predictions from another config.
+        "tol": ("+model.estimator.tol=1e-4",),
         "folds": ("evaluation.folds=4",),
         "split": ("seed=1",),
         "rows": ("dataset.rows=400",),
     }
-    ids = {name: ask("train", *SMALL, *words).line["run_id"] for name, words in wanted.items()}
+    ids = {name: churnlab("train", *SMALL, *words).line["run_id"] for name, words in wanted.items()}
     for name, size in {
         "dummy": 10,
         "again": 10,
@@ -47,14 +46,14 @@ def runs(ask, shared_home, client_at):
 
 
 @pytest.fixture(scope="module")
-def leaderboard(runs, ask):
-    return ask("compare", *SMALL)
+def leaderboard(runs, churnlab):
+    return churnlab("compare", *SMALL)
 
 
 @pytest.fixture(scope="module")
-def pair(runs, ask):
+def pair(runs, churnlab):
     """The dummy against logistic regression, in this order."""
-    return ask("compare", *SMALL, named(runs["dummy"], runs["linear"]))
+    return churnlab("compare", *SMALL, named(runs["dummy"], runs["linear"]))
 
 
 def named(*runs) -> str:
@@ -69,7 +68,7 @@ def table(client, ended, path: str) -> pd.DataFrame:
     return pd.read_csv(artifact(client.get_run(ended.line["run_id"]), path))
 
 
-def test_runs_of_other_data_or_splits_share_no_rank_and_of_equal_runs_the_newest_counts(
+def test_runs_on_other_data_or_splits_are_ranked_apart_and_the_newest_of_equal_runs_counts(
     leaderboard, runs, shared_home, client_at
 ):
     assert leaderboard.code == 0, leaderboard.err
@@ -93,7 +92,7 @@ def test_runs_of_other_data_or_splits_share_no_rank_and_of_equal_runs_the_newest
     assert "1 run on another split" in leaderboard.err
 
 
-def test_the_leaderboard_tells_of_every_run_what_it_is_and_how_good(
+def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
     leaderboard, runs, shared_home, client_at
 ):
     run = client_at(shared_home).get_run(leaderboard.line["run_id"])
@@ -133,7 +132,7 @@ def test_the_leaderboard_tells_of_every_run_what_it_is_and_how_good(
     assert run.data.tags["churnlab.split_sha256"] == best.data.tags["churnlab.split_sha256"]
 
 
-def test_the_answer_of_the_leaderboard_is_of_the_present_table_and_split(leaderboard, runs):
+def test_the_result_of_the_leaderboard_is_for_the_present_table_and_split(leaderboard, runs):
     assert set(leaderboard.line) == KEYS | {"recommended"}
     assert leaderboard.line["comparable"] is True
     assert leaderboard.line["winner"] in {
@@ -158,26 +157,28 @@ def test_the_simplest_run_within_one_standard_error_is_recommended(
     assert "Recommended: " in leaderboard.err
 
 
-def test_who_is_too_good_to_be_true_is_told_and_not_recommended(runs, ask, shared_home, client_at):
-    ended = ask("compare", *SMALL, "ceiling.cv_roc_auc=0.6")
+def test_a_run_that_is_too_good_to_be_true_is_flagged_and_not_recommended(
+    runs, churnlab, shared_home, client_at
+):
+    ended = churnlab("compare", *SMALL, "ceiling.cv_roc_auc=0.6")
     assert ended.code == 0, ended.err
     assert ended.line["recommended"] == runs["again"].info.run_id
     board = table(client_at(shared_home), ended, "leaderboard.csv").set_index("run_id")
     assert "is above 0.6" in board.loc[runs["tol"].info.run_id, "suspect"]
     assert pd.isna(board.loc[runs["again"].info.run_id, "suspect"])
     note = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["mlflow.note.content"]
-    for told in (ended.err, note):
+    for message in (ended.err, note):
         assert (
-            f"Suspected leakage: of {runs['tol'].info.run_name} (run {runs['tol'].info.run_id})"
-            in told
+            f"Suspected leakage in {runs['tol'].info.run_name} (run {runs['tol'].info.run_id})"
+            in message
         )
-    nobody = ask("compare", *SMALL, "ceiling.cv_roc_auc=0.1")
+    nobody = churnlab("compare", *SMALL, "ceiling.cv_roc_auc=0.1")
     assert nobody.line["recommended"] is None
     assert "No run is recommended" in nobody.err
 
 
-def test_the_ceiling_names_scores_that_a_run_has(ask):
-    ended = ask("compare", *SMALL, "+ceiling.test_auc=0.9")
+def test_a_ceiling_for_an_unknown_score_is_refused(churnlab):
+    ended = churnlab("compare", *SMALL, "+ceiling.test_auc=0.9")
     assert (ended.code, ended.out) == (2, "")
     assert (
         "ceiling.test_auc: there is no score test_auc; give cv_ or test_ and one of roc_auc"
@@ -185,8 +186,8 @@ def test_the_ceiling_names_scores_that_a_run_has(ask):
     )
 
 
-def test_a_table_and_split_without_runs_is_refused_and_the_others_are_counted(runs, ask):
-    ended = ask("compare", *SMALL, "seed=2")
+def test_a_table_and_split_without_runs_is_refused_and_the_others_are_counted(runs, churnlab):
+    ended = churnlab("compare", *SMALL, "seed=2")
     assert (ended.code, ended.out) == (2, "")
     assert "There is no finished train run on this table and split" in ended.err
     assert "6 runs on other tables or splits" in ended.err
@@ -203,17 +204,22 @@ def test_the_difference_of_two_runs_is_first_minus_second_out_of_fold_with_its_i
     assert pair.line["delta"] == pytest.approx(losses[0] - losses[1], abs=1e-9)
     assert 0 < pair.line["ci_low"] < pair.line["delta"] < pair.line["ci_high"]
     assert pair.line["winner"] == runs["linear"].info.run_id
-    assert f"logistic_regression raw is better by {pair.line['delta']:.4f} (95%" in pair.err
+    verdict = (
+        f"logistic_regression raw is better than dummy raw by {pair.line['delta']:.4f} (95% CI"
+    )
+    assert verdict in pair.err
 
 
-def test_only_the_keys_that_differ_and_decide_are_told(pair, runs, ask, shared_home, client_at):
+def test_only_config_keys_that_differ_and_matter_are_listed(
+    pair, runs, churnlab, shared_home, client_at
+):
     keys = table(client_at(shared_home), pair, "differences.csv")
     assert list(keys) == ["key", "A", "B"]
     assert {key.split(".")[0] for key in keys["key"]} == {"model"}
     assert not keys["key"].str.startswith("model.space").any()
     assert keys.set_index("key").loc["model.name"].tolist() == ["dummy", "logistic_regression"]
     assert "model.estimator._target_" in pair.err
-    same = ask("compare", *SMALL, named(runs["dummy"], runs["again"]), "metric=roc_auc")
+    same = churnlab("compare", *SMALL, named(runs["dummy"], runs["again"]), "metric=roc_auc")
     assert "Their configs do not differ." in same.err
     assert (same.line["comparable"], same.line["winner"], same.line["delta"]) == (True, None, 0.0)
 
@@ -228,11 +234,11 @@ def test_the_folds_are_compared_one_by_one(pair, runs, shared_home, client_at):
     run = client.get_run(pair.line["run_id"])
     assert "figures/difference.png" in files(run)
     assert run.data.metrics["fold_p"] < 0.05
-    assert "The same over 3 folds" in run.data.tags["mlflow.note.content"]
+    assert "The fold test agrees over 3 folds" in run.data.tags["mlflow.note.content"]
 
 
-def test_the_other_way_round_the_difference_has_the_other_sign_and_the_same_winner(pair, runs, ask):
-    back = ask("compare", *SMALL, named(runs["linear"], runs["dummy"])).line
+def test_swapping_the_runs_flips_the_sign_and_keeps_the_winner(pair, runs, churnlab):
+    back = churnlab("compare", *SMALL, named(runs["linear"], runs["dummy"])).line
     assert back["delta"] == pytest.approx(-pair.line["delta"], abs=1e-12)
     assert (back["ci_low"], back["ci_high"]) == pytest.approx(
         (-pair.line["ci_high"], -pair.line["ci_low"]), abs=1e-12
@@ -240,23 +246,26 @@ def test_the_other_way_round_the_difference_has_the_other_sign_and_the_same_winn
     assert back["winner"] == pair.line["winner"]
 
 
-def test_a_run_does_not_differ_from_itself_and_then_nobody_wins(runs, ask):
-    ended = ask("compare", *SMALL, named(runs["dummy"], runs["dummy"]))
+def test_a_run_does_not_differ_from_itself_and_nobody_wins(runs, churnlab):
+    ended = churnlab("compare", *SMALL, named(runs["dummy"], runs["dummy"]))
     assert ended.code == 0, ended.err
     assert (ended.line["comparable"], ended.line["winner"], ended.line["delta"]) == (
         True,
         None,
         0.0,
     )
-    assert "these 400 members can show" in ended.err
+    assert "No significant difference between" in ended.err
+    assert "on these 400 members" in ended.err
 
 
-def test_runs_of_other_folds_are_compared_by_their_members_alone(runs, ask, shared_home, client_at):
-    ended = ask("compare", *SMALL, named(runs["folds"], runs["dummy"]))
+def test_runs_on_different_folds_are_compared_by_members_only(
+    runs, churnlab, shared_home, client_at
+):
+    ended = churnlab("compare", *SMALL, named(runs["folds"], runs["dummy"]))
     assert ended.code == 0, ended.err
     assert ended.line["winner"] == runs["folds"].info.run_id
     assert ended.line["ci_high"] < 0
-    assert "Their folds are not the same" in ended.err
+    assert "The two runs have different folds" in ended.err
     run = client_at(shared_home).get_run(ended.line["run_id"])
     assert "fold_differences.csv" not in files(run)
     assert "fold_p" not in run.data.metrics
@@ -265,16 +274,16 @@ def test_runs_of_other_folds_are_compared_by_their_members_alone(runs, ask, shar
 
 
 @pytest.mark.parametrize(
-    ("other", "what", "told"),
+    ("other", "what", "message"),
     [
-        ("split", "the split differs", "of the data held out by both"),
+        ("split", "the split differs", "The two hold-outs share"),
         ("rows", "the data and the split differ", "B: 400 members of"),
     ],
 )
-def test_runs_of_other_data_or_another_split_are_not_compared_and_it_is_said_what_differs(
-    other, what, told, runs, ask, shared_home, client_at
+def test_runs_on_other_data_or_another_split_are_not_compared_and_the_difference_is_named(
+    other, what, message, runs, churnlab, shared_home, client_at
 ):
-    ended = ask("compare", *SMALL, named(runs["dummy"], runs[other]))
+    ended = churnlab("compare", *SMALL, named(runs["dummy"], runs[other]))
     assert ended.code == 3
     assert ended.line == {
         "command": "compare",
@@ -285,15 +294,15 @@ def test_runs_of_other_data_or_another_split_are_not_compared_and_it_is_said_wha
     }
     assert f"cannot be compared: {what}." in ended.err
     assert "A: 500 members of" in ended.err
-    assert told in ended.err
+    assert message in ended.err
     run = client_at(shared_home).get_run(ended.line["run_id"])
     assert run.info.status == "FINISHED"
     assert "differences.csv" in files(run)
     assert "figures/difference.png" not in files(run)
 
 
-def test_a_run_of_another_command_is_refused(runs, pair, ask):
-    ended = ask("compare", *SMALL, f"runs=[{runs['dummy'].info.run_id},{pair.line['run_id']}]")
+def test_a_run_of_another_command_is_refused(runs, pair, churnlab):
+    ended = churnlab("compare", *SMALL, f"runs=[{runs['dummy'].info.run_id},{pair.line['run_id']}]")
     assert (ended.code, ended.out) == (2, "")
     assert (
         f"Run {pair.line['run_id']} is a FINISHED compare run; name a FINISHED train run."
@@ -303,8 +312,8 @@ def test_a_run_of_another_command_is_refused(runs, pair, ask):
 
 @pytest.fixture(scope="module")
 def real(gym_csv, tmp_path_factory):
-    """``real(A, B, metric)`` compares two of four models on the real table: the result, and what
-    was said."""
+    """``real(A, B, metric)`` compares two of four models on the real table: the result and
+    stderr."""
     gym = ("dataset=gym", f"dataset.path={gym_csv}")
     wanted = {
         "linear": (),
@@ -312,11 +321,15 @@ def real(gym_csv, tmp_path_factory):
         "forest": ("model=random_forest",),
         "forest tuned": ("model=random_forest", "+model.estimator.max_features=0.6"),
     }
-    with opened(tmp_path_factory.mktemp("real") / "home") as ask:
-        ids = {name: ask("train", *gym, *words).line["run_id"] for name, words in wanted.items()}
+    with churnlab_process(tmp_path_factory.mktemp("real") / "home") as churnlab:
+        ids = {
+            name: churnlab("train", *gym, *words).line["run_id"] for name, words in wanted.items()
+        }
 
         def compare(first: str, second: str, metric: str):
-            ended = ask("compare", *gym, f"runs=[{ids[first]},{ids[second]}]", f"metric={metric}")
+            ended = churnlab(
+                "compare", *gym, f"runs=[{ids[first]},{ids[second]}]", f"metric={metric}"
+            )
             assert ended.code == 0, ended.err
             names = {run_id: name for name, run_id in ids.items()} | {None: None}
             return ended.line | {"winner": names[ended.line["winner"]]}, ended.err
@@ -327,12 +340,12 @@ def real(gym_csv, tmp_path_factory):
 def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_the_real_table(
     real,
 ):
-    line, said = real("linear", "forest", "log_loss")
+    line, stderr = real("linear", "forest", "log_loss")
     assert line["winner"] == "linear"
     assert line["delta"] == pytest.approx(
         -0.030, abs=0.007
     )  # on four fifths of the members the reference was taken on
-    assert "The same over 5 folds" in said
+    assert "The fold test agrees over 5 folds" in stderr
     line, _ = real("linear", "forest", "roc_auc")
     assert line["winner"] == "linear"
     assert line["delta"] == pytest.approx(0.0045, abs=0.003)
@@ -341,16 +354,16 @@ def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_
 @pytest.mark.parametrize(
     ("metric", "delta", "around"), [("roc_auc", 0.0145, 0.003), ("log_loss", -0.0707, 0.006)]
 )
-def test_the_behaviour_features_are_decisive_on_the_real_table(real, metric, delta, around):
-    line, said = real("linear behaviour", "linear", metric)
+def test_the_behavior_features_are_decisive_on_the_real_table(real, metric, delta, around):
+    line, stderr = real("linear behaviour", "linear", metric)
     assert line["winner"] == "linear behaviour"
     assert line["delta"] == pytest.approx(delta, abs=around)
     assert min(abs(line["ci_low"]), abs(line["ci_high"])) > 3 * around
-    assert "The same over 5 folds" in said
+    assert "The fold test agrees over 5 folds" in stderr
 
 
 def test_a_tuned_forest_ranks_members_no_worse_than_logistic_regression_on_the_real_table(real):
-    line, said = real("linear", "forest tuned", "roc_auc")
+    line, stderr = real("linear", "forest tuned", "roc_auc")
     assert line["winner"] is None
     assert abs(line["delta"]) < 0.0045
-    assert "that these 3,200 members can show" in said
+    assert "on these 3,200 members" in stderr

@@ -1,5 +1,4 @@
-"""The doctor after real kills: what is found, mended, and then no longer there; test_examination
-has single faults."""
+"""Doctor after real kills: what it finds and repairs; tests/doctor has single faults."""
 
 import shutil
 import sqlite3
@@ -11,7 +10,7 @@ from churnlab.commands import doctor
 from churnlab.config import validation
 from churnlab.config.commands import Result
 from support.killing import SUPPORT, Command, notes, own_model, runs, trials
-from support.running import SMALL_SEGMENTS, opened
+from support.running import SMALL_SEGMENTS, churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -19,20 +18,20 @@ SMALL = ("dataset.rows=300", "evaluation.folds=2")
 
 
 @pytest.fixture(scope="module")
-def ask(shared_home):
-    with opened(shared_home, PYTHONPATH=str(SUPPORT)) as asked:
-        yield asked
+def churnlab(shared_home):
+    with churnlab_process(shared_home, PYTHONPATH=str(SUPPORT)) as run:
+        yield run
 
 
 def killed(home, command: str, *words: str, moment=None) -> str:
-    """Kill a command and all it has started while its run is RUNNING; gives the run's id."""
+    """Kill a command with all its processes while its run is RUNNING; return the run's id."""
     earlier = {run.info.run_id for run in runs(home, command)}
 
-    def under_way() -> list[str]:
+    def started() -> list[str]:
         return [run.info.run_id for run in runs(home, command) if run.info.run_id not in earlier]
 
     with Command(home, command, *words) as process:
-        assert process.until(moment or under_way, "its run"), process.err
+        assert process.until(moment or started, "its run"), process.err
         process.kill_everything()
     (run,) = [run for run in runs(home, command) if run.info.run_id not in earlier]
     assert run.info.status == "RUNNING", "the kill came too late"
@@ -40,11 +39,10 @@ def killed(home, command: str, *words: str, moment=None) -> str:
 
 
 @pytest.fixture(scope="module")
-def left(shared_home, ask):
-    """The runs of commands that were killed at work, by command, in a store where others have
-    finished."""
+def left(shared_home, churnlab):
+    """Kill commands in a store with finished runs; return the runs that they left, by command."""
     for words in (("train", *SMALL), ("segment", "dataset.rows=300", *SMALL_SEGMENTS)):
-        ended = ask(*words)
+        ended = churnlab(*words)
         assert ended.code == 0, ended.err
     home, root = shared_home, shared_home.parent
     model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.3)
@@ -60,19 +58,19 @@ def left(shared_home, ask):
 
 
 @pytest.fixture(scope="module")
-def found(left, ask, shared_home):
-    ended = ask("doctor")
+def found(left, churnlab, shared_home):
+    ended = churnlab("doctor")
     untouched = {run.info.run_id for run in runs(shared_home) if run.info.status == "RUNNING"}
-    assert set(left.values()) <= untouched, "nobody had asked to mend"
+    assert set(left.values()) <= untouched, "doctor without fix=true must not repair"
     return ended
 
 
 @pytest.fixture(scope="module")
-def mended(found, ask):
-    return ask("doctor", "fix=true")
+def repaired(found, churnlab):
+    return churnlab("doctor", "fix=true")
 
 
-def test_every_killed_command_is_one_problem_with_all_that_it_left(found, left, shared_home):
+def test_every_killed_command_is_one_problem_with_everything_that_it_left(found, left, shared_home):
     assert found.code == 3, found.err
     assert set(found.line) == {"command", "run_id", "problems"}
     assert found.line["run_id"] is None
@@ -82,37 +80,37 @@ def test_every_killed_command_is_one_problem_with_all_that_it_left(found, left, 
     for command, run_id in left.items():
         (problem,) = [problem for where, problem in problems.items() if run_id in where]
         assert f"1 {command}" in problem["what"]
-        assert problem["mend"] == "churnlab doctor fix=true"
+        assert problem["fix"] == "churnlab doctor fix=true"
     assert "trial" in next(
         problem["what"] for problem in problems.values() if "1 tune" in problem["what"]
     )
 
 
-def test_after_the_cure_nothing_is_running_and_nothing_is_found(
-    mended, found, left, ask, shared_home
+def test_after_repairs_nothing_is_running_and_nothing_is_found(
+    repaired, found, left, churnlab, shared_home
 ):
-    assert mended.code == 0, mended.err
-    assert mended.line["problems"] == found.line["problems"]
-    assert mended.line["left"] == []
+    assert repaired.code == 0, repaired.err
+    assert repaired.line["problems"] == found.line["problems"]
+    assert repaired.line["left"] == []
     assert {run.info.status for run in runs(shared_home)} <= {"FINISHED", "KILLED"}
     assert not [trial for trial in trials(shared_home) if trial.state.name == "RUNNING"]
-    again = ask("doctor")
+    again = churnlab("doctor")
     assert (again.code, again.line["problems"]) == (0, []), again.err
 
 
-def test_a_study_that_the_doctor_has_mended_goes_on_where_it_was(mended, shared_home, ask):
+def test_a_study_that_doctor_has_repaired_resumes(repaired, shared_home, churnlab):
     complete = [trial for trial in trials(shared_home) if trial.state.name == "COMPLETE"]
     assert complete
     model = own_model(shared_home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.3)
     n = len(complete) + 2
-    ended = ask("tune", *model, "engine=processes", "engine.workers=2", f"tune.n_trials={n}")
+    ended = churnlab("tune", *model, "engine=processes", "engine.workers=2", f"tune.n_trials={n}")
     assert (ended.code, ended.line["n_complete"]) == (0, n), ended.err
-    assert ask("doctor").line["problems"] == []
+    assert churnlab("doctor").line["problems"] == []
 
 
 @pytest.fixture
-def ask_at(monkeypatch, home):
-    """``ask_at(fix=True)``: the doctor's answer on another home, in this process."""
+def run_doctor(monkeypatch, home):
+    """Return ``run_doctor(fix=True)``: run doctor on an empty home, in this process."""
     monkeypatch.setenv("CHURNLAB_HOME", str(home))
     shared = {"seed": 0, "run_name": None, "force": False, "dry_run": False}
     paths = {
@@ -124,17 +122,19 @@ def ask_at(monkeypatch, home):
     )
 
 
-def test_a_place_without_a_store_has_no_problems_and_gets_no_store(home, ask_at):
-    assert ask_at(fix=False) == Result({"run_id": None, "problems": []})
-    assert ask_at(fix=True) == Result({"run_id": None, "problems": [], "left": []})
+def test_a_home_without_a_store_has_no_problems_and_gets_no_store(home, run_doctor):
+    assert run_doctor(fix=False) == Result({"run_id": None, "problems": []})
+    assert run_doctor(fix=True) == Result({"run_id": None, "problems": [], "left": []})
     assert not home.exists()
 
 
-def test_a_store_of_another_schema_is_told_and_not_opened(mended, home, shared_home, ask_at):
+def test_a_store_with_another_schema_is_reported_and_not_opened(
+    repaired, home, shared_home, run_doctor
+):
     home.mkdir()
     shutil.copy(shared_home / "mlflow.db", home)
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
-    result = ask_at(fix=True)
+    result = run_doctor(fix=True)
     assert (result.yes, result.values["problems"]) == (False, [])
-    assert [problem["kind"] for problem in result.values["left"]] == ["another schema"]
+    assert [problem["kind"] for problem in result.values["left"]] == ["incompatible schema"]

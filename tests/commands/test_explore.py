@@ -1,5 +1,4 @@
-"""What an explore run carries, that any table can be explored, and the numbers of the real table as
-published."""
+"""The artifacts of an explore run, tables at the edge of what is allowed, and the real table."""
 
 import io
 import json
@@ -50,7 +49,7 @@ def run(explored, shared_home, client_at):
     return client_at(shared_home).get_run(explored.line["run_id"])
 
 
-def test_the_result_says_how_many_members_there_are_and_how_many_left(explored, table):
+def test_the_result_line_has_the_members_and_the_churn_rate(explored, table):
     assert explored.code == 0, explored.err
     assert explored.line == {
         "command": "explore",
@@ -62,7 +61,7 @@ def test_the_result_says_how_many_members_there_are_and_how_many_left(explored, 
     assert "warning: left out columns that the dataset does not declare: Shoes" in explored.err
 
 
-def test_a_run_has_its_place_its_artifacts_and_a_note(run, explored, shared_home, client_at):
+def test_a_run_has_its_experiment_artifacts_and_note(run, explored, shared_home, client_at):
     assert client_at(shared_home).get_experiment(run.info.experiment_id).name == "gym-explore"
     assert run.data.tags["churnlab.command"] == "explore"
     texts = {"config.yaml", "data_report.json", "findings.md"}
@@ -81,9 +80,9 @@ def test_a_run_has_its_place_its_artifacts_and_a_note(run, explored, shared_home
     assert report["warnings"] == ["left out columns that the dataset does not declare: Shoes"]
 
 
-def test_what_people_read_says_the_same_in_the_run_and_on_the_terminal(run, explored, table):
+def test_the_findings_open_alike_in_the_run_and_on_the_terminal(run, explored, table):
     page = artifact(run, "findings.md").read_text(encoding="utf-8")
-    first = f"Of 400 members {table['Churn'].sum()} left"
+    first = f"Of 400 members, {table['Churn'].sum()} left"
     assert first in page
     assert first in explored.err
     assert "No signal: " in explored.err
@@ -114,8 +113,7 @@ def test_the_tables_are_those_of_the_members(run, table):
 
 
 def odd_tables():
-    """Tables at the edge of what a contract allows: tiny, narrow, wide, full of gaps, two leavers,
-    long."""
+    """Yield tables at the edge of what a contract allows: tiny, wide, full of gaps, two leavers."""
     rng = np.random.default_rng(0)
     m = members(300, seed=3)
     X, y = m.drop(columns="Churn").astype("float64"), m["Churn"].to_numpy()
@@ -192,7 +190,7 @@ def test_the_cost_of_exploring_grows_no_faster_than_the_members():
     assert tables["links"]["signal"].sum() >= 11
 
 
-def test_the_real_table_says_what_the_seeds_say(gym_csv, home, run_command, client_at):
+def test_the_real_table_has_the_published_numbers(gym_csv, home, run_command, client_at):
     """Through the command, with the cuts of conf/dataset/gym.yaml; the full list of numbers is with
     the modules."""
     ended = run_command(home, "explore", "dataset=gym", f"dataset.path={gym_csv}")

@@ -1,4 +1,4 @@
-"""A table nobody has described: its first YAML, and the road from there to a served version."""
+"""The draft YAML of a table without one, and the way from there to a dataset."""
 
 import numpy as np
 import pandas as pd
@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from churnlab.config.groups import DatasetKeys
-from support.running import opened
+from support.running import churnlab_process
 
 
 def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
-    """Customers of a bank: an id, numbers and categories with gaps, dates, remarks, and a column
-    that tells all."""
+    """Customers of a bank: an id, numbers and categories with gaps, dates, remarks, and a leaking
+    column."""
     rng = np.random.default_rng(seed)
     age, balance = rng.integers(18, 80, n), np.exp(rng.normal(8, 1.5, n)).round(2)
     country = rng.choice(["France", "Germany", "Spain"], n, p=[0.5, 0.3, 0.2])
@@ -41,33 +41,33 @@ def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def asked(shared_home):
+def churnlab(shared_home):
     """One process for the short commands of this file, in the folder where the table is."""
     clients().to_csv(shared_home.parent / "clients.csv", index=False)
-    with opened(shared_home) as ask:
-        yield ask
+    with churnlab_process(shared_home) as churnlab:
+        yield churnlab
 
 
 @pytest.fixture(scope="module")
-def written(asked, shared_home):
-    """What ``churnlab init`` said, and what it wrote."""
-    ended = asked("init", "clients.csv", "name=bank")
+def written(churnlab, shared_home):
+    """How ``churnlab init`` ended, and the YAML it wrote."""
+    ended = churnlab("init", "clients.csv", "name=bank")
     assert ended.code == 0, ended.err
     return ended, (shared_home.parent / "my_conf/dataset/bank.yaml").read_text(encoding="utf-8")
 
 
-def test_a_first_yaml_says_what_every_column_seems_to_be(written):
+def test_the_draft_declares_what_every_column_seems_to_be(written):
     ended, text = written
-    said = yaml.safe_load(text)
-    assert (said["name"], said["target"], said["positive"], said["id"]) == (
+    draft = yaml.safe_load(text)
+    assert (draft["name"], draft["target"], draft["positive"], draft["id"]) == (
         "bank",
         "Exited",
         "Yes",
         "CustomerId",
     )
-    assert said["columns"] == {
+    assert draft["columns"] == {
         "Age": {"kind": "numeric", "min": 0, "max": 110, "whole": True},
-        "Balance": {"kind": "numeric", "min": 0, "max": said["columns"]["Balance"]["max"]},
+        "Balance": {"kind": "numeric", "min": 0, "max": draft["columns"]["Balance"]["max"]},
         "Country": {"kind": "category", "values": ["France", "Germany", "Spain"]},
         "Active": {"kind": "binary"},
     }
@@ -81,7 +81,7 @@ def test_a_first_yaml_says_what_every_column_seems_to_be(written):
     }
 
 
-def test_what_is_left_out_stands_in_the_yaml_as_a_comment_with_the_reason(written):
+def test_columns_left_out_are_comments_with_the_reason(written):
     remarks = {
         line.split(":")[0].strip(" #"): line.partition(":")[2]
         for line in written[1].splitlines()
@@ -96,24 +96,22 @@ def test_what_is_left_out_stands_in_the_yaml_as_a_comment_with_the_reason(writte
 
 
 def test_the_draft_is_a_dataset_that_churnlab_reads(written):
-    said = yaml.safe_load(written[1])
-    assert (
-        DatasetKeys.model_validate(said | {"rules": {}, "late": []}).contract.columns["Age"].whole
-    )
+    draft = yaml.safe_load(written[1]) | {"rules": {}, "late": []}
+    assert DatasetKeys.model_validate(draft).contract.columns["Age"].whole
 
 
-def test_a_yaml_is_not_written_over_unless_forced(asked, written, shared_home):
-    again = asked("init", "clients.csv", "name=bank")
+def test_a_yaml_is_not_overwritten_unless_forced(churnlab, written, shared_home):
+    again = churnlab("init", "clients.csv", "name=bank")
     assert (again.code, again.out) == (2, "")
     assert (
-        "is there already; write elsewhere with output=FILE, or over it with force=true."
+        "exists already; choose another file with output=FILE, or overwrite it with force=true."
         in again.err
     )
-    assert asked("init", "clients.csv", "name=bank", "force=true").code == 0
+    assert churnlab("init", "clients.csv", "name=bank", "force=true").code == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "text"),
     [
         ((), "path has no value yet; give one: path=VALUE."),
         (("nothing.csv",), "There is no file nothing.csv"),
@@ -121,42 +119,42 @@ def test_a_yaml_is_not_written_over_unless_forced(asked, written, shared_home):
         (("clients.csv", "name=a b"), "name="),
     ],
 )
-def test_a_mistake_is_told_in_one_paragraph(asked, words, told):
-    ended = asked("init", *words)
+def test_a_mistake_is_explained_in_one_paragraph(churnlab, words, text):
+    ended = churnlab("init", *words)
     assert (ended.code, ended.out) == (2, "")
-    assert told in ended.err
+    assert text in ended.err
     assert len(ended.err.splitlines()) == 1
 
 
-def test_without_a_likely_target_the_yaml_asks_for_it(asked, shared_home):
+def test_without_a_likely_target_the_yaml_requires_one(churnlab, shared_home):
     clients().rename(columns={"Exited": "Outcome"}).to_csv(
         shared_home.parent / "other table.csv", index=False
     )
-    ended = asked("init", "other table.csv")
+    ended = churnlab("init", "other table.csv")
     assert ended.code == 0, ended.err
     assert ended.line["target"] is None
     text = (shared_home.parent / "my_conf/dataset/other_table.yaml").read_text(encoding="utf-8")
     assert "target: ???" in text
     assert "one of Active, Outcome" in text
-    explored = asked("explore", "--config-dir", "my_conf", "dataset=other_table")
+    explored = churnlab("explore", "--config-dir", "my_conf", "dataset=other_table")
     assert explored.code == 2
     assert "dataset.target has no value yet" in explored.err
 
 
-def test_lists_and_truths_of_a_parquet_file_are_seen_for_what_they_are(asked, shared_home):
+def test_nested_and_boolean_columns_of_parquet_are_recognized(churnlab, shared_home):
     frame = clients(60).assign(Tags=[["a", "b"]] * 60, Loyal=[True, None, False] * 20)
     frame.to_parquet(shared_home.parent / "nested.parquet")
-    ended = asked("init", "nested.parquet")
+    ended = churnlab("init", "nested.parquet")
     assert ended.code == 0, ended.err
-    said = yaml.safe_load(
+    draft = yaml.safe_load(
         (shared_home.parent / "my_conf/dataset/nested.yaml").read_text(encoding="utf-8")
     )
     assert "Tags" in ended.line["left_out"]
-    assert said["columns"]["Loyal"] == {"kind": "binary"}
-    refused = asked("init", "nested.parquet", "target=Tags", "force=true")
+    assert draft["columns"]["Loyal"] == {"kind": "binary"}
+    refused = churnlab("init", "nested.parquet", "target=Tags", "force=true")
     assert refused.code == 2
-    assert "The column Tags holds lists or the like and cannot say who left" in refused.err
-    declared = asked(
+    assert "The column Tags holds lists or the like and cannot be the target" in refused.err
+    declared = churnlab(
         "explore",
         "--config-dir",
         "my_conf",

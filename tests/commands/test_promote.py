@@ -18,7 +18,7 @@ from support.running import (
     SMALL_SEGMENTS,
     THREE_SEGMENTS,
     artifact,
-    opened,
+    churnlab_process,
     start,
     version_folder,
     wait,
@@ -76,8 +76,8 @@ def story(shared_home, client_at):
         "pyproject.toml",
     ):  # MLflow would put them into every model that is logged from here
         (shared_home.parent / name).write_text("version = 1\n", encoding="utf-8")
-    with opened(shared_home) as ask:
-        told = {
+    with churnlab_process(shared_home) as ask:
+        ended = {
             "good": ask("train", *TRAINED),
             "dummy": ask("train", *TRAINED, "model=dummy"),
             "other seed": ask("train", *TRAINED, "seed=1"),
@@ -86,11 +86,11 @@ def story(shared_home, client_at):
             ),
             "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
         }
-        told["promote without segments"] = ask("promote", *TRAINED)
-        told["unstable"] = ask("segment", *ROWS, *SMALL_SEGMENTS)
-        told["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
-        told["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
-        run = {name: ended.line["run_id"] for name, ended in told.items() if ended.code == 0}
+        ended["promote without segments"] = ask("promote", *TRAINED)
+        ended["unstable"] = ask("segment", *ROWS, *SMALL_SEGMENTS)
+        ended["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
+        ended["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
+        run = {name: end.line["run_id"] for name, end in ended.items() if end.code == 0}
         promotions = {
             "first": [],
             "again": [],
@@ -103,9 +103,9 @@ def story(shared_home, client_at):
             "forced": [f"churn_run={run['dummy']}", "force=true"],
         }
         for name, words in promotions.items():
-            told[name] = ask("promote", *TRAINED, *words, f"reason=the {name}")
-            told[f"aliases after {name}"] = aliases()
-        told |= {
+            ended[name] = ask("promote", *TRAINED, *words, f"reason=the {name}")
+            ended[f"aliases after {name}"] = aliases()
+        ended |= {
             "run of another table": ask("promote", *TRAINED, f"churn_run={run['other table']}"),
             "segments not of this table": ask(
                 "promote", *TRAINED, f"segment_run={run['segments of another table']}"
@@ -116,16 +116,16 @@ def story(shared_home, client_at):
             "force without a reason": ask("promote", *TRAINED, "force=true"),
             "no train run": ask("promote", *ROWS, "evaluation.folds=2", "seed=77"),
         }
-        told["aliases in the end"] = aliases()
+        ended["aliases in the end"] = aliases()
         ask("train", *TRAINED, *PAIR)
         ask("segment", *ROWS, *PAIR, *THREE_SEGMENTS)
-    return told
+    return ended
 
 
 @pytest.fixture(scope="module")
 def ask(story, shared_home):
     """More commands, in one process."""
-    with opened(shared_home) as churnlab:
+    with churnlab_process(shared_home) as churnlab:
         yield churnlab
 
 
@@ -174,22 +174,39 @@ def test_the_first_promotion_makes_a_champion(story):
     assert story["aliases after first"] == {"champion": "1"}
 
 
+def test_every_promotion_names_its_version_in_the_run_also_when_it_is_refused(story, client):
+    for name, version in (("first", "1"), ("again", "2"), ("not worse", "3"), ("worse", "4")):
+        run = client.get_run(story[name].line["run_id"])
+        assert run.data.tags["churnlab.version"] == story[name].line["version"] == version
+
+
+def test_promote_and_pipeline_take_the_limits_of_a_gate_of_ones_own(ask, shared_home):
+    own = shared_home.parent / "own"
+    (own / "gate").mkdir(parents=True)
+    (own / "gate" / "strict.yaml").write_text("defaults: [default]\nmembers: 1\n", encoding="utf-8")
+    for command in ("promote", "pipeline"):
+        ended = ask(command, "--config-dir", str(own), "gate=strict", "dry_run=true")
+        assert ended.code == 2, ended.err
+        assert "gate.members=1" in ended.err
+        assert ask(command, "--config-dir", str(own), "gate=default", "dry_run=true").code == 0
+
+
 def test_the_gate_is_kept_with_the_run_and_with_the_version(story, client):
     for name, version, against in (("first", "1", None), ("not worse", "3", "1")):
         gate, tags = kept(client, version), client.get_model_version(NAME, version).tags
         assert (gate["version"], gate["against"], gate["gate"]) == (version, against, "passed")
-        told = [
+        recorded = [
             {key: check[key] for key in ("name", "value", "limit", "passed")}
             for check in gate["checks"]
         ]
-        assert told == story[name].line["checks"]
-        assert all(check["said"] for check in gate["checks"])
+        assert recorded == story[name].line["checks"]
+        assert all(check["message"] for check in gate["checks"])
         for check in story[name].line["checks"]:
             assert json.loads(tags[f"churnlab.gate.{check['name']}"]) == check["value"]
         assert tags["churnlab.command"] == "promote"
 
 
-def test_a_version_tells_who_made_it_when_why_and_of_what(story, client):
+def test_a_version_records_who_made_it_when_why_and_from_which_runs(story, client):
     tags = client.get_model_version(NAME, "1").tags
     assert tags["churnlab.gate"] == "passed"
     assert float(tags["churnlab.gate.served_equals_trained"]) <= 1e-9
@@ -205,8 +222,8 @@ def test_the_segmentation_can_be_read_from_a_version_without_its_code(story, cli
     shown = version_folder(client, NAME, "1") / "artifacts" / "segmentation"
     portraits = json.loads((shown / "portraits.json").read_text(encoding="utf-8"))
     table = pd.read_csv(shown / "segments.csv")
-    told = story["segments"].line["segments"]
-    assert [portrait["name"] for portrait in portraits] == [segment["name"] for segment in told]
+    segments = story["segments"].line["segments"]
+    assert [portrait["name"] for portrait in portraits] == [segment["name"] for segment in segments]
     assert table["size"].sum() == 600
     assert (
         (shown / "k_reason.txt")
@@ -216,7 +233,7 @@ def test_the_segmentation_can_be_read_from_a_version_without_its_code(story, cli
     assert (shown / "dendrogram.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_model_again_is_promoted_only_when_not_worse_is_asked_for(story, client):
+def test_the_same_model_again_is_promoted_only_with_require_not_worse(story, client):
     again, not_worse = story["again"], story["not worse"]
     assert (again.code, again.line["promoted"], again.line["version"]) == (3, False, "2")
     assert failed(again) == {"log_loss_against_champion"}
@@ -269,18 +286,20 @@ def test_a_model_trained_on_the_hold_out_is_refused_with_the_reason(story, commo
         len(common),
         50,
     )
-    reason = f"of 120 held-out members {len(common)} can judge, at least 50 must; left out: {120 - len(common)} were in"
+    reason = (
+        f"{len(common)} of 120 held-out members can be used, at least 50 are needed; "
+        f"left out: {120 - len(common)} were in the candidate's training part"
+    )
     assert reason in story["unseen"].err
-    assert "the candidate's training part" in story["unseen"].err
 
 
 def test_only_members_that_neither_was_trained_on_judge(story, common):
     check = checks(story["few"])["log_loss_against_champion"]
-    told = re.search(
-        r"log_loss (\S+) against the champion's (\S+), a difference of", story["few"].err
+    message = re.search(
+        r"log_loss (\S+) against the champion's (\S+), difference ", story["few"].err
     )
-    assert told is not None
-    shown = [float(told[1]), float(told[2])]
+    assert message is not None
+    shown = [float(message[1]), float(message[2])]
     assert shown == pytest.approx(
         [
             log_loss(common["y"], common[name].clip(0.001, 0.999))
@@ -292,7 +311,7 @@ def test_only_members_that_neither_was_trained_on_judge(story, common):
     assert check["value"] > shown[0] - shown[1], "no better end of an interval is shown"
 
 
-def test_every_check_is_run_and_told_even_when_all_fail(story):
+def test_every_check_is_run_and_shown_even_when_all_fail(story):
     assert story["strict"].code == 3
     passed = set(checks(story["strict"])) - failed(story["strict"])
     assert set(checks(story["strict"])) == OF_THE_FIRST | {
@@ -314,7 +333,7 @@ def test_every_check_is_run_and_told_even_when_all_fail(story):
     }
     for name in failed(story["strict"]):
         assert name in story["strict"].err
-    assert "suspected to know the outcome" in story["strict"].err
+    assert "leakage is suspected, a column may know the outcome" in story["strict"].err
 
 
 def test_unstable_segments_are_refused_unless_their_number_was_set_by_hand(story, client):
@@ -325,7 +344,7 @@ def test_unstable_segments_are_refused_unless_their_number_was_set_by_hand(story
     assert client.get_model_version(NAME, "1").tags["churnlab.stable"] == "false"
 
 
-def test_a_failed_check_can_be_overruled_and_that_is_recorded(story, client, ask):
+def test_force_overrules_a_failed_check_and_is_recorded(story, client, ask):
     forced = story["forced"]
     assert (forced.code, forced.line["promoted"]) == (0, True)
     assert "log_loss_against_champion" in failed(forced)
@@ -342,7 +361,7 @@ def test_a_failed_check_can_be_overruled_and_that_is_recorded(story, client, ask
     ]
 
 
-def test_how_often_a_hold_out_has_decided_is_counted_and_from_the_fifth_time_new_members_are_advised(
+def test_uses_of_a_hold_out_are_counted_and_from_the_fifth_on_new_members_are_advised(
     story, client
 ):
     decided = [
@@ -366,7 +385,7 @@ def test_how_often_a_hold_out_has_decided_is_counted_and_from_the_fifth_time_new
 
 @pytest.fixture(scope="module")
 def tables(shared_home, story) -> Path:
-    """Tables beside the generated one: its outcomes shuffled; its first members, and all with some
+    """Tables like the generated one: its outcomes shuffled; its first members, and all with some
     more."""
     members = demo.members(700, seed=5)
     shuffled = np.random.default_rng(0).permutation(members["Churn"].to_numpy())
@@ -400,7 +419,7 @@ def test_a_model_of_shuffled_outcomes_is_never_promoted(noise, client):
     assert "champion" not in client.get_registered_model("noise-churn").aliases
 
 
-def test_the_champions_training_members_are_known_again_in_another_table(tables, ask):
+def test_the_champions_training_members_are_recognized_in_another_table(tables, ask):
     for table, enough in (("early", 50), ("whole", 140)):
         words = (*on(table, "grown"), "evaluation.folds=2")
         assert ask("train", *words).code == 0
@@ -432,7 +451,7 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
     )
     assert refused.code == 3, refused.err
     assert "champion_known" in failed(refused)
-    assert "version 2 cannot be compared with: it does not say of which train run" in refused.err
+    assert "version 2 cannot be compared with: it has no train run, so it was" in refused.err
     assert "force=true reason=" in refused.err
     assert "Traceback" not in refused.err
     assert (forced.code, forced.line["version"]) == (0, "4")
@@ -443,14 +462,14 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("promote without segments", "run churnlab segment first"),
-        ("run of another table", "is of another table"),
-        ("segments not of this table", "is of another table"),
+        ("run of another table", "used another table than"),
+        ("segments not of this table", "used another table than"),
         (
             "run without a model",
-            "has kept no model (not kept: it holds types that models.TRUSTED does not list)",
+            "has no model (not kept: it holds types that registry/skops_types.py does not list)",
         ),
         ("unknown run", "There is no run 0123456789abcdef"),
         ("run of another command", "name a FINISHED train run"),
@@ -461,11 +480,11 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
         ),
     ],
 )
-def test_what_cannot_be_promoted_is_the_users_mistake_and_says_what_to_do(story, name, said):
+def test_what_cannot_be_promoted_is_the_users_mistake_and_says_what_to_do(story, name, message):
     assert story["aliases in the end"] == story["aliases after forced"]
     assert story[name].code == 2
     assert story[name].out == ""
-    assert said in story[name].err
+    assert message in story[name].err
     assert "Traceback" not in story[name].err
 
 
@@ -495,7 +514,9 @@ READABLE = {".csv", ".json", ".parquet", ".png", ".py", ".skops", ".txt", ".yaml
 
 def test_no_artifact_of_any_run_or_version_is_a_pickle(story, shared_home):
     paths = [path for path in (shared_home / "mlartifacts").rglob("*") if path.is_file()]
-    assert {"bundle.py", "churn.skops", "model.skops", "MLmodel"} <= {path.name for path in paths}
+    assert {"served_model.py", "churn.skops", "model.skops", "MLmodel"} <= {
+        path.name for path in paths
+    }
     for path in paths:
         assert path.suffix in READABLE or path.name in ("MLmodel", "registered_model_meta"), path
         assert not looks_pickled(path.read_bytes()), path
@@ -514,11 +535,11 @@ def looks_pickled(content: bytes) -> bool:
     return content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05" and content[-1:] == b"."
 
 
-def test_a_version_does_not_tell_where_on_this_machine_it_was_made(story, client):
+def test_a_version_does_not_reveal_where_on_this_machine_it_was_made(story, client):
     files = version_folder(client, NAME, "1")
-    told = (files / "MLmodel").read_text(encoding="utf-8")
+    described = (files / "MLmodel").read_text(encoding="utf-8")
     outside = [
-        line for line in told.splitlines() if "artifact_path: file://" not in line
+        line for line in described.splitlines() if "artifact_path: file://" not in line
     ]  # the store's own address
     assert str(Path(churnlab.__file__).parents[2]) not in "\n".join(outside)
     for path in ("artifacts/served.json", "requirements.txt", "conda.yaml", "python_env.yaml"):

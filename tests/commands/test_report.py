@@ -1,5 +1,4 @@
-"""The page that ``churnlab report`` writes: from an empty store, from a full one, and of a table
-with odd names."""
+"""The page that ``churnlab report`` writes: from an empty store, a full one, and for odd names."""
 
 import re
 import shlex
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from support.running import SMALL_SEGMENTS, THREE_SEGMENTS, Ended, artifact, opened
+from support.running import SMALL_SEGMENTS, THREE_SEGMENTS, Ended, artifact, churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +46,7 @@ def bank_table(n: int) -> pd.DataFrame:
 
 
 class Page(HTMLParser):
-    """What a page says and what it would fetch."""
+    """The text of a page and the addresses that it would fetch."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -73,8 +72,8 @@ class Page(HTMLParser):
         ]
 
 
-class Told(NamedTuple):
-    """The pages of one store as it fills, what was refused, and the result lines of what filled it."""
+class Pages(NamedTuple):
+    """The pages of one store as it fills, the refused calls, and the result lines by name."""
 
     empty: Page
     full: Page
@@ -85,8 +84,8 @@ class Told(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def told(shared_home, client_at) -> Told:
-    folder = shared_home.parent / "pages of mine"
+def pages(shared_home, client_at) -> Pages:
+    folder = shared_home.parent / "my pages"
     folder.mkdir()
 
     conf = shared_home.parent / "conf"
@@ -100,18 +99,18 @@ def told(shared_home, client_at) -> Told:
         f"dataset.path='{folder / 'bank <x>.csv'}'",
     )
 
-    def done(ask, name: str, *words: str) -> None:
-        ended = ask(*words)
+    def done(run, name: str, *words: str) -> None:
+        ended = run(*words)
         assert ended.code == 0, ended.err
         lines[name] = ended.line
 
-    def page(ask, name: str, *words: str) -> Page:
-        done(ask, name, "report", f"output='{folder / name}'", *words)
+    def page(run, name: str, *words: str) -> Page:
+        done(run, name, "report", f"output='{folder / name}'", *words)
         return Page((folder / name).read_text(encoding="utf-8"))
 
     lines: dict[str, dict[str, Any]] = {}
-    with opened(shared_home) as ask:
-        empty = page(ask, "empty.html", *TRAINED)
+    with churnlab_process(shared_home) as run:
+        empty = page(run, "empty.html", *TRAINED)
         for name, words in {
             "explore": ("explore", *ROWS),
             "train": ("train", *TRAINED, "model=random_forest", "+model.estimator.max_depth=3"),
@@ -119,58 +118,58 @@ def told(shared_home, client_at) -> Told:
             "segment": ("segment", *ROWS, *THREE_SEGMENTS),
             "promote": ("promote", *TRAINED, "reason='a try with <em>emphasis</em>'"),
         }.items():
-            done(ask, name, *words)
-        full = page(ask, "full.html", *TRAINED)
-        done(ask, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
-        later = page(ask, "later.html", *TRAINED)
-        done(ask, "nowhere said", "report", *TRAINED)
-        done(ask, "bank explored", "explore", *bank_words)
-        done(ask, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
-        client = client_at(shared_home)  # a champion that no promotion has made
+            done(run, name, *words)
+        full = page(run, "full.html", *TRAINED)
+        done(run, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
+        later = page(run, "later.html", *TRAINED)
+        done(run, "default output", "report", *TRAINED)
+        done(run, "bank explored", "explore", *bank_words)
+        done(run, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
+        client = client_at(shared_home)  # a champion registered without churnlab promote
         client.create_registered_model("bank-churn")
         made = client.create_model_version(
             "bank-churn", client.get_model_version_download_uri("demo-churn", "1")
         )
         client.set_registered_model_alias("bank-churn", "champion", made.version)
-        bank = page(ask, "bank.html", *bank_words)
+        bank = page(run, "bank.html", *bank_words)
         refused = {
-            output: ask("report", *ROWS, f"output={output}")
+            output: run("report", *ROWS, f"output={output}")
             for output in ("report.pdf", "nowhere/report.html")
         }
     assert {path.name for path in folder.iterdir()} == {
         *("bank <x>.csv", "bank.html", "empty.html", "full.html", "later.html")
     }
-    return Told(empty, full, later, bank, refused, lines)
+    return Pages(empty, full, later, bank, refused, lines)
 
 
-def test_what_has_not_been_done_is_said_with_the_command_that_does_it(told):
-    text = told.empty.text
+def test_a_missing_part_is_named_with_the_command_that_makes_it(pages):
+    text = pages.empty.text
     for missing in (
-        "has not been looked at",
+        "has not been explored",
         "No model has been trained",
         "not been divided",
         "No version of demo-churn",
     ):
         assert missing in text
-    assert {command.split()[1] for command in told.empty.commands()} == {
+    assert {command.split()[1] for command in pages.empty.commands()} == {
         "explore",
         "train",
         "segment",
         "promote",
     }
-    assert not told.empty.all("img")
+    assert not pages.empty.all("img")
 
 
-def test_the_commands_on_a_page_name_the_same_table_and_only_keys_they_have(told):
-    named = {command.split()[1]: shlex.split(command)[2:] for command in told.empty.commands()}
+def test_the_commands_on_a_page_name_the_same_table_and_only_keys_they_have(pages):
+    named = {command.split()[1]: shlex.split(command)[2:] for command in pages.empty.commands()}
     assert all("dataset.rows=600" in words for words in named.values())
     assert "evaluation.folds=3" in named["train"]
     assert "evaluation.folds=3" not in named["segment"]
     assert not any(word.startswith("output=") for words in named.values() for word in words)
 
 
-def test_a_page_fetches_nothing(told):
-    for page in (told.empty, told.full, told.later):
+def test_a_page_fetches_nothing(pages):
+    for page in (pages.empty, pages.full, pages.later):
         assert not [
             tag
             for tag, _ in page.tags
@@ -179,25 +178,25 @@ def test_a_page_fetches_nothing(told):
         assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
         assert all(image["alt"] for image in page.all("img"))
         assert not re.search(r"url\(|@import|https?://", page.html)
-    assert len(told.full.all("img")) == 8
+    assert len(pages.full.all("img")) == 8
 
 
-def test_each_short_id_is_a_run_of_the_store_and_is_listed_in_full(told, shared_home, runs_at):
+def test_each_short_id_is_a_run_of_the_store_and_is_listed_in_full(pages, shared_home, runs_at):
     known = {run.info.run_id for run in runs_at(shared_home)}
     shown = {
         (span["title"] or "").removeprefix("run ")
-        for span in told.full.all("span", **{"class": "run"})
+        for span in pages.full.all("span", **{"class": "run"})
     }
     named = {run_id for run_id in shown if len(run_id) == 32}
     assert {
-        told.lines[name]["run_id"] for name in ("explore", "train", "rival", "segment", "promote")
+        pages.lines[name]["run_id"] for name in ("explore", "train", "rival", "segment", "promote")
     } == named
     assert named <= known
-    assert all(run_id in told.full.text for run_id in {*named, told.lines["full.html"]["run_id"]})
+    assert all(run_id in pages.full.text for run_id in {*named, pages.lines["full.html"]["run_id"]})
 
 
-def test_the_numbers_are_those_of_the_runs(told):
-    text, lines = told.full.text, told.lines
+def test_the_numbers_are_those_of_the_runs(pages):
+    text, lines = pages.full.text, pages.lines
     train, segments = lines["train"], lines["segment"]["segments"]
     assert f"{lines['explore']['churn_rate']:.1%}" in text
     assert (
@@ -205,7 +204,7 @@ def test_the_numbers_are_those_of_the_runs(told):
         in text
     )
     assert (
-        f"{train['test_roc_auc']:.1%} of the pairs (95% interval {train['test_roc_auc_low']:.1%} to"
+        f"{train['test_roc_auc']:.1%} of the pairs (95% CI {train['test_roc_auc_low']:.1%} to"
         in text
     )
     assert re.search(r"percentage points on average\. Calibration: (none|isotonic|sigmoid), ", text)
@@ -215,63 +214,69 @@ def test_the_numbers_are_those_of_the_runs(told):
     assert f"{lines['rival']['test_accuracy']:.1%}" in text
 
 
-def test_the_champion_is_told_with_its_gate_and_reason_and_as_the_recommended_model(told):
-    text = told.full.text
+def test_the_champion_is_described_with_its_gate_and_reason_and_as_the_recommended_model(pages):
+    text = pages.full.text
     assert "demo-churn version 1" in text
     assert "a try with <em>emphasis</em>" in text
-    assert not told.full.all("em")
+    assert not pages.full.all("em")
     assert "served equals trained" in text
-    assert "made of the recommended model: score the members" in text
-    assert [command for command in told.full.commands() if command.startswith("churnlab score ")]
+    assert "and uses the recommended model: score the members" in text
+    assert [command for command in pages.full.commands() if command.startswith("churnlab score ")]
 
 
-def test_a_better_model_is_recommended_and_not_called_the_champion(told):
-    text = told.later.text
+def test_a_better_model_is_recommended_and_not_called_the_champion(pages):
+    text = pages.later.text
     assert "The recommended model is logistic regression (behaviour features, tuned)" in text
     assert "better than the best random forest (raw features)" in text
-    assert "but not made of the recommended model: let the gate decide" in text
-    assert "No model has been tuned yet" in told.full.text
+    assert "but does not use the recommended model: let the gate decide" in text
+    assert "No model has been tuned yet" in pages.full.text
     assert "No model has been tuned yet" not in text
-    assert [command for command in told.later.commands() if command.startswith("churnlab promote ")]
+    assert [
+        command for command in pages.later.commands() if command.startswith("churnlab promote ")
+    ]
 
 
-def test_the_page_is_an_artifact_of_the_run_too(told, shared_home, runs_at):
+def test_the_page_is_an_artifact_of_the_run_too(pages, shared_home, runs_at):
     runs = {run.info.run_id: run for run in runs_at(shared_home, command="report")}
-    line = told.lines["full.html"]
-    assert set(line) == {"command", "run_id", "path", "warnings"}
+    line = pages.lines["full.html"]
+    assert set(line) == {"command", "run_id", "version", "path", "warnings"}
     run = runs[line["run_id"]]
     assert run.info.status == "FINISHED"
+    assert run.data.tags["churnlab.version"] == line["version"] == pages.lines["promote"]["version"]
+    assert pages.lines["empty.html"]["version"] is None
     assert artifact(run, "report.html").read_text(encoding="utf-8") == Path(line["path"]).read_text(
         encoding="utf-8"
     )
 
 
-def test_without_an_output_the_page_is_among_the_outputs(told, shared_home):
-    assert told.lines["nowhere said"]["path"] == str(shared_home / "outputs" / "report-demo.html")
+def test_without_an_output_key_the_page_is_in_the_folder_outputs(pages, shared_home):
+    assert pages.lines["default output"]["path"] == str(
+        shared_home / "outputs" / "report-demo.html"
+    )
     assert (shared_home / "outputs" / "report-demo.html").stat().st_size > 5000
 
 
-def test_a_place_where_no_page_can_be_is_refused_before_any_work(told, shared_home, runs_at):
+def test_an_output_that_cannot_be_a_page_is_refused_before_any_work(pages, shared_home, runs_at):
     for output, complaint in {
         "report.pdf": "ends in .html",
-        "nowhere/report.html": "make it first",
+        "nowhere/report.html": "create it first",
     }.items():
-        assert told.refused[output].code == 2
-        assert complaint in told.refused[output].err
-        assert told.refused[output].err.count("\n") == 1
+        assert pages.refused[output].code == 2
+        assert complaint in pages.refused[output].err
+        assert pages.refused[output].err.count("\n") == 1
     assert len(runs_at(shared_home, command="report")) == 5
 
 
-def test_names_of_another_table_are_text_and_never_markup(told, shared_home):
-    page = told.bank
+def test_names_of_another_table_are_text_and_never_markup(pages, shared_home):
+    page = pages.bank
     assert not [tag for tag, _ in page.tags if tag in ("i", "u", "x")]
-    assert len(page.all("b")) == 5  # what the five sentences are about
+    assert len(page.all("b")) == 5  # the topics of the five sentences
     for name in ("Fee & <i>more</i>", "Plan = <b>gold</b>", "extra <u>", "bank <x>.csv"):
         assert name in page.text
     train = next(command for command in page.commands() if command.startswith("churnlab train "))
     assert f"--config-dir {shared_home.parent / 'conf'}" in train
 
 
-def test_a_champion_made_by_hand_is_warned_of_and_the_page_is_without_it(told):
-    assert "No version of bank-churn is promoted yet" in told.bank.text
-    assert told.lines["bank.html"]["warnings"] > told.lines["bank explored"]["warnings"]
+def test_a_champion_registered_by_hand_is_left_out_with_a_warning(pages):
+    assert "No version of bank-churn is promoted yet" in pages.bank.text
+    assert pages.lines["bank.html"]["warnings"] > pages.lines["bank explored"]["warnings"]

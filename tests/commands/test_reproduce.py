@@ -1,5 +1,4 @@
-"""Runs that are run again from their ids: identical where nothing has changed, and what differs
-where something has."""
+"""Runs reproduced from their ids: identical if nothing has changed, else the differences."""
 
 import json
 import shutil
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from churnlab.data import demo
-from support.running import SMALL_SEGMENTS, Ended, artifact, opened
+from support.running import SMALL_SEGMENTS, Ended, artifact, churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -18,24 +17,24 @@ FOREST = ("model=random_forest", "evaluation.folds=2", "model.estimator.n_estima
 
 
 @pytest.fixture(scope="module")
-def ask(shared_home):
-    """One process for all commands of this file."""
-    with opened(shared_home) as asked:
-        yield asked
+def churnlab(shared_home):
+    """Run all commands of this file in one process."""
+    with churnlab_process(shared_home) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
-def table(shared_home, ask):
-    """A member table on disk, named by a path that is not absolute."""
+def table(shared_home, churnlab):
+    """Write a member table; return the words that select it by a relative path."""
     path = shared_home.parent / "members.csv"
     demo.members(n=300, seed=0).to_csv(path, index=False)
     return ("dataset=gym", "dataset.path=members.csv")
 
 
 @pytest.fixture(scope="module")
-def made(ask, table):
-    """One run of everything that can be reproduced, by name."""
-    asked = {
+def made(churnlab, table):
+    """Make one run of each kind that can be reproduced; return the result lines by name."""
+    commands = {
         "logistic regression": ("train", "dataset.rows=300", "evaluation.folds=2"),
         "forest": ("train", *table, *FOREST),
         "study": ("tune", *table, "evaluation.folds=2", "tune.n_trials=2"),
@@ -51,27 +50,27 @@ def made(ask, table):
         ),
         "segments": ("segment", *table, *SMALL_SEGMENTS),
     }
-    ended = {name: ask(*words) for name, words in asked.items()}
+    ended = {name: churnlab(*words) for name, words in commands.items()}
     assert {end.code for end in ended.values()} == {0}, [end.err for end in ended.values()]
     return {name: end.line for name, end in ended.items()}
 
 
 @pytest.fixture(scope="module")
-def again(ask, made) -> dict[str, Ended]:
-    return {name: ask("reproduce", line["run_id"]) for name, line in made.items()}
+def again(churnlab, made) -> dict[str, Ended]:
+    return {name: churnlab("reproduce", line["run_id"]) for name, line in made.items()}
 
 
 @pytest.fixture(scope="module")
-def spare(ask, made):
-    """A run whose records are for tests to spoil."""
-    return ask("reproduce", made["logistic regression"]["run_id"]).line["run_id"]
+def spare(churnlab, made):
+    """Make a run whose records tests may change."""
+    return churnlab("reproduce", made["logistic regression"]["run_id"]).line["run_id"]
 
 
 NAMES = ["logistic regression", "forest", "study", "study of two workers", "segments"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_comes_out_again_identical_in_a_new_run_that_says_whose_it_is(
+def test_a_run_is_reproduced_identically_in_a_new_run_that_names_it(
     again, made, shared_home, client_at, name
 ):
     ended, before = again[name], made[name]["run_id"]
@@ -131,8 +130,8 @@ def changed(shared_home, change) -> None:
 
 
 @pytest.fixture
-def as_it_was(shared_home):
-    """The table is put back after the test."""
+def original(shared_home):
+    """Keep a copy of the table, and restore it after the test."""
     path = shared_home.parent / "members.csv"
     copy = path.with_suffix(".kept")
     shutil.copy(path, copy)
@@ -140,8 +139,8 @@ def as_it_was(shared_home):
     shutil.move(copy, path)
 
 
-def test_a_changed_table_is_told_by_column_and_rows_and_nothing_is_run(
-    ask, made, as_it_was, shared_home, runs_at
+def test_a_changed_table_is_reported_by_column_and_rows_and_nothing_is_run(
+    churnlab, made, original, shared_home, runs_at
 ):
     def older(frame: pd.DataFrame) -> None:
         frame.loc[100, "Age"] += 1
@@ -149,30 +148,34 @@ def test_a_changed_table_is_told_by_column_and_rows_and_nothing_is_run(
     changed(shared_home, older)
     before = len(runs_at(shared_home))
     for name in ("study", "segments"):
-        ended = ask("reproduce", made[name]["run_id"])
+        ended = churnlab("reproduce", made[name]["run_id"])
         assert (ended.code, ended.line["run_id"], ended.line["identical"]) == (3, None, False)
-        told = [part["what"] for part in ended.line["differences"]]
-        assert told == ["the table", "fingerprint of column Age", "rows, at least one in 99 to 101"]
+        found = [part["what"] for part in ended.line["differences"]]
+        assert found == [
+            "the table",
+            "fingerprint of column Age",
+            "rows, at least one in 99 to 101",
+        ]
     assert len(runs_at(shared_home)) == before
 
 
-def test_a_table_that_is_gone_is_told_with_the_way_to_name_it_and_found_where_it_is_named(
-    ask, made, as_it_was, shared_home
+def test_a_missing_table_is_reported_and_is_read_from_the_path_that_is_given(
+    churnlab, made, original, shared_home
 ):
     (shared_home.parent / "members.csv").unlink()
-    gone = ask("reproduce", made["forest"]["run_id"])
+    gone = churnlab("reproduce", made["forest"]["run_id"])
     assert (gone.code, gone.line["run_id"]) == (3, None)
-    (told,) = gone.line["differences"]
-    assert told["before"] == str(shared_home.parent / "members.csv")
-    assert "dataset.path=FILE" in told["after"]
-    found = ask("reproduce", made["forest"]["run_id"], f"dataset.path={as_it_was}")
+    (table,) = gone.line["differences"]
+    assert table["before"] == str(shared_home.parent / "members.csv")
+    assert "dataset.path=FILE" in table["after"]
+    found = churnlab("reproduce", made["forest"]["run_id"], f"dataset.path={original}")
     assert (found.code, found.line["identical"]) == (0, True), found.err
-    nowhere = ask("reproduce", made["forest"]["run_id"], "dataset.path=nowhere.csv")
+    nowhere = churnlab("reproduce", made["forest"]["run_id"], "dataset.path=nowhere.csv")
     assert (nowhere.code, nowhere.out) == (2, "")
     assert "There is no file nowhere.csv" in nowhere.err
 
 
-def test_what_differs_is_named_to_the_last_bit(ask, spare, shared_home, client_at):
+def test_what_differs_is_named_to_the_last_bit(churnlab, spare, shared_home, client_at):
     client, run_id = client_at(shared_home), spare
     run = client.get_run(run_id)
     moved = np.nextafter(run.data.metrics["cv_roc_auc"], 1)
@@ -183,7 +186,7 @@ def test_what_differs_is_named_to_the_last_bit(ask, spare, shared_home, client_a
     frame.to_parquet(path, index=False)
     client.set_tag(run_id, "churnlab.packages", json.dumps({"python": "2.7.18"}))
     client.set_tag(run_id, "churnlab.code_sha256", "f" * 64)
-    ended = ask("reproduce", f"run={run_id}")
+    ended = churnlab("reproduce", f"run={run_id}")
     assert (ended.code, ended.line["identical"]) == (3, False)
     metric, probability = ended.line["differences"]
     assert metric == {
@@ -195,14 +198,14 @@ def test_what_differs_is_named_to_the_last_bit(ask, spare, shared_home, client_a
         "probability in predictions/test.parquet, 1 of 60 rows, by "
     )
     assert probability["what"].endswith("line 3")
-    told = {part["what"]: part for part in ended.line["changed"]}
-    assert told["python"]["before"] == "2.7.18"
-    assert told["code"]["before"].startswith("ffffffffffff")
+    changed = {part["what"]: part for part in ended.line["changed"]}
+    assert changed["python"]["before"] == "2.7.18"
+    assert changed["code"]["before"].startswith("ffffffffffff")
     assert client.get_run(ended.line["run_id"]).data.tags["churnlab.identical"] == "false"
 
 
-def test_a_config_of_another_churnlab_is_refused_with_the_code_that_made_it(
-    ask, spare, shared_home, client_at
+def test_a_config_that_this_churnlab_cannot_read_is_refused_with_the_code_that_wrote_it(
+    churnlab, spare, shared_home, client_at
 ):
     run = client_at(shared_home).get_run(spare)
     path = artifact(run, "config.yaml")
@@ -210,18 +213,18 @@ def test_a_config_of_another_churnlab_is_refused_with_the_code_that_made_it(
     config = yaml.safe_load(kept)
     del config["evaluation"]["repeats"]
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    ended = ask("reproduce", spare)
+    ended = churnlab("reproduce", spare)
     path.write_text(kept)
     assert (ended.code, ended.out) == (2, "")
     assert "evaluation.repeats is missing" in ended.err
     assert run.data.tags["churnlab.code_sha256"][:12] in ended.err
 
 
-def test_runs_that_cannot_be_run_again_are_refused_with_those_that_can(
-    ask, made, shared_home, runs_at, client_at
+def test_runs_that_cannot_be_reproduced_are_refused_with_those_that_can(
+    churnlab, made, shared_home, runs_at, client_at
 ):
     def refused(run_id: str, *words: str) -> str:
-        ended = ask("reproduce", run_id, *words)
+        ended = churnlab("reproduce", run_id, *words)
         assert (ended.code, ended.out) == (2, "")
         return ended.err
 
@@ -232,15 +235,15 @@ def test_runs_that_cannot_be_run_again_are_refused_with_those_that_can(
         in refused(trial.info.run_id)
     )
     foreign = client.create_run(trial.info.experiment_id)
-    assert "is not churnlab's" in refused(foreign.info.run_id)
+    assert "was not made by churnlab" in refused(foreign.info.run_id)
     client.set_terminated(foreign.info.run_id)
     assert "There is no run 0" in refused("0" * 32)
-    swept = ask(
+    swept = churnlab(
         "train", "-m", "dataset.rows=300", "evaluation.folds=2", "model=dummy", "seed=1,2"
     ).line
-    said = refused(swept["run_id"])
-    assert "those of train, segment, tune can be reproduced" in said
-    assert all(run_id in said for run_id in swept["runs"])
+    message = refused(swept["run_id"])
+    assert "only train, segment or tune runs can be reproduced" in message
+    assert all(run_id in message for run_id in swept["runs"])
     open_run = client.create_run(trial.info.experiment_id, tags={"churnlab.command": "train"})
     assert "is RUNNING" in refused(open_run.info.run_id)
     client.delete_run(open_run.info.run_id)
@@ -249,8 +252,8 @@ def test_runs_that_cannot_be_run_again_are_refused_with_those_that_can(
     )
 
 
-def test_several_runs_are_reproduced_as_a_sweep_of_their_ids(ask, made):
+def test_several_runs_are_reproduced_as_a_sweep_of_their_ids(churnlab, made):
     ids = [made[name]["run_id"] for name in ("logistic regression", "forest")]
-    ended = ask("reproduce", "-m", f"run={','.join(ids)}")
+    ended = churnlab("reproduce", "-m", f"run={','.join(ids)}")
     assert ended.code == 0, ended.err
     assert len(set(ended.line["runs"]) - set(ids) - {None}) == 2

@@ -1,8 +1,8 @@
-"""Going back: to the champion before, again and again, past versions that are no longer there."""
+"""Rollbacks to earlier champions, repeated, and past versions that were deleted or damaged."""
 
 import pytest
 
-from support.running import THREE_SEGMENTS, opened, version_folder
+from support.running import THREE_SEGMENTS, churnlab_process, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -12,50 +12,50 @@ NAME = "demo-churn"
 
 @pytest.fixture(scope="module")
 def story(shared_home, client_at):
-    """Promotions and rollbacks, one after another: name -> how it ended, and the aliases after it."""
+    """Promotions and rollbacks in order: name -> how it ended, and the aliases after it."""
     client = client_at(shared_home)
-    told = {}
-    with opened(shared_home) as churnlab:
+    ended_as = {}
+    with churnlab_process(shared_home) as churnlab:
 
-        def ask(name: str, *words: str) -> None:
+        def churnlab(name: str, *words: str) -> None:
             ended = churnlab(*words)
             found = client.get_registered_model(NAME).aliases
             aliases = {
                 alias: str(version) for alias, version in found.items() if alias != "challenger"
             }
-            told[name] = (ended, aliases)
+            ended_as[name] = (ended, aliases)
 
         def promote(version: str) -> None:
-            ask(
+            churnlab(
                 f"promote {version}",
                 "promote",
                 *TRAINED,
                 "require=not_worse",
                 f"reason=number {version}",
             )
-            ended = told[f"promote {version}"][0]
+            ended = ended_as[f"promote {version}"][0]
             assert (ended.code, ended.line["version"]) == (0, version), ended.err
 
-        told["nothing there"] = churnlab("rollback")
+        ended_as["nothing there"] = churnlab("rollback")
         assert churnlab("train", *TRAINED).code == 0
         assert churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS).code == 0
         promote("1")
-        ask("only one", "rollback")
+        churnlab("only one", "rollback")
         promote("2")
         promote("3")
-        ask("tried", "rollback", "dry_run=true")
-        ask("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
-        ask("back to 1", "rollback")
-        ask("no further", "rollback")
-        told["another dataset"] = churnlab("rollback", "dataset=gym")
+        churnlab("tried", "rollback", "dry_run=true")
+        churnlab("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
+        churnlab("back to 1", "rollback")
+        churnlab("no further", "rollback")
+        ended_as["another dataset"] = churnlab("rollback", "dataset=gym")
         promote("4")
         promote("5")
         promote("6")
         client.delete_model_version(NAME, "5")
         (version_folder(client, NAME, "4") / "artifacts" / "churn.skops").unlink()
-        ask("past 5 and 4", "rollback")
-        told["history"] = churnlab("history")
-    return told
+        churnlab("past 5 and 4", "rollback")
+        ended_as["history"] = churnlab("history")
+    return ended_as
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def story(shared_home, client_at):
         ("past 5 and 4", 0, {"champion": "1"}),
     ],
 )
-def test_each_rollback_puts_the_champion_before_back_and_previous_names_the_next_one_down(
+def test_each_rollback_restores_the_champion_before_and_previous_points_to_the_next_one_down(
     story, name, code, aliases
 ):
     ended, found = story[name]
@@ -88,28 +88,32 @@ def test_a_rollback_is_a_run_of_its_own_with_its_reason(story, shared_home, clie
     assert (run.info.status, run.data.tags["churnlab.command"]) == ("FINISHED", "rollback")
     assert run.data.params["reason"] == "3 is doubted"
     assert client.get_experiment(run.info.experiment_id).name == "demo-promotions"
-    assert "version 3 gives way to version 2" in run.data.tags["mlflow.note.content"]
+    assert (
+        "version 2 is the champion again and replaces version 3"
+        in (run.data.tags["mlflow.note.content"])
+    )
+    assert run.data.tags["churnlab.version"] == ended.line["version"] == "2"
 
 
-def test_where_there_is_nothing_to_go_back_to_it_says_so(story):
-    for name, said in {
+def test_a_rollback_with_nothing_to_go_back_to_changes_nothing_and_says_so(story):
+    for name, message in {
         "only one": "demo-churn has no earlier champion to go back to: version 1 stays.",
         "no further": "demo-churn has no earlier champion to go back to: version 1 stays.",
     }.items():
-        assert said in story[name][0].err
+        assert message in story[name][0].err
     for name in ("nothing there", "another dataset"):
         assert (story[name].code, story[name].line["version"]) == (3, None)
         assert "no registered model" in story[name].err.lower()
         assert "run churnlab promote first" in story[name].err
 
 
-def test_versions_that_are_gone_or_broken_are_passed_over_and_named(story):
+def test_versions_that_were_deleted_or_damaged_are_skipped_and_named(story):
     ended, _ = story["past 5 and 4"]
-    assert "Version 5 of demo-churn was deleted; passed over." in ended.err
-    assert "Version 4 of demo-churn is passed over: it cannot be loaded" in ended.err
+    assert "Version 5 of demo-churn was deleted: skipped." in ended.err
+    assert "Version 4 of demo-churn is skipped: it cannot be loaded" in ended.err
 
 
-def test_the_history_tells_every_move_and_nothing_else(story):
+def test_the_history_lists_every_change_and_nothing_else(story):
     entries = story["history"].line["entries"]
     assert [(entry["from"], entry["to"], entry["why"], entry["command"]) for entry in entries] == [
         (None, "1", "number 1", "promote"),

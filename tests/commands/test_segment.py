@@ -1,4 +1,4 @@
-"""What a segmentation carries, that it is true, and the segments of the real table."""
+"""The artifacts of a segmentation, whether they are true, and the segments of the real table."""
 
 import json
 
@@ -115,11 +115,11 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
     for name in pictures:
         assert artifact(run, f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     portraits = json.loads(artifact(run, "portraits.json").read_text())
-    told = [
+    shown = [
         {key: portrait[key] for key in segment}
         for portrait, segment in zip(portraits, line["segments"], strict=True)
     ]
-    assert told == line["segments"]
+    assert shown == line["segments"]
 
 
 def test_each_number_of_segments_has_its_evidence_as_metrics_over_k(run, shared_home, client_at):
@@ -164,10 +164,10 @@ def test_the_profile_is_that_of_the_members(run, labels):
     assert (left < profile["churn_high"]).all()
 
 
-def test_a_segmentation_never_sees_who_left_and_speaks_the_language_asked_for(
+def test_a_segmentation_never_sees_who_left_and_uses_the_chosen_language(
     shared_home, succeed, client_at, labels, run, tmp_path
 ):
-    """The same members with the outcomes dealt out anew fall into the same segments, and as many."""
+    """The same members with permuted churn fall into the same segments."""
     frame = members(ROWS, seed=0)
     frame["Churn"] = np.random.default_rng(5).permutation(frame["Churn"])
     frame.to_csv(tmp_path / "dealt.csv", index=False)
@@ -203,11 +203,11 @@ def test_a_run_says_what_each_criterion_alone_would_have_chosen(run):
     assert "Each criterion alone would choose" in run.data.tags["mlflow.note.content"]
 
 
-def test_late_columns_are_said_and_the_result_without_them_stands_beside(run):
-    said = run.data.tags["churnlab.late"]
-    assert "Avg_class_frequency_current_month" in said
-    assert said in run.data.tags["mlflow.note.content"]
-    assert said in json.loads(artifact(run, "portraits.json").read_text())[0]["notes"]
+def test_late_columns_are_named_and_the_result_without_them_is_logged(run):
+    caveat = run.data.tags["churnlab.late"]
+    assert "Avg_class_frequency_current_month" in caveat
+    assert caveat in run.data.tags["mlflow.note.content"]
+    assert caveat in json.loads(artifact(run, "portraits.json").read_text())[0]["notes"]
     early = json.loads(artifact(run, "segmentation.json").read_text())["without_late"]
     assert list(early["columns"]) == ["lifetime_log", "visits_total", "contract_log", "near"]
     assert sum(segment["size"] for segment in early["segments"]) == ROWS
@@ -233,19 +233,19 @@ def test_a_stable_and_an_unstable_run_carry_their_mark_everywhere(
         assert {portrait["stable"] for portrait in portraits} == {stable}
     assert unstable.data.tags["churnlab.stable"] == "false"
     reason = unstable.data.tags["churnlab.unstable"]
-    assert "is asked for" in reason
+    assert "(required: " in reason
     assert f"warning: {reason}" in ended.err
     assert reason in portraits[0]["notes"]
     assert reason in unstable.data.tags["mlflow.note.content"]
 
 
-def test_columns_that_say_the_same_are_named(shared_home, run_command, client_at):
+def test_collinear_columns_are_named(shared_home, run_command, client_at):
     words = [f"dataset.rows={ROWS}", "segments=seed002", "segments.k=2", *SMALL_SEGMENTS]
     ended = run_command(shared_home, "segment", *words)
-    said = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["churnlab.collinear"]
-    assert "Contract_period and Month_to_end_contract (r = 0.9" in said
-    assert "Avg_class_frequency_total and Avg_class_frequency_current_month (r = 0.9" in said
-    assert said in ended.err
+    caveat = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["churnlab.collinear"]
+    assert "Contract_period and Month_to_end_contract (r = 0.9" in caveat
+    assert "Avg_class_frequency_total and Avg_class_frequency_current_month (r = 0.9" in caveat
+    assert caveat in ended.err
 
 
 def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_worth(run):
@@ -303,7 +303,7 @@ def test_a_large_table_is_examined_on_a_sample_that_is_stated(home, succeed, cli
     assert len(pd.read_parquet(artifact(run, "segments/members.parquet"))) == 3000
 
 
-def test_a_language_that_the_playbook_lacks_is_told_before_the_evidence_is_gathered(
+def test_a_language_that_the_playbook_lacks_is_refused_before_the_evidence_is_gathered(
     home, run_command, runs_at
 ):
     ended = run_command(
@@ -340,13 +340,15 @@ def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(
         (
             1361,
             0.527,
-            "PRIORITY: the greatest potential for retention, the most attention; discount on a 6- or 12-month",
+            "PRIORITY: the greatest potential for retention, the most attention; "
+            "discount on a 6- or 12-month",
         ),
         (1128, 0.027, "offer extra services; renewal reminder 1-2 months before the contract ends"),
         (
             957,
             0.071,
-            "discount on a 6- or 12-month contract; bring-a-friend offer; extra discount for employees",
+            "discount on a 6- or 12-month contract; bring-a-friend offer; "
+            "extra discount for employees",
         ),
         (554, 0.442, "no retention budget by default, cheap e-mail only"),
     ]

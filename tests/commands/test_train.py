@@ -1,4 +1,4 @@
-"""What a train run carries, that it is true, and the figures of the real table."""
+"""The params, metrics and artifacts of a train run, and the figures of the real table."""
 
 import json
 import subprocess
@@ -18,30 +18,20 @@ import churnlab
 from churnlab.data.dataset import folds_sha256, split_sha256
 from churnlab.data.demo import members
 from churnlab.models import evaluation
+from churnlab.models.metric_names import METRICS
 from churnlab.tracking.fingerprints import config_sha256
 from support.running import (
     THREE_SEGMENTS,
     artifact,
+    churnlab_process,
     files,
     folder,
-    opened,
     tracked_at,
     version_folder,
 )
 
 pytestmark = pytest.mark.slow
 
-METRICS = (
-    "roc_auc",
-    "average_precision",
-    "log_loss",
-    "brier",
-    "ece",
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-)
 KINDS = ("cv_{}", "cv_{}_std", "test_{}", "test_{}_low", "test_{}_high")
 OWN_MODEL = """\
 name: gradient_boosting
@@ -69,7 +59,7 @@ def own_conf(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(shared_home, own_conf, succeed, client_at):
-    """One run per model, on the same members, folds and hold-out; the threshold is chosen for F1."""
+    """One run per model on the same members, folds and hold-out; the threshold maximizes F1."""
     words = [
         f"dataset.rows={ROWS}",
         "features=behaviour",
@@ -108,24 +98,24 @@ def held_out(run):
 def scores(table: pd.DataFrame, threshold: float) -> dict[str, float]:
     """The metrics but for the calibration error, by scikit-learn."""
     y, p = table["y"], table["probability"]
-    said = p > threshold
+    predicted = p > threshold
     return {
         "roc_auc": sk.roc_auc_score(y, p),
         "average_precision": sk.average_precision_score(y, p),
         "log_loss": sk.log_loss(y, p.clip(0.001, 0.999)),
         "brier": sk.brier_score_loss(y, p),
-        "accuracy": sk.accuracy_score(y, said),
-        "precision": sk.precision_score(y, said),
-        "recall": sk.recall_score(y, said),
-        "f1": sk.f1_score(y, said),
+        "accuracy": sk.accuracy_score(y, predicted),
+        "precision": sk.precision_score(y, predicted),
+        "recall": sk.recall_score(y, predicted),
+        "f1": sk.f1_score(y, predicted),
     }
 
 
-def test_a_run_has_its_place_its_name_its_params_and_its_config(run, client_at, shared_home):
+def test_a_run_has_its_experiment_name_params_and_config(run, client_at, shared_home):
     assert client_at(shared_home).get_experiment(run.info.experiment_id).name == "demo-churn"
     assert run.info.run_name == "logistic_regression behaviour"
     params = run.data.params
-    said = {
+    expected = {
         "model.name": "logistic_regression",
         "features.name": "behaviour",
         "dataset.rows": str(ROWS),
@@ -133,7 +123,7 @@ def test_a_run_has_its_place_its_name_its_params_and_its_config(run, client_at, 
         "evaluation.repeats": "2",
         "evaluation.test_size": "0.2",
     }
-    assert {key: params[key] for key in said} == said
+    assert {key: params[key] for key in expected} == expected
     assert params["model.estimator._target_"] == "sklearn.linear_model.LogisticRegression"
     assert params["seed"] == params["model.estimator.random_state"] == "0"
     config = yaml.safe_load(artifact(run, "config.yaml").read_text())
@@ -142,7 +132,7 @@ def test_a_run_has_its_place_its_name_its_params_and_its_config(run, client_at, 
     assert "hydra" not in config
 
 
-def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(
+def test_a_run_has_the_fingerprints_of_data_split_folds_config_and_code(
     run, trained, oof, held_out
 ):
     tags = run.data.tags
@@ -159,7 +149,7 @@ def test_a_run_says_on_which_data_split_folds_config_and_code_it_stands(
     assert given.dataset.name == "demo"
 
 
-def test_the_config_is_known_by_what_decides_the_result(run):
+def test_the_config_fingerprint_covers_only_keys_that_decide_the_result(run):
     config = yaml.safe_load(artifact(run, "config.yaml").read_text())
     known = config_sha256("train", config)
     assert known == run.data.tags["churnlab.config_sha256"]
@@ -183,16 +173,16 @@ def test_the_config_is_known_by_what_decides_the_result(run):
     assert len({known, *others}) == 5
 
 
-def test_a_run_of_a_checkout_knows_its_commit(run):
-    asked = ["git", "-C", str(Path(churnlab.__file__).parent), "rev-parse", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True)
+def test_a_run_of_a_checkout_has_its_commit(run):
+    command = ["git", "-C", str(Path(churnlab.__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True)
     expected = commit.stdout.strip() if commit.returncode == 0 else None
     assert run.data.tags.get("churnlab.git_commit") == expected
     assert (run.data.tags.get("churnlab.git_dirty") in ("true", "false")) == (expected is not None)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_metric_is_there_once(trained, model):
+def test_every_metric_is_logged_once(trained, model):
     expected = {kind.format(name) for name in METRICS for kind in KINDS} | {
         "threshold",
         "fit_seconds",
@@ -206,7 +196,7 @@ def test_every_metric_is_there_once(trained, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_metrics_are_those_of_the_logged_predictions(trained, model):
+def test_the_metrics_equal_those_of_the_logged_predictions(trained, model):
     logged = trained[model].data.metrics
     threshold = logged["threshold"]
     oof = pd.read_parquet(artifact(trained[model], "predictions/oof.parquet"))
@@ -219,22 +209,21 @@ def test_the_metrics_are_those_of_the_logged_predictions(trained, model):
         assert logged[f"cv_{name}"] == pytest.approx(folds[name].mean(), abs=1e-9), name
         assert logged[f"cv_{name}_std"] == pytest.approx(folds[name].std(), abs=1e-9), name
     for name in METRICS:
-        assert (
-            0 <= logged[f"test_{name}_low"] <= logged[f"test_{name}"] <= logged[f"test_{name}_high"]
-        ), name
-        assert logged[f"test_{name}_low"] < logged[f"test_{name}_high"] or logged[
-            f"test_{name}"
-        ] in (0, 1)
+        low, value, high = (logged[f"test_{name}{end}"] for end in ("_low", "", "_high"))
+        assert low <= value <= high, name
+        assert low >= 0 or not METRICS[name].unit_interval, name
+        assert low < high or value in (0, 1)
+    assert logged["test_log_loss_low"] > 0
 
 
-def test_the_threshold_is_the_decisions_on_the_out_of_fold_predictions(run, oof):
+def test_the_decision_chooses_the_threshold_on_out_of_fold_predictions(run, oof):
     precision, recall, _ = sk.precision_recall_curve(oof["y"], oof["probability"])
     best = (2 * precision * recall / (precision + recall).clip(1e-12)).max()
     at_threshold = sk.f1_score(oof["y"], oof["probability"] > run.data.metrics["threshold"])
     assert at_threshold == pytest.approx(best, abs=1e-12)
 
 
-def test_out_of_fold_and_hold_out_are_everybody_once(oof, held_out):
+def test_every_member_is_either_out_of_fold_or_held_out(oof, held_out):
     y = members(ROWS, seed=0)["Churn"].to_numpy()
     assert sorted({*oof["row"], *held_out["row"]}) == list(range(ROWS))
     assert not set(oof["row"]) & set(held_out["row"])
@@ -248,9 +237,7 @@ def test_out_of_fold_and_hold_out_are_everybody_once(oof, held_out):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_logged_model_says_the_same_of_the_hold_out_when_it_is_loaded_again(
-    trained, model, shared_home
-):
+def test_the_logged_model_predicts_the_same_hold_out_after_loading(trained, model, shared_home):
     test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
     X = members(ROWS, seed=0).drop(columns="Churn").astype("float64").iloc[test["row"]]
     with tracked_at(shared_home):
@@ -278,7 +265,7 @@ def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
+def test_all_artifacts_are_logged_and_the_figures_are_pngs(trained, model):
     run = trained[model]
     figures = {
         "roc",
@@ -307,7 +294,7 @@ def test_the_artifacts_are_there_and_the_figures_are_pictures(trained, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_says_how_large_its_model_is(trained, model, shared_home):
+def test_a_run_logs_the_size_of_its_model(trained, model, shared_home):
     run = trained[model]
     kept = (
         shared_home
@@ -322,7 +309,7 @@ def test_a_run_says_how_large_its_model_is(trained, model, shared_home):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_says_whether_its_probabilities_call_for_calibration(trained, model):
+def test_a_run_reports_whether_it_needs_calibration(trained, model):
     run = trained[model]
     oof = pd.read_parquet(artifact(run, "predictions/oof.parquet"))
     found = evaluation.calibration_line(oof["y"].to_numpy(), oof["probability"].to_numpy())
@@ -331,16 +318,18 @@ def test_a_run_says_whether_its_probabilities_call_for_calibration(trained, mode
     table = pd.read_csv(artifact(run, "calibration.csv"))
     assert table[["method", "kept"]].to_numpy().tolist() == [["none", True]]
     assert table.loc[0, "log_loss"] == pytest.approx(run.data.metrics["cv_log_loss"])
-    said, well = (
+    summary, calibrated = (
         run.data.tags["churnlab.calibration"],
         0.9 <= found["slope"] <= 1.1 and found["ece"] <= 0.02,
     )
-    assert said.startswith("none: not called for" if well else "none, though the out-of-fold ")
-    assert said in run.data.tags["mlflow.note.content"]
+    assert summary.startswith(
+        "none: not needed" if calibrated else "none, although the out-of-fold "
+    )
+    assert summary in run.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_drivers_are_columns_of_the_table_and_pairs_are_merged(trained, model):
+def test_importance_is_by_column_with_correlated_pairs_merged(trained, model):
     table = pd.read_csv(artifact(trained[model], "importance.csv"))
     columns = [name for driver in table["driver"] for name in driver.split(" + ")]
     assert sorted(columns) == sorted(set(members(1, seed=0)) - {"Churn"})
@@ -359,14 +348,15 @@ def test_the_drivers_are_columns_of_the_table_and_pairs_are_merged(trained, mode
         ),
         *("no one direction", "no effect shown"),
         *(
-            "Avg_class_frequency_total higher, Avg_class_frequency_current_month lower raise the risk",
+            "Avg_class_frequency_total higher, "
+            "Avg_class_frequency_current_month lower raise the risk",
         ),
     }
     assert table.set_index("driver").loc["Lifetime", "direction"] == "lower raises the risk"
     assert ("coefficient" in table) == (model == "logistic_regression")
 
 
-def test_the_note_says_in_numbers_what_came_out(run):
+def test_the_note_contains_the_main_metrics(run):
     note = run.data.tags["mlflow.note.content"]
     for name in ("cv_log_loss", "cv_roc_auc", "test_roc_auc", "test_roc_auc_low", "test_accuracy"):
         assert f"{run.data.metrics[name]:.4f}" in note
@@ -381,7 +371,7 @@ class Calibrated(NamedTuple):
     line: dict
     run: Any
     plain: Any
-    told_of_plain: str
+    stderr_of_plain: str
     promoted: Any
     served: dict
 
@@ -391,7 +381,7 @@ def forest(tmp_path_factory, client_at):
     home = tmp_path_factory.mktemp("forest") / "home"
     rows = ("dataset.rows=600",)
     words = (*rows, "model=random_forest", "model.estimator.n_estimators=25", "evaluation.folds=3")
-    with opened(home) as ask:
+    with churnlab_process(home) as ask:
         ended = {
             "plain": ask("train", *words, "decision=expected_value"),
             "calibrated": ask(
@@ -416,7 +406,7 @@ def forest(tmp_path_factory, client_at):
     )
 
 
-def test_a_forest_is_calibrated_when_it_is_called_for_and_helps(forest):
+def test_a_forest_is_calibrated_if_it_needs_it_and_it_helps(forest):
     table = pd.read_csv(artifact(forest.run, "calibration.csv")).set_index("method")
     assert table.index.tolist() == ["none", "isotonic", "sigmoid"]
     kept = table.index[table["kept"]].item()
@@ -430,18 +420,18 @@ def test_a_forest_is_calibrated_when_it_is_called_for_and_helps(forest):
     assert forest.run.data.metrics["model_bytes"] > forest.plain.data.metrics["model_bytes"]
 
 
-def test_weighing_uncalibrated_probabilities_against_money_is_warned_of(forest):
+def test_profit_from_uncalibrated_probabilities_is_warned_about(forest):
     (warned,) = [
         line
-        for line in forest.told_of_plain.splitlines()
-        if "takes probabilities at their word" in line
+        for line in forest.stderr_of_plain.splitlines()
+        if "computes profit from probabilities that are not calibrated" in line
     ]
     assert warned.startswith("warning: ")
-    assert "evaluation.calibration=auto calibrates if that helps" in warned
+    assert "try evaluation.calibration=auto" in warned
     report = json.loads(artifact(forest.plain, "data_report.json").read_text(encoding="utf-8"))
-    assert [line for line in report["warnings"] if "at their word" in line]
+    assert [line for line in report["warnings"] if "not calibrated" in line]
     calm = json.loads(artifact(forest.run, "data_report.json").read_text(encoding="utf-8"))
-    assert not [line for line in calm["warnings"] if "at their word" in line]
+    assert not [line for line in calm["warnings"] if "not calibrated" in line]
 
 
 def test_a_calibrated_forest_is_served_as_it_was_trained(forest):
@@ -451,7 +441,7 @@ def test_a_calibrated_forest_is_served_as_it_was_trained(forest):
     assert forest.served["threshold"] == forest.line["threshold"]
 
 
-def test_without_a_playbooks_words_columns_that_go_together_are_one_reason(forest):
+def test_without_playbook_phrases_correlated_columns_are_one_reason(forest):
     groups = [group["columns"] for group in forest.served["reasons"]]
     assert ["Contract_period", "Month_to_end_contract"] in groups
     assert ["Avg_class_frequency_total", "Avg_class_frequency_current_month"] in groups
@@ -459,17 +449,17 @@ def test_without_a_playbooks_words_columns_that_go_together_are_one_reason(fores
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("evaluation.calibration=platt", "evaluation.calibration"),
         ("evaluation.calibrated.slope=[1.2,0.8]", "give [LOW,HIGH] with 0 <= LOW <= 1 <= HIGH"),
         ("evaluation.importance_repeats=1", "evaluation.importance_repeats"),
     ],
 )
-def test_what_calibration_cannot_be_is_the_users_to_mend(home, run_command, word, told):
+def test_impossible_calibration_settings_are_input_errors(home, run_command, word, message):
     ended = run_command(home, "train", word)
     assert ended.code == 2
-    assert told in ended.err
+    assert message in ended.err
 
 
 # A model of one's own
@@ -487,7 +477,7 @@ def test_a_model_that_is_one_yaml_can_be_tuned_too(home, own_conf, succeed, runs
     )
 
 
-def test_a_parameter_that_the_estimator_has_not_is_refused_with_those_it_has(
+def test_an_unknown_parameter_of_the_estimator_is_refused_with_the_known_ones(
     home, run_command, runs_at
 ):
     ended = run_command(
@@ -573,7 +563,7 @@ def test_cross_validation_on_the_real_table_reaches_its_figures(gym_csv, home, s
     assert folder(client_at(home).get_run(line["run_id"]).info.artifact_uri).is_relative_to(home)
 
 
-def test_a_forest_of_the_real_table_calls_for_calibration_and_logistic_regression_does_not(
+def test_on_the_real_table_the_forest_needs_calibration_and_logistic_regression_does_not(
     gym_csv, home, succeed, client_at
 ):
     words = ["dataset=gym", f"dataset.path={gym_csv}", "evaluation.calibration=auto"]
@@ -584,7 +574,7 @@ def test_a_forest_of_the_real_table_calls_for_calibration_and_logistic_regressio
     assert (
         runs["logistic_regression"]
         .data.tags["churnlab.calibration"]
-        .startswith("none: not called for (slope 1.0")
+        .startswith("none: not needed (slope 1.0")
     )
     table = pd.read_csv(artifact(runs["random_forest"], "calibration.csv")).set_index("method")
     assert table.index[table["kept"]].tolist() == ["isotonic"]

@@ -1,5 +1,4 @@
-"""A study: as many finished trials as asked for, once each, resumed and never mixed with another
-question's."""
+"""A study runs n_trials trials, each once, can be resumed, and never mixes two questions."""
 
 import os
 import pty
@@ -17,11 +16,11 @@ from churnlab.config import validation
 from churnlab.config.build import build_pipeline, load_dataset
 from churnlab.models.cross_validation import fold_metrics, fold_predictions
 from churnlab.models.splits import Fold, make_split
-from support.running import artifact, environment, files, opened
+from support.running import artifact, churnlab_process, environment, files
 
 pytestmark = pytest.mark.slow
 
-ASKED = (
+TUNE = (
     *("tune", "tune.study=mine", "dataset.rows=300", "evaluation.folds=3"),
     *("model=random_forest", "model.estimator.n_estimators=5"),
 )
@@ -29,13 +28,13 @@ ASKED = (
 
 @pytest.fixture(scope="module")
 def study(shared_home, succeed, client_at, runs_at):
-    """The study as it was after three trials: its line, its runs, its trials' runs."""
-    line = succeed(shared_home, *ASKED, "tune.n_trials=3")
+    """Run three trials; return the result line, the study's run, the best run and the trials."""
+    line = succeed(shared_home, *TUNE, "tune.n_trials=3")
     parent, best = (client_at(shared_home).get_run(line[key]) for key in ("run_id", "best_run_id"))
     return line, parent, best, runs_at(shared_home, command="trial")
 
 
-def test_the_result_says_what_is_best(study):
+def test_the_result_has_the_best_value_and_parameters(study):
     line, _, _, trials = study
     assert (line["command"], line["study"], line["n_complete"], line["n_reused"]) == (
         "tune",
@@ -63,7 +62,7 @@ def test_every_completed_trial_is_one_finished_child_with_bare_parameters(study)
     assert len({tuple(run.data.params.items()) for run in trials}) == 3
 
 
-def test_the_parent_holds_the_study_and_what_may_change_later_is_a_tag(study):
+def test_the_parent_holds_the_study_and_keys_that_may_change_are_tags(study):
     line, parent, _, _ = study
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["churnlab.command"] == "tune"
@@ -96,19 +95,19 @@ def test_the_best_run_is_a_training_with_the_best_parameters_on_the_same_folds(s
 
 
 def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
-    """The same parameters on folds that did not choose them, scored here from scratch."""
+    """Scores the same parameters here from scratch, on folds that did not select them."""
     line, parent, _, _ = study
     config = yaml.safe_load(artifact(parent, "config.yaml").read_text())
     settings = validation.read("tune", config).train(line["best_params"], run_name="")
     dataset = load_dataset(settings.dataset)
-    asked = make_split(dataset, **settings.evaluation.split, seed=0)
-    X, y = dataset.X.iloc[asked.train], dataset.y[asked.train]
+    split = make_split(dataset, **settings.evaluation.split, seed=0)
+    X, y = dataset.X.iloc[split.train], dataset.y[split.train]
     others = [
         Fold(0, fold, *parts)
         for fold, parts in enumerate(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
     ]
-    model = build_pipeline(settings, dataset)
-    predictions = pd.concat(fold_predictions(model, X, y, others, rows=asked.train))
+    model = build_pipeline(settings.model, dataset, features=settings.features)
+    predictions = fold_predictions(model, X, y, others, rows=split.train)
     per_fold = fold_metrics(predictions, threshold=0.5)
     elsewhere = parent.data.metrics["other_folds_cv_log_loss"]
     assert elsewhere == pytest.approx(
@@ -118,29 +117,30 @@ def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
     assert f"{elsewhere:.4f}" in parent.data.tags["mlflow.note.content"]
 
 
-def test_the_same_command_again_adds_nothing_and_another_decision_trains_once_more(
-    study, shared_home, asked_of_the_store, runs_at
+def test_the_same_command_again_adds_nothing_and_another_evaluation_trains_once_more(
+    study, shared_home, churnlab, runs_at
 ):
     line, _, _, _ = study
     before = len(runs_at(shared_home))
-    again = asked_of_the_store(*ASKED, "tune.n_trials=3", "engine=processes", "engine.workers=2")
+    again = churnlab(*TUNE, "tune.n_trials=3", "engine=processes", "engine.workers=2")
     assert (again.code, again.line) == (0, line)
     assert len(runs_at(shared_home)) == before
-    other = asked_of_the_store(*ASKED, "tune.n_trials=3", "decision=f1")
+    changed = ("decision=f1", "evaluation.importance_repeats=3")
+    other = churnlab(*TUNE, "tune.n_trials=3", *changed)
     assert other.line == line | {"best_run_id": other.line["best_run_id"]}
     assert other.line["best_run_id"] != line["best_run_id"]
     assert len(runs_at(shared_home)) == before + 1
 
 
-def test_a_trials_run_that_was_deleted_is_logged_anew_with_all_its_scores(
-    study, shared_home, client_at, asked_of_the_store, runs_at
+def test_a_trials_run_that_was_deleted_is_logged_again_with_all_its_scores(
+    study, shared_home, client_at, churnlab, runs_at
 ):
     _, parent, _, trials = study
     lost = trials[1]
     client_at(shared_home).delete_run(lost.info.run_id)
-    again = asked_of_the_store(*ASKED, "tune.n_trials=3")
+    again = churnlab(*TUNE, "tune.n_trials=3")
     assert again.code == 0, again.err
-    assert "Found 1 missing runs logged anew." in again.err
+    assert "Found 1 missing run logged again." in again.err
     found = {run.data.tags["churnlab.trial"]: run for run in runs_at(shared_home, command="trial")}
     assert sorted(found) == ["0", "1", "2"]
     assert found["1"].data.params == lost.data.params
@@ -155,7 +155,7 @@ def test_a_smaller_number_adds_nothing_and_a_larger_one_the_difference(
     study, shared_home, succeed, runs_at
 ):
     line, parent, _, trials = study
-    again = succeed(shared_home, *ASKED, "-m", "tune.n_trials=2,5", "run_name=another")
+    again = succeed(shared_home, *TUNE, "-m", "tune.n_trials=2,5", "run_name=another")
     assert again["runs"] == [parent.info.run_id] * 2
     (resumed,) = runs_at(shared_home, command="tune")
     assert (resumed.info.status, resumed.data.tags["tune.n_trials"]) == ("FINISHED", "5")
@@ -172,15 +172,15 @@ def test_a_study_under_a_name_is_not_mixed_with_another_question(
     study, shared_home, run_command, runs_at
 ):
     before = len(runs_at(shared_home))
-    other = run_command(shared_home, *ASKED, "features=early", "metric=roc_auc")
+    other = run_command(shared_home, *TUNE, "features=early", "metric=roc_auc")
     assert (other.code, other.out) == (2, "")
     differ = "features (raw there, early here); metric (log_loss there, roc_auc here)"
-    assert f"tune.study=mine holds trials of another question: {differ}." in other.err
+    assert f"tune.study=mine has trials for a different question: {differ}." in other.err
     assert len(runs_at(shared_home)) == before
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "difference"),
     [
         ("seed=1", "seed (0 there, 1 here); split; folds"),
         ("evaluation.folds=4", "folds"),
@@ -192,27 +192,27 @@ def test_a_study_under_a_name_is_not_mixed_with_another_question(
         ("model=logistic_regression", "model (random_forest there, logistic_regression here)"),
     ],
 )
-def test_each_part_of_the_question_is_told_when_it_differs(
-    word, told, study, shared_home, asked_of_the_store
+def test_each_part_of_the_question_that_differs_is_named(
+    word, difference, study, shared_home, churnlab
 ):
-    words = [other for other in ASKED if other.partition("=")[0] != word.partition("=")[0]]
+    words = [other for other in TUNE if other.partition("=")[0] != word.partition("=")[0]]
     if word == "model=logistic_regression":
         words.remove("model.estimator.n_estimators=5")
-    other = asked_of_the_store(*words, word)
+    other = churnlab(*words, word)
     assert (other.code, other.out) == (2, "")
-    assert "tune.study=mine holds trials of another question" in other.err
-    assert told in other.err
+    assert "tune.study=mine has trials for a different question" in other.err
+    assert difference in other.err
     assert len(other.err.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
-def asked_of_the_store(shared_home):
-    """One process for many short commands on the store of this file."""
-    with opened(shared_home) as ask:
-        yield ask
+def churnlab(shared_home):
+    """Run many short commands on the store of this file in one process."""
+    with churnlab_process(shared_home) as run:
+        yield run
 
 
-def test_a_space_that_can_be_walked_through_ends_early_and_a_sweep_of_studies_is_not_run_again(
+def test_a_finite_space_ends_early_and_a_sweep_of_studies_is_not_run_again(
     home, run_command, runs_at, tmp_path
 ):
     """A space of one value: the first trial is the last."""
@@ -246,7 +246,7 @@ def test_a_space_that_can_be_walked_through_ends_early_and_a_sweep_of_studies_is
     assert len(runs_at(home)) == count
 
 
-def test_a_study_whose_file_was_deleted_begins_anew_beside_the_old_one(home, succeed, runs_at):
+def test_a_study_whose_file_was_deleted_starts_again_next_to_the_old_one(home, succeed, runs_at):
     words = ["tune", "tune.study=gone", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=2"]
     first = succeed(home, *words)
     (home / "studies/gone.log").unlink()
@@ -260,11 +260,11 @@ def test_a_study_whose_file_was_deleted_begins_anew_beside_the_old_one(home, suc
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["engine.workers=2"],
-            "engine.workers=2: engine=inline works in this one process; give engine=processes.",
+            "engine.workers=2: engine=inline runs in this one process; use engine=processes",
         ),
         (["engine=processes", "engine.workers=0"], "engine.workers=0 is not a number of processes"),
         (
@@ -275,17 +275,19 @@ def test_a_study_whose_file_was_deleted_begins_anew_beside_the_old_one(home, suc
         (["model=dummy"], "model=dummy has no search space"),
     ],
 )
-def test_what_cannot_be_tuned_is_said_before_anything_is_made(home, run_command, words, told):
+def test_what_cannot_be_tuned_is_refused_before_anything_is_created(
+    home, run_command, words, message
+):
     ended = run_command(home, "tune", "dataset.rows=200", *words)
     assert (ended.code, ended.out) == (2, "")
-    assert told in ended.err
+    assert message in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not (home / "studies").exists()
 
 
 @pytest.mark.parametrize("engine", [["engine=inline"], ["engine=processes", "engine.workers=1"]])
 def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home, engine, tmp_path):
-    """Without a terminal every other test would see it: they read all that is said."""
+    """Every other test runs without a terminal and would see the bar in stderr."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 120))
     words = ["tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=4", *engine]
@@ -297,17 +299,17 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home, engine, tmp_path):
         cwd=tmp_path,
     )
     os.close(theirs)
-    said = b""
+    output = b""
     try:
         while part := os.read(ours, 65536):
-            said += part
-    except OSError:  # so a terminal ends
+            output += part
+    except OSError:  # the terminal was closed
         pass
     finally:
         os.close(ours)
         process.communicate(timeout=100)
     assert process.returncode == 0
-    shown = said.decode().replace("\r", "\n")
+    shown = output.decode().replace("\r", "\n")
     assert "4/4" in shown
     assert "best 0." in shown
     assert "0 failed" in shown

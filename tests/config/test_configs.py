@@ -1,5 +1,4 @@
-"""The vocabulary: every YAML composes with every command that uses it and is checked without a
-complaint."""
+"""The vocabulary: every YAML composes with every command that uses it, and is valid."""
 
 import inspect
 import itertools
@@ -33,7 +32,7 @@ GIVEN = {
 
 
 def options(group: str | Path) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
 def groups(command: str) -> Iterator[str]:
@@ -186,11 +185,11 @@ def test_the_demo_has_the_contract_of_the_gym(composed):
 def test_every_experiment_opens_with_its_question_and_its_command(path):
     text = path.read_text()
     question, command = text.splitlines()[:2]
-    asked = yaml.safe_load(text)["command"]
+    named = yaml.safe_load(text)["command"]
     assert question.startswith("# ")
     assert question.endswith("?")
-    assert command.startswith(f"#   churnlab {asked} experiment={path.stem}")
-    assert asked in COMMANDS
+    assert command.startswith(f"#   churnlab {named} experiment={path.stem}")
+    assert named in COMMANDS
 
 
 def test_paths_of_a_config_lie_in_the_home(composed, tmp_path):

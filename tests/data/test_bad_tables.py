@@ -1,5 +1,6 @@
-"""A bad table at the command line: exit code 2, one short text, nothing kept; and a good one of an
-odd make."""
+"""A bad table at the command line: exit code 2, one short message, no run kept.
+
+A good table in an unusual format is declared in a YAML."""
 
 import gzip
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import opened
+from support.running import churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -32,25 +33,25 @@ BAD = {
     "words": written(GOOD.assign(Churn=GOOD["Churn"].map({0: "stayed", 1: "left"}))),
     "everything": written(GOOD.astype("str").replace(r"\d+", "much " * 200, regex=True)),
 }
-SAID = {
+MESSAGES = {
     "nothing": "it is empty",
     "a header": "a header and no rows",
     "binary": "it is binary",
     "cut off": "cannot be read as a table",
     "semicolons": "its header is separated by semicolons",
     "short lines": "line 301, 14 cells where the header has 15",
-    "a copy of the target": "column gender tells by itself who left (AUC 1.000)",
+    "a copy of the target": "column gender alone predicts who left (AUC 1.000)",
     "one class": "target Churn is never 1 (found: 0)",
     "three leavers": "evaluation.folds=5",
     "words": "target Churn is never 1 (found: stayed, left)",
-    "everything": "14 faults. The first ",
+    "everything": "(14 problems; the first ",
 }
 
 
 @pytest.fixture(scope="module")
-def ask(shared_home):
-    with opened(shared_home) as ask:
-        yield ask
+def churnlab(shared_home):
+    with churnlab_process(shared_home) as churnlab:
+        yield churnlab
 
 
 @pytest.fixture
@@ -59,42 +60,44 @@ def path(shared_home):
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_table_ends_with_2_a_short_text_and_nothing_kept(
-    ask, path, shared_home, runs_at, client_at, bad
+def test_a_bad_table_ends_with_2_a_short_message_and_nothing_kept(
+    churnlab, path, shared_home, runs_at, client_at, bad
 ):
     path.write_bytes(BAD[bad])
     for command in ("train", "tune") if bad == "three leavers" else ("explore", "train"):
-        ended = ask(command, "dataset=gym", f"dataset.path={path}")
+        ended = churnlab(command, "dataset=gym", f"dataset.path={path}")
         assert (ended.code, ended.out) == (2, ""), ended.err
-        assert SAID[bad] in ended.err
+        assert MESSAGES[bad] in ended.err
         assert len(ended.err) < 2000
         assert "Traceback" not in ended.err
     assert all(run.info.status == "FAILED" for run in runs_at(shared_home))
     assert not client_at(shared_home).search_registered_models()
 
 
-def test_every_job_of_a_sweep_says_what_is_wrong_with_its_table(ask, path, shared_home, runs_at):
+def test_every_job_of_a_sweep_says_what_is_wrong_with_its_table(
+    churnlab, path, shared_home, runs_at
+):
     path.write_bytes(BAD["one class"])
-    ended = ask("explore", "-m", "dataset=gym", f"dataset.path={path}", "seed=7,8")
+    ended = churnlab("explore", "-m", "dataset=gym", f"dataset.path={path}", "seed=7,8")
     assert ended.code != 0
     failed = [run for run in runs_at(shared_home, command="explore") if run.info.status == "FAILED"]
-    assert [SAID["one class"] in run.data.tags["mlflow.note.content"] for run in failed] == [
+    assert [MESSAGES["one class"] in run.data.tags["mlflow.note.content"] for run in failed] == [
         True,
         True,
     ]
 
 
-def test_a_table_of_another_make_is_declared_in_a_yaml_of_its_own(ask, path):
+def test_an_unusual_format_is_declared_in_a_yaml_of_its_own(churnlab, path):
     frame = GOOD.rename(columns={"Age": "age "}).assign(Phone=1, Town="Orléans")
     path.write_bytes(gzip.compress(frame.to_csv().encode("cp1252")))
     words = ("explore", "dataset=gym", f"dataset.path={path}")
-    unknown = ask(*words)
+    unknown = churnlab(*words)
     assert unknown.code == 2
     assert (
-        "line 2 (byte 0xe9) is not utf-8; say how it is encoded, as dataset.encoding=cp1252"
+        "line 2 (byte 0xe9) is not utf-8; declare its encoding, as dataset.encoding=cp1252"
         in unknown.err
     )
-    missing = ask(*words, "dataset.encoding=cp1252")
+    missing = churnlab(*words, "dataset.encoding=cp1252")
     assert missing.code == 2
     assert "there is no column Age" in missing.err
     assert "or write rename: {'age ': Age} into the YAML of gym" in missing.err
@@ -104,7 +107,7 @@ def test_a_table_of_another_make_is_declared_in_a_yaml_of_its_own(ask, path):
         "defaults: [gym, _self_]\nname: club\nencoding: cp1252\nrename: {'age ': Age}\n",
         encoding="utf-8",
     )
-    ended = ask(
+    ended = churnlab(
         "explore",
         "--config-dir",
         str(path.parent / "my_conf"),
@@ -116,19 +119,19 @@ def test_a_table_of_another_make_is_declared_in_a_yaml_of_its_own(ask, path):
     for warning in (
         "left out the first column, which has no name: an index",
         "left out columns that the dataset does not declare: Town",
-        "Phone: the same value in every row",
+        "constant columns, of no use to a model: Phone",
     ):
         assert f"warning: {warning}" in ended.err
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "text"),
     [
         ("dataset.encoding=klingon", "there is no encoding klingon"),
         ("+dataset.rename={a: b}", "rename leads to b, which is not among the columns"),
     ],
 )
-def test_an_encoding_or_a_name_that_is_not_there_is_told(ask, path, word, said):
-    ended = ask("explore", "dataset=gym", f"dataset.path={path}", word)
+def test_an_unknown_encoding_or_name_is_refused(churnlab, path, word, text):
+    ended = churnlab("explore", "dataset=gym", f"dataset.path={path}", word)
     assert ended.code == 2
-    assert said in ended.err
+    assert text in ended.err

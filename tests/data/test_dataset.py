@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from churnlab.data.contract import Column, Contract
 from churnlab.data.dataset import data_sha256, folds_sha256, make_dataset, split_sha256
 from churnlab.data.demo import members
-from churnlab.data.reading import in_memory, read_table
+from churnlab.data.reading import read_table
+from churnlab.data.table import in_memory
 from churnlab.errors import InputError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -94,7 +95,7 @@ def test_csv_and_parquet_agree_to_the_last_bit(tmp_path_factory, values):
     assert sha256(folder / "x.csv", contract) == sha256(folder / "x.parquet", contract)
 
 
-def test_an_address_is_read_as_a_file_is(tmp_path):
+def test_a_url_is_read_like_a_file(tmp_path):
     path = write(gym_members(), tmp_path, "m.csv")
     table = read_table(path.as_uri(), GYM)
     assert (len(table.frame), table.place(0)) == (ROWS, "line 2")
@@ -110,17 +111,17 @@ def test_lines_are_counted_in_csv_and_rows_in_parquet(tmp_path):
     frame = gym_members()
     frame.loc[4, "Age"] = 7
 
-    def said(path: Path) -> str:
+    def refusal(path: Path) -> str:
         with pytest.raises(InputError) as raised:
             sha256(path)
         return str(raised.value)
 
-    assert "m.csv does not keep" in said(write(frame, tmp_path, "m.csv"))
-    assert "line 6, column Age: 7 is below 14" in said(write(frame, tmp_path, "m.csv.gz"))
-    assert "row 4, column Age: 7 is below 14" in said(write(frame, tmp_path, "m.parquet"))
+    assert "m.csv violates the contract" in refusal(write(frame, tmp_path, "m.csv"))
+    assert "line 6, column Age: 7 is below 14" in refusal(write(frame, tmp_path, "m.csv.gz"))
+    assert "row 4, column Age: 7 is below 14" in refusal(write(frame, tmp_path, "m.parquet"))
 
 
-def test_what_is_no_table_is_said_to_be_none(tmp_path):
+def test_a_file_without_a_table_is_refused(tmp_path):
     ragged = tmp_path / "ragged.csv"
     ragged.write_text("a,b\n1,2\n1,2,3\n")
     empty = tmp_path / "empty.csv"
@@ -132,7 +133,7 @@ def test_what_is_no_table_is_said_to_be_none(tmp_path):
     (tmp_path / "folder").mkdir()
     picture = tmp_path / "picture.csv"
     picture.write_bytes(bytes(range(256)) * 4)
-    for path, said in [
+    for path, text in [
         (tmp_path / "nowhere.csv", "There is no file"),
         (ragged, "line 3"),
         (empty, "cannot be read as a table"),
@@ -144,7 +145,7 @@ def test_what_is_no_table_is_said_to_be_none(tmp_path):
         with pytest.raises(InputError) as raised:
             sha256(path)
         assert str(path) in str(raised.value)
-        assert said in str(raised.value)
+        assert text in str(raised.value)
 
 
 BASE = gym_members(30)
@@ -202,7 +203,7 @@ def test_a_change_beyond_row_10_000_changes_the_fingerprint():
     assert data_sha256(X, y, None) != before
 
 
-def test_a_split_is_known_by_its_data_and_its_hold_out_whatever_the_order():
+def test_a_split_is_identified_by_its_data_and_its_test_rows_in_any_order():
     test = np.array([5, 3, 9])
     assert split_sha256("data", test) == split_sha256("data", test[::-1])
     others = [
@@ -213,7 +214,7 @@ def test_a_split_is_known_by_its_data_and_its_hold_out_whatever_the_order():
     assert len({split_sha256("data", test), *others}) == 4
 
 
-def test_folds_are_known_by_who_is_validated_where():
+def test_folds_are_identified_by_their_validation_rows():
     one, two = np.array([0, 1]), np.array([2, 3])
     known = folds_sha256("data", [one, two])
     assert known == folds_sha256("data", [one[::-1], two])
@@ -241,7 +242,7 @@ def test_a_bad_table_ends_a_command_with_2_and_leaves_no_run(home, run_command, 
     ended = run_command(home, "train", "dataset=gym", f"dataset.path={path}")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines() == [
-        f"{path} does not keep the contract of dataset gym, 2 faults.",
+        f"{path} violates the contract of dataset gym (2 problems):",
         "  - line 9, column Age: 7 is below 14 (and in 1 more row); correct it, or change "
         "dataset.columns.Age.min in the YAML of gym.",
         "  - line 13, column Month_to_end_contract: 'soon' is not a number; correct it, or "

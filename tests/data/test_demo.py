@@ -79,7 +79,7 @@ def test_the_columns_are_those_of_the_dataset_in_its_order():
 
 
 @pytest.mark.parametrize("n", [1, 2, 1000])
-def test_any_number_of_members_can_be_had(n):
+def test_any_number_of_members_can_be_generated(n):
     assert members(n).shape == (n, 14)
 
 
@@ -128,7 +128,7 @@ def test_every_kind_of_parameter_can_be_overridden():
     assert (steady[CURRENT] == 0).mean() < 0.035
 
 
-def test_a_parameter_that_is_not_there_is_refused_with_those_that_are():
+def test_an_unknown_parameter_is_refused_with_those_that_exist():
     with pytest.raises(
         InputError, match=r"no parameter age_mean.*churn, near_intercept.*age_stayed_mean.*phone"
     ):

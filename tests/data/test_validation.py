@@ -1,5 +1,5 @@
-"""The contract of a table: what keeps it is read as it is, what breaks it is told with column,
-line, value and cure."""
+"""Tables that keep their contract are read unchanged; violations are reported with column, line,
+value and fix."""
 
 import io
 import math
@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from churnlab.data.contract import Column, Contract
 from churnlab.data.demo import members
-from churnlab.data.quality import duplicate_rows
-from churnlab.data.reading import in_memory, read_table
+from churnlab.data.reading import read_table
+from churnlab.data.table import in_memory
 from churnlab.data.validation import Checked, check
 from churnlab.errors import InputError
 
@@ -77,7 +77,7 @@ def checked(
     return check(table, contract, needs_target=needs_target)
 
 
-def told(
+def refusal(
     frame: pd.DataFrame,
     contract: Contract = BANK,
     *,
@@ -89,7 +89,7 @@ def told(
     return str(raised.value)
 
 
-def test_a_table_that_keeps_its_contract_is_read_as_it_is():
+def test_a_table_that_keeps_its_contract_is_read_unchanged():
     X, y, _, warnings = checked(table(), BANK)
     assert list(X.columns) == ["Near", "Months", "Age", "Spent", "Plan", "Town", "Remaining"]
     assert X["Spent"].tolist() == [0.0, 12.5, 0.125, 3.0]
@@ -119,7 +119,7 @@ def test_a_table_to_be_scored_needs_no_target():
     assert y is None
 
 
-FAULTS = {
+VIOLATIONS = {
     "two": (3, "Near", "2", "column Near: 2 is not one of 0, 1", "dataset.columns.Near.kind"),
     "a half": (
         3,
@@ -172,30 +172,32 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("line", "column", "value", "said", "cure"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_told_with_its_line_column_value_and_cure(line, column, value, said, cure):
-    message = told(changed(line, column, value))
-    assert message.startswith("members.csv does not keep the contract of dataset bank: ")
-    assert f"line {line}, {said}" in message
-    assert cure in message.partition("; ")[2]
+@pytest.mark.parametrize(
+    ("line", "column", "value", "text", "fix"), VIOLATIONS.values(), ids=VIOLATIONS
+)
+def test_a_violation_is_reported_with_line_column_value_and_fix(line, column, value, text, fix):
+    message = refusal(changed(line, column, value))
+    assert message.startswith("members.csv violates the contract of dataset bank: ")
+    assert f"line {line}, {text}" in message
+    assert fix in message.partition("; ")[2]
     assert "more row" not in message
 
 
-def test_a_rule_is_told_with_the_values_that_break_it():
-    assert "(Remaining = 3, Months = 1)" in told(changed(2, "Remaining", "3"))
+def test_a_broken_rule_is_reported_with_the_values_that_break_it():
+    assert "(Remaining = 3, Months = 1)" in refusal(changed(2, "Remaining", "3"))
 
 
 def test_rows_of_a_table_without_lines_are_counted_from_0():
-    assert "row 1, column Age: 13 is below 14" in told(changed(3, "Age", "13"), first_line=None)
+    assert "row 1, column Age: 13 is below 14" in refusal(changed(3, "Age", "13"), first_line=None)
 
 
-def test_the_first_of_several_rows_is_told_with_how_many_more():
+def test_the_first_of_several_rows_is_reported_with_the_number_of_others():
     frame = table().assign(Age=[20, 5, 6, 7])
-    assert "line 3, column Age: 5 is below 14 (and in 2 more rows)" in told(frame)
+    assert "line 3, column Age: 5 is below 14 (and in 2 more rows)" in refusal(frame)
 
 
 @pytest.mark.parametrize(
-    ("missing", "said", "cure"),
+    ("missing", "text", "fix"),
     [
         (
             ["Age"],
@@ -207,37 +209,38 @@ def test_the_first_of_several_rows_is_told_with_how_many_more():
         (["Client"], "there is no id column Client", "dataset.id=null"),
     ],
 )
-def test_a_missing_column_is_told_with_those_there_are(missing, said, cure):
-    message = told(table().drop(columns=missing))
-    assert said in message
-    assert cure in message
+def test_a_missing_column_is_reported_with_the_columns_of_the_table(missing, text, fix):
+    message = refusal(table().drop(columns=missing))
+    assert text in message
+    assert fix in message
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "text"),
     [
         (["no"] * 4, "target Left is never yes (found: no)"),
         (["yes"] * 4, "target Left has one class only: every member has yes"),
         (["no", "yes", "maybe", "no"], "target Left has 3 different values (no, yes, maybe"),
         (
             [0, 1, 0, 1],
-            "target Left is never yes (found: 0, 1); name the value that means left with dataset.positive=",
+            "target Left is never yes (found: 0, 1); set dataset.positive= to the value that means "
+            "left",
         ),
     ],
 )
-def test_a_target_without_two_outcomes_is_refused(values, said):
-    assert said in told(table().assign(Left=values))
+def test_a_target_without_two_outcomes_is_refused(values, text):
+    assert text in refusal(table().assign(Left=values))
 
 
 def test_a_table_without_rows_is_refused():
-    assert "a header and no rows" in told(table().iloc[:0])
+    assert "a header and no rows" in refusal(table().iloc[:0])
 
 
-def test_several_faults_are_told_together():
+def test_several_violations_are_reported_together():
     frame = changed(3, "Age", "13").assign(Plan="silver", Left=["no", None, "yes", "no"])
     frame.loc[3, "Spent"] = -1
-    message = told(frame)
-    assert message.startswith("members.csv does not keep the contract of dataset bank, 4 faults.\n")
+    message = refusal(frame)
+    assert message.startswith("members.csv violates the contract of dataset bank (4 problems):\n")
     for part in (
         "line 3, column Age",
         "line 2, column Plan",
@@ -247,11 +250,11 @@ def test_several_faults_are_told_together():
         assert f"\n  - {part}" in message
 
 
-def test_of_very_many_faults_the_first_ten_are_told():
+def test_of_very_many_violations_the_first_ten_are_reported():
     contract = Contract("wide", "y", 1, {f"c{i}": Column(kind="binary") for i in range(30)})
     frame = pd.DataFrame(3, index=range(2), columns=list(contract.columns)).assign(y=[0, 1])
-    message = told(frame, contract)
-    assert "30 faults. The first 10:" in message
+    message = refusal(frame, contract)
+    assert "(30 problems; the first 10):" in message
     assert message.count("\n  - ") == 10
 
 
@@ -261,7 +264,7 @@ def test_categories_that_look_like_numbers_are_text():
     frame = pd.DataFrame({"Zone": ["1", "03", "2"], "y": [0, 1, 0]})
     assert checked(frame, contract)[0]["Zone"].tolist() == ["1", "03", "2"]
     assert checked(frame.iloc[[0, 2]].assign(Zone=[1, 2], y=[0, 1]), contract).X.shape == (2, 1)
-    assert "'3' is not one of 1, 2, 03" in told(frame.assign(Zone=["1", "3", "2"]), contract)
+    assert "'3' is not one of 1, 2, 03" in refusal(frame.assign(Zone=["1", "3", "2"]), contract)
 
 
 @pytest.mark.parametrize(
@@ -316,29 +319,39 @@ def test_any_single_impossible_cell_is_found_with_its_line_and_value(cell, row):
     frame = SOUND.astype({name: object})
     frame.loc[row, name] = value
     read = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
-    message = told(read, Contract("gym", "Churn", 1, GYM))
+    message = refusal(read, Contract("gym", "Churn", 1, GYM))
     assert set(re.findall(r"line (\d+), column (\w+): ", message)) == {(str(row + 2), name)}
     assert str(value) in message or f"{value:g}" in message
     assert "more row" not in message
     assert "; correct it" in message
 
 
+# With at most 7 leavers of 40, leakage is never reported: neither the values that remain nor the
+# pattern of the gaps can separate the classes beyond chance.
+FEW_LEAVERS = members(40, seed=3, parameters={"churn": 0.1})
+assert 0 < FEW_LEAVERS["Churn"].sum() <= 7
+
+
 @settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(list(GYM)), rows=st.sets(st.integers(0, 39), min_size=1, max_size=39))
+@example(name="Lifetime", rows={0, 1, 2, 3, 4, 20, 31, 34})
+@example(name="Age", rows=set(np.flatnonzero(FEW_LEAVERS["Churn"])))
 def test_empty_cells_of_a_feature_are_gaps_that_are_counted(name, rows):
-    frame = SOUND.astype({name: object})
+    frame = FEW_LEAVERS.astype({name: object})
     frame.loc[list(rows), name] = None
     X, _, _, warnings = checked(
         pd.read_csv(io.StringIO(frame.to_csv(index=False))), Contract("gym", "Churn", 1, GYM)
     )
     assert set(np.flatnonzero(X[name].isna())) == rows
     assert X.drop(columns=name).notna().all(axis=None)
-    said = f"missing values, for which the column's typical value stands in: {name} ({len(rows)} of 40, "
-    assert any(warning.startswith(said) for warning in warnings)
+    start = f"missing values, filled with the column's typical value: {name} ({len(rows)} of 40, "
+    assert any(warning.startswith(start) for warning in warnings)
 
 
 def test_an_empty_target_is_found_with_its_line():
-    assert "line 4, target Left: the value is missing; fill it in" in told(changed(4, "Left", ""))
+    assert "line 4, target Left: the value is missing; fill it in" in refusal(
+        changed(4, "Left", "")
+    )
 
 
 def test_a_category_may_be_declared_to_accept_others():
@@ -347,8 +360,8 @@ def test_a_category_may_be_declared_to_accept_others():
     X, _, _, warnings = checked(changed(4, "Plan", "silver"), contract)
     assert X["Plan"].tolist() == ["basic", "gold", "silver", "gold"]
     assert warnings == [
-        "Plan: silver in 1 of 4 rows, which dataset.columns.Plan.values does not name; to a model "
-        "they are none of those it names"
+        "Plan: silver in 1 of 4 rows, not listed in dataset.columns.Plan.values; models treat it "
+        "as none of the listed categories"
     ]
     assert checked(table(), contract).warnings == []
 
@@ -361,7 +374,7 @@ def test_any_single_broken_rule_is_found_with_its_line(row, months):
     contract = Contract(
         "gym", "Churn", 1, GYM, rules={"left": "Month_to_end_contract <= Contract_period"}
     )
-    message = told(frame, contract)
+    message = refusal(frame, contract)
     assert (
         f": line {row + 2}, rule left: Month_to_end_contract <= Contract_period does not hold"
         in message
@@ -383,7 +396,7 @@ def test_every_generated_table_keeps_the_gyms_contract(seed, n):
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "said", "cure"),
+    ("column", "values", "text", "fix"),
     [
         (
             "Near",
@@ -401,7 +414,7 @@ def test_every_generated_table_keeps_the_gyms_contract(seed, n):
             "Spent",
             ["1", "2", "12,5", "3"],
             "line 4, column Spent: '12,5' is not a number",
-            "with a point",
+            "write a decimal point",
         ),
         (
             "Spent",
@@ -457,15 +470,15 @@ def test_every_generated_table_keeps_the_gyms_contract(seed, n):
         (
             "Client",
             ["1", "2", "2", "2"],
-            "line 4, id Client: '2' is there already (and in 1 more row)",
+            "line 4, id Client: '2' occurs in an earlier row, too (and in 1 more row)",
             "id=null",
         ),
     ],
 )
-def test_a_column_of_other_things_is_told(column, values, said, cure):
-    message = told(table().assign(**{column: values}))
-    assert said in message
-    assert cure in message.partition("; ")[2]
+def test_a_column_of_another_type_is_reported(column, values, text, fix):
+    message = refusal(table().assign(**{column: values}))
+    assert text in message
+    assert fix in message.partition("; ")[2]
     assert "\n" not in message
 
 
@@ -473,7 +486,7 @@ def test_members_without_an_id_are_not_the_same_member():
     assert checked(table().assign(Client=["007", None, None, "008"])).ids.isna().sum() == 2
 
 
-def test_a_limit_in_the_yaml_allows_what_would_be_absurd():
+def test_a_limit_in_the_yaml_allows_absurdly_large_numbers():
     contract = replace(
         BANK, columns={**BANK.columns, "Spent": Column(kind="numeric", min=0, max=1e18)}
     )
@@ -487,11 +500,11 @@ def test_decimals_of_a_database_and_numbers_written_as_text_are_numbers():
     assert checked(frame).X["Spent"].tolist() == [1.5, 2, 3, 4]
 
 
-def test_a_rule_is_told_beside_other_faults_but_not_of_cells_that_are_wrong_themselves():
+def test_a_broken_rule_is_reported_but_not_for_cells_that_break_their_own_limits():
     frame = changed(2, "Remaining", "3").astype({"Months": object, "Age": object})
     frame.loc[1, ["Months", "Age"]] = [7, 13]
-    message = told(frame)
-    assert "3 faults" in message
+    message = refusal(frame)
+    assert "3 problems" in message
     assert (
         "line 2, rule in_time: Remaining <= Months does not hold (Remaining = 3, Months = 1); "
         "correct" in message
@@ -499,11 +512,11 @@ def test_a_rule_is_told_beside_other_faults_but_not_of_cells_that_are_wrong_them
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"), [("Age >>> 3", "cannot be read"), ("Agee > 3", "needs the column Agee")]
+    ("rule", "text"), [("Age >>> 3", "cannot be read"), ("Agee > 3", "needs the column Agee")]
 )
-def test_a_rule_that_cannot_be_read_is_told(rule, said):
+def test_a_rule_that_cannot_be_read_is_refused(rule, text):
     for frame in (table(), table().drop(columns="Age")):
-        assert said in told(frame, replace(BANK, rules={"wrong": rule}))
+        assert text in refusal(frame, replace(BANK, rules={"wrong": rule}))
 
 
 def test_the_target_of_a_yaml_may_be_the_text_of_a_number_and_the_other_way_round():
@@ -517,13 +530,13 @@ def test_the_target_of_a_yaml_may_be_the_text_of_a_number_and_the_other_way_roun
         ).y.tolist() == [0, 1, 0, 1]
 
 
-def test_gaps_of_the_target_and_too_many_values_are_told_together():
-    message = told(table().assign(Left=["no", None, "yes", "maybe"]))
+def test_gaps_of_the_target_and_too_many_values_are_reported_together():
+    message = refusal(table().assign(Left=["no", None, "yes", "maybe"]))
     assert "line 3, target Left: the value is missing" in message
     assert "target Left has 3 different values (no, yes, maybe)" in message
 
 
-def test_the_worst_is_told_first_and_much_of_it_stays_short():
+def test_the_worst_is_reported_first_and_the_message_stays_short():
     long = {
         f"a column with a very long name of which there are many {i:03d}" * 5: Column(kind="binary")
         for i in range(99)
@@ -534,196 +547,15 @@ def test_the_worst_is_told_first_and_much_of_it_stays_short():
     frame = pd.DataFrame(
         {**dict.fromkeys(long, ["x" * 9999] * 3), "Bad": [0, 1, 7], "y": [0, 1, 1]}
     )
-    message = told(frame, contract)
+    message = refusal(frame, contract)
     assert len(message) < 2000
-    assert "101 faults. The first " in message
+    assert "(101 problems; the first " in message
     assert message.splitlines()[1].startswith("  - there is no column Missing")
     assert "(and in 2 more rows)" in message.splitlines()[2]
     assert "column Bad" not in message
 
 
-# --- what gives the answer away
-
-
-def club(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, Contract]:
-    """Members with an honest, strong feature, a number that says little, a category and noise."""
-    rng = np.random.default_rng(seed)
-    left = rng.random(n) < 0.3
-    frame = pd.DataFrame(
-        {
-            "strong": rng.normal(left * 2.5, 1),
-            "weak": rng.normal(left * 0.3, 1),
-            "town": rng.choice(list("abcd"), n),
-            "coin": rng.integers(0, 2, n),
-            "y": left.astype(int),
-        }
-    )
-    columns = {
-        name: Column(kind="category" if name == "town" else "numeric")
-        for name in frame
-        if name != "y"
-    }
-    return frame, Contract("club", "y", 1, columns)
-
-
-LEAKS = {
-    "a copy": lambda y, rng: y,
-    "the opposite": lambda y, rng: 1 - y,
-    "words": lambda y, rng: np.where(y == 1, "gone", "here"),
-    "codes": lambda y, rng: np.where(y == 1, 5, rng.choice([3, 8], len(y))),
-    "reasons": lambda y, rng: np.where(
-        y == 1, rng.choice(["price", "moved"], len(y)), rng.choice(["-", "+"], len(y))
-    ),
-    "a refund": lambda y, rng: np.where(y == 1, rng.normal(50, 3, len(y)), 0),
-    "a number that jumps": lambda y, rng: rng.normal(-100.0 * y, 5),
-    "a copy with few slips": lambda y, rng: np.where(np.arange(len(y)) < len(y) // 400, 1 - y, y),
-    "when they left": lambda y, rng: np.where(y == 1, rng.normal(50, 3, len(y)), np.nan),
-}
-
-
-@pytest.mark.parametrize("leak", LEAKS)
-@pytest.mark.parametrize("n", [60, 400, 30_000])
-def test_a_column_that_gives_the_answer_away_is_named(leak, n):
-    frame, contract = club(n)
-    frame["leak"] = LEAKS[leak](frame["y"].to_numpy(), np.random.default_rng(1))
-    kind = "category" if frame["leak"].dtype.kind not in "if" else "numeric"
-    message = told(
-        frame, replace(contract, columns={**contract.columns, "leak": Column(kind=kind)})
-    )
-    assert "column leak tells by itself who left (AUC " in message
-    assert (
-        "a copy of y or was written after the event; take it out of dataset.columns in the YAML of "
-        "club" in message
-    )
-    assert "strong" not in message
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    n=st.integers(10, 50),
-    left=st.integers(1, 5),
-    seed=st.integers(0, 2**32 - 1),
-    levels=st.sampled_from([2, 3, 99]),
-)
-def test_a_small_table_is_not_refused_by_chance(n, left, seed, levels):
-    rng = np.random.default_rng(seed)
-    names = [f"f{number}" for number in range(20)]
-    frame = pd.DataFrame({name: rng.integers(0, levels, n) for name in names[:10]})
-    frame = frame.assign(**{name: rng.normal(size=n) for name in names[10:]})
-    frame["y"] = rng.permutation([1] * left + [0] * (n - left))
-    checked(frame, Contract("few", "y", 1, {name: Column(kind="numeric") for name in names}))
-
-
-@pytest.mark.parametrize("n", [12, 50, 400, 30_000])
-def test_an_honest_strong_feature_and_identifiers_are_no_giveaway(n):
-    for seed in range(5):
-        frame, contract = club(n, seed)
-        if 0 < frame["y"].sum() < n:
-            frame["name"] = [f"member {number}" for number in range(n)]
-            checked(
-                frame,
-                replace(contract, columns={**contract.columns, "name": Column(kind="category")}),
-            )
-
-
-# --- warnings
-
-
-def warned(n: int = 400, **more: object) -> list[str]:
-    """What is said of the club with more columns, or others."""
-    frame, contract = club(n)
-    frame = frame.assign(**more)
-    kinds = {
-        name: Column(kind="category" if frame[name].dtype.kind not in "if" else "numeric")
-        for name in frame
-    }
-    return checked(
-        frame, replace(contract, columns={name: kinds[name] for name in frame if name != "y"})
-    ).warnings
-
-
-def test_a_table_without_oddities_is_read_without_a_murmur():
-    assert warned() == []
-
-
-def test_constant_columns_are_told():
-    assert warned(zero=0, fax="none") == [
-        "zero, fax: the same value in every row, which tells a model nothing"
-    ]
-
-
-def test_identifiers_among_the_features_are_told_and_floats_never_are():
-    numbers = np.random.default_rng(1).permutation(400)
-    told = warned(
-        card=15_600_000 + numbers, mail=[f"{number}@club" for number in numbers], sum=numbers + 0.5
-    )
-    assert told[0].startswith(
-        "card, mail: a different value in nearly every row, as in an identifier; if it is one,"
-    )
-    assert "sum" not in told[0]
-    assert warned(50, card=np.arange(50)) == [], (
-        "small tables of whole numbers are different by nature"
-    )
-
-
-def test_columns_that_say_the_same_are_told():
-    frame, _ = club()
-    assert warned(again=frame["weak"] * 3 + 1) == [
-        "say nearly the same (correlation of 0.99 and more): weak and again"
-    ]
-
-
-def test_a_strong_imbalance_is_told():
-    left = np.zeros(400, int)
-    left[:12] = 1
-    rare = "members left (y): accuracy says little here; look at average_precision and log_loss"
-    assert warned(y=left) == [f"only 3.00% of 400 {rare}"]
-    assert warned(y=1 - left) == [f"only 3.00% of 400 {rare.replace('left', 'stayed')}"]
-
-
-def test_repeated_rows_and_torn_twins_are_told():
-    frame, contract = club()
-    again = pd.concat([frame, frame.iloc[:7], frame.iloc[:3].assign(y=1 - frame["y"].iloc[:3])])
-    assert checked(again, contract).warnings == [
-        "7 of 410 rows repeat an earlier row, outcome included: a table that was joined twice?",
-        "3 times members are equal in every feature and different in outcome: no model tells them apart",
-    ]
-
-
-@pytest.mark.parametrize("names", [["town", "coin"], ["town"], ["coin"], ["weak"]])
-def test_twins_by_nature_are_not_told(names):
-    frame, contract = club()
-    columns = {name: contract.columns[name] for name in names}
-    assert checked(frame[[*names, "y"]], replace(contract, columns=columns)).warnings == []
-
-
-def test_numbers_beyond_all_measure_are_read_when_the_yaml_allows_them():
-    frame, contract = club()
-    columns = {
-        "weak": Column(kind="numeric", min=-1e308, max=1e308),
-        "strong": contract.columns["strong"],
-    }
-    frame = frame[["weak", "strong", "y"]].assign(weak=frame["weak"].clip(-1, 1) * 1e308)
-    assert checked(frame, replace(contract, columns=columns)).warnings == []
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    rows=st.lists(
-        st.tuples(
-            st.sampled_from([0.5, 1, 2, None]), st.sampled_from(["a", "b", None]), st.integers(0, 1)
-        )
-    )
-)
-def test_twins_are_counted_as_by_hand(rows):
-    frame = pd.DataFrame(rows, columns=["x", "town", "y"]).astype({"x": "float64", "town": "str"})
-    again, torn = duplicate_rows(frame[["x", "town"]], frame["y"].to_numpy(dtype="int64"))
-    assert again == frame.duplicated().sum()
-    outcomes = frame.groupby(["x", "town"], dropna=False)["y"].nunique()
-    assert torn == (outcomes == 2).sum()
-
-
-def test_the_demo_and_the_real_table_are_read_without_a_murmur(gym_csv):
+def test_the_demo_and_the_real_table_are_read_without_a_warning(gym_csv):
     contract = Contract(
         "gym", "Churn", 1, GYM, rules={"left": "Month_to_end_contract <= Contract_period"}
     )
@@ -731,7 +563,7 @@ def test_the_demo_and_the_real_table_are_read_without_a_murmur(gym_csv):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_generated_members_are_read_without_a_murmur(seed):
+def test_generated_members_are_read_without_a_warning(seed):
     assert checked(members(4000, seed=seed), Contract("gym", "Churn", 1, GYM)).warnings == []
 
 
@@ -814,7 +646,7 @@ def contracts(draw: st.DrawFn) -> Contract:
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[Contract, pd.DataFrame]:
-    """A contract and a table of text that keeps it, columns in any order and another one between."""
+    """A contract and a table of text that keeps it, columns in any order, with one undeclared."""
     contract, n = draw(contracts()), draw(st.integers(4, 12))
     cells = {
         name: draw(st.lists(values_of(of), min_size=n, max_size=n))

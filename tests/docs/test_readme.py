@@ -1,15 +1,15 @@
-"""README: its commands run in the order in which a newcomer types them, and its results are those of make run."""
+"""README: its commands run in order, and its results are those of make run."""
 
-import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from conftest import THREE_SEGMENTS
-from pages import ROOT, blocks, commands
-from reader import not_shown, reading
+from support.killing import SOAK
+from support.pages import ROOT, blocks, commands
+from support.reader import not_shown, reading
+from support.running import THREE_SEGMENTS
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ Month_to_end_contract,Lifetime,Avg_class_frequency_total,Avg_class_frequency_cur
 
 
 def quick(command: str) -> str:
-    """A churnlab command with fewer rows and less effort; any other as it is."""
+    """Return a churnlab command with fewer rows and less effort, any other command unchanged."""
     words = shlex.split(command)
     if words[0] != "churnlab":
         return command
@@ -56,7 +56,7 @@ def test_the_commands_of_readme_run_in_order(tmp_path: Path) -> None:
     assert (home / "scored.csv").read_text(encoding="utf-8").count("\n") == 2
 
 
-@pytest.mark.skipif("CHURNLAB_SOAK" not in os.environ, reason="the long form: make soak")
+@pytest.mark.skipif(not SOAK, reason="the long form: make soak")
 def test_the_results_in_readme_are_those_of_make_run(tmp_path: Path) -> None:
     with reading(tmp_path / "home") as reader:
         ended = reader.run("churnlab pipeline")
@@ -69,4 +69,4 @@ def test_the_results_in_readme_are_those_of_make_run(tmp_path: Path) -> None:
     )
     assert len(rows) == 4
     for members, left in rows:
-        assert f"{members} members, {left} left" in ended.output
+        assert f"{members} members, {left} churned: " in ended.output

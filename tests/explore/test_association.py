@@ -1,5 +1,4 @@
-"""How each feature goes with leaving: known answers, scikit-learn and scipy as judges, and chance
-as chance has it."""
+"""Associations of features with churn: known answers, checked against scikit-learn and scipy."""
 
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def link_of(n: list[int], rate: list[float], column: Column = NUMERIC) -> pd.Ser
     return links(counted(a=(n, rate)), {"a": column}).iloc[0]
 
 
-def test_information_is_that_of_scikit_learn_less_what_chance_gives():
+def test_mutual_information_is_scikit_learns_less_its_bias():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 5, 800)
     y = (rng.random(800) < 0.1 + 0.1 * x).astype(int)
@@ -44,16 +43,16 @@ def test_information_is_that_of_scikit_learn_less_what_chance_gives():
     assert (link["n"], link["groups"]) == (800, 5)
 
 
-def test_a_feature_that_says_it_all_takes_the_whole_uncertainty_away():
+def test_a_feature_that_determines_churn_removes_all_uncertainty():
     link = link_of([500, 500], [0, 1], BINARY)
     assert link[
         ["mutual_information", "uncertainty_coefficient", "high"]
     ].tolist() == pytest.approx([1] * 3, abs=1e-3)
     assert link["low"] > 0.8
-    assert (link["signal"], link["verdict"]) == (True, "more leave with it")
+    assert (link["signal"], link["verdict"]) == (True, "more churn with it")
 
 
-def test_features_that_know_nothing_are_said_to_have_no_signal_as_often_as_promised():
+def test_noise_has_no_signal_at_the_promised_rate():
     rng = np.random.default_rng(1)
     n = [40] * 8
     frames = {f"noise_{i}": (n, rng.binomial(n, 0.25) / n) for i in range(600)}
@@ -80,27 +79,27 @@ def test_the_interval_of_the_uncertainty_coefficient_covers_the_truth(rates):
 @pytest.mark.parametrize(
     ("rates", "column", "verdict"),
     [
-        ([0.1, 0.2, 0.3, 0.4], NUMERIC, "more leave the larger it is"),
-        ([0.4, 0.39, 0.4, 0.1], NUMERIC, "fewer leave the larger it is"),
-        ([0.4, 0.1, 0.1, 0.4], NUMERIC, "differs between values, not in one direction"),
-        ([0.1, 0.2, 0.3, 0.4], CATEGORY, "differs between values"),
-        ([0.3, 0.1], BINARY, "fewer leave with it"),
-        ([0.25, 0.26, 0.24, 0.25], NUMERIC, "no signal that these 1,200 members can show"),
+        ([0.1, 0.2, 0.3, 0.4], NUMERIC, "more churn at higher values"),
+        ([0.4, 0.39, 0.4, 0.1], NUMERIC, "less churn at higher values"),
+        ([0.4, 0.1, 0.1, 0.4], NUMERIC, "churn differs, not in one direction"),
+        ([0.1, 0.2, 0.3, 0.4], CATEGORY, "churn differs between values"),
+        ([0.3, 0.1], BINARY, "less churn with it"),
+        ([0.25, 0.26, 0.24, 0.25], NUMERIC, "no significant signal in 1,200 members"),
     ],
 )
-def test_the_verdict_says_which_way(rates, column, verdict):
+def test_the_verdict_states_the_direction(rates, column, verdict):
     assert link_of([1200 // len(rates)] * len(rates), rates, column)["verdict"] == verdict
 
 
-def test_a_weak_slope_is_seen_that_the_groups_alone_do_not_show():
+def test_a_weak_slope_is_detected_that_pearsons_test_misses():
     n, rates = [500] * 8, 0.2 + 0.01 * np.arange(8)
     assert stats.chi2_contingency([n * rates, n * (1 - rates)]).pvalue > 0.05
     link = link_of(n, rates.tolist())
     assert link["p_value"] < 0.005
-    assert link["verdict"] == "more leave the larger it is"
+    assert link["verdict"] == "more churn at higher values"
 
 
-def test_a_bend_is_seen_that_no_correlation_shows():
+def test_a_bend_is_detected_that_correlation_misses():
     x = np.tile(np.arange(5.0), 200)
     y = (
         np.random.default_rng(3).random(1000) < np.array([0.6, 0.3, 0.1, 0.3, 0.6])[x.astype(int)]
@@ -112,7 +111,7 @@ def test_a_bend_is_seen_that_no_correlation_shows():
     assert "not in one direction" in link["verdict"]
 
 
-def test_chance_in_small_groups_is_that_of_the_exact_test():
+def test_p_values_of_small_groups_equal_the_exact_tests():
     for churned in ([3, 1], [4, 0], [2, 2]):
         rates = [churned[0] / 4, churned[1] / 6]
         table = [churned, [4 - churned[0], 6 - churned[1]]]
@@ -142,7 +141,7 @@ def test_q_values_are_those_of_benjamini_and_hochberg():
 
 
 @pytest.mark.parametrize(("n_with", "n_without", "rate"), [(1000, 1000, 0.3), (300, 2700, 0.2)])
-def test_the_smallest_difference_is_shown_by_four_of_five_tables(n_with, n_without, rate):
+def test_the_smallest_difference_is_detected_in_four_of_five_tables(n_with, n_without, rate):
     rng, difference = np.random.default_rng(4), smallest_difference(n_with, n_without, rate)
     left = [
         rng.binomial(n, rate + share, 4000)
@@ -177,9 +176,9 @@ def test_the_seeds_are_right_about_the_real_table_but_for_age(gym_csv: Path):
         "Avg_class_frequency_total",
         "Lifetime",
     ]
-    assert set(found.loc[with_it, "verdict"]) == {"fewer leave with it"}
+    assert set(found.loc[with_it, "verdict"]) == {"less churn with it"}
     assert set(found.loc[[*larger, "Avg_class_frequency_current_month"], "verdict"]) == {
-        "fewer leave the larger it is"
+        "less churn at higher values"
     }
     assert found.index[~found["signal"]].tolist() == ["Phone", "gender"]
     assert (found.loc[["Phone", "gender"], "high"] < 0.001).all()

@@ -1,5 +1,4 @@
-"""Values in groups that people can read: every value in one group, and the group's name tells the
-truth."""
+"""Readable groups of values: every value is in one group, and its name is true."""
 
 import re
 
@@ -35,7 +34,7 @@ def test_few_values_are_shown_one_by_one():
     assert groups_of([1.0, 12.0, 6.0, 1.0]) == (["1", "12", "6", "1"], ["1", "6", "12"])
 
 
-def test_whole_numbers_that_many_have_keep_a_group_of_their_own():
+def test_frequent_whole_numbers_keep_a_group_of_their_own():
     values = np.repeat(np.arange(20.0), [30, 30, 20, *[1] * 17])
     assert groups_of(values, n_bins=4)[1] == ["0", "1", "2", "3–19"]
 
@@ -48,7 +47,7 @@ def test_many_members_at_the_lowest_value_are_a_group_of_their_own():
     assert named.count("0") == 20
 
 
-def test_numbers_with_decimals_have_groups_of_about_the_same_size():
+def test_decimal_numbers_get_groups_of_similar_size():
     values = np.random.default_rng(1).normal(size=2000)
     named, names = groups_of(values)
     assert len(names) == 8
@@ -66,7 +65,7 @@ def test_large_whole_numbers_are_written_out():
     st.sampled_from([1.0, 0.5, 0.01, 1e-5, 1000.0]),
     st.integers(2, 12),
 )
-def test_every_value_is_in_the_group_that_its_name_says(numbers, unit, n_bins):
+def test_every_value_is_in_the_group_with_the_matching_name(numbers, unit, n_bins):
     values = np.round(np.array(numbers) * unit, 6)
     values = np.concatenate([values, np.repeat(values[:3], 7)])
     named, names = groups_of(values, n_bins=n_bins)
@@ -75,7 +74,7 @@ def test_every_value_is_in_the_group_that_its_name_says(numbers, unit, n_bins):
         assert belongs(value, name, is_whole=unit >= 1), (value, name)
 
 
-def test_levels_go_by_name_and_the_rarest_go_together():
+def test_levels_are_sorted_by_name_and_the_rarest_are_merged():
     few, names = groups_of(["b", "a", "b"], CATEGORY)
     assert (few, names) == (["b", "a", "b"], ["a", "b"])
     many = [f"city {i:02d}" for i in range(30) for _ in range(40 - i)]
@@ -91,7 +90,7 @@ def test_edges_of_whole_numbers_lie_between_them():
     assert len(edges) - 1 <= 30
 
 
-def test_edges_spread_even_where_nearly_all_values_are_one():
+def test_edges_have_width_even_if_nearly_all_values_are_equal():
     values = np.concatenate([np.zeros(1000), [0.3, 1.0]])
     edges = binning.even_edges(values, n_bins=10)
     assert [edges[0], edges[-1]] == [0, 1]

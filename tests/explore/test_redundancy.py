@@ -1,5 +1,5 @@
-"""What a table says twice: pandas as judge, groups that are known to be the same, and chance that
-is not told."""
+"""Redundant columns and groups: checked against pandas and known groups; coincidences are not
+reported."""
 
 from pathlib import Path
 
@@ -9,7 +9,12 @@ import pytest
 
 from churnlab.data.contract import Column
 from churnlab.data.demo import members
-from churnlab.explore.redundancy import collinear, correlation_matrix, same_groups, together
+from churnlab.explore.redundancy import (
+    collinear,
+    correlated_groups,
+    correlation_matrix,
+    same_groups,
+)
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def gym(gym_csv: Path) -> pd.DataFrame:
     return pd.read_csv(gym_csv).drop(columns="Churn").astype("float64")
 
 
-def test_the_correlation_matrix_opens_with_the_target(shop):
+def test_the_correlation_matrix_starts_with_the_target(shop):
     X, y = shop
     matrix = correlation_matrix(X, y, target="left")
     assert matrix.index[0] == matrix.columns[0] == "left"
@@ -59,7 +64,7 @@ def test_columns_that_few_members_have_in_common_are_no_pair():
     assert len(collinear(pd.concat([X, X]), limit=0.5)) == 1
 
 
-def test_columns_that_go_together_are_one_group_through_others_too():
+def test_columns_correlated_through_others_form_one_group():
     rng = np.random.default_rng(0)
     a, level = rng.normal(size=400), rng.choice(["x", "y"], 400)
     b = a + rng.normal(0, 0.4, 400)
@@ -74,12 +79,12 @@ def test_columns_that_go_together_are_one_group_through_others_too():
         }
     ).assign(is_x=(level == "x").astype(float))
     assert abs(np.corrcoef(X["a"], X["c"])[0, 1]) < 0.9
-    assert together(X) == [["c", "a", "b"], ["alone"], ["plan", "is_x"], ["k"]]
-    assert together(X[["alone"]]) == [["alone"]]
+    assert correlated_groups(X) == [["c", "a", "b"], ["alone"], ["plan", "is_x"], ["k"]]
+    assert correlated_groups(X[["alone"]]) == [["alone"]]
 
 
 def test_the_real_table_has_two_pairs(gym):
-    assert [group for group in together(gym) if len(group) > 1] == [
+    assert [group for group in correlated_groups(gym) if len(group) > 1] == [
         ["Contract_period", "Month_to_end_contract"],
         ["Avg_class_frequency_total", "Avg_class_frequency_current_month"],
     ]
@@ -101,16 +106,16 @@ def test_a_cut_that_is_a_group_of_another_column_is_found_through_gaps():
     X = X.mask(rng.random(X.shape) < 0.05)
     kinds = {"senior": "binary", "plan": "category"}
     found = same_groups(X, {name: Column(kinds.get(name, "numeric")) for name in X})
-    told = {(row.feature_a, row.group_a, row.feature_b, row.group_b) for row in found.itertuples()}
-    assert ("age", "> 60", "senior", "= 1") in told
-    assert ("left_over", "<= 1", "months", "<= 1") in told or (
+    rows = {(row.feature_a, row.group_a, row.feature_b, row.group_b) for row in found.itertuples()}
+    assert ("age", "> 60", "senior", "= 1") in rows
+    assert ("left_over", "<= 1", "months", "<= 1") in rows or (
         "months",
         "<= 1",
         "left_over",
         "<= 1",
-    ) in told
-    assert ("left_over", "<= 1", "plan", "= month") in told
-    assert {frozenset((a, b)) for a, _, b, _ in told} == {
+    ) in rows
+    assert ("left_over", "<= 1", "plan", "= month") in rows
+    assert {frozenset((a, b)) for a, _, b, _ in rows} == {
         frozenset(pair)
         for pair in [
             ("age", "senior"),
@@ -138,7 +143,7 @@ def test_a_group_of_a_few_members_is_no_finding():
     assert set(found["group_b"]) == {"= 1"}
 
 
-def test_what_holds_for_a_sample_only_is_not_said():
+def test_a_coincidence_in_the_sample_is_not_reported():
     x = np.arange(50_000.0)
     tier = (x >= 25_000).astype(float)
     columns = {"x": Column("numeric"), "tier": Column("binary")}
@@ -147,7 +152,7 @@ def test_what_holds_for_a_sample_only_is_not_said():
     assert same_groups(pd.DataFrame({"x": x, "tier": tier}), columns).empty
 
 
-def test_generated_members_say_short_contract_twice():
+def test_generated_members_encode_short_contracts_twice():
     X = members(2000).drop(columns="Churn").astype("float64")
     found = same_groups(X, {name: Column("numeric") for name in X})
     assert found[["group_a", "group_b"]].to_numpy().tolist() == [["<= 1", "<= 1"]]
@@ -176,7 +181,7 @@ def test_one_month_left_is_exactly_a_contract_of_one_month_in_the_real_table(gym
     ]
 
 
-def test_columns_that_say_the_same_are_named_with_their_correlation():
+def test_redundant_columns_are_listed_with_their_correlation():
     x = np.random.default_rng(0).normal(size=300)
     frame = pd.DataFrame(
         {"a": x, "b": -x, "constant": 1.0, "c": np.random.default_rng(1).normal(size=300)}

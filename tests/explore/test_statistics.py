@@ -38,7 +38,7 @@ def demo():
 
 @pytest.fixture
 def shop():
-    """A table of all kinds: 8 rows, a category with a missing value, a number with one, a constant."""
+    """Eight rows: a category and a number with a missing value each, and a constant."""
     X = pd.DataFrame(
         {
             "plan": ["basic", "basic", "gold", "gold", "gold", None, "silver", "basic"],
@@ -59,7 +59,7 @@ def row_of(table: pd.DataFrame, feature: str) -> pd.Series:
 # Columns one by one
 
 
-def test_the_summary_tells_missing_and_distinct_values_and_the_spread(shop):
+def test_the_summary_counts_distinct_values_and_measures_the_spread(shop):
     X, _, columns = shop
     table = statistics.summary(X, columns).set_index("feature")
     assert list(table.index) == list(X)
@@ -76,7 +76,7 @@ def test_the_summary_tells_missing_and_distinct_values_and_the_spread(shop):
     assert table.loc["plan", ["median", "mean"]].isna().all()
 
 
-def test_completeness_compares_the_members_with_a_gap_with_the_others():
+def test_completeness_compares_members_with_and_without_a_value():
     y = np.repeat([1, 0, 1, 0], [60, 40, 100, 300])
     X = pd.DataFrame(
         {"age": [*[np.nan] * 100, *[30.0] * 400], "city": ["a", "b"] * 250, "note": [None] * 500}
@@ -93,7 +93,7 @@ def test_completeness_compares_the_members_with_a_gap_with_the_others():
     assert row_of(table, "note")[["risk_ratio", "p_value", "q_value"]].isna().all()
 
 
-def test_class_means_are_standardised_by_the_spread_within_the_classes():
+def test_class_means_are_standardized_by_the_spread_within_the_classes():
     X = pd.DataFrame({"a": [0.0, 2.0, 10.0, 14.0], "flat": [1.0] * 4})
     table = statistics.class_means(X, np.array([0, 0, 1, 1]))
     a = row_of(table, "a")
@@ -117,7 +117,7 @@ def test_the_difference_of_means_has_welchs_interval(demo):
 
 def test_levels_become_columns_and_a_missing_level_stays_missing(shop):
     X, *_ = shop
-    table = statistics.numbers(X)
+    table = statistics.numeric_columns(X)
     assert list(table) == [
         "plan = basic",
         "plan = gold",
@@ -247,7 +247,7 @@ def test_a_cut_can_be_declared(shop):
 
 
 @pytest.mark.parametrize(("name", "cut"), [("spent", 8), ("spent", 0.5), ("plan", 1), ("app", 0.5)])
-def test_a_cut_that_cuts_nothing_is_refused(shop, name, cut):
+def test_a_cut_with_nobody_on_one_side_is_refused(shop, name, cut):
     X, y, columns = shop
     with pytest.raises(InputError, match=name):
         statistics.risk_ratios(X, y, columns | {name: Column(columns[name].kind, cut=cut)})
@@ -277,7 +277,7 @@ def test_a_table_of_constants_has_no_drivers_and_no_gradients():
     assert statistics.gradients(X, y, columns).empty
 
 
-def test_a_column_without_any_value_is_passed_over():
+def test_a_column_without_values_is_skipped():
     X = pd.DataFrame(
         {
             "plan": ["a", "b", "a", "b"],

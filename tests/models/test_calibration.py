@@ -1,5 +1,4 @@
-"""When calibration is called for, that it is judged on members it has not seen, and kept only if it
-helps."""
+"""Calibration: tried if needed, judged on unseen members, kept only if it helps."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from churnlab.data.contract import Column
 from churnlab.data.demo import members
 from churnlab.errors import InputError
 from churnlab.models import evaluation
-from churnlab.models.calibration import Choice, called_for, choose, with_calibration
+from churnlab.models.calibration import Choice, choose, miscalibration, with_calibration
 from churnlab.models.cross_validation import fold_metrics
 from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
@@ -62,7 +61,7 @@ def helped(table) -> Choice:
     return chosen(forest(table[0]), table, method="auto")
 
 
-def test_a_forest_that_calls_for_calibration_gets_what_lowers_its_log_loss(helped):
+def test_a_miscalibrated_forest_gets_the_calibration_with_the_lowest_log_loss(helped):
     tried = helped.table.set_index("method")
     assert tried.index.tolist() == ["none", "isotonic", "sigmoid"]
     assert (
@@ -71,7 +70,7 @@ def test_a_forest_that_calls_for_calibration_gets_what_lowers_its_log_loss(helpe
     assert helped.kept.method != "none"
     assert tried.loc["none", "log_loss"] - tried["log_loss"].min() > 0.01
     assert "is outside 0.9 to 1.1" in helped.reason
-    assert helped.said.startswith(f"{helped.kept.method}: {helped.reason}; out-of-fold log loss")
+    assert helped.summary.startswith(f"{helped.kept.method}: {helped.reason}; out-of-fold log loss")
 
 
 def test_the_scores_are_those_of_the_predictions_that_are_kept(helped):
@@ -85,7 +84,7 @@ def test_the_scores_are_those_of_the_predictions_that_are_kept(helped):
     assert sorted(oof["row"]) == ROWS.tolist()
 
 
-def test_of_a_fold_a_calibrated_model_sees_the_train_part_alone(helped, table):
+def test_a_calibrated_model_sees_only_the_train_part_of_a_fold(helped, table):
     X, y = table
     fold = make_folds(y, folds=3, repeats=1, seed=0)[1]
     alone = CalibratedClassifierCV(
@@ -98,7 +97,7 @@ def test_of_a_fold_a_calibrated_model_sees_the_train_part_alone(helped, table):
     np.testing.assert_allclose(part["probability"], expected, atol=1e-12)
 
 
-def test_nothing_is_gained_by_calibration_where_there_is_nothing_to_know(table):
+def test_calibration_learns_nothing_from_shuffled_outcomes(table):
     X, y = table
     shuffled = np.random.default_rng(0).permutation(y)
     judged = chosen(forest(X), (X, shuffled), method="isotonic").kept
@@ -109,70 +108,68 @@ def test_nothing_is_gained_by_calibration_where_there_is_nothing_to_know(table):
     )
 
 
-def test_a_model_that_is_calibrated_is_left_alone(table):
+def test_a_well_calibrated_model_stays_unchanged(table):
     made = logistic(table[0])
     choice = chosen(made, table, method="auto", slope=(0.7, 1.4), ece=0.05)
     assert choice.kept.model is made
     assert (choice.reason, choice.table["method"].tolist()) == ("", ["none"])
     slope = choice.kept.scores["slope"]
-    assert choice.said.startswith(f"none: not called for (slope {slope:.2f}, calibration error ")
+    assert choice.summary.startswith(f"none: not needed (slope {slope:.2f}, calibration error ")
 
 
-def test_calibration_that_does_not_help_is_not_kept_unless_it_is_asked_for(table):
+def test_calibration_that_does_not_help_is_kept_only_on_request(table):
     made = logistic(table[0])
     auto = chosen(made, table, method="auto", slope=(1.0, 1.0), ece=1.0)
     assert "is outside 1 to 1" in auto.reason
     assert auto.table["log_loss"].idxmin() == 0, "choose other members: here calibration helps"
     assert auto.kept.model is made
-    assert "does not lower the out-of-fold log loss" in auto.said
-    asked = chosen(made, table, method="isotonic", slope=(0.5, 2.0), ece=1.0)
-    assert asked.kept.method == "isotonic"
-    assert asked.kept.scores["log_loss"] > asked.tried[0].scores["log_loss"]
-    assert "isotonic: asked for, not called for; out-of-fold log loss" in asked.said
+    assert "does not lower the out-of-fold log loss" in auto.summary
+    requested = chosen(made, table, method="isotonic", slope=(0.5, 2.0), ece=1.0)
+    assert requested.kept.method == "isotonic"
+    assert requested.kept.scores["log_loss"] > requested.tried[0].scores["log_loss"]
+    assert "isotonic: requested, although not needed; out-of-fold log loss" in requested.summary
 
 
-def test_without_being_asked_nothing_is_tried_and_the_way_is_told(table):
+def test_without_a_request_nothing_is_tried_and_the_summary_names_the_key(table):
     choice = chosen(forest(table[0]), table, method="none")
     assert choice.table["method"].tolist() == ["none"]
-    assert (
-        choice.said
-        == f"none, though {choice.reason}: evaluation.calibration=auto calibrates if that helps"
-    )
+    assert choice.summary == f"none, although {choice.reason}: try evaluation.calibration=auto"
 
 
-def test_every_limit_is_a_reason_of_its_own():
-    said = {"slope": 1.0, "ece": 0.01}
-    assert called_for(said, **LIMITS) == ""
+def test_each_limit_is_a_reason_of_its_own():
+    scores = {"slope": 1.0, "ece": 0.01}
+    assert miscalibration(scores, **LIMITS) == ""
     assert (
-        called_for(said | {"slope": 0.9}, **LIMITS)
-        == called_for(said | {"slope": 1.1}, **LIMITS)
+        miscalibration(scores | {"slope": 0.9}, **LIMITS)
+        == miscalibration(scores | {"slope": 1.1}, **LIMITS)
         == ""
     )
     assert (
-        called_for(said | {"slope": 0.89}, **LIMITS)
+        miscalibration(scores | {"slope": 0.89}, **LIMITS)
         == "the out-of-fold slope 0.89 is outside 0.9 to 1.1"
     )
     assert (
-        called_for(said | {"ece": 0.03}, **LIMITS)
+        miscalibration(scores | {"ece": 0.03}, **LIMITS)
         == "the out-of-fold calibration error 0.030 is above 0.02"
     )
-    assert " and " in called_for({"slope": 1.2, "ece": 0.03}, **LIMITS)
-    assert called_for({"slope": np.nan, "ece": 0.0}, **LIMITS) == "", (
+    assert " and " in miscalibration({"slope": 1.2, "ece": 0.03}, **LIMITS)
+    assert miscalibration({"slope": np.nan, "ece": 0.0}, **LIMITS) == "", (
         "one probability for all has no slope"
     )
 
 
-def test_too_few_of_a_kind_for_the_inner_folds_are_told():
+def test_too_few_members_of_one_outcome_for_the_inner_folds_are_refused():
     rng = np.random.default_rng(0)
     X, y = pd.DataFrame({"a": rng.normal(size=60)}), np.array([1] * 5 + [0] * 55)
     folds = make_folds(y, folds=2, repeats=1, seed=0)
     with pytest.raises(
-        InputError, match=r"calibration_folds=4 .* trains on only 2 members .*at least 2"
+        InputError,
+        match=r"calibration_folds=4 .* trains on only 2 members of one outcome.*at least 2",
     ):
         choose(logistic(X), X, y, folds, rows=np.arange(60), method="sigmoid", splits=4, **LIMITS)
 
 
-def test_the_model_that_was_given_is_not_changed(table):
+def test_the_given_model_is_not_modified(table):
     made = forest(table[0])
     before = clone(made)
     inside = with_calibration(made, method="sigmoid", splits=4)

@@ -10,7 +10,6 @@ from scipy.stats import ttest_rel
 from churnlab.models.comparison import (
     Difference,
     FoldTest,
-    as_good,
     by_repeat,
     differing_keys,
     fold_error,
@@ -20,20 +19,11 @@ from churnlab.models.comparison import (
     too_good,
     verdict,
     winner,
+    within_one_standard_error,
 )
 from churnlab.models.evaluation import classification_metrics
+from churnlab.models.metric_names import METRICS
 
-METRICS = [
-    "roc_auc",
-    "average_precision",
-    "log_loss",
-    "brier",
-    "ece",
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-]
 HALVES = (0.5, 0.5)
 examples = settings(max_examples=30, deadline=None)
 
@@ -52,8 +42,8 @@ def models(
 
 @pytest.fixture(scope="module", params=[12, 1])
 def one_by_one(request):
-    """The paired bootstrap as it is in books, member by member: data, thresholds, all differences,
-    the one said."""
+    """The textbook paired bootstrap, member by member: data, thresholds, all differences,
+    the observed one."""
     y, first, second = models(300, decimals=request.param)
     thresholds = (0.4, 0.5)
 
@@ -68,12 +58,12 @@ def one_by_one(request):
     differences = {
         name: np.array([one[name] - other[name] for one, other in drawn]) for name in METRICS
     }
-    said = scores(np.arange(len(y)))
+    observed = scores(np.arange(len(y)))
     return (
         (y, first, second),
         thresholds,
         differences,
-        {name: said[0][name] - said[1][name] for name in METRICS},
+        {name: observed[0][name] - observed[1][name] for name in METRICS},
     )
 
 
@@ -81,29 +71,29 @@ def one_by_one(request):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_interval_is_that_of_members_drawn_one_by_one(metric, one_by_one):
-    data, thresholds, differences, said = one_by_one
+def test_the_interval_equals_that_of_members_drawn_one_by_one(metric, one_by_one):
+    data, thresholds, differences, observed = one_by_one
     delta, low, high = paired_difference(
         *data, metric=metric, thresholds=thresholds, resamples=4000, seed=1
     )
-    assert delta == pytest.approx(said[metric], abs=1e-12)
+    assert delta == pytest.approx(observed[metric], abs=1e-12)
     expected = np.percentile(differences[metric], [2.5, 97.5])
     width = expected[1] - expected[0]
     assert width > 0
-    if metric == "ece":  # shifted back by what resampling adds to it
+    if METRICS[metric].resampling_bias:  # shifted back by what resampling adds to it
         expected -= differences[metric].mean() - delta
     assert np.abs(np.array([low, high]) - expected).max() < 0.15 * width
 
 
 @examples
 @given(
-    metric=st.sampled_from(METRICS),
+    metric=st.sampled_from(list(METRICS)),
     n=st.integers(4, 80),
     seed=st.integers(0, 1000),
     decimals=st.sampled_from([1, 12]),
     thresholds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_the_other_way_round_everything_has_the_other_sign(metric, n, seed, decimals, thresholds):
+def test_swapping_the_models_flips_every_sign(metric, n, seed, decimals, thresholds):
     y, first, second = models(n, seed=seed, decimals=decimals)
     there = paired_difference(
         y, first, second, metric=metric, thresholds=thresholds, resamples=200, seed=0
@@ -116,19 +106,19 @@ def test_the_other_way_round_everything_has_the_other_sign(metric, n, seed, deci
 
 @examples
 @given(n=st.integers(4, 80), seed=st.integers(0, 1000), decimals=st.sampled_from([1, 12]))
-def test_what_keeps_the_order_of_the_members_changes_nothing_for_the_ranking(n, seed, decimals):
+def test_a_monotonic_transformation_does_not_change_ranking_metrics(n, seed, decimals):
     y, first, second = models(n, seed=seed, decimals=decimals)
-    asked = {"thresholds": HALVES, "resamples": 200, "seed": 0}
+    options = {"thresholds": HALVES, "resamples": 200, "seed": 0}
     moved = (first + 0.5) / 2
     for metric in ("roc_auc", "average_precision"):
-        found = paired_difference(y, first, second, metric=metric, **asked)
-        assert paired_difference(y, moved, second, metric=metric, **asked) == pytest.approx(
+        found = paired_difference(y, first, second, metric=metric, **options)
+        assert paired_difference(y, moved, second, metric=metric, **options) == pytest.approx(
             found, abs=1e-12
         )
-    assert paired_difference(y, moved, first, metric="roc_auc", **asked) == pytest.approx(
+    assert paired_difference(y, moved, first, metric="roc_auc", **options) == pytest.approx(
         (0, 0, 0), abs=1e-12
     )
-    assert paired_difference(y, moved, first, metric="brier", **asked)[0] != 0
+    assert paired_difference(y, moved, first, metric="brier", **options)[0] != 0
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -137,7 +127,7 @@ def test_a_model_does_not_differ_from_itself(metric):
     assert paired_difference(y, good, good, metric=metric, thresholds=HALVES, seed=0) == (0, 0, 0)
 
 
-def test_the_order_of_the_members_does_not_decide_the_difference():
+def test_the_difference_does_not_depend_on_the_order_of_the_members():
     y, good, worse = models(400)
     turned = paired_difference(
         y[::-1], good[::-1], worse[::-1], metric="roc_auc", thresholds=HALVES, seed=0
@@ -147,7 +137,7 @@ def test_the_order_of_the_members_does_not_decide_the_difference():
     assert turned == pytest.approx(found, abs=0.1 * (found[2] - found[1]))
 
 
-def test_of_repeats_the_mean_of_their_metrics_counts_and_not_the_metric_of_their_mean():
+def test_repeats_average_their_metrics_not_their_probabilities():
     y, good, worse = models(400)
     rng = np.random.default_rng(5)
     repeats = np.clip(worse[:, None] + rng.normal(0, 0.15, (400, 5)), 0.001, 0.999)
@@ -168,17 +158,17 @@ def test_of_repeats_the_mean_of_their_metrics_counts_and_not_the_metric_of_their
 
 def test_the_same_seed_gives_the_same_interval():
     y, good, worse = models(300)
-    asked = {"metric": "roc_auc", "thresholds": HALVES}
-    assert paired_difference(y, good, worse, **asked, seed=3) == paired_difference(
-        y, good, worse, **asked, seed=3
+    options = {"metric": "roc_auc", "thresholds": HALVES}
+    assert paired_difference(y, good, worse, **options, seed=3) == paired_difference(
+        y, good, worse, **options, seed=3
     )
-    assert paired_difference(y, good, worse, **asked, seed=3) != paired_difference(
-        y, good, worse, **asked, seed=4
+    assert paired_difference(y, good, worse, **options, seed=3) != paired_difference(
+        y, good, worse, **options, seed=4
     )
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
-def test_resamples_together_cost_less_than_a_third_of_one_by_one(metric):
+def test_vectorized_resamples_cost_less_than_a_third_of_a_loop(metric):
     y, good, worse = models(4000)
     started = time.process_time()
     paired_difference(y, good, worse, metric=metric, thresholds=HALVES, resamples=1000, seed=0)
@@ -194,7 +184,7 @@ def test_resamples_together_cost_less_than_a_third_of_one_by_one(metric):
 # The folds
 
 
-def test_without_the_correction_the_test_over_the_folds_is_scipys_paired_t_test():
+def test_without_the_correction_the_fold_test_is_scipys_paired_t_test():
     rng = np.random.default_rng(0)
     first = rng.normal(0.97, 0.01, 25)
     second = first - rng.normal(0.003, 0.004, 25)
@@ -205,7 +195,7 @@ def test_without_the_correction_the_test_over_the_folds_is_scipys_paired_t_test(
     assert found.delta == pytest.approx((first - second).mean())
 
 
-def test_the_correction_widens_by_what_the_folds_share():
+def test_the_correction_widens_the_interval_by_the_overlap_of_the_folds():
     rng = np.random.default_rng(1)
     first, second = rng.normal(0.97, 0.01, 10), rng.normal(0.96, 0.01, 10)
     plain, corrected = fold_test(first, second, ratio=0), fold_test(first, second, ratio=1 / 9)
@@ -219,7 +209,7 @@ def test_the_correction_widens_by_what_the_folds_share():
 
 @examples
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.floats(0.01, 1), st.integers(0, 100))
-def test_the_folds_tell_the_opposite_the_other_way_round(values, ratio, seed):
+def test_swapping_the_models_flips_the_fold_test(values, ratio, seed):
     first = np.array(values)
     second = first + np.random.default_rng(seed).normal(0, 0.1, len(first))
     there, back = fold_test(first, second, ratio=ratio), fold_test(second, first, ratio=ratio)
@@ -228,14 +218,14 @@ def test_the_folds_tell_the_opposite_the_other_way_round(values, ratio, seed):
     assert (there.p < 0.05) == (there.ci_low > 0 or there.ci_high < 0)
 
 
-def test_folds_that_differ_in_nothing_or_by_one_and_the_same_step_leave_no_doubt():
+def test_folds_with_equal_differences_have_an_interval_without_width():
     values = np.array([0.5, 0.25, 0.75])
     assert fold_test(values, values, ratio=0.5) == FoldTest(0, 0, 0, 1, 3)
     assert fold_test(values + 0.25, values, ratio=0.5) == FoldTest(0.25, 0.25, 0.25, 0, 3)
 
 
-def test_under_no_difference_the_corrected_test_is_wrong_in_about_one_of_twenty_and_the_plain_one_more_often():
-    """Two models that see nothing but noise, on 5 x 5 repeated folds that share their training
+def test_between_equal_models_the_corrected_test_errs_far_less_often_than_the_plain_one():
+    """Two models that learn only noise, on 5 x 5 repeated folds that share their training
     members."""
     rng = np.random.default_rng(0)
     wrong = np.zeros(2)
@@ -273,34 +263,43 @@ def test_under_no_difference_the_corrected_test_is_wrong_in_about_one_of_twenty_
         (Difference(np.nan, np.nan, np.nan), "roc_auc", None),
     ],
 )
-def test_who_is_better_is_who_is_so_in_the_whole_interval(found, metric, who):
+def test_a_model_wins_if_it_is_better_in_the_whole_interval(found, metric, who):
     assert winner(found, metric=metric) == who
 
 
-def said(found: Difference, folds: FoldTest | None, metric: str = "log_loss") -> tuple[str, str]:
+def sentences(
+    found: Difference, folds: FoldTest | None, metric: str = "log_loss"
+) -> tuple[str, str]:
     return verdict(found, folds, metric=metric, names=("linear", "forest"), members=4000)
 
 
-def test_a_verdict_says_who_is_better_by_how_much():
+def test_a_verdict_names_the_better_model_and_the_difference():
     found = Difference(-0.01432, -0.018, -0.011)
-    sentence, folds = said(found, FoldTest(-0.0141, -0.019, -0.009, 0.0004, 5))
-    assert sentence == "linear is better by 0.0143 (95% 0.0110 to 0.0180) in log_loss than forest."
+    sentence, folds = sentences(found, FoldTest(-0.0141, -0.019, -0.009, 0.0004, 5))
     assert (
-        folds == "The same over 5 folds: 0.0141 (95% 0.0090 to 0.0190), p = 0.0004 (Nadeau-Bengio)."
+        sentence == "linear is better than forest by 0.0143 (95% CI 0.0110 to 0.0180) in log_loss."
     )
-    sentence, _ = said(Difference(-0.01432, -0.018, -0.011), None, "roc_auc")
-    assert sentence == "forest is better by 0.0143 (95% 0.0110 to 0.0180) in roc_auc than linear."
+    assert (
+        folds == "The fold test agrees over 5 folds: 0.0141 (95% CI 0.0090 to 0.0190), p = 0.0004 "
+        "(Nadeau-Bengio)."
+    )
+    sentence, _ = sentences(Difference(-0.01432, -0.018, -0.011), None, "roc_auc")
+    assert (
+        sentence == "forest is better than linear by 0.0143 (95% CI 0.0110 to 0.0180) in roc_auc."
+    )
 
 
-def test_a_verdict_of_no_difference_says_how_many_members_cannot_show_it():
-    sentence, folds = said(
+def test_a_verdict_of_no_difference_states_the_number_of_members():
+    sentence, folds = sentences(
         Difference(0.0015, -0.0012, 0.0041), FoldTest(0.0014, -0.004, 0.007, 0.57, 25)
     )
     assert sentence == (
-        "No difference between linear and forest that these 4,000 members can show: the first "
-        "minus the second is +0.0015 (95% -0.0012 to +0.0041) in log_loss."
+        "No significant difference between linear and forest on these 4,000 members: the first "
+        "minus the second is +0.0015 (95% CI -0.0012 to +0.0041) in log_loss."
     )
-    assert folds.startswith("The same over 25 folds: +0.0014 (95% -0.0040 to +0.0070), p = 0.57")
+    assert folds.startswith(
+        "The fold test agrees over 25 folds: +0.0014 (95% CI -0.0040 to +0.0070), p = 0.57"
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,74 +308,76 @@ def test_a_verdict_of_no_difference_says_how_many_members_cannot_show_it():
         (
             Difference(0.02, 0.01, 0.03),
             FoldTest(0.02, -0.01, 0.05, 0.11, 5),
-            "Not as sure over 5 folds: 0.02",
+            "The fold test does not confirm this over 5 folds: 0.02",
         ),
         (
             Difference(0.02, 0.01, 0.03),
             FoldTest(-0.02, -0.03, -0.01, 0.01, 5),
-            "Not as sure over 5 folds: -0.02",
+            "The fold test does not confirm this over 5 folds: -0.02",
         ),
         (
             Difference(0.02, -0.01, 0.05),
             FoldTest(0.02, 0.01, 0.03, 0.01, 5),
-            "But it is steady over 5 folds: +0.02",
+            "The fold test does find a difference over 5 folds: +0.02",
         ),
         (
             Difference(0.02, 0.01, 0.03),
             FoldTest(0.02, 0.01, 0.03, 1e-9, 5),
-            "The same over 5 folds: 0.0200 (95% 0.01",
+            "The fold test agrees over 5 folds: 0.0200 (95% CI 0.01",
         ),
-        (Difference(0.02, 0.01, 0.03), None, "Their folds are not the same"),
+        (Difference(0.02, 0.01, 0.03), None, "The two runs have different folds"),
     ],
 )
-def test_where_the_folds_and_the_members_do_not_agree_it_is_said(found, folds, begins):
-    assert said(found, folds)[1].startswith(begins)
+def test_the_verdict_says_if_folds_and_members_disagree(found, folds, begins):
+    assert sentences(found, folds)[1].startswith(begins)
 
 
 # Which is enough
 
 
-def test_the_simplest_that_is_good_enough_is_taken():
+def test_the_simplest_good_enough_model_is_chosen():
     assert simplest([900, 100, 300], lambda place: True) == 1
     assert simplest([900, 100, 300], lambda place: place != 1) == 2
     assert simplest([900, 100, 300], lambda place: place == 0) == 0
 
 
-def test_of_models_that_are_about_as_small_the_better_one_is_taken():
+def test_among_models_of_similar_size_the_better_one_is_chosen():
     assert simplest([1000, 960, 955], lambda place: True) == 0
     assert simplest([1100, 960, 955], lambda place: True) == 1
     assert simplest([1100, 960, 955], lambda place: place != 1) == 2
 
 
-def test_a_model_of_unknown_size_is_the_least_simple():
+def test_a_model_of_unknown_size_counts_as_the_most_complex():
     assert simplest([np.inf, np.inf, 5000], lambda place: True) == 2
     assert simplest([np.inf, np.inf], lambda place: True) == 0
 
 
-def test_one_standard_error_is_that_of_the_differences_where_the_folds_are_the_same():
+def test_on_the_same_folds_the_standard_error_is_that_of_the_differences():
     hard = np.array(
         [0.10, 0.14, 0.12, 0.16, 0.08]
     )  # folds differ much, the models in each of them little
     worse = hard + np.array([0.004, 0.006, 0.005, 0.004, 0.006])
-    asked = {"ratio": 1 / 4, "lower": True}
-    assert not as_good(hard, worse, paired=True, **asked)
-    assert as_good(hard, worse, paired=False, **asked)
-    assert as_good(hard, hard + np.array([0.02, -0.02, 0.01, -0.01, 0.002]), paired=True, **asked)
+    options = {"ratio": 1 / 4, "lower": True}
+    assert not within_one_standard_error(hard, worse, paired=True, **options)
+    assert within_one_standard_error(hard, worse, paired=False, **options)
+    assert within_one_standard_error(
+        hard, hard + np.array([0.02, -0.02, 0.01, -0.01, 0.002]), paired=True, **options
+    )
 
 
 @examples
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=10), st.booleans(), st.booleans())
-def test_the_best_is_as_good_as_itself_and_what_is_better_is_always_as_good(values, paired, lower):
+def test_an_equal_or_better_model_is_always_within_one_standard_error(values, paired, lower):
     best = np.array(values)
     better = best - 0.25 if lower else best + 0.25
-    assert as_good(best, best, paired=paired, ratio=0.25, lower=lower)
-    assert as_good(best, better, paired=paired, ratio=0.25, lower=lower)
+    assert within_one_standard_error(best, best, paired=paired, ratio=0.25, lower=lower)
+    assert within_one_standard_error(best, better, paired=paired, ratio=0.25, lower=lower)
 
 
 # Which is too good
 
 
-def test_a_score_beyond_the_ceiling_is_told_and_one_on_it_is_not():
+def test_only_a_score_beyond_the_ceiling_is_listed():
     ceiling = {"cv_roc_auc": 0.995, "test_f1": 0.97, "cv_log_loss": 0.05, "test_roc_auc": None}
     scores = {"cv_roc_auc": 0.9971, "test_f1": 0.97, "cv_log_loss": 0.01, "test_roc_auc": 1.0}
     assert too_good(scores, ceiling) == [
@@ -389,7 +390,7 @@ def test_a_score_beyond_the_ceiling_is_told_and_one_on_it_is_not():
 # What differs
 
 
-def test_only_the_keys_that_differ_are_told_by_their_dotted_names():
+def test_keys_that_differ_are_listed_by_their_dotted_names():
     first = {
         "seed": 0,
         "model": {"name": "lr", "estimator": {"C": 1.0, "l1": None}},
@@ -414,7 +415,7 @@ def test_only_the_keys_that_differ_are_told_by_their_dotted_names():
     assert list(differing_keys(first, first)) == ["key", "A", "B"]
 
 
-def test_out_of_fold_predictions_are_set_side_by_side_whatever_their_order():
+def test_out_of_fold_predictions_are_aligned_by_row_in_any_order():
     table = pd.DataFrame(
         {
             "row": [7, 2, 2, 7],
@@ -428,9 +429,11 @@ def test_out_of_fold_predictions_are_set_side_by_side_whatever_their_order():
     assert probability.tolist() == [[0.1, 0.2], [0.8, 0.9]]
 
 
-def test_a_difference_says_whether_the_members_show_it():
+def test_a_difference_is_significant_if_its_interval_excludes_zero():
     y, good, worse = models(1000)
     found = paired_difference(y, good, worse, metric="brier", thresholds=HALVES, seed=0)
-    assert found.shown
-    assert not paired_difference(y, good, good, metric="brier", thresholds=HALVES, seed=0).shown
+    assert found.significant
+    assert not paired_difference(
+        y, good, good, metric="brier", thresholds=HALVES, seed=0
+    ).significant
     assert found.delta < 0

@@ -22,7 +22,7 @@ def frame(**columns: list) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def test_derived_columns_are_appended_as_float64_and_the_frame_is_left_alone():
+def test_derived_columns_are_appended_as_float64_and_the_frame_is_unchanged():
     given_frame = frame(a=[1, 2], b=[0.5, 4.0])
     before = given_frame.copy()
     result = derive(given_frame, {"more": "a > b", "twice": "more * 2"})
@@ -33,7 +33,7 @@ def test_derived_columns_are_appended_as_float64_and_the_frame_is_left_alone():
     pd.testing.assert_frame_equal(given_frame, before)
 
 
-def test_without_expressions_the_frame_comes_back_as_it_is():
+def test_without_expressions_the_frame_is_returned_unchanged():
     given_frame = frame(a=[1.0])
     pd.testing.assert_frame_equal(derive(given_frame, {}), given_frame)
 
@@ -69,7 +69,7 @@ def test_a_number_alone_fills_the_column():
         ("a in [-1, 3]", [0.0, 0.0, 1.0]),
     ],
 )
-def test_expressions_mean_what_they_say(expression, expected):
+def test_expressions_are_evaluated_as_written(expression, expected):
     table = frame(
         a=[1.0, 2.0, 3.0], plan=["gold", "basic", "none"], **{"odd name": [10.0, 20.0, 30.0]}
     )
@@ -111,7 +111,7 @@ def test_an_expression_gives_the_bits_that_pandas_eval_gives(expression, rows):
             derive(table, {"z": expression})
 
 
-def test_a_missing_column_is_named_with_the_expression_and_the_columns_there_are():
+def test_a_missing_column_is_named_with_the_expression_and_the_known_columns():
     with pytest.raises(InputError) as error:
         derive(frame(a=[1.0], b=[1.0]), {"change": "a - before"})
     for part in ["change", "a - before", "the column before", "a, b"]:
@@ -131,7 +131,7 @@ def test_a_derived_column_may_not_take_the_name_of_a_column():
 @pytest.mark.parametrize(
     "expression", ["a +", "", "a b", "(a", "'open", "y = a", "a := 2", "lambda: 1", "a if a else a"]
 )
-def test_what_is_no_expression_is_said_to_be_none(expression):
+def test_invalid_expressions_are_refused(expression):
     with pytest.raises(InputError, match="cannot be read"):
         derive(frame(a=[1.0]), {"z": expression})
 
@@ -161,17 +161,17 @@ def test_a_function_may_not_write_into_a_column():
 @pytest.mark.parametrize(
     "expression", ["9 ** 9 ** 9 ** 9", "1 / 0", "a + " * 3000 + "a", "(" * 500 + "a" + ")" * 500]
 )
-def test_an_expression_that_cannot_be_computed_is_the_users_to_mend(expression):
+def test_an_expression_that_cannot_be_computed_is_an_input_error(expression):
     with pytest.raises(InputError):
         derive(frame(a=[1.0]), {"z": expression})
 
 
-def test_a_text_is_no_derived_column():
+def test_a_derived_column_cannot_be_text():
     with pytest.raises(InputError, match="does not give a number in each row"):
         derive(frame(plan=["gold", "none"]), {"z": "plan"})
 
 
-def test_a_value_that_is_not_finite_is_told_with_its_first_row():
+def test_an_infinite_value_is_refused_with_its_first_row():
     with pytest.raises(
         InputError,
         match=r"in 2 of 3 rows; the first is row 1 \(b = 0.0, a = 2.0\)|row 1 \(a = 2.0, b = 0.0\)",
@@ -179,7 +179,7 @@ def test_a_value_that_is_not_finite_is_told_with_its_first_row():
         derive(frame(a=[1.0, 2.0, 3.0], b=[1.0, 0.0, 0.0]), {"z": "a / b"})
 
 
-def test_the_behaviour_features_are_the_twelve_of_the_reference():
+def test_the_behavior_features_are_the_twelve_of_the_reference():
     expressions = yaml.safe_load((CONF / "features" / "behaviour.yaml").read_text())["derive"]
     rng = np.random.default_rng(0)
     n = 200
@@ -219,11 +219,13 @@ def test_every_feature_set_can_be_computed_from_the_gyms_columns():
     dataset = yaml.safe_load((CONF / "dataset" / "gym.yaml").read_text())
     table = pd.DataFrame({name: [1.0, 6.0] for name in dataset["columns"]})
     for path in sorted((CONF / "features").glob("*.yaml")):
-        said = yaml.safe_load(path.read_text())
-        assert said["name"] == path.stem
-        keep = [name for name in dataset["columns"] if said["late"] or name not in dataset["late"]]
-        made = Features(keep, said["derive"]).fit(table)
-        assert list(made.transform(table).columns) == [*keep, *said["derive"]]
+        preset = yaml.safe_load(path.read_text())
+        assert preset["name"] == path.stem
+        keep = [
+            name for name in dataset["columns"] if preset["late"] or name not in dataset["late"]
+        ]
+        made = Features(keep, preset["derive"]).fit(table)
+        assert list(made.transform(table).columns) == [*keep, *preset["derive"]]
 
 
 def test_a_feature_set_without_late_columns_cannot_derive_from_them():
@@ -231,7 +233,7 @@ def test_a_feature_set_without_late_columns_cannot_derive_from_them():
         Features(["early"], {"change": "late - early"}).fit(frame(early=[1.0], late=[2.0]))
 
 
-def test_features_keep_the_columns_asked_for_in_their_order_as_float64():
+def test_features_keep_the_given_columns_in_order_as_float64():
     table = frame(c=[1, 2], b=[True, False], a=[0.5, 0.25], plan=["x", "y"], extra=[1, 1])
     result = Features(["a", "b", "c", "plan"], {"d": "a * c"}).fit_transform(table)
     assert list(result.columns) == ["a", "b", "c", "plan", "d"]
@@ -274,7 +276,7 @@ def test_features_survive_saving_without_pickle():
     pd.testing.assert_frame_equal(loaded.transform(table), features.transform(table))
 
 
-def test_a_gap_is_filled_with_what_was_typical_where_it_was_fitted():
+def test_a_gap_is_filled_with_the_typical_value_of_the_fitted_table():
     seen = pd.DataFrame(
         {"a": [1.0, 2.0, 30.0, np.nan], "plan": ["x", "y", "y", None], "b": [1.0, 1.0, 1.0, 1.0]}
     )
@@ -286,7 +288,7 @@ def test_a_gap_is_filled_with_what_was_typical_where_it_was_fitted():
     assert made["twice"].tolist() == [4.0, 10.0]
 
 
-def test_members_who_are_not_possible_are_left_out_and_told():
+def test_members_without_finite_derived_values_are_masked():
     X = frame(a=[1.0, 4.0, 2.0, None], b=[0.0, 5.0, 2.0, 1.0])
     features = Features(["a", "b"], {"root": "sqrt(a - b)", "share": "a / (a - b)"}).fit(X)
     table, known = features.possible(X)

@@ -1,4 +1,4 @@
-"""What a model goes by: scikit-learn as judge, and models of which it is known."""
+"""Permutation importance against scikit-learn, and for models with known importance."""
 
 import numpy as np
 import pandas as pd
@@ -9,11 +9,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column
-from churnlab.explore.redundancy import together
+from churnlab.explore.redundancy import correlated_groups
 from churnlab.models import importance as module
 from churnlab.models.calibration import with_calibration
 from churnlab.models.features import Features
-from churnlab.models.importance import coefficients, permutation_importance
+from churnlab.models.importance import group_coefficients, permutation_importance
 from churnlab.models.pipelines import fit, pipeline
 
 COLUMNS = {
@@ -27,8 +27,8 @@ COLUMNS = {
 
 
 def drawn(n: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """Few visits, youth, living far and the plan silver make members leave, and so does being far
-    from the middle."""
+    """Draw members who leave if they visit little, are young, live far away, have the silver plan
+    or lie far from the middle."""
     rng = np.random.default_rng(seed)
     before = rng.normal(3, 1, n)
     budget = rng.uniform(1, 2, n)
@@ -82,11 +82,11 @@ def logistic():
 
 
 @pytest.fixture(scope="module")
-def told(logistic):
+def importance(logistic):
     return measured(logistic, GROUPS)
 
 
-def test_the_importance_is_scikit_learns(logistic):
+def test_the_importance_equals_scikit_learns(logistic):
     single = [[name] for name in ALL]
     X, y = drawn(800, seed=1)
     judge = inspection.permutation_importance(
@@ -97,15 +97,18 @@ def test_the_importance_is_scikit_learns(logistic):
     np.testing.assert_allclose(found[ALL], expected, atol=0.05 * expected.max())
 
 
-def test_the_strongest_come_first_with_intervals_around_them(told):
-    assert told["importance"].is_monotonic_decreasing
-    assert ((told["low"] < told["importance"]) & (told["importance"] < told["high"])).all()
-    assert told.index[0] == "visits + visits_before"
-    assert told.loc["noise", "low"] < 0 < told.loc["noise", "high"]
+def test_the_strongest_come_first_with_intervals_around_them(importance):
+    assert importance["importance"].is_monotonic_decreasing
+    assert (
+        (importance["low"] < importance["importance"])
+        & (importance["importance"] < importance["high"])
+    ).all()
+    assert importance.index[0] == "visits + visits_before"
+    assert importance.loc["noise", "low"] < 0 < importance.loc["noise", "high"]
 
 
-def test_the_words_say_what_raises_the_risk(told):
-    assert told["direction"].to_dict() == {
+def test_the_direction_says_which_values_raise_the_risk(importance):
+    assert importance["direction"].to_dict() == {
         "visits + visits_before": "lower raises the risk",
         "middle": "no one direction",
         "plan": "silver raises the risk",
@@ -115,7 +118,7 @@ def test_the_words_say_what_raises_the_risk(told):
     }
 
 
-def test_columns_that_say_the_same_hide_each_other_until_they_are_shuffled_together():
+def test_correlated_columns_hide_each_other_unless_shuffled_together():
     forest = fitted(
         RandomForestClassifier(30, random_state=0), ["visits", "visits_before"], scale=False
     )
@@ -124,7 +127,7 @@ def test_columns_that_say_the_same_hide_each_other_until_they_are_shuffled_toget
     assert both["importance"].iloc[0] > 1.2 * apart["importance"].max()
 
 
-def test_a_group_whose_columns_pull_apart_says_so_column_by_column():
+def test_a_group_with_opposite_directions_lists_them_by_column():
     model = fitted(LogisticRegression(), ["age", "near"])
     model[-1].coef_ = np.array([[2.0, -2.0]])
     X, _ = drawn(500, seed=1)
@@ -133,7 +136,7 @@ def test_a_group_whose_columns_pull_apart_says_so_column_by_column():
     assert table["direction"].tolist() == ["age higher, near = 0 raise the risk"]
 
 
-def test_a_model_that_goes_by_nothing_has_no_drivers():
+def test_a_constant_model_has_no_drivers():
     table = measured(fitted(DummyClassifier(), ["age", "near"], scale=False), [["age"], ["near"]])
     assert (table[["importance", "low", "high"]] == 0).all(axis=None)
     assert set(table["direction"]) == {"no effect shown"}
@@ -149,37 +152,39 @@ def test_a_value_that_a_member_cannot_have_changes_nothing_for_that_member():
     order = np.random.default_rng(0).permutation(800)
     _, known = model[0].possible(X.assign(spent=X["spent"].to_numpy()[order]))
     assert 0 < known.sum() < 800
-    assert coefficients(model, X, [["spent"], ["age"]]) is not None
+    assert group_coefficients(model, X, [["spent"], ["age"]]) is not None
 
 
-def test_the_same_seed_gives_the_same_drivers_and_of_many_members_a_sample_is_asked(
-    logistic, told, monkeypatch
+def test_the_same_seed_gives_the_same_importance_and_many_members_are_sampled(
+    logistic, importance, monkeypatch
 ):
-    pd.testing.assert_frame_equal(measured(logistic, GROUPS), told, check_exact=True)
-    assert not measured(logistic, GROUPS, seed=1)["importance"].equals(told["importance"])
+    pd.testing.assert_frame_equal(measured(logistic, GROUPS), importance, check_exact=True)
+    assert not measured(logistic, GROUPS, seed=1)["importance"].equals(importance["importance"])
     alone = measured(logistic, GROUPS[::-1])
-    pd.testing.assert_frame_equal(alone.loc[told.index], told, check_exact=True)
+    pd.testing.assert_frame_equal(alone.loc[importance.index], importance, check_exact=True)
     monkeypatch.setattr(module, "MOST", 9000)
     monkeypatch.setattr(module, "FEWEST", 50)
     sampled = measured(logistic, GROUPS)
-    assert (sampled["high"] - sampled["low"]).mean() > 1.3 * (told["high"] - told["low"]).mean()
+    assert (sampled["high"] - sampled["low"]).mean() > 1.3 * (
+        importance["high"] - importance["low"]
+    ).mean()
 
 
-def test_the_coefficient_of_one_standardised_column_is_the_models_own():
+def test_the_coefficient_of_one_standardized_column_is_the_models_own():
     model = fitted(LogisticRegression(), ["age", "visits", "noise"])
     X, _ = drawn(1500, seed=0)
-    merged = coefficients(model, X, [["age"], ["visits"], ["noise"]])
+    merged = group_coefficients(model, X, [["age"], ["visits"], ["noise"]])
     np.testing.assert_allclose(merged, model[-1].coef_[0], rtol=1e-9)
 
 
-def test_the_coefficient_of_a_pair_is_the_spread_of_what_both_contribute():
+def test_the_coefficient_of_a_pair_is_the_spread_of_its_joint_contribution():
     model = fitted(
         LogisticRegression(C=100),
         ["visits", "visits_before", "age"],
         {"fall": "visits_before - visits"},
     )
     X, _ = drawn(1500, seed=0)
-    merged = coefficients(model, X, [["visits", "visits_before"], ["age"]])
+    merged = group_coefficients(model, X, [["visits", "visits_before"], ["age"]])
     contributed = (np.asarray(model[:-1].transform(X)) * model[-1].coef_[0])[:, [0, 1, 3]].sum(
         axis=1
     )
@@ -194,15 +199,18 @@ def test_a_calibrated_model_has_the_mean_coefficients_and_a_forest_none():
     )
     model = fit(with_calibration(plain, method="sigmoid", splits=3), X, y)
     parts = [pair.estimator.coef_[0] for pair in model[-1].calibrated_classifiers_]
-    np.testing.assert_allclose(coefficients(model, X, [["age"], ["noise"]]), np.mean(parts, axis=0))
+    np.testing.assert_allclose(
+        group_coefficients(model, X, [["age"], ["noise"]]), np.mean(parts, axis=0)
+    )
     assert (
-        coefficients(fitted(RandomForestClassifier(3), ["age"], scale=False), X, [["age"]]) is None
+        group_coefficients(fitted(RandomForestClassifier(3), ["age"], scale=False), X, [["age"]])
+        is None
     )
 
 
-def test_the_tables_own_pairs_make_the_groups():
+def test_correlated_columns_of_the_table_form_the_groups():
     X, _ = drawn(1500, seed=0)
-    assert together(X) == [
+    assert correlated_groups(X) == [
         *(
             ["age"],
             ["visits", "visits_before"],

@@ -29,7 +29,7 @@ from churnlab.models.features import Features
 from churnlab.models.pipelines import (
     check_parameters,
     check_values,
-    coefficients,
+    estimator_weights,
     fit,
     n_columns,
     pipeline,
@@ -69,14 +69,14 @@ def numeric(estimator, *, scale: bool = True):
     return pipeline(estimator, features=features, columns=COLUMNS, scale=scale)
 
 
-def test_numbers_are_standardised_inside_the_pipeline_when_the_model_asks(members):
+def test_numbers_are_standardized_inside_the_pipeline_if_the_model_scales(members):
     X, y = members
     scaled = fit(numeric(LogisticRegression()), X, y)
     assert isinstance(scaled["prepare"], StandardScaler)
     np.testing.assert_allclose(scaled[:-1].transform(X).mean(axis=0), 0, atol=1e-12)
 
 
-def test_numbers_go_through_as_they_are_when_the_model_does_not_scale(members):
+def test_numbers_pass_through_unchanged_if_the_model_does_not_scale(members):
     X, y = members
     plain = fit(numeric(LogisticRegression(), scale=False), X, y)
     assert plain["prepare"] == "passthrough"
@@ -104,24 +104,24 @@ def test_categories_become_one_column_per_declared_value(members, scale):
         assert prepared[:, 1].tolist() == X["age"].tolist()
 
 
-def test_an_unknown_category_is_no_category(members):
+def test_an_unknown_category_is_encoded_as_none(members):
     X, y = members
     features = Features(["city", "age"], {})
     made = fit(pipeline(LogisticRegression(), features=features, columns=COLUMNS, scale=True), X, y)
     assert made[:-1].transform(X.iloc[:1].assign(city="Kazan"))[0, 1:].tolist() == [0, 0, 0]
 
 
-def test_the_pipeline_sees_the_columns_by_name_and_not_by_place(members):
+def test_the_pipeline_selects_columns_by_name(members):
     X, y = members
     made = fit(numeric(LogisticRegression()), X, y)
     shuffled = X[["city", "age", "plan", "near"]]
     np.testing.assert_array_equal(made.predict_proba(shuffled), made.predict_proba(X))
 
 
-def test_coefficients_are_given_per_standard_deviation_the_largest_first(members):
+def test_coefficients_are_per_standard_deviation_the_largest_first(members):
     X, y = members
     made = fit(numeric(LogisticRegression()), X, y)
-    table = coefficients(made)
+    table = estimator_weights(made)
     assert table.columns.tolist() == ["feature", "value", "kind"]
     assert set(table["kind"]) == {"coefficient"}
     assert table["value"].abs().is_monotonic_decreasing
@@ -133,7 +133,7 @@ def test_coefficients_are_given_per_standard_deviation_the_largest_first(members
 
 def test_forests_give_importances_that_sum_to_one(members):
     X, y = members
-    table = coefficients(
+    table = estimator_weights(
         fit(numeric(RandomForestClassifier(10, random_state=0), scale=False), X, y)
     )
     assert set(table["kind"]) == {"importance"}
@@ -147,7 +147,7 @@ def test_a_calibrated_forest_has_the_mean_importances_of_its_forests(members):
     parts = [
         pair.estimator.feature_importances_ for pair in made["estimator"].calibrated_classifiers_
     ]
-    by_name = coefficients(made).set_index("feature")["value"]
+    by_name = estimator_weights(made).set_index("feature")["value"]
     np.testing.assert_allclose(by_name[["near", "age", "age_squared"]], np.mean(parts, axis=0))
 
 
@@ -162,8 +162,8 @@ def test_the_columns_that_the_estimator_sees_are_counted_with_derived_ones_and_l
 @pytest.mark.parametrize(
     "estimator", [DummyClassifier(), KNeighborsClassifier(), HistGradientBoostingClassifier()]
 )
-def test_estimators_that_say_nothing_of_their_columns_give_an_empty_table(members, estimator):
-    table = coefficients(fit(numeric(estimator), *members))
+def test_estimators_without_weights_give_an_empty_table(members, estimator):
+    table = estimator_weights(fit(numeric(estimator), *members))
     assert table.columns.tolist() == ["feature", "value", "kind"]
     assert len(table) == 0
 
@@ -194,7 +194,7 @@ SAVED = [
 
 
 @pytest.mark.parametrize("estimator", SAVED, ids=lambda estimator: str(estimator)[:60])
-def test_a_saved_pipeline_loads_with_the_reviewed_types_alone_and_says_the_same(members, estimator):
+def test_a_saved_pipeline_loads_with_the_reviewed_types_and_predicts_the_same(members, estimator):
     X, y = members
     features = Features(["near", "age", "plan"], {"age_squared": "age ** 2"})
     made = pipeline(estimator, features=features, columns=COLUMNS, scale=True)
@@ -233,7 +233,7 @@ def test_known_parameters_are_accepted():
     )
 
 
-def test_an_unknown_parameter_is_refused_with_the_one_that_was_meant_and_all_there_are():
+def test_an_unknown_parameter_is_refused_with_a_suggestion_and_the_full_list():
     with pytest.raises(InputError) as error:
         check_parameters(LOGISTIC, {"max_itre": 5})
     for part in ["model.estimator.max_itre", "Did you mean max_iter?", "C, l1_ratio", LOGISTIC]:
@@ -251,7 +251,7 @@ def test_parameters_of_an_estimator_inside_an_estimator_are_checked_too():
         check_parameters("sklearn.calibration.CalibratedClassifierCV", {"estimator": inner})
 
 
-def test_a_function_has_its_numbers_for_parameters_and_not_its_subject():
+def test_the_data_of_a_decision_function_are_no_parameters():
     check_parameters("churnlab.models.decision.fixed", {"value": 0.4}, where="decision")
     with pytest.raises(
         InputError, match=r"decision\.valeu: .* Did you mean value\? It has value\."
@@ -263,7 +263,7 @@ def test_a_function_has_its_numbers_for_parameters_and_not_its_subject():
     "target",
     ["sklearn.linear_model.LogistiRegression", "no.such.package.Model", "nothing", "", ".a"],
 )
-def test_a_class_that_cannot_be_imported_is_the_users_to_mend(target):
+def test_a_class_that_cannot_be_imported_is_an_input_error(target):
     with pytest.raises(InputError, match="cannot be imported"):
         check_parameters(target, {})
 
@@ -276,7 +276,7 @@ def test_a_class_without_probabilities_is_refused(target):
         check_parameters(target, {})
 
 
-def test_what_is_no_class_is_refused():
+def test_a_target_that_is_not_callable_is_refused():
     with pytest.raises(InputError, match="is not a class"):
         check_parameters("sklearn.__version__", {})
 
@@ -289,12 +289,12 @@ def test_what_is_no_class_is_refused():
         CalibratedClassifierCV(LogisticRegression(C=-1)),
     ],
 )
-def test_values_that_scikit_learn_refuses_are_the_users_to_mend(estimator):
+def test_values_that_scikit_learn_refuses_are_input_errors(estimator):
     with pytest.raises(InputError, match="parameter of"):
         check_values(estimator)
 
 
-def test_an_estimator_whose_parameters_take_its_probabilities_away_is_refused():
+def test_an_estimator_whose_parameters_disable_probabilities_is_refused():
     with pytest.raises(InputError, match="SVC with these parameters has no predict_proba"):
         check_values(SVC())
 

@@ -8,7 +8,10 @@ from churnlab.models.comparison import Difference, FoldTest
 from churnlab.plots import comparison
 from churnlab.plots.style import GREEN, ORANGE
 
-LONG = "random_forest behaviour tuned with features of the last three months and trees of any depth_and_more"
+LONG = (
+    "random_forest behaviour tuned with features of the last three months and trees of any "
+    "depth_and_more"
+)
 
 
 def board(n: int, **marks: int) -> pd.DataFrame:
@@ -26,7 +29,7 @@ def board(n: int, **marks: int) -> pd.DataFrame:
     return table
 
 
-def colours(figure) -> set[str]:
+def colors(figure) -> set[str]:
     return {to_hex(line.get_color()) for line in figure.axes[0].lines}
 
 
@@ -43,13 +46,13 @@ def assert_nothing_is_cut_off(figure) -> None:
     assert title.x1 <= figure.bbox.width
 
 
-def test_the_recommended_and_the_suspect_have_colours_of_their_own_and_a_legend():
+def test_recommended_and_suspect_runs_have_colors_of_their_own_and_a_legend():
     figure = comparison.leaderboard(board(5, recommended=2, suspect=0), metric="log_loss")
-    assert {GREEN, ORANGE} <= colours(figure)
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(said) == 2
-    assert "one standard error" in said[0]
-    assert said[1] == "suspected leakage"
+    assert {GREEN, ORANGE} <= colors(figure)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(labels) == 2
+    assert "one standard error" in labels[0]
+    assert labels[1] == "suspected leakage"
     plain = comparison.leaderboard(board(5), metric="log_loss")
     assert not {GREEN, ORANGE} & {
         to_hex(line.get_color()) for line in plain.axes[0].lines if len(line.get_xdata())
@@ -64,7 +67,7 @@ def test_of_many_runs_the_best_and_the_recommended_are_drawn():
 
 
 @pytest.mark.parametrize("test", [None, FoldTest(0.012, -0.01, 0.034, 0.2, 5)])
-def test_a_difference_is_drawn_with_its_interval_and_the_folds_where_there_are_any(test):
+def test_a_difference_is_drawn_with_its_interval_and_the_folds_if_there_are_any(test):
     steps = None if test is None else np.array([0.01, 0.02, -0.01, 0.03, 0.01])
     figure = comparison.paired_difference(
         Difference(0.01, 0.002, 0.02), test, steps, metric="log_loss", names=("linear", "forest")
@@ -85,7 +88,7 @@ def test_long_names_are_not_cut_off():
     )
 
 
-def test_runs_of_one_name_are_told_apart_by_their_ids():
+def test_runs_that_share_a_name_are_distinguished_by_their_ids():
     table = board(3)
     table["name"] = ["forest", "linear", "forest"]
     table["run_id"] = ["a" * 32, "b" * 32, "c" * 32]

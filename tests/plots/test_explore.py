@@ -1,4 +1,4 @@
-"""The figures of a table: what they draw is what they are given, at any width of table."""
+"""The figures of a table: they draw what they are given, for a table of any width."""
 
 import io
 from itertools import pairwise
@@ -71,7 +71,7 @@ def drawn(figure: Figure) -> bytes:
 
 
 @pytest.mark.parametrize("n_columns", [1, 3, 13, pytest.param(37, marks=pytest.mark.slow)])
-def test_every_figure_is_whole_and_readable_for_a_table_of_any_width(n_columns):
+def test_every_figure_is_complete_and_readable_for_a_table_of_any_width(n_columns):
     for name, figure in figures(*dataset(n_columns)).items():
         assert drawn(figure).startswith(b"\x89PNG"), name
         width, height = figure.get_size_inches()
@@ -90,7 +90,7 @@ def test_every_figure_is_whole_and_readable_for_a_table_of_any_width(n_columns):
                 assert all(lower.y1 <= upper.y0 + 1 for lower, upper in pairwise(boxes)), name
 
 
-def test_bars_are_the_correlations_and_their_colours_say_what_is_sure():
+def test_bars_are_the_correlations_and_their_colors_follow_the_intervals():
     rows = [
         ("up", 0.4, 0.3, 0.5),
         ("down", -0.2, -0.3, -0.1),
@@ -107,7 +107,7 @@ def test_bars_are_the_correlations_and_their_colours_say_what_is_sure():
     assert axes.yaxis_inverted()
 
 
-def test_a_limit_is_told_in_the_title():
+def test_a_limit_is_written_in_the_title():
     found = statistics.correlations(*dataset(13)[:2])
     figure = explore.correlations(found, limit=5)
     assert "(5 of 13)" in figure.get_suptitle()
@@ -129,16 +129,16 @@ def test_features_with_a_signal_stand_out_from_those_without():
     assert axes.get_xlim()[0] == 0
 
 
-def test_what_is_missing_is_told_below_the_distribution():
+def test_the_share_of_missing_values_is_written_below_the_distribution():
     X, y, columns = dataset(3)
     histograms = statistics.histograms(X, y, columns)
     first, second, _ = explore.distributions(
         histograms, units={X.columns[0]: "months"}, missing={X.columns[0]: 0.25}
     ).axes
-    assert (first.get_xlabel(), second.get_xlabel()) == ("months, 25.0% unknown", "")
+    assert (first.get_xlabel(), second.get_xlabel()) == ("months, 25.0% missing", "")
 
 
-def test_a_ratio_without_end_does_not_squeeze_the_others():
+def test_an_infinite_ratio_does_not_squeeze_the_others():
     rows = [("a", "= 1", 0.5, 0.2, 2.5, 2.0, 3.1), ("b", "= 1", 1.0, 0.0, np.inf, 200.0, np.inf)]
     rows.append(("c", "= 1", 0.0, 0.4, 0.0, 0.0, 0.001))
     names = ["feature", "split", "churn_with", "churn_without", "risk_ratio", "low", "high"]
@@ -159,7 +159,7 @@ def test_the_matrix_shows_each_pair_once():
     assert shown[0, 0] == pytest.approx(matrix.iloc[1, 0])
 
 
-def test_a_wide_matrix_shows_the_columns_that_go_most_with_the_target_and_tells_levels_apart():
+def test_a_wide_matrix_shows_the_columns_that_correlate_most_with_the_target_by_distinct_names():
     X, y, _ = dataset(37)
     matrix = redundancy.correlation_matrix(X, y, target="Churn")
     figure = explore.correlation_matrix(matrix, limit=20)

@@ -86,14 +86,14 @@ def test_every_figure_can_be_drawn_has_a_title_and_ink(samples, kind):
         assert (pixels[..., :3] < 0.9).any(axis=2).mean() > 0.005, name
 
 
-def test_the_curves_carry_their_areas(samples):
-    said = evaluation.classification_metrics(
+def test_the_curves_are_labeled_with_their_areas(samples):
+    metrics = evaluation.classification_metrics(
         samples["hold-out"]["y"].to_numpy(),
         samples["hold-out"]["probability"].to_numpy(),
         threshold=0.5,
     )
-    assert f"hold-out (AUC {said['roc_auc']:.3f})" in texts(models.roc(samples))
-    assert f"hold-out (AP {said['average_precision']:.3f})" in texts(
+    assert f"hold-out (AUC {metrics['roc_auc']:.3f})" in texts(models.roc(samples))
+    assert f"hold-out (AP {metrics['average_precision']:.3f})" in texts(
         models.precision_recall(samples)
     )
 
@@ -106,15 +106,15 @@ def test_the_confusion_matrix_counts_who_is_above_the_threshold():
     assert shown[7] == "50.0% of those who left"
 
 
-def test_the_distribution_says_how_many_and_where_the_threshold_is(samples):
+def test_the_score_distribution_shows_counts_and_the_threshold(samples):
     left = int(samples["hold-out"]["y"].sum())
-    said = texts(models.scores(samples["hold-out"], threshold=0.37))
-    assert f"left ({left})" in said
-    assert f"stayed ({80 - left})" in said
-    assert "threshold 0.37" in said
+    labels = texts(models.scores(samples["hold-out"], threshold=0.37))
+    assert f"left ({left})" in labels
+    assert f"stayed ({80 - left})" in labels
+    assert "threshold 0.37" in labels
 
 
-def driven(n: int) -> pd.DataFrame:
+def importances(n: int) -> pd.DataFrame:
     importance = np.linspace(0.3, 0, n)
     return pd.DataFrame(
         {
@@ -127,8 +127,8 @@ def driven(n: int) -> pd.DataFrame:
     )
 
 
-def test_a_driver_is_drawn_with_its_interval_and_its_words():
-    axes = models.importance(driven(3)).axes[0]
+def test_an_importance_is_drawn_with_its_interval_and_direction():
+    axes = models.importance(importances(3)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "f2 +\ng2",
         "f1 +\ng1",
@@ -143,15 +143,15 @@ def test_a_driver_is_drawn_with_its_interval_and_its_words():
     assert ends == [pytest.approx([value - 0.01, value + 0.02]) for value in (0, 0.15, 0.3)]
 
 
-def test_drivers_without_any_effect_can_be_drawn():
-    nothing = driven(2).assign(importance=0.0, low=0.0, high=0.0, direction="no effect shown")
+def test_importances_of_zero_can_be_drawn():
+    nothing = importances(2).assign(importance=0.0, low=0.0, high=0.0, direction="no effect shown")
     assert (drawn(models.importance(nothing))[..., :3] < 0.9).any()
 
 
-def test_only_the_strongest_of_many_drivers_are_shown():
+def test_only_the_highest_of_many_importances_are_shown():
     shown = [
         label.get_text()
-        for label in models.importance(driven(60), most=10).axes[0].get_yticklabels()
+        for label in models.importance(importances(60), most=10).axes[0].get_yticklabels()
     ]
     assert shown == [f"f{k} +\ng{k}" for k in range(9, -1, -1)]
 

@@ -51,11 +51,11 @@ def drawn(figure: Figure) -> str:
 def test_the_dendrogram_is_cut_where_k_branches_cross(table, k):
     tree = ward_tree(table[0].to_numpy(), random_state=0)
     figure = segments.dendrogram(tree, k, proposed=3, agreement=0.91)
-    said = drawn(figure)
-    assert "decided by k-means (adjusted Rand index with this cut 0.91)" in said
-    assert f"k = {k}" in said
-    assert "k = 3" in said
-    assert "300 in all" in said
+    text = drawn(figure)
+    assert "k-means assigns the members (adjusted Rand index with this cut: 0.91)" in text
+    assert f"k = {k}" in text
+    assert "k = 3" in text
+    assert "300 in all" in text
     axes = figure.axes[0]
     cut = axes.lines[0].get_ydata()[0]
     assert (tree.heights > cut).sum() == k - 1
@@ -71,11 +71,11 @@ def test_the_dendrogram_of_a_sample_says_so(table):
 
 def test_the_stability_figure_marks_k_the_limits_and_small_segments(evidence):
     figure = segments.stability(evidence, 3)
-    said = drawn(figure)
-    assert "taken: 3" in said
-    assert "0.85" in said
-    assert "0.8" in said
-    assert said.count("< 5%") == 1
+    text = drawn(figure)
+    assert "chosen: 3" in text
+    assert "0.85" in text
+    assert "0.8" in text
+    assert text.count("< 5%") == 1
 
 
 def test_the_criteria_figure_has_a_panel_for_each_known_criterion(evidence):
@@ -88,9 +88,9 @@ def test_the_criteria_figure_has_a_panel_for_each_known_criterion(evidence):
 def test_the_profile_map_shows_segments_by_columns(table):
     X, labels, _ = table
     figure = segments.profile_map(deviations(X, labels)[0], ["quiet", "lively", "old"])
-    said = drawn(figure)
-    assert "Age now" in said
-    assert "1  lively" in said
+    text = drawn(figure)
+    assert "Age now" in text
+    assert "1  lively" in text
     assert figure.axes[0].images[0].get_array().shape == (3, 2)
 
 
@@ -99,37 +99,37 @@ def test_the_churn_figure_shows_rates_sizes_and_the_base_rate(table):
     figure = segments.churn_rates(
         profile(X, labels, y), ["quiet", "lively", "old"], base_rate=float(y.mean())
     )
-    said = drawn(figure)
-    assert "100.0% of 100" in said
-    assert "all members, 33.3%" in said
+    text = drawn(figure)
+    assert "100.0% of 100" in text
+    assert "all members, 33.3%" in text
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.0, 1.0, 0.0]
 
 
-def test_a_deviation_that_may_be_chance_is_in_brackets(table):
+def test_a_deviation_whose_interval_includes_0_is_in_parentheses(table):
     X, labels, _ = table
     estimate, half = deviations(X, labels)
     chance = pd.DataFrame(False, index=estimate.index, columns=estimate.columns)
     chance.loc[1, "Visits"] = True
-    said = drawn(segments.profile_map(estimate, ["quiet", "lively", "old"], chance=chance))
-    assert f"(+{estimate.loc[1, 'Visits']:.1f})" in said
-    assert said.count("(+") == 1
+    text = drawn(segments.profile_map(estimate, ["quiet", "lively", "old"], chance=chance))
+    assert f"(+{estimate.loc[1, 'Visits']:.1f})" in text
+    assert text.count("(+") == 1
 
 
-def test_the_map_shows_every_member_with_its_segment_and_the_share_of_the_axes(table):
+def test_the_map_shows_every_member_in_its_segment_and_the_variance_of_the_components(table):
     X, labels, _ = table
     points = X.to_numpy()
     figure = segments.member_map(
         points, labels, ["quiet", "lively", "old"], shares=np.array([0.6, 0.4])
     )
-    said = drawn(figure)
-    assert "first axis, 60% of the variance" in said
-    assert "2  old" in said
+    text = drawn(figure)
+    assert "first component, 60% of the variance" in text
+    assert "2  old" in text
     clouds = [np.asarray(cloud.get_offsets()) for cloud in figure.axes[0].collections]
     assert [len(cloud) for cloud in clouds] == [100, 100, 100]
     assert np.sort(clouds[1], axis=0) == pytest.approx(np.sort(points[labels == 1], axis=0))
 
 
-def test_more_segments_than_colours_have_other_markers(table):
+def test_segments_beyond_the_number_of_colors_have_other_markers(table):
     X, _, _ = table
     figure = segments.member_map(
         X.to_numpy(), np.arange(300) % 10, list("abcdefghij"), shares=np.array([0.6, 0.4])
@@ -138,7 +138,7 @@ def test_more_segments_than_colours_have_other_markers(table):
     assert len({len(cloud.get_paths()[0].vertices) for cloud in figure.axes[0].collections}) == 2
 
 
-def test_a_footnote_says_what_is_given_and_nothing_else(evidence):
+def test_a_footnote_holds_the_given_notes_and_nothing_else(evidence):
     assert "not stable" in drawn(
         segments.footnote(segments.stability(evidence, 3), "3 segments are not stable.", None)
     )

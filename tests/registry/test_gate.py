@@ -1,4 +1,4 @@
-"""The checks of the gate, each on members made for it."""
+"""Every check of the gate, on members generated for it."""
 
 import numpy as np
 import pytest
@@ -11,21 +11,21 @@ N = 500
 
 @pytest.fixture(scope="module")
 def world() -> tuple[np.ndarray, np.ndarray]:
-    """Members with honest probabilities: y, and what an ideal model says."""
+    """Members and the probabilities of an ideal model: y, probability."""
     random = np.random.default_rng(0)
     chance = 1 / (1 + np.exp(-random.normal(-1.5, 2.5, N)))
     return (random.random(N) < chance).astype(int), chance
 
 
 def against(y, candidate, champion, **how):
-    asked = {
+    settings = {
         "metric": "log_loss",
         "thresholds": (0.5, 0.5),
         "require": "better",
         "margin": 0.01,
         "seed": 0,
     } | how
-    return gate.against_champion(y, candidate, champion, **asked)
+    return gate.check_against_champion(y, candidate, champion, **settings)
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc", "f1", "brier"])
@@ -37,7 +37,7 @@ def test_the_same_model_is_not_better_and_not_worse_in_any_metric(world, metric)
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
-def test_a_decisively_better_model_passes_both_ways_and_its_rival_neither(world, metric):
+def test_a_much_better_model_passes_either_requirement_and_its_rival_neither(world, metric):
     y, chance = world
     blurred = 1 / (
         1 + np.exp(-(np.log(chance / (1 - chance)) + np.random.default_rng(1).normal(0, 3, N)))
@@ -47,7 +47,7 @@ def test_a_decisively_better_model_passes_both_ways_and_its_rival_neither(world,
         assert not against(y, blurred, chance, metric=metric, require=require).passed
 
 
-def test_a_slightly_other_model_is_not_worse_and_not_proven_better(world):
+def test_a_slightly_different_model_is_not_worse_and_not_significantly_better(world):
     y, chance = world
     other = 1 / (
         1 + np.exp(-(np.log(chance / (1 - chance)) + np.random.default_rng(2).normal(0, 0.1, N)))
@@ -62,7 +62,7 @@ def test_noise_is_not_better_than_a_dummy_whatever_the_seed():
     for seed in range(6):
         random = np.random.default_rng(seed)
         y, noise = (random.random(160) < 0.27).astype(int), random.beta(2, 5, 160)
-        found = gate.against_dummy(y, noise, churn_rate=0.27, threshold=0.5, seed=0)
+        found = gate.check_against_dummy(y, noise, churn_rate=0.27, threshold=0.5, seed=0)
         assert not all(check.passed for check in found)
 
 
@@ -70,9 +70,9 @@ def test_an_honest_model_beats_the_dummy_and_the_dummy_does_not_beat_itself(worl
     y, chance = world
     assert all(
         check.passed
-        for check in gate.against_dummy(y, chance, churn_rate=0.3, threshold=0.5, seed=0)
+        for check in gate.check_against_dummy(y, chance, churn_rate=0.3, threshold=0.5, seed=0)
     )
-    dummy = gate.against_dummy(
+    dummy = gate.check_against_dummy(
         y, np.full(N, y.mean()), churn_rate=float(y.mean()), threshold=0.5, seed=0
     )
     assert [check.passed for check in dummy] == [False, False]
@@ -83,7 +83,7 @@ def calibrated(y, probability):
     return {check.name: check for check in found}
 
 
-def test_probabilities_are_refused_only_when_they_are_wrong_beyond_doubt(world):
+def test_calibration_fails_only_when_it_is_significantly_wrong(world):
     y, chance = world
     logit = np.log(chance / (1 - chance))
     assert all(check.passed for check in calibrated(y, chance).values())
@@ -97,21 +97,23 @@ def test_probabilities_are_refused_only_when_they_are_wrong_beyond_doubt(world):
     )
 
 
-def test_outcomes_that_are_told_apart_perfectly_have_a_slope_without_end(world):
+def test_outcomes_that_are_separated_perfectly_have_an_infinite_slope_interval(world):
     y = world[0]
     perfect = np.where(y == 1, 0.97, 0.03) + np.linspace(-0.01, 0.01, N)
     assert calibrated(y, perfect)["calibration_slope"].passed
 
 
-def test_the_slopes_interval_covers_the_truth_about_as_often_as_it_says():
+def test_the_95_percent_interval_of_the_slope_covers_the_truth_about_as_often():
     covered = []
     for seed in range(200):
         random = np.random.default_rng(seed)
         logit = random.normal(-1, 1.5, 300)
         y = (random.random(300) < 1 / (1 + np.exp(-0.8 * logit))).astype(int)
-        said = 1 / (1 + np.exp(-logit))
-        found = calibration_line(y, said)
-        low, high = gate.slope_interval(y, said, slope=found["slope"], intercept=found["intercept"])
+        predicted = 1 / (1 + np.exp(-logit))
+        line = calibration_line(y, predicted)
+        low, high = gate.slope_interval(
+            y, predicted, slope=line["slope"], intercept=line["intercept"]
+        )
         covered.append(low <= 0.8 <= high)
     assert 0.91 <= np.mean(covered) <= 0.985
 
@@ -120,15 +122,15 @@ def test_without_members_of_both_outcomes_nothing_is_measured_and_nothing_passes
     y, p = np.zeros(5, int), np.full(5, 0.2)
     found = [
         against(y, p, p, require="not_worse"),
-        *gate.against_dummy(y, p, churn_rate=0.2, threshold=0.5, seed=0),
+        *gate.check_against_dummy(y, p, churn_rate=0.2, threshold=0.5, seed=0),
     ]
     found += [
         *calibrated(y, p).values(),
-        *gate.good_enough({}, {"roc_auc": 0.6}),
-        *gate.plausible({}, {"test_f1": 1}),
+        *gate.check_minimum({}, {"roc_auc": 0.6}),
+        *gate.check_ceiling({}, {"test_f1": 1}),
     ]
     assert [(check.value, check.passed) for check in found] == [(None, False)] * len(found)
-    assert all("not measured" in check.said for check in found)
+    assert all("not measured" in check.message for check in found)
     assert gate.verdict(found, force=False) == "refused"
     assert gate.verdict(found, force=True) == "forced"
     assert gate.verdict([], force=True) == "passed"
@@ -142,36 +144,38 @@ OLD = {
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "fault"),
+    ("part", "change", "broken"),
     [
-        ("inputs", {"Lifetime": ("double", True)}, "Lifetime must be given and was not asked for"),
+        ("inputs", {"Lifetime": ("double", True)}, "Lifetime is required and was no input"),
         ("inputs", {"Lifetime": ("double", False)}, None),
         ("inputs", {"Age": ("double", False)}, None),
         ("inputs", {"Age": ("string", True)}, "Age is string and was double"),
-        ("inputs", {"Visits": ("double", True)}, "Visits must be given and could be left out"),
-        ("inputs", {"Age": None}, "Age is gone"),
-        ("outputs", {"churn_probability": None}, "churn_probability is gone"),
+        ("inputs", {"Visits": ("double", True)}, "Visits is required and was optional"),
+        ("inputs", {"Age": None}, "Age was removed"),
+        ("outputs", {"churn_probability": None}, "churn_probability was removed"),
         ("outputs", {"churn_probability": ("long", True)}, "churn_probability has another type"),
         ("outputs", {"segment": ("long", True)}, None),
-        ("params", {"threshold": None}, "threshold is gone"),
+        ("params", {"threshold": None}, "threshold was removed"),
     ],
 )
-def test_who_asks_the_champion_can_ask_the_candidate_in_the_same_words(part, change, fault):
+def test_requests_to_the_champion_must_work_with_the_candidate(part, change, broken):
     fields = {name: kind for name, kind in (OLD[part] | change).items() if kind is not None}
-    check = gate.compatible(OLD | {part: fields}, OLD)
-    assert check.value == ([fault] if fault else [])
-    assert check.passed == (fault is None)
+    check = gate.check_signature(OLD | {part: fields}, OLD)
+    assert check.value == ([broken] if broken else [])
+    assert check.passed == (broken is None)
 
 
-def test_the_table_tells_every_check_and_in_words_what_failed_or_needs_a_look():
+def test_the_table_lists_every_check_and_sentences_explain_those_that_need_attention():
     checks = [
-        gate.light("megabytes", 3.0, 500.0, unit="MB"),
-        gate.stable_segments("bootstrap ARI .6", by_hand=True),
-        gate.enough_members(
+        gate.check_at_most("megabytes", 3.0, 500.0, unit="MB"),
+        gate.check_stability("bootstrap ARI .6", by_hand=True),
+        gate.check_held_out_members(
             {"were trained on": 3, "break the contract": 0}, members=10, left=7, limit=50
         ),
     ]
-    table, words = (gate.told(checks).split("\n")[part] for part in (slice(0, 4), slice(4, None)))
+    table, words = (
+        gate.format_checks(checks).split("\n")[part] for part in (slice(0, 4), slice(4, None))
+    )
     assert [line.split()[0] for line in table[1:]] == [
         "megabytes",
         "stable_segmentation",
@@ -179,5 +183,6 @@ def test_the_table_tells_every_check_and_in_words_what_failed_or_needs_a_look():
     ]
     assert words == [
         "warning: the segmentation is not stable: bootstrap ARI .6",
-        "failed: of 10 held-out members 7 can judge, at least 50 must; left out: 3 were trained on",
+        "failed: 7 of 10 held-out members can be used, at least 50 are needed; "
+        "left out: 3 were trained on",
     ]

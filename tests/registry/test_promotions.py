@@ -1,5 +1,4 @@
-"""Promotions that are killed at any step, and promotions at once: what the registry holds
-afterwards.
+"""Promotions that are killed at any step or run at once: what the registry holds afterwards.
 
 One store for all: the kills come first, and what they leave is what the others start from.
 """
@@ -16,7 +15,7 @@ import pytest
 
 from churnlab.data.demo import members
 from support.killing import RANDOM, SOAK, Command, repeatable, runs
-from support.running import THREE_SEGMENTS, artifact, folder, opened
+from support.running import THREE_SEGMENTS, artifact, churnlab_process, folder
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +23,10 @@ TRAINED = ("dataset.rows=300", "evaluation.folds=2")
 PROMOTE = ("promote", *TRAINED, "require=not_worse")
 NAME = "demo-churn"
 
-STEPS = ("run", "bundle", "version", "kept", "ended", "told", "previous", "champion")
+STEPS = ("run", "bundle", "version", "kept", "ended", "recorded", "previous", "champion")
 """What a promotion does, one after the other, as it is seen from outside."""
 
-KILLED_AT = STEPS * max(1, SOAK // len(STEPS)) if SOAK else ("version", "told", "previous")
+KILLED_AT = STEPS * max(1, SOAK // len(STEPS)) if SOAK else ("version", "recorded", "previous")
 ROUNDS = 50 if SOAK else 1
 
 
@@ -37,10 +36,10 @@ def step(home: Path, before: set[str]) -> int:
         sqlite3.connect(home / "mlflow.db", timeout=20)
     ) as db:  # a kill leaves a journal to be rolled back
 
-        def ask(query: str, *values: str) -> list[tuple]:
+        def churnlab(query: str, *values: str) -> list[tuple]:
             return db.execute(query, values).fetchall()
 
-        promotions = ask(
+        promotions = churnlab(
             "select r.run_uuid, r.status, r.artifact_uri from runs r join tags t on t.run_uuid = "
             "r.run_uuid where t.key = 'churnlab.command' and t.value = 'promote'"
         )
@@ -49,24 +48,24 @@ def step(home: Path, before: set[str]) -> int:
             return 0
         ((run_id, status, uri),) = new
         aliases = dict(
-            ask("select alias, version from registered_model_aliases where name = ?", NAME)
+            churnlab("select alias, version from registered_model_aliases where name = ?", NAME)
         )
-        made = ask("select version from model_versions where run_id = ?", run_id)
-        told = ask(
+        made = churnlab("select version from model_versions where run_id = ?", run_id)
+        recorded = churnlab(
             "select value from registered_model_tags where name = ? and value like ?",
             NAME,
             f"%{run_id}%",
         )
-        moved = json.loads(told[0][0]) if told else {"from": "", "to": ""}
+        change = json.loads(recorded[0][0]) if recorded else {"from": "", "to": ""}
         taken = {
             "run": True,
-            "bundle": bool(ask("select 1 from logged_models where source_run_id = ?", run_id)),
+            "bundle": bool(churnlab("select 1 from logged_models where source_run_id = ?", run_id)),
             "version": bool(made),
             "kept": (folder(uri) / "gate.json").exists(),
             "ended": status == "FINISHED",
-            "told": bool(told),
-            "previous": str(aliases.get("previous")) == moved["from"],
-            "champion": str(aliases.get("champion")) == moved["to"],
+            "recorded": bool(recorded),
+            "previous": str(aliases.get("previous")) == change["from"],
+            "champion": str(aliases.get("champion")) == change["to"],
         }
     return next((number for number, name in enumerate(STEPS) if not taken[name]), len(STEPS))
 
@@ -76,11 +75,10 @@ def promotions(home: Path) -> list:
 
 
 def check_registry(home: Path, client) -> tuple[list[dict], list]:
-    """The champion is one that passed the gate against the one before it, and nothing of the story
-    is lost.
+    """Assert that each champion passed the gate against the one before it, and that none is lost.
 
-    Returns the moves that happened, and what is to be mended: runs left open and a move that was
-    told only.
+    Returns the changes that took effect, and what is to be repaired: runs left open and a change
+    that was only recorded.
     """
     model = client.get_registered_model(NAME)
     aliases = {alias: str(version) for alias, version in model.aliases.items()}
@@ -92,7 +90,7 @@ def check_registry(home: Path, client) -> tuple[list[dict], list]:
     unfinished = [moves.pop()] if moves[-1]["to"] != aliases["champion"] else []
     running = [run for run in promotions(home) if run.info.status == "RUNNING"]
     assert {run.info.status for run in promotions(home)} <= {"FINISHED", "RUNNING"}
-    assert len(unfinished) <= 1, "a kill leaves at most one thing to mend"
+    assert len(unfinished) <= 1, "a kill leaves at most one thing to repair"
     assert moves[0]["from"] is None
     assert all(before["to"] == after["from"] for before, after in pairwise(moves))
     assert moves[-1]["to"] == aliases["champion"]
@@ -121,13 +119,13 @@ def check_registry(home: Path, client) -> tuple[list[dict], list]:
 
 @pytest.fixture(scope="module")
 def home(shared_home) -> Path:
-    """A store with a champion, models to replace it by, and a poor one."""
-    with opened(shared_home) as ask:
+    """A store with a champion, models to replace it, and a poor one."""
+    with churnlab_process(shared_home) as churnlab:
         ended = {
-            "good": ask("train", *TRAINED),
-            "segments": ask("segment", "dataset.rows=300", *THREE_SEGMENTS),
-            "champion": ask("promote", *TRAINED),
-            "poor": ask("train", *TRAINED, "model=dummy"),
+            "good": churnlab("train", *TRAINED),
+            "segments": churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS),
+            "champion": churnlab("promote", *TRAINED),
+            "poor": churnlab("train", *TRAINED, "model=dummy"),
         }
     assert [end.code for end in ended.values()] == [0] * 4, [end.err for end in ended.values()]
     return shared_home
@@ -153,11 +151,11 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_champion_or_the_new_one(
         print(f"killed at {at}: {STEPS[reached - 1]} was the last step taken")
         with repeatable("killed at", at, "after step", reached):
             assert STEPS.index(at) < reached
-            moves, to_mend = check_registry(home, client)
+            moves, to_repair = check_registry(home, client)
             now = moves[-1]["to"]
             assert now == old or now not in versions
             assert (now != old) == (reached == len(STEPS))
-            assert len(to_mend) - left <= 1, "a kill leaves at most one thing to mend"
+            assert len(to_repair) - left <= 1, "a kill leaves at most one thing to repair"
             left = len([run for run in promotions(home) if run.info.status == "RUNNING"])
         if SOAK:
             with Command(home, *PROMOTE, "reason=after a kill") as again:
@@ -167,11 +165,11 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_champion_or_the_new_one(
             assert moves[-1]["to"] == ended.line["version"]
 
 
-def test_of_promotions_at_once_each_is_gated_against_the_champion_that_the_one_before_it_left(
+def test_promotions_at_once_are_each_gated_against_the_champion_that_the_one_before_left(
     home, client_at
 ):
     client = client_at(home)
-    asked = {
+    promotions_at_once = {
         "equal": PROMOTE,
         "equal again": PROMOTE,
         "better": ("promote", *TRAINED),
@@ -180,8 +178,11 @@ def test_of_promotions_at_once_each_is_gated_against_the_champion_that_the_one_b
     for number in range(ROUNDS):
         moves, _ = check_registry(home, client)
         made = {str(version.version) for version in client.search_model_versions(f"name='{NAME}'")}
-        order = RANDOM.sample(sorted(asked), len(asked))
-        commands = {name: Command(home, *asked[name], f"reason={name} {number}") for name in order}
+        order = RANDOM.sample(sorted(promotions_at_once), len(promotions_at_once))
+        commands = {
+            name: Command(home, *promotions_at_once[name], f"reason={name} {number}")
+            for name in order
+        }
         try:
             ended = {name: command.ended() for name, command in commands.items()}
         finally:
@@ -195,28 +196,26 @@ def test_of_promotions_at_once_each_is_gated_against_the_champion_that_the_one_b
                 str(version.version) for version in client.search_model_versions(f"name='{NAME}'")
             } - made
             assert new == {line["version"] for line in lines.values()}
-            assert len(new) == len(asked), "a version was lost"
+            assert len(new) == len(promotions_at_once), "a version was lost"
             after, _ = check_registry(home, client)
             assert after[: len(moves)] == moves, "an entry of the history was lost"
-            happened = after[len(moves) :]
-            assert {move["why"] for move in happened} == {
+            done = after[len(moves) :]
+            assert {move["why"] for move in done} == {
                 f"equal {number}",
                 f"equal again {number}",
             }
-            assert {move["to"] for move in happened} == {
+            assert {move["to"] for move in done} == {
                 lines["equal"]["version"],
                 lines["equal again"]["version"],
             }
-            assert client.get_registered_model(NAME).aliases["previous"] == int(
-                happened[-1]["from"]
-            )
+            assert client.get_registered_model(NAME).aliases["previous"] == int(done[-1]["from"])
             for line in lines.values():
                 gate = json.loads(
                     artifact(client.get_run(line["run_id"]), "gate.json").read_text(
                         encoding="utf-8"
                     )
                 )
-                reigned = [move["to"] for move in after]
-                assert gate["against"] in reigned
+                champions = [move["to"] for move in after]
+                assert gate["against"] in champions
     times = pd.to_datetime([move["when"] for move in after])
     assert times.is_monotonic_increasing

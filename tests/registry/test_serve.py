@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import environment, opened, version_folder
-from support.servers import ask, serving
+from support.running import churnlab_process, environment, version_folder
+from support.servers import post, serving
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +34,12 @@ def server(promoted):
 
 def test_the_server_answers_what_churnlab_score_writes(server, promoted, table, tmp_path):
     table.to_csv(tmp_path / "in.csv", index=False)
-    with opened(promoted.home) as churnlab:
+    with churnlab_process(promoted.home) as churnlab:
         words = ("score", f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
         ended = churnlab(*words, "dataset.id=member_id", "score.reasons=true")
     assert ended.code == 0, ended.err
     scored = pd.read_csv(tmp_path / "out.csv", dtype={"member_id": "str"}, keep_default_na=False)
-    status, answer = ask(server, {"dataframe_records": table.to_dict("records")})
+    status, answer = post(server, {"dataframe_records": table.to_dict("records")})
     assert status == 200
     names = [
         "member_id",
@@ -60,20 +60,20 @@ def test_the_server_answers_what_churnlab_score_writes(server, promoted, table, 
 def test_every_form_of_request_gets_the_same_answer(server, table):
     one = table.drop(columns="member_id").iloc[:2]
     split = one.to_dict("split")
-    told = [
-        ask(server, {"dataframe_records": one.to_dict("records")}),
-        ask(server, {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}),
-        ask(server, {"inputs": one.to_dict("list")}),
-        ask(server, one.to_csv(index=False), content="text/csv"),
+    replies = [
+        post(server, {"dataframe_records": one.to_dict("records")}),
+        post(server, {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}),
+        post(server, {"inputs": one.to_dict("list")}),
+        post(server, one.to_csv(index=False), content="text/csv"),
     ]
-    assert told[0][0] == 200
-    assert all(answer == told[0] for answer in told)
+    assert replies[0][0] == 200
+    assert all(reply == replies[0] for reply in replies)
 
 
 def test_a_request_may_set_the_threshold_and_leave_out_the_reasons(server, table):
     records = table.to_dict("records")
-    _, plain = ask(server, {"dataframe_records": records})
-    status, strict = ask(
+    _, plain = post(server, {"dataframe_records": records})
+    status, strict = post(
         server, {"dataframe_records": records, "params": {"threshold": 0.01, "reasons": False}}
     )
     assert status == 200
@@ -99,10 +99,10 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_bad_member_gets_400_and_the_reason(server, table, wrong):
-    values, said = WRONG[wrong]
-    status, answer = ask(server, {"dataframe_records": [table.iloc[0].to_dict() | values]})
+    values, message = WRONG[wrong]
+    status, answer = post(server, {"dataframe_records": [table.iloc[0].to_dict() | values]})
     assert status == 400
-    assert said in answer["message"]
+    assert message in answer["message"]
     assert "predictions" not in answer
     assert "Traceback" not in json.dumps(answer)
 
@@ -119,7 +119,7 @@ def test_a_bad_request_gets_400(server, table):
         {"dataframe_records": records, "params": {"threshold": "high"}},
         "{",
     ):
-        status, answer = ask(server, body)
+        status, answer = post(server, body)
         assert (status, "predictions" in answer) == (400, False), body
 
 
@@ -166,7 +166,7 @@ def install(python: Path, requirements: Path) -> None:
     """Install a version's requirements; skip the test where pip reaches no registry."""
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     smallest = next(line for line in requirements.read_text().split() if line.startswith("skops=="))
-    asked = subprocess.run(
+    download = subprocess.run(
         [
             *pip,
             "--retries=1",
@@ -181,10 +181,10 @@ def install(python: Path, requirements: Path) -> None:
         capture_output=True,
         text=True,
     )
-    if asked.returncode:
+    if download.returncode:
         pytest.skip(
             "pip reaches no package registry here, which this test installs from: "
-            f"{asked.stderr.strip()[-300:]}"
+            f"{download.stderr.strip()[-300:]}"
         )
     # Nothing is compiled beforehand: of all that is installed, this test imports a small part.
     made = subprocess.run(

@@ -2,20 +2,26 @@
 
 import json
 import math
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
+from sklearn.ensemble import RandomForestClassifier
+from skops.io.exceptions import UntrustedTypesFoundException
 
+from churnlab.data import expressions
 from churnlab.data.demo import members
-from churnlab.registry import served_model
-from churnlab.registry.skops_types import TRUSTED
-from support.running import THREE_SEGMENTS, opened, version_folder
+from churnlab.registry import served_model, skops_types
+from support.running import THREE_SEGMENTS, churnlab_process, environment, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +44,7 @@ def _leave_the_versions_as_they_are():
 
 @pytest.fixture(scope="module")
 def served(promoted, client_at):
-    """The champion as anybody loads it, without churnlab's help."""
+    """The champion as anybody loads it, without churnlab."""
     files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
     return mlflow.pyfunc.load_model(str(files))
 
@@ -110,7 +116,7 @@ def test_a_column_that_the_model_does_not_know_changes_nothing(served, member):
     assert served.predict(member.assign(Churn=1.0, shoe_size=42.0)) == served.predict(member)
 
 
-def test_the_threshold_decides_who_is_said_to_leave(served):
+def test_the_threshold_decides_for_whom_churn_is_predicted(served):
     many = demo(60, seed=12)
     probability = [answer["churn_probability"] for answer in served.predict(many)]
     for threshold in (0.0, 0.2, 0.5, 1.0, sorted(probability)[30]):
@@ -136,7 +142,7 @@ def test_reasons_can_be_left_out(served, member):
     assert list(answer) == [key for key in KINDS if key != "reasons"]
 
 
-def test_reasons_say_what_sets_a_member_apart_from_those_who_stay(served, member):
+def test_reasons_say_how_a_member_differs_from_those_who_stay(served, member):
     (answer,) = served.predict(member)
     assert answer["churn_probability"] > 0.9
     assert answer["reasons"][0] == "visits fell from 1.9 to 0.4 a week"
@@ -164,9 +170,9 @@ def test_a_safe_member_has_no_reasons_and_nobody_more_than_three(served, member)
     (answer,) = served.predict(safe)
     assert answer["churn_probability"] < 0.05
     assert answer["reasons"] == []
-    told = [answer["reasons"] for answer in served.predict(demo(400, seed=13))]
-    assert max(map(len, told)) == 3
-    assert all(len(set(reasons)) == len(reasons) for reasons in told)
+    found = [answer["reasons"] for answer in served.predict(demo(400, seed=13))]
+    assert max(map(len, found)) == 3
+    assert all(len(set(reasons)) == len(reasons) for reasons in found)
 
 
 BAD = {
@@ -180,7 +186,8 @@ BAD = {
     "whole": ({"Lifetime": 2.25}, "Row 1: Lifetime is 2.25; it must be a whole number."),
     "rule": (
         {"Month_to_end_contract": 5.0},
-        "Row 1: Month_to_end_contract is 5, Contract_period is 1; it must hold that Month_to_end_contract <=",
+        "Row 1: Month_to_end_contract is 5, Contract_period is 1; it must hold that "
+        "Month_to_end_contract <=",
     ),
     "missing": ({"Age": math.nan}, "Row 1: Age is missing"),
     "infinite": (
@@ -195,12 +202,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_row_gets_no_number_and_is_told_by_row_column_and_value(served, member, bad):
-    values, said = BAD[bad]
+def test_a_bad_row_gets_no_number_but_a_message_with_row_column_and_value(served, member, bad):
+    values, message = BAD[bad]
     with pytest.raises(MlflowException) as refused:
         served.predict(pd.concat([member, member.assign(**values), member], ignore_index=True))
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
-    assert refused.value.message.startswith(said)
+    assert refused.value.message.startswith(message)
 
 
 def test_a_request_without_rows_or_without_a_column_is_refused(served, member):
@@ -240,8 +247,45 @@ def test_every_member_who_keeps_the_contract_gets_a_probability_and_a_segment(
         assert len(answer["reasons"]) <= 3
 
 
-def test_a_served_version_may_hold_the_types_that_a_trained_model_may():
-    assert set(served_model.TRUSTED) == set(TRUSTED) - {"churnlab.models.features.Features"}
+WITHOUT_CHURNLAB = """
+import sys
+sys.dont_write_bytecode, sys.modules["churnlab"] = True, None  # an import of it fails
+import json, mlflow.pyfunc, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(json.dumps(model.predict(pd.read_json(sys.argv[2], dtype="float64"))))
+"""
+
+
+def test_a_version_carries_the_list_of_trusted_types_and_answers_without_churnlab(
+    served, promoted, client_at, member, tmp_path
+):
+    files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
+    for module in (skops_types, expressions):
+        source = Path(module.__file__)
+        assert (files / "artifacts" / source.name).read_bytes() == source.read_bytes()
+    assert not hasattr(served_model, "TRUSTED"), "there is one list, and it is not here"
+    member.to_json(tmp_path / "member.json", orient="records", double_precision=15)
+    alone = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CHURNLAB, files, tmp_path / "member.json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert json.loads(alone.stdout.splitlines()[-1]) == served.predict(member)
+
+
+def test_a_version_loads_only_types_of_the_list_that_it_carries(promoted, client_at, tmp_path):
+    files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
+    copied = tmp_path / "version"
+    shutil.copytree(files, copied)
+    forest = RandomForestClassifier(2, random_state=0).fit([[0], [1]], [0, 1])
+    skops.io.dump(forest, copied / "artifacts" / "churn.skops")
+    mlflow.pyfunc.load_model(str(copied))
+    (copied / "artifacts" / "skops_types.py").write_text("TRUSTED = []\n", encoding="utf-8")
+    with pytest.raises(UntrustedTypesFoundException, match=r"sklearn.tree._tree.Tree"):
+        mlflow.pyfunc.load_model(str(copied))
 
 
 SHOP = """
@@ -292,7 +336,7 @@ def shoppers(n: int, *, seed: int) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def shop(shared_home):
-    """From a table with categories to a champion; and the way to ask churnlab more about it."""
+    """From a table with categories to a champion; and a way to score with it."""
     place = shared_home.parent
     for path, text in {"dataset/shop.yaml": SHOP, "features/gap.yaml": GAP}.items():
         (place / "conf" / path).parent.mkdir(parents=True)
@@ -300,15 +344,17 @@ def shop(shared_home):
     shoppers(400, seed=0).to_csv(place / "shop.csv", index=False)
     table = ("--config-dir", str(place / "conf"), "dataset=shop")
     trained = (*table, f"dataset.path={place}/shop.csv")
-    with opened(shared_home) as ask:
+    with churnlab_process(shared_home) as churnlab:
         ended = {
-            "train": ask("train", *trained, "features=gap", "evaluation.folds=2"),
-            "segment": ask("segment", *trained, "segments=all", "playbook=any", *THREE_SEGMENTS),
-            "promote": ask("promote", *trained, "evaluation.folds=2"),
+            "train": churnlab("train", *trained, "features=gap", "evaluation.folds=2"),
+            "segment": churnlab(
+                "segment", *trained, "segments=all", "playbook=any", *THREE_SEGMENTS
+            ),
+            "promote": churnlab("promote", *trained, "evaluation.folds=2"),
         }
         for name, end in ended.items():
             assert end.code == 0, f"{name}: {end.err}"
-        yield lambda *words: ask("score", *table, *words)
+        yield lambda *words: churnlab("score", *table, *words)
 
 
 @pytest.fixture(scope="module")
@@ -343,12 +389,12 @@ def test_an_unknown_category_is_refused_where_the_values_are_declared(shop, shop
     ended = shop(f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
     assert ended.code == 2
     assert "line 4, column plan: 'platinum' is not one of basic, gold, don't know" in ended.err
-    asked = visitors.assign(vip=1.0).drop(columns="card")
+    request = visitors.assign(vip=1.0).drop(columns="card")
     with pytest.raises(
         MlflowException, match="Row 2: plan is platinum; it must be one of basic, gold, don't know"
     ):
-        shop_version.predict(asked)
-    (answer,) = shop_version.predict(asked.iloc[[0]].assign(city="Nowhere"))
+        shop_version.predict(request)
+    (answer,) = shop_version.predict(request.iloc[[0]].assign(city="Nowhere"))
     assert 0 < answer["churn_probability"] < 1, (
         "a city that was not seen is no mistake: no cities are declared"
     )

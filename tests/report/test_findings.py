@@ -1,5 +1,4 @@
-"""The page of an exploration: every feature in its place, sentences that say what the tables say
-and no more."""
+"""The findings page: every feature is listed once, and sentences claim no more than the tables."""
 
 import re
 
@@ -34,7 +33,7 @@ def sections(page: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shop():
-    """2,000 members: leaving goes with a plan, with age in both directions, with visits that two
+    """2,000 members: churn depends on a plan, on age in both directions and on visits, which two
     columns hold."""
     rng, n = np.random.default_rng(0), 2000
     X = pd.DataFrame(
@@ -72,12 +71,12 @@ def page(shop) -> dict[str, str]:
 def test_the_page_opens_with_how_many_left(shop):
     _, y, _ = shop
     text = findings.page(*shop, warnings=[])
-    assert text.startswith("# What the table of shop says\n\nOf 2,000 members")
-    assert f"{y.sum():,} left: {y.mean():.1%} (95% interval" in text
+    assert text.startswith("# Findings: shop\n\nOf 2,000 members, ")
+    assert f"{y.sum():,} left: {y.mean():.1%} (95% CI" in text
 
 
-def test_every_feature_is_in_one_place(page):
-    more, silent = page["Who leaves more"], page["No signal"]
+def test_every_feature_is_listed_once(page):
+    more, silent = page["Features with a signal"], page["Features without a signal"]
     assert [
         name
         for name in ("age", "plan", "visits", "visits a year", "basic")
@@ -86,38 +85,38 @@ def test_every_feature_is_in_one_place(page):
     assert [name for name in ("city", "app") if f"| {name}" not in silent] == []
     assert "| city" not in more
     assert "| age" not in silent
-    assert "No two known values: country." in silent
+    assert "Constant or empty: country." in silent
 
 
-def test_a_line_holds_the_numbers_of_its_driver(shop, page):
+def test_a_row_holds_the_numbers_of_its_risk_ratio(shop, page):
     _, _, tables = shop
     row = tables["drivers"].set_index(["feature", "split"]).loc[("plan", "= basic")]
     expected = f"{row['risk_ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-    (line,) = re.findall(r"^\| plan = basic .*$", page["Who leaves more"], re.M)
+    (line,) = re.findall(r"^\| plan = basic .*$", page["Features with a signal"], re.M)
     assert f"| {row['churn_with']:.1%} | {row['churn_without']:.1%} | {expected} |" in line
     rates = tables["gradients"].query("feature == 'plan'")["churn_rate"]
     assert f"between {rates.min():.1%}" in line
     assert f"{rates.max():.1%} (basic)" in line
 
 
-def test_a_feature_whose_median_shows_nothing_is_told_by_its_values(page):
-    (line,) = re.findall(r"^\| age .*$", page["Who leaves more"], re.M)
+def test_a_feature_whose_median_shows_nothing_is_described_by_its_values(page):
+    (line,) = re.findall(r"^\| age .*$", page["Features with a signal"], re.M)
     assert line.startswith("| age |  |  |  | between ")
 
 
-def test_of_many_levels_without_a_signal_none_is_held_up(page):
-    (line,) = re.findall(r"^\| city .*$", page["No signal"], re.M)
+def test_of_many_levels_without_a_signal_none_is_singled_out(page):
+    (line,) = re.findall(r"^\| city .*$", page["Features without a signal"], re.M)
     assert re.fullmatch(r"\| city \|  \|  \|  \| at most \d\.\d\d% \|", line)
 
 
 def test_cells_do_not_break_the_table(shop, page):
-    assert r"gold\|silver" in page["Who leaves more"]
+    assert r"gold\|silver" in page["Features with a signal"]
     for line in re.findall(r"^\|.*$", "\n".join(page.values()), re.M):
         assert len(re.findall(r"(?<!\\)\|", line)) in (6, 7), line
 
 
-def test_warnings_are_told_and_gaps_that_go_with_leaving(shop, page):
-    text = page["Complete and correct"]
+def test_warnings_and_gaps_associated_with_churn_are_listed(shop, page):
+    text = page["Data quality"]
     completeness = shop[2]["completeness"].set_index("feature")
     assert "Members without app leave more often" in text
     assert f"{completeness.loc['app', 'churn_missing']:.1%} of them left" in text
@@ -126,36 +125,40 @@ def test_warnings_are_told_and_gaps_that_go_with_leaving(shop, page):
     assert "\n- a column is odd\n" in text
 
 
-def test_what_is_said_twice_is_named(page):
-    said = page["Says the same twice"]
-    assert "visits and visits a year: correlation 1.00" in said
-    assert "basic = 1 is exactly plan = basic" in said
+def test_redundant_columns_are_named(page):
+    redundant = page["Redundant columns"]
+    assert "visits and visits a year: correlation 1.00" in redundant
+    assert "basic = 1 and plan = basic are the same " in redundant
 
 
-def test_what_the_table_cannot_tell_follows_from_the_table(page):
-    said = page["What this table cannot tell"]
-    assert "visits is known only close to the event" in said
-    assert "visits or visits a year" in said
-    assert (
-        "Whether city, app matter a little" in said or "Whether app, city matter a little" in said
-    )
-    assert "Much about city" in said
+def test_the_limits_follow_from_the_table(page):
+    limits = page["Limits of this table"]
+    assert "visits is known only close to the event" in limits
+    assert "visits or visits a year" in limits
+    assert "Weak effects of city, app:" in limits or "Weak effects of app, city:" in limits
+    assert "Columns that are mostly missing: city." in limits
 
 
-def test_a_whole_table_of_one_honest_column_has_fewer_limits():
+def test_a_complete_table_of_one_column_has_fewer_limits():
     X = pd.DataFrame({"seen": np.tile([0.0, 1.0], 500)})
     y = ((np.arange(1000) % 4 == 1) | (np.arange(1000) % 20 == 0)).astype(int)
     page = sections(findings.page(*explored(X, y, {"seen": Column("binary")}), warnings=[]))
-    assert "No value is missing in 1 feature." in page["Complete and correct"]
-    assert page["No signal"].strip() == "Every feature has one."
-    assert page["Says the same twice"].strip() == "Nothing does."
-    said = page["What this table cannot tell"]
+    assert "No value is missing in 1 feature." in page["Data quality"]
+    assert page["Features without a signal"].strip() == "None."
+    assert page["Redundant columns"].strip() == "None."
+    limits = page["Limits of this table"]
     assert [
         word
-        for word in ("close to the event", "matter", "Much about", "of fewer than")
-        if word in said
+        for word in (
+            "close to the event",
+            "matters",
+            "Weak effects",
+            "mostly missing",
+            "fewer than",
+        )
+        if word in limits
     ] == []
-    points = [float(value) for value in re.findall(r"by (\d+\.\d)", said)]
+    points = [float(value) for value in re.findall(r"of (\d+\.\d)", limits)]
     assert points[0] < points[1]
 
 

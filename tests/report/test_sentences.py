@@ -4,7 +4,7 @@ from typing import Any, get_args
 import pytest
 
 from churnlab.config.commands import Metric
-from churnlab.models.metric_names import METRICS
+from churnlab.models.metric_names import LABELS
 from churnlab.report.sentences import (
     five_sentences,
     how_stable,
@@ -55,7 +55,7 @@ MODELS = {
 }
 
 
-def test_a_driver_is_told_from_the_side_on_which_more_leave():
+def test_a_risk_ratio_is_turned_to_the_side_with_the_higher_churn():
     turned = riskier(driver(0.25, 0.2, 0.5), kind="numeric", unit="months")
     assert turned == {
         **{
@@ -80,87 +80,85 @@ def test_a_driver_is_told_from_the_side_on_which_more_leave():
         ("= a = b", "category", 2.0, "Home Club = a = b"),
     ],
 )
-def test_each_kind_of_split_has_its_words(split, kind, ratio, group):
+def test_each_kind_of_split_has_its_name(split, kind, ratio, group):
     row = driver(ratio, ratio * 0.9, ratio * 1.1, feature="Home_Club", split=split)
     assert riskier(row, kind=kind)["group"] == group
 
 
-def test_a_side_that_nobody_left_makes_an_endless_ratio_and_no_error():
-    endless = riskier(driver(0.0, 0.0, 0.4), kind="numeric")
-    assert (endless["ratio"], endless["low"], endless["high"]) == (math.inf, 2.5, math.inf)
-    said = who_leaves(100, 4, [endless | {"churn_other": 0.0}])
-    assert "∞" not in said
-    assert "against none of the others." in said
+def test_a_side_that_nobody_left_makes_an_infinite_ratio_and_no_error():
+    infinite = riskier(driver(0.0, 0.0, 0.4), kind="numeric")
+    assert (infinite["ratio"], infinite["low"], infinite["high"]) == (math.inf, 2.5, math.inf)
+    text = who_leaves(100, 4, [infinite | {"churn_other": 0.0}])
+    assert "∞" not in text
+    assert "against none of the others." in text
 
 
-def test_who_leaves_says_what_is_known_and_no_more():
+def test_who_leaves_claims_no_more_than_was_explored():
     assert who_leaves(4000, 1000, None) == (
-        "Of 4,000 members 1,000 left (25.0%); who they are has not been looked at yet."
+        "Of 4,000 members, 1,000 left (25.0%); who they are has not been explored yet."
     )
-    assert who_leaves(4000, 1000, []).endswith("no single column says clearly who.")
+    assert who_leaves(4000, 1000, []).endswith("no single column shows clearly who.")
     group = riskier(driver(0.25, 0.2, 0.5), kind="numeric", unit="months")
     assert who_leaves(4000, 1000, [group]) == (
-        "Of 4,000 members 1,000 left (25.0%), most clearly those with Lifetime at most 1 (months): "
-        "80.0% of them left, against 20.0% of the others, 4.0 times as many (95% interval 2.0 to "
-        "5.0)."
+        "Of 4,000 members, 1,000 left (25.0%), most clearly those with Lifetime at most 1 "
+        "(months): 80.0% of them left, against 20.0% of the others, 4.0 times the rate (95% CI "
+        "2.0 to 5.0)."
     )
 
 
-def said_of(delta: float, low: float, high: float, *, lower: bool) -> str:
+def compared(delta: float, low: float, high: float, *, lower: bool) -> str:
     difference = {"delta": delta, "ci_low": low, "ci_high": high}
     metric = "log_loss" if lower else "roc_auc"
     return which_model("logistic", 0.1, "forest", difference, metric=metric, lower_is_better=lower)
 
 
 def test_a_model_is_better_by_a_positive_number_whichever_way_the_metric_goes():
-    assert said_of(-0.03, -0.04, -0.02, lower=True).endswith(
-        "log loss of 0.1000, better than the best forest by 0.0300 (95% interval 0.0200 to 0.0400)."
+    assert compared(-0.03, -0.04, -0.02, lower=True).endswith(
+        "log loss of 0.1000, better than the best forest by 0.0300 (95% CI 0.0200 to 0.0400)."
     )
-    assert said_of(0.03, 0.02, 0.04, lower=False).endswith(
-        "by 0.0300 (95% interval 0.0200 to 0.0400)."
-    )
+    assert compared(0.03, 0.02, 0.04, lower=False).endswith("by 0.0300 (95% CI 0.0200 to 0.0400).")
 
 
 @pytest.mark.parametrize("delta", [-0.01, 0.01])
-def test_an_interval_that_includes_no_difference_is_not_told_as_better(delta):
-    said = said_of(delta, delta - 0.02, delta + 0.02, lower=True)
-    assert "do not show it to be better than the best forest" in said
-    assert "−" in said
+def test_a_model_is_not_called_better_when_the_interval_includes_no_difference(delta):
+    text = compared(delta, delta - 0.02, delta + 0.02, lower=True)
+    assert "do not show that it is better than the best forest" in text
+    assert "−" in text
 
 
 def test_a_model_alone_is_compared_with_nothing():
-    said = which_model("forest", 0.3, None, None, metric="log_loss", lower_is_better=True)
-    assert "no other on this table" in said
+    text = which_model("forest", 0.3, None, None, metric="log_loss", lower_is_better=True)
+    assert "no other model on this table" in text
 
 
-def test_what_the_riskiest_hold_stands_beside_what_hindsight_would_find():
-    said = how_well(
+def test_the_leavers_among_the_riskiest_are_compared_with_a_perfect_ranking():
+    text = how_well(
         {"roc_auc": 0.9, "low": 0.85, "high": 0.95},
         {0.1: 0.3, 0.5: 0.9},
         held_out=80,
         churn_rate=0.25,
     )
-    assert "in 90.0% of the pairs (95% interval 85.0% to 95.0%, on 80 members held out)" in said
-    assert said.endswith(
-        "the riskiest 10% hold 30.0% and the riskiest 50% hold 90.0% (hindsight would find 40.0% "
-        "and 100.0%)."
+    assert "in 90.0% of the pairs (95% CI 85.0% to 95.0%, on 80 held-out members)" in text
+    assert text.endswith(
+        "the riskiest 10% include 30.0% and the riskiest 50% include 90.0% (a perfect ranking "
+        "would find 40.0% and 100.0%)."
     )
 
 
-def test_attention_goes_where_the_most_leave_beyond_the_rate_of_all():
+def test_attention_goes_to_the_most_leavers_beyond_the_overall_rate():
     small, large = portrait(0, 20, 0.9), portrait(1, 200, 0.5)
     assert needs_attention([small, large], churn_rate=0.25) is large
     assert needs_attention([portrait(0, 200, 0.5, low=0.2)], churn_rate=0.25) is None
-    assert "none of which leaves clearly more often" in which_segments(
+    assert "no segment churns clearly more" in which_segments(
         [portrait(0, 200, 0.26), portrait(1, 200, 0.24)], churn_rate=0.25, left=100
     )
 
 
-def test_the_segment_in_need_is_told_with_its_share_and_its_first_actions():
-    said = which_segments([portrait(0, 300, 0.1), portrait(1, 100, 0.6)], churn_rate=0.25, left=90)
-    assert "segment 1, “kind 1”, needs attention first: 60.0% of its 100 members left" in said
-    assert "60 of the 90 who left in all" in said
-    assert said.endswith("call them; write; wait (and 1 more, below).")
+def test_the_segment_needing_attention_is_named_with_its_share_and_first_actions():
+    text = which_segments([portrait(0, 300, 0.1), portrait(1, 100, 0.6)], churn_rate=0.25, left=90)
+    assert "segment 1, “kind 1”, needs attention first: 60.0% of its 100 members left" in text
+    assert "60 of all 90 who left" in text
+    assert text.endswith("call them; write; wait (and 1 more, below).")
 
 
 def test_stability_is_judged_by_every_limit():
@@ -177,8 +175,8 @@ def test_stability_is_judged_by_every_limit():
     ("champion", "part", "command"),
     [
         (None, "No version of demo-churn is promoted yet", "promote"),
-        ({"recommended": False}, "but not made of the recommended model", "promote"),
-        ({"recommended": True}, "made of the recommended model: score the members", "score"),
+        ({"recommended": False}, "but does not use the recommended model", "promote"),
+        ({"recommended": True}, "and uses the recommended model: score the members", "score"),
         ({"recommended": None}, "since 1 May 2026: score the members", "score"),
     ],
 )
@@ -188,23 +186,23 @@ def test_what_comes_next_depends_on_what_is_in_the_registry(champion, part, comm
         if champion is None
         else {"version": "3", "since": "1 May 2026", "run_id": "p"} | champion
     )
-    said = five_sentences(MEMBERS, MODELS, None, known, registered="demo-churn")[-1]
-    assert part in said.text
-    assert said.command is not None
-    assert said.command.split()[0] == command
+    sentence = five_sentences(MEMBERS, MODELS, None, known, registered="demo-churn")[-1]
+    assert part in sentence.text
+    assert sentence.command is not None
+    assert sentence.command.split()[0] == command
     assert "a correlation is not an effect" in what_next("demo-churn", known)
 
 
 def test_there_are_five_sentences_whatever_is_missing():
     for models in (None, MODELS):
         for segments in (None, {"run_id": "s", "portraits": [portrait(0, 100, 0.5)]}):
-            said = five_sentences(MEMBERS, models, segments, None, registered="demo-churn")
-            assert len(said) == 5
-            assert all(sentence.text.endswith(".") for sentence in said)
+            found = five_sentences(MEMBERS, models, segments, None, registered="demo-churn")
+            assert len(found) == 5
+            assert all(sentence.text.endswith(".") for sentence in found)
 
 
 def test_every_metric_and_model_has_words():
-    assert set(METRICS) == set(get_args(Metric))
+    assert set(LABELS) == set(get_args(Metric))
     assert (
         model_in_words("random_forest", "raw", tuned=True) == "random forest (raw features, tuned)"
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from churnlab.segments.action_value import members_per_arm, proof_of, smallest_cut, worth_of
+from churnlab.segments.action_value import members_per_arm, plan_ab_test, smallest_cut, value_action
 
 
 @pytest.mark.parametrize(("rate", "treated"), [(0.5, 0.4), (0.2, 0.15), (0.05, 0.02), (0.9, 0.8)])
@@ -35,23 +35,23 @@ def test_more_members_show_a_smaller_cut():
 
 
 def test_what_an_action_costs_and_is_worth_is_counted_by_hand():
-    worth = worth_of(200, 0.25, cost=2, keeps=0.1, value=100)
+    worth = value_action(200, 0.25, cost=2, keeps=0.1, value=100)
     assert worth == (
         200,
         400,
         pytest.approx(500),
         pytest.approx(0.08),
     )  # of 50 leavers 5 are kept; 4 would pay
-    assert worth_of(200, 0.01, cost=2, keeps=0.1, value=100).break_even == pytest.approx(
+    assert value_action(200, 0.01, cost=2, keeps=0.1, value=100).break_even == pytest.approx(
         2
     )  # it cannot pay
-    assert worth_of(200, 0.0, cost=2, keeps=0.1, value=100).break_even is None
-    assert worth_of(None, 0.25, cost=2, keeps=0.1, value=100)[:3] == (None, None, None)
+    assert value_action(200, 0.0, cost=2, keeps=0.1, value=100).break_even is None
+    assert value_action(None, 0.25, cost=2, keeps=0.1, value=100)[:3] == (None, None, None)
 
 
 def test_a_segment_is_too_small_when_its_half_is_no_arm():
     needed = members_per_arm(0.25, 0.225)
-    assert not proof_of(2 * needed, 0.25, keeps=0.1).too_small
-    assert proof_of(2 * needed - 2, 0.25, keeps=0.1).too_small
-    assert proof_of(100, 0.25, keeps=0.0) == (None, pytest.approx(0.20, abs=0.05), False)
-    assert proof_of(None, 0.25, keeps=0.1) == (needed, None, False)
+    assert not plan_ab_test(2 * needed, 0.25, keeps=0.1).too_small
+    assert plan_ab_test(2 * needed - 2, 0.25, keeps=0.1).too_small
+    assert plan_ab_test(100, 0.25, keeps=0.0) == (None, pytest.approx(0.20, abs=0.05), False)
+    assert plan_ab_test(None, 0.25, keeps=0.1) == (needed, None, False)

@@ -10,9 +10,9 @@ from churnlab.errors import InputError
 from churnlab.segments.choose_k import (
     check_rows,
     choose_k,
-    chosen_by,
     evidence_per_k,
     given_k,
+    k_per_criterion,
     shortfall,
     silhouettes,
 )
@@ -26,9 +26,9 @@ LITTLE = {"bootstraps": 3, "refit_n_init": 2, "splits": 2, "references": 2, "ran
 @pytest.fixture(scope="module")
 def groups() -> pd.DataFrame:
     """300 rows in three well separated groups of 100."""
-    centres = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
+    centers = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
     return pd.DataFrame(
-        centres + np.random.default_rng(1).normal(size=centres.shape), columns=["a", "b"]
+        centers + np.random.default_rng(1).normal(size=centers.shape), columns=["a", "b"]
     )
 
 
@@ -138,7 +138,7 @@ def test_each_criterion_chooses_by_its_own_rule():
         "ward_agreement": [0.1, 0.2, 0.3, 0.4],
         "ward_height_gap": [9.0, 1.0, 2.0, 3.0],
     }
-    assert chosen_by(table(**columns)) == {
+    assert k_per_criterion(table(**columns)) == {
         "ward_height_gap": 2,
         "silhouette": 3,
         "calinski_harabasz": 4,
@@ -150,15 +150,15 @@ def test_each_criterion_chooses_by_its_own_rule():
         "ward_agreement": 5,
     }
     unsure = table(**columns | {"gap": [0.1, 0.2, 0.3, 0.4], "prediction_strength": [0.1] * 4})
-    assert (chosen_by(unsure)["gap"], chosen_by(unsure)["prediction_strength"]) == (None, None)
+    unsure = k_per_criterion(unsure)
+    assert (unsure["gap"], unsure["prediction_strength"]) == (None, None)
 
 
-def test_what_is_missed_to_be_stable_is_said_in_numbers():
+def test_the_limits_that_a_number_misses_are_named_with_its_values():
     row = {"bootstrap_ari": 0.85, "prediction_strength": 0.8, "min_share": 0.05}
     assert shortfall(row) is None
     assert (
-        shortfall(row | {"prediction_strength": 0.47})
-        == "prediction strength 0.47 where 0.8 is asked for"
+        shortfall(row | {"prediction_strength": 0.47}) == "prediction strength 0.47 (required: 0.8)"
     )
     assert "bootstrap ARI" in str(shortfall(row | {"bootstrap_ari": float("nan")}))
 

@@ -19,8 +19,8 @@ from churnlab.segments.kmeans import standardized
 @pytest.fixture(scope="module")
 def Z() -> np.ndarray:
     """300 rows in three well separated groups of 100."""
-    centres = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
-    return centres + np.random.default_rng(1).normal(size=centres.shape)
+    centers = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
+    return centers + np.random.default_rng(1).normal(size=centers.shape)
 
 
 def test_the_largest_gap_proposes_the_number_of_groups(Z):

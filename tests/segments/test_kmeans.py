@@ -8,10 +8,10 @@ from churnlab.data.demo import members
 from churnlab.errors import InputError
 from churnlab.segments.kmeans import (
     all_columns,
-    columns_from,
+    dependent_columns,
     fit_kmeans,
     fit_segmentation,
-    plane,
+    principal_plane,
     sample_rows,
     segment_frame,
     standardized,
@@ -23,8 +23,8 @@ from churnlab.threads import on_all_cores
 def groups() -> pd.DataFrame:
     """400 rows in three well separated groups of 100, 50 and 250, in this order."""
     rng = np.random.default_rng(0)
-    centres = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], [100, 50, 250], axis=0)
-    return pd.DataFrame(centres + rng.normal(size=centres.shape), columns=["visits", "age"])
+    centers = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], [100, 50, 250], axis=0)
+    return pd.DataFrame(centers + rng.normal(size=centers.shape), columns=["visits", "age"])
 
 
 def test_segments_are_numbered_by_size_largest_first(groups):
@@ -48,7 +48,7 @@ def test_another_seed_gives_the_same_numbers(groups):
     assert np.array_equal(one, two)
 
 
-def test_segments_of_one_size_are_numbered_by_their_centres():
+def test_segments_of_one_size_are_numbered_by_their_centers():
     Z = np.repeat([[5.0, 0.0], [0.0, 5.0], [0.0, 0.0]], 10, axis=0)
     for seed in range(4):
         kmeans = fit_kmeans(Z, [3], n_init=3, random_state=seed)[3]
@@ -100,7 +100,7 @@ def test_the_fit_of_one_number_does_not_depend_on_the_others(groups):
 
 
 @pytest.mark.parametrize("k", [3, 6, 9])
-def test_the_starts_reach_what_scikit_learn_reaches_from_as_many(k):
+def test_the_fit_is_as_good_as_that_of_scikit_learn_from_as_many_starts(k):
     Z = standardized(members(1500, seed=3).drop(columns="Churn"))
     best = KMeans(k, n_init=40, random_state=1).fit(Z).inertia_
     assert fit_kmeans(Z, [k], n_init=40, random_state=0)[k].inertia_ <= 1.001 * best
@@ -131,15 +131,15 @@ def test_columns_that_come_from_late_ones_are_found_through_other_columns():
         "Total": "Total",
         "Visits": "Visits",
     }
-    assert columns_from(columns, ["Visits"]) == ["now", "fall", "Visits"]
-    assert columns_from(columns, []) == []
+    assert dependent_columns(columns, ["Visits"]) == ["now", "fall", "Visits"]
+    assert dependent_columns(columns, []) == []
 
 
 def test_the_plane_shows_the_directions_in_which_rows_differ_most(groups):
-    points, shares = plane(standardized(groups.assign(copy=groups["visits"])))
+    points, shares = principal_plane(standardized(groups.assign(copy=groups["visits"])))
     assert shares[0] >= shares[1] > 0
     assert points.var(axis=0) / (points.var(axis=0).sum() / shares.sum()) == pytest.approx(shares)
-    alone, shares = plane(standardized(groups[["age"]]))
+    alone, shares = principal_plane(standardized(groups[["age"]]))
     assert (alone.shape, shares.tolist()) == ((400, 2), [1.0, 0.0])
 
 

@@ -1,20 +1,27 @@
+"""The form of a playbook, and what its tests and rules say about a segment."""
+
 import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from churnlab.config import validation
 from churnlab.errors import InputError
 from churnlab.segments.playbook import (
-    SENTENCES,
-    actions_of,
-    check_playbook,
-    risk_of,
-    shares_in,
+    Sentences,
+    choose_actions,
+    find_traits,
+    operands,
+    rate_risk,
     text,
-    traits_of,
 )
+from churnlab.segments.portraits import check_columns
 
 PLAYBOOKS = Path(__file__).parents[2] / "conf" / "playbook"
 GYM = yaml.safe_load((PLAYBOOKS / "gym.yaml").read_text(encoding="utf-8"))
@@ -22,6 +29,7 @@ COLUMNS = list(GYM["columns"])
 
 SHOP = {
     "name": "shop",
+    "language": "en",
     "risk": {
         "high_above": 1.4,
         "low_below": 0.5,
@@ -46,7 +54,7 @@ SHOP = {
     "columns": {},
     "values": {"member": 50},
     "levers": {"talk": "talk", "price": "price"},
-    "sentences": dict.fromkeys(SENTENCES, "reaches {reach}"),
+    "sentences": dict.fromkeys(Sentences.__annotations__, "reaches {reach}"),
     "actions": {
         "call": {
             "text": "call them",
@@ -77,7 +85,9 @@ SHOP = {
     ],
     "fallback": ["mail"],
     "everyone": [],
+    "reasons": [],
 }
+Check = Callable[[Mapping[str, Any], pd.DataFrame], None]
 X = pd.DataFrame({"Age": [1.0], "Spend": [1.0], "Orders": [1.0], "Plan": ["a"]})
 
 
@@ -102,7 +112,7 @@ def facts(age: float, spend: float, spend_off: float = 0.0, orders: float = 0.0)
     ],
 )
 def test_a_trait_holds_when_its_test_does(known, expected):
-    assert traits_of(SHOP, known) == expected
+    assert find_traits(SHOP, known) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,16 +120,16 @@ def test_a_trait_holds_when_its_test_does(known, expected):
     [(0.29, 0.5, "high"), (0.27, 0.5, "medium"), (0.0, 0.09, "low"), (0.0, 0.1, "medium")],
 )
 def test_risk_is_judged_by_the_whole_interval(low, high, risk):
-    assert risk_of(SHOP, low, high, 0.2) == risk
+    assert rate_risk(SHOP, low, high, 0.2) == risk
 
 
-def test_every_matching_rule_fires_in_order_and_an_action_is_said_once():
-    assert actions_of(SHOP, ["old", "big"], "high") == ["call", "mail"]
-    assert actions_of(SHOP, ["old"], "low") == ["mail", "call", "gift"]
+def test_every_matching_rule_applies_in_order_and_an_action_is_chosen_once():
+    assert choose_actions(SHOP, ["old", "big"], "high") == ["call", "mail"]
+    assert choose_actions(SHOP, ["old"], "low") == ["mail", "call", "gift"]
 
 
-def test_without_a_matching_rule_the_fallback_is_said():
-    assert actions_of(SHOP, ["big"], "medium") == ["mail"]
+def test_without_a_matching_rule_the_fallback_is_chosen():
+    assert choose_actions(SHOP, ["big"], "medium") == ["mail"]
 
 
 def test_a_text_is_taken_in_the_language_or_serves_for_all():
@@ -135,17 +145,35 @@ def faulty(change) -> dict:
     return playbook
 
 
+@pytest.fixture(scope="module")
+def check(tmp_path_factory) -> Check:
+    """Check a playbook as ``churnlab segment`` does: its form first, then its columns."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        initialize_config_dir(str(PLAYBOOKS.parent), version_base="1.3"),
+    ):
+        patch.setenv("CHURNLAB_HOME", str(tmp_path_factory.mktemp("home")))
+        config = OmegaConf.to_container(compose("segment"), resolve=True)
+
+    def checked(playbook: Mapping[str, Any], table: pd.DataFrame) -> None:
+        keys = validation.read("segment", config | {"playbook": playbook}).playbook.model_dump()
+        assert keys == playbook, "params and fingerprints are those of the YAML"
+        check_columns(keys, table)
+
+    return checked
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda p: p["traits"]["old"].update(when={"mean": "Age", "over": 3}),
-            "trait old.*at_least",
+            r"playbook\.traits\.old.*at_least",
         ),
-        (lambda p: p["traits"]["old"].update(when={"mean": "Age"}), "trait old"),
+        (lambda p: p["traits"]["old"].update(when={"mean": "Age"}), r"playbook\.traits\.old\.when"),
         (
             lambda p: p["traits"]["old"].update(when={"median": "Age", "above": 3}),
-            "trait old.*deviation",
+            r"playbook\.traits\.old.*deviation",
         ),
         (lambda p: p["traits"]["old"].update(when={"mean": "Height", "above": 3}), "Height"),
         (lambda p: p["traits"]["old"].update(when={"mean": "Plan", "above": 3}), "Plan"),
@@ -155,62 +183,67 @@ def faulty(change) -> dict:
         ),
         (lambda p: p["traits"]["old"].update(when={"share": "Age >", "above": 3}), "trait old"),
         (lambda p: p["traits"]["old"].update(when={"all": [{"trait": "gold"}]}), "gold"),
-        (lambda p: p["traits"].update(odd={}), "odd.*when"),
+        (lambda p: p["traits"].update(odd={}), r"playbook\.traits\.odd\.when is missing"),
         (lambda p: p["rules"][0].update(needs=["young"]), "young"),
         (lambda p: p["rules"][0].update(risk=["huge"]), "huge"),
         (lambda p: p["rules"][0].update(do=["shout"]), "shout"),
-        (lambda p: p["rules"][0].pop("do"), "do"),
+        (lambda p: p["rules"][0].pop("do"), r"playbook\.rules\.do is missing"),
         (lambda p: p.update(fallback=["shout"]), "shout"),
-        (lambda p: p.pop("naming"), "naming"),
+        (lambda p: p.pop("naming"), r"playbook\.naming is missing"),
         (lambda p: p.update(fallback=[]), "no fallback"),
-        (lambda p: p["values"].update(member=0), "values.member is 0; give a number above 0"),
-        (lambda p: p["sentences"].pop("proof"), "proof"),
+        (lambda p: p["values"].update(member=0), r"playbook\.values\.member=0 .*greater than 0"),
+        (lambda p: p["sentences"].pop("proof"), r"playbook\.sentences\.proof is missing"),
         (
             lambda p: p["sentences"].update(proof={"en": "of {members}"}),
-            "sentence proof.*'members'.*reach",
+            r"playbook\.sentences\.proof.*'members'.*reach",
         ),
-        (lambda p: p["sentences"].update(proof="{reach:,.0q}"), "sentence proof"),
-        (lambda p: p["actions"].update(call="call them"), "action call is only a text"),
-        (lambda p: p["actions"]["call"].pop("lever"), "action call.*lever"),
+        (lambda p: p["sentences"].update(proof="{reach:,.0q}"), r"playbook\.sentences\.proof"),
+        (
+            lambda p: p["actions"].update(call="call them"),
+            r"playbook\.actions\.call='call them'.*dict",
+        ),
+        (lambda p: p["actions"]["call"].pop("lever"), r"playbook\.actions\.call\.lever is missing"),
         (lambda p: p["actions"]["call"].update(lever="magic"), "magic"),
-        (lambda p: p["actions"]["call"].update(cost="much"), "cost is 'much'"),
-        (lambda p: p["actions"]["call"].update(cost=-1), "cost is -1"),
+        (
+            lambda p: p["actions"]["call"].update(cost="much"),
+            r"playbook\.actions\.call\.cost='much' .*number",
+        ),
+        (lambda p: p["actions"]["call"].update(cost=-1), r"playbook\.actions\.call\.cost=-1 "),
         (
             lambda p: p["actions"]["call"].update(keeps=1.5),
-            "keeps is 1.5; give a number from 0 to 1",
+            r"playbook\.actions\.call\.keeps=1\.5 .*less than or equal to 1",
         ),
         (lambda p: p["actions"]["call"].update(reach="Height > 3"), "action call.*Height"),
         (lambda p: p["actions"]["gift"].update(audience="press"), "press"),
-        (lambda p: p["actions"]["gift"].pop("rate"), "action gift.*rate"),
-        (lambda p: p["risk"]["names"].pop("low"), "low"),
+        (lambda p: p["actions"]["gift"].pop("rate"), r"actions\.gift has no rate"),
+        (lambda p: p["risk"]["names"].pop("low"), r"playbook\.risk\.names\.low is missing"),
+        (lambda p: p["actions"]["call"].update(audiance="left"), "Did you mean .*audience"),
     ],
 )
-def test_a_faulty_playbook_is_refused_with_the_place(change, said):
-    with pytest.raises(InputError, match=said):
-        check_playbook(faulty(change), X)
+def test_a_faulty_playbook_is_refused_with_the_place(check, change, message):
+    with pytest.raises(InputError, match=message):
+        check(faulty(change), X)
 
 
-def test_a_whole_playbook_passes_and_knows_its_expressions():
-    check_playbook(SHOP, X)
-    assert shares_in(SHOP) == ["Orders > 3"]
+def test_a_whole_playbook_passes_and_knows_its_expressions(check):
+    check(SHOP, X)
+    assert list(operands(SHOP, "share")) == ["Orders > 3"]
 
 
-def test_the_gym_playbook_names_every_column_a_table_lacks():
+def test_the_gym_playbook_names_every_column_a_table_lacks(check):
     with pytest.raises(InputError, match=r"Near_Location, Partner, Phone.*playbook=any"):
-        check_playbook(
-            GYM, pd.DataFrame({"Avg_class_frequency_current_month": [1.0], "Age": [1.0]})
-        )
+        check(GYM, pd.DataFrame({"Avg_class_frequency_current_month": [1.0], "Age": [1.0]}))
 
 
 @pytest.mark.parametrize("name", ["gym", "any"])
-def test_every_text_of_a_playbook_is_there_in_both_languages(name):
+def test_every_text_of_a_playbook_is_there_in_both_languages(check, name):
     playbook = yaml.safe_load((PLAYBOOKS / f"{name}.yaml").read_text(encoding="utf-8"))
-    check_playbook(playbook, pd.DataFrame({column: [1.0] for column in COLUMNS}))
+    check(playbook, pd.DataFrame({column: [1.0] for column in COLUMNS}))
     naming = [playbook["naming"][part] for part in ("more", "less", "plain")]
     traits = [trait["name"] for trait in playbook["traits"].values()]
-    said = [action["text"] for action in playbook["actions"].values()]
+    actions = [action["text"] for action in playbook["actions"].values()]
     texts = [
-        *said,
+        *actions,
         *playbook["levers"].values(),
         *playbook["sentences"].values(),
         *playbook["columns"].values(),
@@ -220,4 +253,4 @@ def test_every_text_of_a_playbook_is_there_in_both_languages(name):
         assert set(entry) == {"en", "ru"}
         assert entry["en"] != entry["ru"]
     # score joins several actions by "; "
-    assert not any(";" in words for entry in said for words in entry.values())
+    assert not any(";" in words for entry in actions for words in entry.values())

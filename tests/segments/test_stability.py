@@ -19,8 +19,8 @@ from churnlab.segments.stability import (
 @pytest.fixture(scope="module")
 def Z() -> np.ndarray:
     """300 rows in three well separated groups of 100."""
-    centres = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
-    return centres + np.random.default_rng(1).normal(size=centres.shape)
+    centers = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 14.0]], 100, axis=0)
+    return centers + np.random.default_rng(1).normal(size=centers.shape)
 
 
 def test_true_groups_come_back_on_other_rows_and_invented_ones_do_not(Z):
@@ -54,9 +54,9 @@ def test_a_resample_of_weighted_rows_is_the_resample_of_repeated_rows(Z):
 
 
 def test_a_refit_comes_to_where_scikit_learn_comes(Z):
-    centres = refit(Z, [2, 3], 5, np.random.default_rng(1))
+    centers = refit(Z, [2, 3], 5, np.random.default_rng(1))
     for k in (2, 3):
-        assert inertia(Z, centres[k]) == pytest.approx(
+        assert inertia(Z, centers[k]) == pytest.approx(
             KMeans(k, n_init=10, random_state=0).fit(Z).inertia_, rel=1e-4
         )
 

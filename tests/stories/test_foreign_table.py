@@ -1,5 +1,4 @@
-"""A membership table that churnlab has never seen: from `init` and one edited line to a served
-champion."""
+"""A new membership table: from `init` and one edited line to a served champion."""
 
 import json
 
@@ -8,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 
-from support.running import THREE_SEGMENTS, artifact, opened
-from support.servers import ask, serving
+from support.running import THREE_SEGMENTS, artifact, churnlab_process
+from support.servers import post, serving
 
 pytestmark = pytest.mark.slow
 
@@ -51,42 +50,42 @@ def readers(rows: slice) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def there(shared_home):
-    """One process for the commands of this file, in the folder where the tables are."""
+def churnlab(shared_home):
+    """One process for the commands of this file, in the folder of the tables."""
     readers(slice(1500)).to_csv(shared_home.parent / "readers.csv", index=False)
-    with opened(shared_home) as churnlab:
+    with churnlab_process(shared_home) as churnlab:
         yield churnlab
 
 
 @pytest.fixture(scope="module")
-def road(there, shared_home):
+def road(churnlab, shared_home):
     """The result lines of init, train, segment and promote, one line of the YAML edited after the
     first."""
-    lines = {"init": succeed(there, "init", "readers.csv")}
+    lines = {"init": succeed(churnlab, "init", "readers.csv")}
     draft = shared_home.parent / "my_conf/dataset/readers.yaml"
     text = draft.read_text(encoding="utf-8")
     assert "late: []" in text
     draft.write_text(text.replace("late: []", "late: [visits a week]"), encoding="utf-8")
-    lines["train"] = succeed(there, "train", *NAMED, "evaluation.folds=3")
+    lines["train"] = succeed(churnlab, "train", *NAMED, "evaluation.folds=3")
     lines["segment"] = succeed(
-        there, "segment", *NAMED, "segments=all", "playbook=any", *THREE_SEGMENTS
+        churnlab, "segment", *NAMED, "segments=all", "playbook=any", *THREE_SEGMENTS
     )
-    lines["promote"] = succeed(there, "promote", *NAMED, "evaluation.folds=3")
+    lines["promote"] = succeed(churnlab, "promote", *NAMED, "evaluation.folds=3")
     return lines
 
 
-def succeed(there, *words):
-    ended = there(*words)
+def succeed(churnlab, *words):
+    ended = churnlab(*words)
     assert ended.code == 0, ended.err
     return ended.line
 
 
-def test_the_draft_leaves_out_what_no_model_may_see(road):
+def test_the_draft_leaves_out_what_no_model_may_use(road):
     assert (road["init"]["target"], road["init"]["id"]) == ("churned", "reader no")
     assert set(road["init"]["left_out"]) == {"since", "refund"}
 
 
-def test_every_run_tells_what_was_missing_and_left_out(road, shared_home, client_at):
+def test_every_run_reports_missing_values_and_columns_left_out(road, shared_home, client_at):
     for command in ("train", "segment", "promote"):
         run = client_at(shared_home).get_run(road[command]["run_id"])
         report = json.loads(artifact(run, "data_report.json").read_text())
@@ -98,12 +97,12 @@ def test_every_run_tells_what_was_missing_and_left_out(road, shared_home, client
         assert "age (" in report["warnings"][1]
 
 
-def test_the_model_beats_a_guess_and_the_early_one_does_not_see_the_late_column(
-    there, road, shared_home, client_at
+def test_the_model_beats_a_guess_and_the_early_one_does_not_use_the_late_column(
+    churnlab, road, shared_home, client_at
 ):
     assert road["train"]["cv_roc_auc"] > 0.8
-    early = succeed(there, "train", *NAMED, "evaluation.folds=3", "features=early")
-    seen = [
+    early = succeed(churnlab, "train", *NAMED, "evaluation.folds=3", "features=early")
+    used = [
         set(
             pd.read_csv(
                 artifact(client_at(shared_home).get_run(line["run_id"]), "coefficients.csv")
@@ -111,15 +110,15 @@ def test_the_model_beats_a_guess_and_the_early_one_does_not_see_the_late_column(
         )
         for line in (road["train"], early)
     ]
-    assert seen[0] - seen[1] == {"visits a week"}
+    assert used[0] - used[1] == {"visits a week"}
 
 
-def test_it_is_promoted_and_scores_next_months_file_gaps_and_all(there, road, shared_home):
+def test_it_is_promoted_and_scores_next_months_file_gaps_and_all(churnlab, road, shared_home):
     assert road["promote"]["promoted"]
     next_month = readers(slice(1500, 1700)).drop(columns=["churned", "refund"])
     next_month.to_csv(shared_home.parent / "next.csv", index=False)
     line = succeed(
-        there, "score", *NAMED, "input=next.csv", "output=scored.csv", "score.reasons=true"
+        churnlab, "score", *NAMED, "input=next.csv", "output=scored.csv", "score.reasons=true"
     )
     assert line["rows"] == 200
     scored = pd.read_csv(shared_home.parent / "scored.csv")
@@ -128,28 +127,28 @@ def test_it_is_promoted_and_scores_next_months_file_gaps_and_all(there, road, sh
     assert scored["segment_name"].notna().all()
 
 
-def test_it_is_served_and_a_gap_is_answered_as_by_score(there, road, shared_home):
+def test_it_is_served_and_answers_a_gap_like_score(churnlab, road, shared_home):
     table = readers(slice(1700, 1740)).drop(columns=["churned", "refund", "since"])
     table.to_csv(shared_home.parent / "few.csv", index=False)
-    succeed(there, "score", *NAMED, "input=few.csv", "output=few_scored.csv")
+    succeed(churnlab, "score", *NAMED, "input=few.csv", "output=few_scored.csv")
     scored = pd.read_csv(shared_home.parent / "few_scored.csv")["churn_probability"]
     rows = json.loads(table.drop(columns="reader no").to_json(orient="records"))
     with serving(shared_home, "models:/readers-churn@champion") as address:
-        status, answer = ask(address, {"dataframe_records": rows})
+        status, answer = post(address, {"dataframe_records": rows})
         assert status == 200, answer
         assert [one["churn_probability"] for one in answer["predictions"]] == pytest.approx(
             list(scored), abs=1e-12
         )
         first = {name: value for name, value in rows[0].items() if name != "visits a week"}
         for missing in ("age", "plan", "newsletter"):  # null, or not there at all, one member alone
-            with_null = ask(address, {"dataframe_records": [rows[0] | {missing: None}]})
+            with_null = post(address, {"dataframe_records": [rows[0] | {missing: None}]})
             without = {name: value for name, value in rows[0].items() if name != missing}
             assert with_null[0] == 200, with_null
-            assert ask(address, {"dataframe_records": [without]}) == with_null
-        assert ask(address, {"dataframe_records": [first]})[0] == 400
-        unknown = ask(address, {"dataframe_records": [rows[0] | {"plan": "stone"}]})
+            assert post(address, {"dataframe_records": [without]}) == with_null
+        assert post(address, {"dataframe_records": [first]})[0] == 400
+        unknown = post(address, {"dataframe_records": [rows[0] | {"plan": "stone"}]})
         assert unknown[0] == 400
         assert "plan is stone; it must be one of" in unknown[1]["message"]
-        nothing = ask(address, {"dataframe_records": [rows[0] | {"visits a week": None}]})
+        nothing = post(address, {"dataframe_records": [rows[0] | {"visits a week": None}]})
         assert nothing[0] == 400
         assert "visits a week is missing; give it a value" in nothing[1]["message"]

@@ -1,5 +1,4 @@
-"""The table of the next month: drifted, with gaps, joined twice; what a champion of the old one
-makes of it."""
+"""Next month's table, drifted, with gaps or joined twice, against the champion of this month."""
 
 import json
 
@@ -8,7 +7,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, artifact, opened, version_folder
+from support.running import THREE_SEGMENTS, artifact, churnlab_process, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -32,30 +31,30 @@ TABLES = {
 
 
 @pytest.fixture(scope="module")
-def there(shared_home):
-    """One process, in the folder where the tables are; the champion is of the complete one."""
+def churnlab(shared_home):
+    """One process, in the folder of the tables; the champion is trained on the complete one."""
     shared_home.parent.mkdir(exist_ok=True)
     for name, table in TABLES.items():
         table.to_csv(shared_home.parent / f"{name}.csv", index=False)
-    with opened(shared_home) as churnlab:
+    with churnlab_process(shared_home) as run:
 
-        def ask(command, name, *words):
-            return churnlab(command, "dataset=gym", f"dataset.path={name}.csv", *words)
+        def run_on(command, name, *words):
+            return run(command, "dataset=gym", f"dataset.path={name}.csv", *words)
 
-        assert [end.code for end in promotion(ask, "complete")] == [0, 0, 0]
-        yield ask
+        assert [end.code for end in promotion(run_on, "complete")] == [0, 0, 0]
+        yield run_on
 
 
-def promotion(ask, name):
-    """A table's way to a version: how train, segment and promote ended."""
+def promotion(churnlab, name):
+    """How train, segment and promote ended on a table."""
     return [
-        ask("train", name, *FOLDS),
-        ask("segment", name, *THREE_SEGMENTS),
-        ask("promote", name, *FOLDS, "require=not_worse"),
+        churnlab("train", name, *FOLDS),
+        churnlab("segment", name, *THREE_SEGMENTS),
+        churnlab("promote", name, *FOLDS, "require=not_worse"),
     ]
 
 
-def test_a_refit_keeps_the_numbers_and_names_that_members_have(there, shared_home, client_at):
+def test_a_refit_keeps_the_numbers_and_names_that_members_have(churnlab, shared_home, client_at):
     scored = {}
     for version, words in {
         "1": None,
@@ -63,12 +62,15 @@ def test_a_refit_keeps_the_numbers_and_names_that_members_have(there, shared_hom
         "3": ["segments.k=2"],
     }.items():
         if words is not None:
-            assert there("segment", "complete", *THREE_SEGMENTS, *words).code == 0
+            assert churnlab("segment", "complete", *THREE_SEGMENTS, *words).code == 0
             assert (
-                there("promote", "complete", *FOLDS, "require=not_worse").line["version"] == version
+                churnlab("promote", "complete", *FOLDS, "require=not_worse").line["version"]
+                == version
             )
         uri = f"model_uri=models:/gym-churn/{version}"
-        assert there("score", "complete", "input=complete.csv", "output=scored.csv", uri).code == 0
+        assert (
+            churnlab("score", "complete", "input=complete.csv", "output=scored.csv", uri).code == 0
+        )
         scored[version] = pd.read_csv(shared_home.parent / "scored.csv")
     first, refit, two = scored.values()
     same = first["segment"] == refit["segment"]
@@ -79,7 +81,7 @@ def test_a_refit_keeps_the_numbers_and_names_that_members_have(there, shared_hom
         for number in scored
     }
     assert tags["2"]["churnlab.segments"] == (
-        f"beside version 1, {(~same).sum()} of 600 members change their segment"
+        f"compared with version 1, {(~same).sum()} of 600 members change their segment"
     )
     used = set(first["segment"]) | set(refit["segment"])
     gone = used - set(two["segment"])
@@ -109,9 +111,9 @@ def report(shared_home, client_at):
     )
 
 
-def test_a_drifted_table_is_told_when_it_is_trained_on_and_when_it_is_scored(there, report):
-    trained = there("train", "older", *FOLDS)
-    scored = there("score", "complete", "input=older.csv", "output=scored.csv")
+def test_drift_is_reported_by_training_and_by_scoring(churnlab, report):
+    trained = churnlab("train", "older", *FOLDS)
+    scored = churnlab("score", "complete", "input=older.csv", "output=scored.csv")
     for ended in (trained, scored):
         assert ended.code == 0, ended.err
         (warning,) = report(ended)["warnings"]
@@ -119,32 +121,32 @@ def test_a_drifted_table_is_told_when_it_is_trained_on_and_when_it_is_scored(the
         assert "Age (mean" in warning
         assert ended.line["warnings"] == 1
     assert "the champion (version " in trained.err
-    assert "models:/gym-churn@champion" in scored.err
+    assert f"models:/gym-churn/{scored.line['version']} was trained" in scored.err
 
 
-def test_members_held_out_and_trained_on_are_told(there, report):
-    ended = there("train", "twice", *FOLDS)
+def test_test_members_that_are_in_the_training_set_are_reported(churnlab, report):
+    ended = churnlab("train", "twice", *FOLDS)
     assert ended.code == 0, ended.err
-    repeated, held_out = report(ended)["warnings"]
+    repeated, overlap = report(ended)["warnings"]
     assert repeated.startswith("300 of 600 rows repeat an earlier row")
-    assert "of the 120 members held out are in the training part, too" in held_out
-    assert f"warning: {held_out}" in ended.err
+    assert "of the 120 test members are in the training set, too" in overlap
+    assert f"warning: {overlap}" in ended.err
     assert ended.line["warnings"] == 2
 
 
-def test_a_champion_that_knows_no_gaps_is_compared_on_the_members_it_can_answer_for(
-    there, shared_home, client_at
+def test_a_champion_trained_without_gaps_is_compared_on_the_members_it_can_score(
+    churnlab, shared_home, client_at
 ):
-    """A gap at scoring is refused by a champion of a complete table, and answered by one that was
-    trained on gaps."""
-    refused = there("score", "complete", "input=gaps.csv", "output=scored.csv")
+    """A gap is refused by a champion of a complete table, and scored by one trained on gaps."""
+    champion = client_at(shared_home).get_model_version_by_alias("gym-churn", "champion").version
+    refused = churnlab("score", "complete", "input=gaps.csv", "output=scored.csv")
     assert (refused.code, refused.out) == (2, "")
     assert (
-        "line 2, column Contract_period: the value is missing, which models:/gym-churn@champion "
-        "has never" in refused.err
+        "line 2, column Contract_period: the value is missing, and "
+        f"models:/gym-churn/{champion} was trained without" in refused.err
     )
     assert "line 2, column Age: the value is missing" in refused.err
-    ended = promotion(there, "gaps")
+    ended = promotion(churnlab, "gaps")
     assert ended[2].code in (0, 3), ended[2].err
     checks = {check["name"]: check for check in ended[2].line["checks"]}
     assert {"served_equals_trained", "champion_known", "log_loss_against_champion"} <= set(checks)
@@ -152,7 +154,7 @@ def test_a_champion_that_knows_no_gaps_is_compared_on_the_members_it_can_answer_
         "what may be missing now could not be missing before"
     )
     version = ended[2].line["version"]
-    scored = there(
+    scored = churnlab(
         "score",
         "gaps",
         "input=gaps.csv",

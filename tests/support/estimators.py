@@ -1,7 +1,7 @@
-"""Estimators and tables for tests: they take the time they are told to, fail where they are told
-to, and say so.
+"""Estimators and tables for tests, which take a set time, fail where they should, and note each
+call in a file.
 
-Commands find this module when their PYTHONPATH is the folder of the tests.
+Commands find this module when their PYTHONPATH is tests/support.
 """
 
 import json
@@ -18,37 +18,37 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from churnlab.data.demo import members
 
 
-def note(path: str, **said: Any) -> None:
+def note(path: str, **values: Any) -> None:
     """Append one line to a file; lines of several processes do not mix."""
     if path:
-        line = json.dumps({"pid": os.getpid(), "at": time.time(), **said}) + "\n"
+        line = json.dumps({"pid": os.getpid(), "at": time.time(), **values}) + "\n"
         with Path(path).open("ab", buffering=0) as file:
             file.write(line.encode())
 
 
 def share(x: float) -> float:
-    """A number from 0 to 1 that looks drawn, and is the same for the same ``x``."""
+    """Return a number from 0 to 1 that looks random, but is the same for the same ``x``."""
     return zlib.crc32(repr(float(x)).encode()) / 2**32
 
 
 class Sleeper(ClassifierMixin, BaseEstimator):
-    """One probability for everybody, best at x=.3, which takes ``seconds`` to fit.
+    """Predict one probability for everybody, best at x=.3, after a fit of ``seconds``.
 
-    With ``uneven`` it takes ``seconds`` times share(x) to the power of ``uneven``: few take long,
-    most do not. Every fit is noted in the file ``told`` as it begins; an x below ``fails_below``
-    fails, below ``dies_below`` it takes its process along, as one does that needs too much memory.
+    With ``uneven`` a fit takes ``seconds`` times share(x) to the power of ``uneven``: few take
+    long, most do not. Every fit is noted in the file ``notes`` as it begins. A fit fails for x
+    below ``fails_below``, and kills its process, as if out of memory, for x below ``dies_below``.
     """
 
-    def __init__(self, x=0.5, seconds=0.0, uneven=0.0, fails_below=-1.0, dies_below=-1.0, told=""):
+    def __init__(self, x=0.5, seconds=0.0, uneven=0.0, fails_below=-1.0, dies_below=-1.0, notes=""):
         self.x = x
         self.seconds = seconds
         self.uneven = uneven
         self.fails_below = fails_below
         self.dies_below = dies_below
-        self.told = told
+        self.notes = notes
 
     def fit(self, X, y):
-        note(self.told, what="fit", x=self.x)
+        note(self.notes, what="fit", x=self.x)
         time.sleep(self.seconds * share(self.x) ** self.uneven)
         if self.x < self.dies_below:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -62,7 +62,7 @@ class Sleeper(ClassifierMixin, BaseEstimator):
         return np.tile([1 - self.rate_, self.rate_], (len(X), 1))
 
 
-def noted_members(n: int, seed: int, told: str = ""):
-    """Generated members; every time they are made is noted in the file ``told``."""
-    note(told, what="table")
+def noted_members(n: int, seed: int, notes: str = ""):
+    """Generate members, and note every call in the file ``notes``."""
+    note(notes, what="table")
     return members(n, seed=seed)

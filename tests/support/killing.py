@@ -1,8 +1,7 @@
-"""What a study has on its two books, Optuna's journal and MLflow's store, and commands that tests
-end early.
+"""Run commands that tests kill, and compare Optuna's journal with MLflow's store afterwards.
 
-A command is a process in a session of its own, so that a test can end everything it started and
-nothing else.
+A command is a process in a session of its own, so that a test can kill everything that it started
+and nothing else.
 """
 
 import json
@@ -34,20 +33,18 @@ SMALL = ("dataset.rows=200", f"evaluation.folds={FOLDS}")
 
 SEED = int(os.environ.get("CHURNLAB_SEED", 0))
 RANDOM = random.Random(SEED)
-"""Where the random moments come from."""
+"""The source of all random moments."""
 
 SOAK = int(os.environ.get("CHURNLAB_SOAK", 0))
-"""How many kills each way of killing gets in the long form (make soak); 0 is the short form of
-every day."""
+"""Kills per way of killing in the long form (make soak); 0 is the short form of every day."""
 
 PATIENCE = 60 * (20 if SOAK else 5)
-"""Seconds after which something that should have come never will; no measure of speed, for machines
-are busy."""
+"""Seconds after which an event will never come; no measure of speed, because machines are busy."""
 
 
 @contextmanager
 def repeatable(*story: Any) -> Iterator[None]:
-    """Add the seed, and what has happened, to whatever fails inside."""
+    """Add the seed and the story so far to an exception that is raised inside."""
     try:
         yield
     except BaseException as error:
@@ -55,22 +52,21 @@ def repeatable(*story: Any) -> Iterator[None]:
         raise
 
 
-# Tests that are run in the background ignore Ctrl-C, and so would everything they start.
+# Tests that run in the background ignore Ctrl-C, and so would everything that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Commands
 
 
 class Command:
-    """A command under way and everything it has started; what it says goes to files, which no
-    orphan keeps open."""
+    """Run a command, and keep track of every process that it starts; its output goes to files."""
 
     def __init__(self, home: Path, *words: str, root: Path | None = None) -> None:
         self.started = time.time()
         root = root or next(parent for parent in home.parents if parent.is_dir())
-        self.said = root / "said" / str(time.monotonic_ns())
-        self.said.mkdir(parents=True)
-        with (self.said / "out").open("w") as out, (self.said / "err").open("w") as err:
+        self.output = root / "output" / str(time.monotonic_ns())
+        self.output.mkdir(parents=True)
+        with (self.output / "out").open("w") as out, (self.output / "err").open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "churnlab", *words],
                 stdout=out,
@@ -84,7 +80,7 @@ class Command:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for left in self.session():  # after the test, whatever it came to
+        for left in self.session():  # whether the test passed or failed
             left.kill()
         self.process.wait()
 
@@ -98,10 +94,10 @@ class Command:
 
     @property
     def err(self) -> str:
-        return (self.said / "err").read_text()
+        return (self.output / "err").read_text()
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes that are alive."""
+        """Return its worker processes that are alive."""
         try:
             children = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -113,17 +109,17 @@ class Command:
         ]
 
     def session(self) -> list[psutil.Process]:
-        """It and all that it has started and that is alive, orphans too."""
+        """Return all living processes of the command, orphans included."""
         return [
             process
             for process in psutil.process_iter()
             if _session(process) == self.process.pid and alive(process)
         ]
 
-    def until(self, held: Callable[[], Any], what: str) -> bool:
-        """Wait for something; False when the command ended first."""
+    def until(self, reached: Callable[[], Any], what: str) -> bool:
+        """Wait for an event; return False if the command ended first."""
         deadline = time.monotonic() + PATIENCE
-        while not held():
+        while not reached():
             if not self.running:
                 return False
             assert time.monotonic() < deadline, f"{what} never came: {self.err}"
@@ -131,19 +127,19 @@ class Command:
         return self.running
 
     def pause(self, seconds: float) -> bool:
-        """Let it go on for some time; False when it ended first."""
+        """Let it run for some time; return False if it ended first."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.running:
             time.sleep(0.005)
         return self.running
 
     def kill(self) -> None:
-        """SIGKILL for the process itself, which must be alive."""
+        """Kill the process itself, which must be alive."""
         self.process.kill()
         assert self.process.wait() == -signal.SIGKILL, f"it had ended before the kill: {self.err}"
 
     def kill_everything(self) -> None:
-        """SIGKILL for it and all it started, at once, in any order."""
+        """Kill it and all processes that it started, at once, in random order."""
         together = self.session()
         RANDOM.shuffle(together)
         for process in together:
@@ -152,11 +148,10 @@ class Command:
         assert self.process.wait() == -signal.SIGKILL, f"it had ended before the kill: {self.err}"
 
     def ended(self) -> Ended:
-        """How it ended, by itself or by a signal."""
+        """Wait for its end, and return exit code and output."""
         self.process.wait(PATIENCE)
-        return Ended(
-            self.process.returncode, (self.said / "out").read_text().rstrip("\n"), self.err
-        )
+        out = (self.output / "out").read_text().rstrip("\n")
+        return Ended(self.process.returncode, out, self.err)
 
 
 def alive(process: psutil.Process) -> bool:
@@ -167,8 +162,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Whether all end by themselves, and do so before a machine that is busy with other work would
-    be to blame."""
+    """Return whether all processes end by themselves within PATIENCE."""
     deadline = time.monotonic() + PATIENCE
     while left := [process for process in processes if alive(process)]:
         if time.monotonic() > deadline:
@@ -191,11 +185,11 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-# Models and what they note
+# Models and their notes
 
 
 def own_model(root: Path, name: str, space: dict[str, Any], **estimator: Any) -> tuple[str, ...]:
-    """Write a model of tests/estimators.py into ``root``/own, and give the words that choose it.
+    """Write a model of support/estimators.py into ``root``/own; return the words that select it.
 
     ``space`` maps parameters to a list of choices or to the ends of a range.
     """
@@ -215,7 +209,7 @@ def own_model(root: Path, name: str, space: dict[str, Any], **estimator: Any) ->
         "scale": False,
         "estimator": {
             "_target_": "estimators.Sleeper",
-            "told": str(root / f"{name}.jsonl"),
+            "notes": str(root / f"{name}.jsonl"),
             **estimator,
         },
         "space": {key: kinds[isinstance(given, list)](given) for key, given in space.items()},
@@ -226,19 +220,19 @@ def own_model(root: Path, name: str, space: dict[str, Any], **estimator: Any) ->
 
 
 def notes(root: Path, name: str, *, since: float = 0) -> list[dict[str, Any]]:
-    """What estimators and tables have noted in ``root``/NAME.jsonl."""
+    """Return what estimators and tables noted in ``root``/NAME.jsonl."""
     path = root / f"{name}.jsonl"
     if not path.exists():
         return []
-    said = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in said if line["at"] >= since]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if line["at"] >= since]
 
 
-# The books
+# Trials and runs
 
 
 def trials(home: Path, study: str | None = None) -> list[FrozenTrial]:
-    """All trials on Optuna's book, of the only study or of one of several."""
+    """Return all trials in Optuna's journal, of the only study or of a named one."""
     logs = [path for path in (home / "studies").glob("*.log") if study in (None, path.stem)]
     if not logs:
         return []
@@ -256,8 +250,7 @@ def in_state(found: list[FrozenTrial], state: str) -> list[FrozenTrial]:
 
 
 def dead(found: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Attempts that something killed, as against those whose fit failed or which another worker had
-    done first."""
+    """Return the killed attempts: not those whose fit failed, nor surplus ones."""
     return [
         trial
         for trial in in_state(found, "FAIL")
@@ -266,7 +259,7 @@ def dead(found: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def runs(home: Path, command: str | None = None, study: str | None = None) -> list[Any]:
-    """The runs in the store, oldest first."""
+    """Return the runs in the store, oldest first."""
     if not (home / "mlflow.db").exists():
         return []
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -284,23 +277,20 @@ def runs(home: Path, command: str | None = None, study: str | None = None) -> li
         token = page.token
         if not token:
             break
-    wanted = {
-        key: of
-        for key, of in {"churnlab.command": command, "churnlab.study": study}.items()
-        if of is not None
-    }
+    tags = {"churnlab.command": command, "churnlab.study": study}
+    wanted = {key: value for key, value in tags.items() if value is not None}
     return [run for run in found if wanted.items() <= run.data.tags.items()]
 
 
 class Kept(NamedTuple):
-    """What a kill must not change: the complete trials on both books."""
+    """The complete trials, in Optuna's journal and MLflow's store: a kill must not change them."""
 
     complete: dict[int, tuple[dict[str, Any], float, str]]
     finished: dict[str, float]
 
 
 def kept(home: Path) -> Kept:
-    """What is complete at this moment."""
+    """Return the trials that are complete now."""
     complete = in_state(trials(home), "COMPLETE")
     finished = [run for run in runs(home, "trial") if run.info.status == "FINISHED"]
     return Kept(
@@ -313,7 +303,7 @@ def kept(home: Path) -> Kept:
 
 
 def unchanged(before: Kept, after: Kept) -> bool:
-    """Whether all that was complete is there, as it was."""
+    """Return whether all trials that were complete before are still the same."""
     return (
         before.complete.items() <= after.complete.items()
         and before.finished.items() <= after.finished.items()
@@ -323,10 +313,9 @@ def unchanged(before: Kept, after: Kept) -> bool:
 def check_promise(
     home: Path, n: int, ended: Ended, *, study: str | None = None
 ) -> list[FrozenTrial]:
-    """Promise 1: n completed trials, as many FINISHED trial runs, one to one, one parent, nothing
-    RUNNING.
+    """Check promise 1: n complete trials, n FINISHED trial runs, one parent, nothing RUNNING.
 
-    Gives the trials on Optuna's book.
+    Return the trials in Optuna's journal.
     """
     assert ended.code == 0, ended.err
     found, everything = trials(home, study), runs(home)
@@ -347,12 +336,9 @@ def check_promise(
     tried = [trial.params for trial in found if trial not in killed]
     for trial in killed:
         assert not trial.params or trial.params in tried, "not tried again"
-        told = [run for run in attempts if run.info.run_id == trial.user_attrs.get("run_id")]
-        tried_with = {key: str(value) for key, value in trial.params.items()}
-        assert [(run.info.status, run.data.params) for run in told] in (
-            [],
-            [("KILLED", tried_with)],
-        )
+        logged = [run for run in attempts if run.info.run_id == trial.user_attrs.get("run_id")]
+        params = {key: str(value) for key, value in trial.params.items()}
+        assert [(run.info.status, run.data.params) for run in logged] in ([], [("KILLED", params)])
 
     (parent,) = runs(home, "tune", study)
     assert (parent.info.status, parent.info.run_id) == ("FINISHED", ended.line["run_id"])

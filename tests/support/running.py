@@ -1,4 +1,4 @@
-"""Run churnlab as users do, as a process, and look into the store that it leaves."""
+"""Run churnlab as users do, as a process, and look into the store that it writes."""
 
 import json
 import os
@@ -17,15 +17,16 @@ SMALL_SEGMENTS = (
     *("segments.n_init=2", "segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2"),
     *("segments.references=2", "segments.range=[2,4]"),
 )
-"""A segmentation of seconds: for tests of what it logs, not of what it finds."""
+"""A segmentation that takes seconds: for tests of what it logs, not of what it finds."""
 
 
 THREE_SEGMENTS = (*SMALL_SEGMENTS, "segments.k=3")
-"""One that can be promoted: a number set by hand is, whatever so little evidence says of it."""
+"""A segmentation that can be promoted: so little evidence accepts no k by itself, but a fixed k is
+always accepted."""
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -33,13 +34,12 @@ class Ended(NamedTuple):
 
     @property
     def line(self) -> dict[str, Any]:
-        """The result: the last line of stdout."""
+        """Return the result: the last line of stdout."""
         return json.loads(self.out.splitlines()[-1])
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
-    """The environment of a process whose store is in ``home``, with nothing of MLflow's from
-    outside."""
+    """Return the environment of a process with its store in ``home``, without MLflow settings."""
     ours = ("MLFLOW_", "CHURNLAB_", "PYTHONDONTWRITEBYTECODE", "PYTEST_")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return inherited | {"CHURNLAB_HOME": str(home)} | settings
@@ -47,8 +47,7 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
 
 @contextmanager
 def tracked_at(home: Path) -> Iterator[Path]:
-    """Point MLflow at the store of a home within this process; it also tells the environment, which
-    is put back."""
+    """Point MLflow in this process at the store in ``home``; restore its settings afterwards."""
     import mlflow
 
     uri, before = f"sqlite:///{home}/mlflow.db", mlflow.get_tracking_uri()
@@ -76,13 +75,13 @@ def start(home: Path, *words: str, settings: dict[str, str] | None = None) -> su
 
 
 def wait(process: subprocess.Popen[str], *, timeout: float = 300) -> Ended:
-    """Wait for a process; one that does not end is killed."""
+    """Wait for a process; kill it if it does not end."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        pytest.fail(f"the command did not end; it said: {err}")
+        pytest.fail(f"the command did not end: {err}")
     return Ended(process.returncode, out, err)
 
 
@@ -97,12 +96,14 @@ for line in sys.stdin:
 
 
 @contextmanager
-def opened(home: Path, **settings: str) -> Iterator[Callable[..., Ended]]:
-    """``ask(*words)`` runs one command after another in one process: most of a short command's time
-    is its imports."""
+def churnlab_process(home: Path, **settings: str) -> Iterator[Callable[..., Ended]]:
+    """Start a process that runs one command after another: imports take most of a short command.
+
+    Yields a function: ``churnlab("train", "seed=1")`` runs a command and returns how it ended.
+    """
     home.mkdir(parents=True, exist_ok=True)
-    said = home.parent / f"{home.name}.stderr"
-    with said.open("wb") as errors:
+    stderr = home.parent / f"{home.name}.stderr"
+    with stderr.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-c", SEVERAL_COMMANDS],
             stdin=subprocess.PIPE,
@@ -114,31 +115,29 @@ def opened(home: Path, **settings: str) -> Iterator[Callable[..., Ended]]:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        answers = process.stdout
+        lines = process.stdout
 
-        def ask(*words: str) -> Ended:
-            before = said.stat().st_size
+        def churnlab(*words: str) -> Ended:
+            before = stderr.stat().st_size
             process.stdin.write(shlex.join(words) + "\n")
             process.stdin.flush()
             out = []
-            for line in answers:
+            for line in lines:
                 if line.startswith("ended "):
                     break
                 out.append(line)
             else:
-                pytest.fail(f"{words} ended the process: {said.read_text(encoding='utf-8')}")
-            return Ended(
-                int(line.split()[1]), "".join(out).rstrip("\n"), said.read_bytes()[before:].decode()
-            )
+                pytest.fail(f"{words} ended the process: {stderr.read_text(encoding='utf-8')}")
+            err = stderr.read_bytes()[before:].decode()
+            return Ended(int(line.split()[1]), "".join(out).rstrip("\n"), err)
 
         with process:
-            yield ask
+            yield churnlab
             process.stdin.close()
 
 
 class Promoted(NamedTuple):
-    """A store with one champion of generated members, and the result lines of the commands that
-    made it."""
+    """A store with one champion of generated members, and the result lines of its commands."""
 
     home: Path
     train: dict[str, Any]
@@ -150,21 +149,21 @@ PROMOTED_ROWS = ("dataset.rows=600",)
 
 
 def version_folder(client: Any, name: str, version: str) -> Path:
-    """The files of a registered version."""
+    """Return the folder of a registered version's files."""
     return folder(client.get_model_version_download_uri(name, version))
 
 
 def folder(uri: str) -> Path:
-    """The folder of a file: address."""
+    """Return the folder of a file: URI."""
     return Path(unquote(urlparse(uri).path))
 
 
 def artifact(run: Any, path: str = "") -> Path:
-    """A file or folder among a run's artifacts."""
+    """Return the path of a file or folder among a run's artifacts."""
     return folder(run.info.artifact_uri) / path
 
 
 def files(run: Any) -> set[str]:
-    """The paths of all artifacts of a run."""
+    """Return the relative paths of all artifacts of a run."""
     root = artifact(run)
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""MLflow's own scoring server, started as a user would and asked over HTTP."""
+"""Start MLflow's own scoring server as a user would, and send requests to it."""
 
 import json
 import os
@@ -21,15 +21,15 @@ from support.running import environment
 
 @contextmanager
 def serving(home: Path, model_uri: str) -> Iterator[str]:
-    """The address of ``mlflow models serve``, started from the home with the store's own defaults."""
+    """Run ``mlflow models serve`` in the home, where it finds the store; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     scripts = Path(sys.executable).parent
     settings = environment(home) | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    said = home.parent / f"served-{port}.txt"
+    output = home.parent / f"served-{port}.txt"
     words = ["models", "serve", "-m", model_uri, "--env-manager", "local", "--port", str(port)]
-    with said.open("w") as log:
+    with output.open("w") as log:
         process = subprocess.Popen(
             [str(scripts / "mlflow"), *words],
             cwd=home,
@@ -40,30 +40,30 @@ def serving(home: Path, model_uri: str) -> Iterator[str]:
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(address, process, said)
+        _wait_for(address, process, output)
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], said: Path) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes], output: Path) -> None:
     for _ in range(240):
         try:
             urllib.request.urlopen(f"{address}/ping", timeout=5).close()
         except OSError:
-            assert process.poll() is None, said.read_text()
+            assert process.poll() is None, output.read_text()
             time.sleep(0.5)
         else:
-            assert "WARNING" not in said.read_text(), said.read_text()
+            assert "WARNING" not in output.read_text(), output.read_text()
             return
-    pytest.fail(f"the server did not answer: {said.read_text()}")
+    pytest.fail(f"the server did not answer: {output.read_text()}")
 
 
-def ask(
+def post(
     address: str, body: object, *, content: str = "application/json"
 ) -> tuple[int, dict[str, Any]]:
-    """What the server says to a body: status and answer."""
+    """Send a body to the server; return the status and the decoded answer."""
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     request = urllib.request.Request(
         f"{address}/invocations", data=data, headers={"Content-Type": content}

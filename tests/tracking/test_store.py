@@ -1,4 +1,4 @@
-"""The store on disk: many at once, kills while it is made, and addresses that cannot be used."""
+"""The store on disk: processes at once, kills while it is created, and unusable addresses."""
 
 import os
 import signal
@@ -33,14 +33,14 @@ def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at,
 CREATE = """
 import os
 from pathlib import Path
-from churnlab import store
+from churnlab.tracking import store
 home = Path(os.environ["CHURNLAB_HOME"])
 store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
 """
 
 
 @pytest.mark.slow
-def test_a_kill_while_the_store_is_made_leaves_one_that_the_next_run_can_use(
+def test_a_kill_while_the_store_is_created_leaves_one_that_the_next_run_can_use(
     home, run_command, runs_at
 ):
     for delay in (0.0, 0.1, 0.2):  # the schema takes about a second to build
@@ -61,17 +61,16 @@ def test_a_kill_while_the_store_is_made_leaves_one_that_the_next_run_can_use(
 IN_A_COMMIT = """
 import os, signal, sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
-database.execute("pragma cache_size = 2")  # pages: it writes to the file before the transaction is through
+database.execute("pragma cache_size = 2")  # pages: it writes to the file before the commit
 database.execute("begin")
-database.executemany("insert into experiment_tags values (?, 'long', 0)", [(str(i) * 200,) for i in range(2000)])
+rows = [(str(i) * 200,) for i in range(2000)]
+database.executemany("insert into experiment_tags values (?, 'long', 0)", rows)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.slow
-def test_a_store_that_a_kill_left_in_the_middle_of_a_commit_is_whole_to_the_next_command(
-    home, run_command
-):
+def test_a_store_that_was_killed_during_a_commit_is_intact_for_the_next_command(home, run_command):
     ended = run_command(home, "train", *SMALL)
     assert ended.code == 0, ended.err
     process = subprocess.run([sys.executable, "-c", IN_A_COMMIT, home / "mlflow.db"])
@@ -82,7 +81,7 @@ def test_a_store_that_a_kill_left_in_the_middle_of_a_commit_is_whole_to_the_next
 
 
 @pytest.mark.slow
-def test_the_tracking_uri_of_the_environment_wins_and_its_artifacts_stay_beside_it(
+def test_the_tracking_uri_of_the_environment_wins_and_artifacts_are_next_to_its_store(
     home, run_command, runs_at, tmp_path
 ):
     other = tmp_path / "other home"
@@ -113,7 +112,7 @@ def test_a_store_of_files_is_refused(home, run_command, words, settings):
 
 
 @pytest.mark.parametrize("words", [["train"], ["train", "-m", "seed=1,2"]])
-def test_a_home_that_cannot_be_written_is_told_before_any_work(tmp_path, run_command, words):
+def test_a_home_that_cannot_be_written_is_refused_before_any_work(tmp_path, run_command, words):
     (tmp_path / "file").write_text("not a folder")
     ended = run_command(tmp_path / "file" / "home", *words, *SMALL)
     assert (ended.code, ended.out) == (2, "")
@@ -123,7 +122,7 @@ def test_a_home_that_cannot_be_written_is_told_before_any_work(tmp_path, run_com
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_home_without_permission_is_told_before_any_work(home, run_command):
+def test_a_home_without_permission_is_refused_before_any_work(home, run_command):
     home.mkdir(mode=0o500)
     ended = run_command(home, "train", *SMALL)
     assert (ended.code, ended.out) == (2, "")

@@ -1,5 +1,4 @@
-"""Studies that are killed at random moments, again and again: promise 1 holds in the end, whatever
-was killed.
+"""Studies that are killed at random moments, again and again, until promise 1 holds in the end.
 
 In the short form every way of killing gets a few kills; `make soak` gives each a hundred.
 """
@@ -42,7 +41,7 @@ ENGINES = {
     "processes": ("engine=processes", f"engine.workers={WORKERS}"),
 }
 WHOLE = 15.0
-"""Seconds of a whole run, about: the random moments are between its beginning and this."""
+"""Seconds that a whole run takes, about: the random moments are in this time."""
 
 
 def words(root: Path, engine: str, n: int) -> list[str]:
@@ -50,8 +49,8 @@ def words(root: Path, engine: str, n: int) -> list[str]:
     return ["tune", *model, *ENGINES[engine], f"tune.n_trials={n}"]
 
 
-def came(command: Command, root: Path, moment: str) -> bool:
-    """Wait for a random moment of a command; False when it ended before."""
+def reached(command: Command, root: Path, moment: str) -> bool:
+    """Wait for a random moment of a command; return False if it ended before."""
     if moment == "start-up":
         return command.pause(RANDOM.uniform(0, 4))
     if moment == "any":
@@ -65,24 +64,23 @@ def came(command: Command, root: Path, moment: str) -> bool:
 
 
 def where(home: Path, command: Command) -> str:
-    """In what a kill has just fallen, by what the books say."""
+    """Return what a kill has just hit, according to journal and store."""
     found = trials(home)
     if not (home / "mlflow.db").exists():
         return "an empty store"
-    under_way = [
+    running = [
         trial
         for trial in in_state(found, "RUNNING")
-        if trial.datetime_start.timestamp() > command.started
+        if trial.datetime_start.timestamp() > command.started  # earlier kills may have left others
     ]
-    if running := {
-        str(trial.number) for trial in under_way
-    }:  # an earlier kill may have left others
+    if running:
         logged = {
             run.data.tags["churnlab.trial"]
             for run in runs(home, "trial")
             if run.info.status == "RUNNING"
         }
-        return "a trial" if running & logged else "a trial without a run"
+        hit = {str(trial.number) for trial in running} & logged
+        return "a trial" if hit else "a trial without a run"
     if not notes(home.parent, "sleeper", since=command.started):
         return "the start-up"
     left = [run for run in runs(home, "train") if run.info.status == "RUNNING"]
@@ -90,21 +88,20 @@ def where(home: Path, command: Command) -> str:
 
 
 def study_after_study(root: Path, end_early: Callable[[Path], list[str]]) -> Counter[str]:
-    """End new studies early until there were as many ends as the long form asks for; counts where
-    they fell."""
-    fell: Counter[str] = Counter()
+    """End new studies early, as often as the long form requires; count what the ends hit."""
+    hit: Counter[str] = Counter()
     studies = 0
-    while not studies or fell.total() < SOAK:
+    while not studies or hit.total() < SOAK:
         studies += 1
         home = root / str(studies) / "home"
         home.parent.mkdir()
-        fell.update(end_early(home))
-    print(f"seed {SEED}: {fell.total()} ends over {studies} studies fell in {dict(fell)}")
-    return fell
+        hit.update(end_early(home))
+    print(f"seed {SEED}: {hit.total()} ends over {studies} studies hit {dict(hit)}")
+    return hit
 
 
 def moments() -> list[str]:
-    """The moments at which one study is to be killed."""
+    """Return the moments at which to kill one study."""
     if not SOAK:
         return ["start-up", "trial"]
     return [
@@ -113,38 +110,38 @@ def moments() -> list[str]:
     ]
 
 
-def killed_until_done(home: Path, asked: list[str], engine: str, *, everything: bool) -> list[str]:
-    """Kill a new study at some moments, run it to its end and check it; gives where the kills fell."""
-    fell: list[str] = []
+def killed_until_done(home: Path, engine: str, *, everything: bool) -> list[str]:
+    """Kill a new study at some moments, run it to its end and check it; return what was hit."""
+    command_line = words(home.parent, engine, N[engine])
+    hit: list[str] = []
     before = kept(home)
     for moment in moments():
         with (
-            Command(home, *asked) as command,
-            repeatable("the kills fell in", fell, "the next came at", moment),
+            Command(home, *command_line) as command,
+            repeatable("the kills hit", hit, "the next came at", moment),
         ):
-            if not came(command, home.parent, moment):
+            if not reached(command, home.parent, moment):
                 check_promise(home, N[engine], command.ended())
-                return fell
+                return hit
             workers = command.workers()
             if everything:
                 command.kill_everything()
             else:
                 command.kill()
             assert gone(workers), "workers outlive the process that started them"
-            fell.append(where(home, command))
+            hit.append(where(home, command))
             after = kept(home)
             assert unchanged(before, after)
             before = after
-    with Command(home, *asked) as command, repeatable("the kills fell in", fell):
+    with Command(home, *command_line) as command, repeatable("the kills hit", hit):
         found = check_promise(home, N[engine], command.ended())
         assert unchanged(before, kept(home))
         killed = [run for run in runs(home, "trial") if run.info.status == "KILLED"]
-        assert len(dead(found)) >= len(killed) >= fell.count("a trial")
-        said = [
-            told.read_text() for told in home.parent.glob("said/*/err")
-        ]  # a later kill may come after that was told
-        assert any("Going on with the study" in err for err in said) or "a trial" not in fell
-    return fell
+        assert len(dead(found)) >= len(killed) >= hit.count("a trial")
+        # any start: the last may have had nothing left to resume
+        logs = [log.read_text() for log in home.parent.glob("output/*/err")]
+        assert any("Resuming the study" in log for log in logs) or "a trial" not in hit
+    return hit
 
 
 @pytest.mark.parametrize(
@@ -155,22 +152,18 @@ def killed_until_done(home: Path, asked: list[str], engine: str, *, everything: 
 def test_a_study_killed_at_random_moments_ends_with_exactly_its_trials(
     tmp_path, engine, everything
 ):
-    fell = study_after_study(
-        tmp_path,
-        lambda home: killed_until_done(
-            home, words(home.parent, engine, N[engine]), engine, everything=everything
-        ),
+    hit = study_after_study(
+        tmp_path, lambda home: killed_until_done(home, engine, everything=everything)
     )
-    assert fell["a trial"]
-    assert fell["an empty store"]
+    assert hit["a trial"]
+    assert hit["an empty store"]
 
 
 def workers_killed(home: Path, kills: int) -> int:
-    """Kill random workers of a study at random moments and check it; gives how many attempts that
-    cost."""
+    """Kill random workers of a study at random moments and check it; count the killed attempts."""
     with Command(home, *words(home.parent, "processes", N["processes"])) as command, repeatable():
         for kill in range(kills):
-            # the first ones still import; later ones are most likely fitting
+            # the first kill hits an import, later ones most likely a fit
             if kill and not command.until(lambda: notes(home.parent, "sleeper"), "the first fit"):
                 break
             if not command.until(command.workers, "a worker") or not command.pause(
@@ -186,7 +179,7 @@ def workers_killed(home: Path, kills: int) -> int:
 
 
 @pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")
-def test_workers_killed_at_random_moments_are_replaced_and_their_trials_done_again(tmp_path):
+def test_workers_killed_at_random_moments_are_replaced_and_their_trials_run_again(tmp_path):
     kills, attempts, studies = 0, 0, 0
     while not studies or kills < SOAK:
         studies += 1
@@ -198,7 +191,7 @@ def test_workers_killed_at_random_moments_are_replaced_and_their_trials_done_aga
     assert attempts
 
 
-def test_a_killed_worker_is_replaced_and_another_does_its_trial_again(home):
+def test_a_killed_worker_is_replaced_and_another_runs_its_trial_again(home):
     model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
     with Command(
         home, "tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=16"
@@ -217,11 +210,11 @@ def test_a_killed_worker_is_replaced_and_another_does_its_trial_again(home):
     fitted = notes(home.parent, "sleeper")
     assert {line["pid"] for line in fitted if line["x"] == attempt.params["x"]} > {victim.pid}
     others = {line["pid"] for line in fitted} - {victim.pid, command.process.pid}
-    assert len(others) == 2, "nobody came in the place of the killed worker"
+    assert len(others) == 2, "the killed worker was not replaced"
 
 
 @pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")
-def test_a_study_whose_every_fit_takes_its_worker_along_comes_to_an_end(home):
+def test_a_study_whose_every_fit_kills_its_worker_ends(home):
     model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, dies_below=2.0)
     with Command(
         home, "tune", *model, "engine=processes", "engine.workers=1", "tune.n_trials=6"
@@ -234,13 +227,13 @@ def test_a_study_whose_every_fit_takes_its_worker_along_comes_to_an_end(home):
     assert not in_state(trials(home), "RUNNING")
 
 
-def test_a_study_stopped_by_a_signal_says_how_to_go_on_and_goes_on(tmp_path):
-    fell = study_after_study(tmp_path, stopped_until_done)
-    assert fell["in a trial"]
+def test_a_study_stopped_by_a_signal_says_how_to_resume_and_resumes(tmp_path):
+    hit = study_after_study(tmp_path, stopped_until_done)
+    assert hit["a trial"]
 
 
 def stops() -> list[tuple[str, signal.Signals, str]]:
-    """The engines, signals and moments by which one study is to be stopped."""
+    """Return the engines, signals and moments with which to stop one study."""
     if not SOAK:
         return [("inline", signal.SIGTERM, "trial"), ("processes", signal.SIGINT, "trial")]
     return [
@@ -254,30 +247,28 @@ def stops() -> list[tuple[str, signal.Signals, str]]:
 
 
 def stopped_until_done(home: Path) -> list[str]:
-    """Stop a new study by signals at some moments, run it to its end and check it; gives where the
-    signals fell."""
-    fell: list[str] = []
+    """Stop a new study by signals at some moments, run it to its end and check it; return what was
+    hit."""
+    hit: list[str] = []
     before = kept(home)
     n = N["processes"]
     for engine, number, moment in stops():
-        asked = words(home.parent, engine, n)
-        with Command(home, *asked) as command, repeatable(fell, engine, number.name, moment):
-            if not command.pause(1) or not came(command, home.parent, moment):
+        command_line = words(home.parent, engine, n)
+        with Command(home, *command_line) as command, repeatable(hit, engine, number.name, moment):
+            if not command.pause(1) or not reached(command, home.parent, moment):
                 check_promise(home, n, command.ended())
-                return fell
+                return hit
             workers = command.workers()
             killed = len([run for run in runs(home, "trial") if run.info.status == "KILLED"])
             if number == signal.SIGINT:
-                os.killpg(
-                    command.process.pid, number
-                )  # a terminal sends it to all in the foreground
+                os.killpg(command.process.pid, number)  # as a terminal does: to the whole group
             else:
                 command.process.send_signal(number)
             ended = command.ended()
             if ended.code == 0:  # the signal came after the end
                 check_promise(home, n, ended)
-                return fell
-            if ended.code == -number:  # it came before Python had begun with our first line
+                return hit
+            if ended.code == -number:  # it came before Python ran our first line
                 assert unchanged(before, kept(home))
                 continue
             assert (ended.code, ended.out) == (
@@ -285,9 +276,9 @@ def stopped_until_done(home: Path) -> list[str]:
                 "",
             )
             assert "Traceback" not in ended.err
-            told = ended.err.splitlines()[-1]
-            assert told.startswith("Stopped. To go on: churnlab tune "), ended.err
-            assert told.endswith(asked[-1])
+            last = ended.err.splitlines()[-1]
+            assert last.startswith("Stopped. To resume: churnlab tune "), ended.err
+            assert last.endswith(command_line[-1])
             assert {run.info.status for run in runs(home)} <= ENDED
             assert gone(workers)
             after = kept(home)
@@ -295,8 +286,8 @@ def stopped_until_done(home: Path) -> list[str]:
             assert after.finished.keys() == {run_id for _, _, run_id in after.complete.values()}
             before = after
             now = len([run for run in runs(home, "trial") if run.info.status == "KILLED"])
-            fell.append("in a trial" if now > killed else "elsewhere")
-    with Command(home, *words(home.parent, "inline", n)) as command, repeatable(fell):
+            hit.append("a trial" if now > killed else "something else")
+    with Command(home, *words(home.parent, "inline", n)) as command, repeatable(hit):
         check_promise(home, n, command.ended())
         assert unchanged(before, kept(home))
-    return fell
+    return hit

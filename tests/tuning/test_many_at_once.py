@@ -1,4 +1,4 @@
-"""Processes that start at once on a store that is not there yet."""
+"""Processes that start at once, before there is a store."""
 
 import pytest
 
@@ -9,21 +9,21 @@ pytestmark = pytest.mark.slow
 MANY = 8
 
 
-def at_once(home, *asked):
-    """How commands that were started together ended; all of them well."""
-    commands = [Command(home, *words) for words in asked]
+def at_once(home, *starts):
+    """Start commands together, check that all succeed, and return how they ended."""
+    commands = [Command(home, *words) for words in starts]
     try:
         ended = [command.ended() for command in commands]
     finally:
         for command in commands:
             command.__exit__()
-    assert [end.code for end in ended] == [0] * len(asked), [end.err for end in ended]
+    assert [end.code for end in ended] == [0] * len(starts), [end.err for end in ended]
     return ended
 
 
-def test_the_same_study_started_eight_times_at_once_is_done_once(home):
-    asked = ["tune", *own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}), "tune.n_trials=6"]
-    ended = at_once(home, *[asked] * MANY)
+def test_the_same_study_started_eight_times_at_once_runs_its_trials_once(home):
+    words = ["tune", *own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}), "tune.n_trials=6"]
+    ended = at_once(home, *[words] * MANY)
     assert (
         len({(end.line["run_id"], end.line["study"], end.line["n_complete"]) for end in ended}) == 1
     )
@@ -34,9 +34,9 @@ def test_the_same_study_started_eight_times_at_once_is_done_once(home):
 
 def test_a_start_that_waits_for_another_takes_over_when_that_is_killed(home):
     model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.3)
-    asked = ["tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=6"]
-    with Command(home, *asked) as first, Command(home, *asked) as second:
-        waiting = lambda command: "Another process is at work on the study" in command.err  # noqa: E731
+    words = ["tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=6"]
+    with Command(home, *words) as first, Command(home, *words) as second:
+        waiting = lambda command: "Another process is running the study" in command.err  # noqa: E731
         assert first.until(lambda: waiting(first) or waiting(second), "the second start")
         assert first.until(lambda: notes(home.parent, "sleeper"), "the first fit")
         works, waits = sorted([first, second], key=waiting)
@@ -47,10 +47,10 @@ def test_a_start_that_waits_for_another_takes_over_when_that_is_killed(home):
 
 
 @pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")
-def test_eight_studies_started_at_once_do_not_meet(home):
+def test_eight_studies_started_at_once_do_not_interfere(home):
     model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)})
     other = own_model(home.parent, "other", {"x": [0.1, 0.2, 0.3, 0.4]})
-    asked = [
+    studies = [
         model,
         (*model, "seed=1"),
         (*model, "features=early"),
@@ -60,7 +60,7 @@ def test_eight_studies_started_at_once_do_not_meet(home):
         (*other, "evaluation.folds=3"),
         ("model=logistic_regression", "dataset.rows=200", "evaluation.folds=2"),
     ]
-    ended = at_once(home, *[("tune", *words, "tune.n_trials=1") for words in asked])
+    ended = at_once(home, *[("tune", *words, "tune.n_trials=1") for words in studies])
     assert len({end.line["study"] for end in ended}) == MANY == len(runs(home, "tune"))
     for end in ended:
         check_promise(home, 1, end, study=end.line["study"])

@@ -1,5 +1,4 @@
-"""What a study has fitted it does not fit again, and a trial that fails is not counted and not the
-end."""
+"""A study never fits the same parameters twice, and a failed fit is neither counted nor the end."""
 
 from collections import Counter
 
@@ -16,7 +15,7 @@ from support.killing import (
     runs,
     trials,
 )
-from support.running import opened
+from support.running import churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -32,15 +31,14 @@ def engine(request):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A folder and a process in it that runs one command after another: start-up is most of a small
-    study's time."""
+    """Return a folder, and one process for all commands in it: start-up takes most of the time."""
     root = tmp_path_factory.mktemp("lab")
-    with opened(root / "home", PYTHONPATH=str(SUPPORT)) as ask:
-        yield root, ask
+    with churnlab_process(root / "home", PYTHONPATH=str(SUPPORT)) as churnlab:
+        yield root, churnlab
 
 
 def fits(root, name: str) -> Counter:
-    """How often each x was fitted."""
+    """Count the fits of each x."""
     return Counter(line["x"] for line in notes(root, name))
 
 
@@ -48,11 +46,11 @@ def study(root, ended):
     return trials(root / "home", ended.line["study"])
 
 
-def test_a_space_of_six_points_is_walked_through_once(lab, engine):
-    root, ask = lab
+def test_a_space_of_six_points_is_tried_once(lab, engine):
+    root, churnlab = lab
     name = f"six_{engine}"
     model = own_model(root, name, {"x": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]})
-    ended = ask("tune", *model, *ENGINES[engine], "tune.n_trials=20")
+    ended = churnlab("tune", *model, *ENGINES[engine], "tune.n_trials=20")
     found = check_promise(root / "home", 6, ended, study=ended.line["study"])
     assert sorted(trial.params["x"] for trial in found) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     assert (ended.line["n_reused"], ended.line["best_params"]) == (0, {"x": 0.3})
@@ -60,19 +58,19 @@ def test_a_space_of_six_points_is_walked_through_once(lab, engine):
     refit = counted.pop(0.3) - FOLDS
     assert counted == dict.fromkeys([0.1, 0.2, 0.4, 0.5, 0.6], FOLDS)
     assert refit > 0
-    assert "The space has 6 points: each is tried once, and no more." in ended.err
+    assert "The space has 6 points: each is tried once." in ended.err
 
-    again = ask("tune", *model, *ENGINES[engine], "tune.n_trials=20")
+    again = churnlab("tune", *model, *ENGINES[engine], "tune.n_trials=20")
     assert (again.code, again.line["n_complete"]) == (0, 6)
     assert counted.items() <= fits(root, name).items()
 
 
-def test_parameters_drawn_again_take_over_the_earlier_value(lab, engine):
-    root, ask = lab
+def test_parameters_sampled_again_reuse_the_earlier_value(lab, engine):
+    root, churnlab = lab
     name = f"many_{engine}"
     model = own_model(root, name, {"x": [place / 20 for place in range(20)]})
     four = ["engine.workers=4"] if engine == "processes" else []
-    ended = ask("tune", *model, *ENGINES[engine], *four, "tune.n_trials=18")
+    ended = churnlab("tune", *model, *ENGINES[engine], *four, "tune.n_trials=18")
     found = check_promise(root / "home", 18, ended, study=ended.line["study"])
     attempts = {run.info.run_id: run for run in runs(root / "home", "trial", ended.line["study"])}
     reused = [
@@ -94,11 +92,11 @@ def test_parameters_drawn_again_take_over_the_earlier_value(lab, engine):
     assert len(counted) == 18 - len(reused) - 1
 
 
-def test_a_trial_that_fails_is_told_is_not_counted_and_is_not_the_end(lab, engine):
-    root, ask = lab
+def test_a_failed_trial_is_logged_but_not_counted_and_not_the_end(lab, engine):
+    root, churnlab = lab
     name = f"frail_{engine}"
     model = own_model(root, name, {"x": (0.0, 1.0)}, fails_below=0.25)
-    ended = ask("tune", *model, *ENGINES[engine], "tune.n_trials=12")
+    ended = churnlab("tune", *model, *ENGINES[engine], "tune.n_trials=12")
     found = check_promise(root / "home", 12, ended, study=ended.line["study"])
     failed = in_state(found, "FAIL")
     assert failed
@@ -115,10 +113,10 @@ def test_a_trial_that_fails_is_told_is_not_counted_and_is_not_the_end(lab, engin
 
 
 def test_a_study_in_which_everything_fails_stops_with_the_first_message(lab, engine):
-    root, ask = lab
+    root, churnlab = lab
     name = f"broken_{engine}"
     model = own_model(root, name, {"x": (0.0, 1.0)}, fails_below=2.0)
-    ended = ask("tune", *model, *ENGINES[engine], "tune.n_trials=50", f"tune.study={name}")
+    ended = churnlab("tune", *model, *ENGINES[engine], "tune.n_trials=50", f"tune.study={name}")
     assert ended.code in (1, 2)
     assert ended.out == ""
     assert "Traceback" not in ended.err

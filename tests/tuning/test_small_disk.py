@@ -1,8 +1,7 @@
-"""A disk that fills up while a study is made: one paragraph, and with more room the same command
+"""A disk that fills up during a study: one paragraph, and with more space the same command
 completes it.
 
-The disk is a small tmpfs, mounted in a namespace of its own, in which these tests run a second
-time.
+The disk is a small tmpfs. It is mounted in a namespace of its own, in which these tests run again.
 """
 
 import os
@@ -31,20 +30,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 INSIDE = "CHURNLAB_IN_A_NAMESPACE"
 N = 12
 ENGINES = (("engine=inline",), ("engine=processes", "engine.workers=2"))
-ROOM = 64 * 2**20
+ENOUGH = 64 * 2**20
 
 
 def again_in_a_namespace(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Run a test where we may mount; what is mounted there is gone with the last process."""
+    """Run a test where it may mount; the mounts end with the last process."""
     (tmp_path / "try").mkdir()
     for unshare in (["unshare", "--map-root-user", "--mount"], ["unshare", "--mount"]):
         try:
-            asked = subprocess.run(
+            mount = subprocess.run(
                 [*unshare, "mount", "-t", "tmpfs", "tmpfs", tmp_path / "try"], capture_output=True
             )
         except FileNotFoundError:
             continue
-        if asked.returncode == 0:
+        if mount.returncode == 0:
             break
     else:
         pytest.skip("no tmpfs can be mounted here, neither as root nor in a user namespace")
@@ -75,65 +74,65 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,size={size}", str(self.path)], check=True)
 
     def fill(self, left: int = 0) -> None:
-        """Leave so much room, in whole pages."""
+        """Fill the disk except for ``left`` bytes, in whole pages."""
         while True:
-            about = os.statvfs(self.path)
-            used = (about.f_blocks - about.f_bfree) * about.f_bsize
-            asked = subprocess.run(
+            disk = os.statvfs(self.path)
+            used = (disk.f_blocks - disk.f_bfree) * disk.f_bsize
+            mount = subprocess.run(
                 ["mount", "-o", f"remount,size={used + left}", str(self.path)],
                 capture_output=True,
                 text=True,
             )
-            if asked.returncode == 0:  # it is refused when more was written in between
+            if mount.returncode == 0:  # it fails if more was written in the meantime
                 return
 
 
 def refused(command: Command) -> None:
-    """The command ends with one paragraph in the user's words."""
+    """Check that the command ends with one paragraph for users, without technical terms."""
     ended = command.ended()
     assert ended.code in (1, 2), (ended.code, ended.err)
     assert ended.out == ""
     for technical in ("Traceback", "sqlite3", "sqlalche", "INSERT", "UPDATE", "SELECT", "[SQL"):
         assert technical not in ended.err, ended.err
-    told = ended.err.splitlines()[-1]
-    assert "space" in told or "full" in told or "Nothing can be written" in told, ended.err
+    last = ended.err.splitlines()[-1]
+    assert "space" in last or "full" in last or "Nothing can be written" in last, ended.err
 
 
-def test_a_study_on_a_full_disk_says_so_and_goes_on_when_there_is_room(request, tmp_path):
-    """The disk is too small for the store, then full during a trial, then full when the figures are
-    to be kept."""
+def test_a_study_on_a_full_disk_says_so_and_resumes_when_there_is_space(request, tmp_path):
+    """The disk is too small for the store, then full during a trial, then full before the
+    figures."""
     if INSIDE not in os.environ:
         again_in_a_namespace(request, tmp_path)
         return
     disk = Disk(tmp_path / "disk", 2**18)
     home = disk.path / "home"
-    asked = [
+    words = [
         "tune",
         *own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.1),
         f"tune.n_trials={N}",
     ]
-    with Command(home, *asked, root=tmp_path) as command:
+    with Command(home, *words, root=tmp_path) as command:
         refused(command)
 
-    disk.resize(ROOM)
+    disk.resize(ENOUGH)
     for engine in ENGINES if SOAK else ENGINES[1:]:
         enough = len(kept(home).complete) + 2
-        with Command(home, *asked, *engine, root=tmp_path) as command:
+        with Command(home, *words, *engine, root=tmp_path) as command:
             assert command.until(
                 lambda enough=enough: len(in_state(trials(home), "COMPLETE")) >= enough, "a trial"
             )
             disk.fill()
             refused(command)
-        disk.resize(ROOM)
+        disk.resize(ENOUGH)
     before = kept(home)
     assert 0 < len(before.complete) < N, "the disk was not full in the middle"
 
-    with Command(home, *asked, root=tmp_path) as command:
+    with Command(home, *words, root=tmp_path) as command:
         assert command.until(lambda: len(in_state(trials(home), "COMPLETE")) == N, "the last trial")
         disk.fill(left=16384)
         refused(command)
-    disk.resize(ROOM)
-    with Command(home, *asked, root=tmp_path) as command:
+    disk.resize(ENOUGH)
+    with Command(home, *words, root=tmp_path) as command:
         check_promise(home, N, command.ended())
     assert unchanged(before, kept(home))
 
@@ -148,24 +147,24 @@ def test_a_disk_of_any_size_that_fills_at_any_moment_does_no_harm(request, tmp_p
         root = tmp_path / str(study)
         disk = Disk(root / "disk", RANDOM.randrange(2**18, 2**21, 4096))
         home = disk.path / "home"
-        asked = [
+        words = [
             "tune",
             *own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.05),
             f"tune.n_trials={N}",
         ]
         with (
-            Command(home, *asked, *RANDOM.choice(ENGINES), root=root) as command,
+            Command(home, *words, *RANDOM.choice(ENGINES), root=root) as command,
             repeatable("of a fixed size"),
         ):
             if command.ended().code != 0:
                 refused(command)
                 full += 1
         for _ in range(2):
-            disk.resize(ROOM)
+            disk.resize(ENOUGH)
             before = kept(home)
             moment, left = RANDOM.uniform(1, 12), 4096 * RANDOM.randrange(0, 32)
             with (
-                Command(home, *asked, *RANDOM.choice(ENGINES), root=root) as command,
+                Command(home, *words, *RANDOM.choice(ENGINES), root=root) as command,
                 repeatable(moment, left),
             ):
                 command.pause(moment)
@@ -173,9 +172,9 @@ def test_a_disk_of_any_size_that_fills_at_any_moment_does_no_harm(request, tmp_p
                 if command.ended().code != 0:
                     refused(command)
                     full += 1
-            disk.resize(ROOM)
+            disk.resize(ENOUGH)
             assert unchanged(before, kept(home))
-        with Command(home, *asked, root=root) as command, repeatable("at the end"):
+        with Command(home, *words, root=root) as command, repeatable("at the end"):
             check_promise(home, N, command.ended())
         subprocess.run(["umount", "-l", str(disk.path)], check=True)
     print(f"the disk was full {full} times")

@@ -1,4 +1,4 @@
-"""What a driver makes of trials under way when a worker has died: a real journal, a real store, no
+"""How a driver handles RUNNING trials after a worker has died: a real journal, a real store, no
 processes."""
 
 import threading
@@ -48,10 +48,8 @@ def study(job) -> optuna.Study:
 
 
 def states(study) -> list[tuple[str, float | None]]:
-    """Each trial's state, and the x that it has or is to have."""
-    return [
-        (trial.state.name, dict(trials.parameters(trial)).get("x")) for trial in study.get_trials()
-    ]
+    """Return each trial's state and its x, also if it is only enqueued."""
+    return [(trial.state.name, dict(trials.key_of(trial)).get("x")) for trial in study.get_trials()]
 
 
 def test_a_trial_that_a_living_worker_is_about_to_claim_is_left_alone(job, study):
@@ -68,23 +66,23 @@ def test_a_trial_that_a_living_worker_is_about_to_claim_is_left_alone(job, study
     assert [state for state, _ in states(study)] == ["RUNNING"]
 
 
-def test_a_trial_that_nobody_claims_is_given_up_and_asked_again(job, study):
+def test_a_trial_that_no_worker_claims_is_failed_and_enqueued_again(job, study):
     x = f"{study.ask(dict(SPACE)).params['x']:.12g}"
-    assert "1 unfinished trials to be done again" in trials.reconcile(study, job, living=[LIVING])
+    assert "1 unfinished trial to run again" in trials.reconcile(study, job, living=[LIVING])
     assert states(study) == [("FAIL", x), ("WAITING", x)]
 
 
-def test_a_dead_workers_trial_is_asked_again_and_counts_the_death(job, study):
+def test_a_dead_workers_trial_is_enqueued_again_with_one_more_death(job, study):
     taken = study.ask(dict(SPACE))
     taken.set_user_attr(trials.WORKER, str(DEAD))
     trials.reconcile(study, job, living=[LIVING])
     again = study.get_trials(states=[TrialState.WAITING])
-    assert [(trial.user_attrs[trials.DEATHS], trials.parameters(trial)) for trial in again] == [
-        (1, studies.same(taken.params))
+    assert [(trial.user_attrs[trials.DEATHS], trials.key_of(trial)) for trial in again] == [
+        (1, studies.params_key(taken.params))
     ]
 
 
-def test_parameters_that_were_drawn_while_the_trial_was_given_up_are_asked_again_once(job, study):
+def test_parameters_sampled_while_their_trial_was_failed_are_enqueued_again_once(job, study):
     x = f"{study.ask(dict(SPACE)).params['x']:.12g}"
     study.tell(0, state=TrialState.FAIL)
     for _ in range(2):
@@ -92,7 +90,7 @@ def test_parameters_that_were_drawn_while_the_trial_was_given_up_are_asked_again
         assert states(study) == [("FAIL", x), ("WAITING", x)]
 
 
-def test_what_came_too_late_or_failed_by_itself_is_not_asked_again(job, study):
+def test_surplus_trials_and_failed_fits_are_not_enqueued_again(job, study):
     for why in (trials.SURPLUS, trials.ERROR):
         taken = study.ask(dict(SPACE))
         taken.set_user_attr(why, "yes")
@@ -101,7 +99,7 @@ def test_what_came_too_late_or_failed_by_itself_is_not_asked_again(job, study):
     assert [state for state, _ in states(study)] == ["FAIL", "FAIL"]
 
 
-def test_a_study_that_has_all_its_trials_is_asked_nothing_more(job, study):
+def test_nothing_is_enqueued_in_a_study_that_has_all_its_trials(job, study):
     for _ in range(5):
         study.tell(study.ask(dict(SPACE)), 0.5)
     study.ask(dict(SPACE)).set_user_attr(trials.WORKER, str(DEAD))

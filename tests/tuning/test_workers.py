@@ -1,4 +1,4 @@
-"""Several workers: none waits for another, each loads the table once, all have something to do."""
+"""Several workers: none waits for another, each loads the table once, each runs trials."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ SECONDS, UNEVEN = 3.0, 6.0
 
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory):
-    """A study of trials that take from nothing to six seconds, by four workers: its folder."""
+    """Run a study of short and long trials (up to six seconds) with four workers."""
     root = tmp_path_factory.mktemp("workers")
     home = root / "home"
     model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=SECONDS, uneven=UNEVEN)
@@ -23,12 +23,12 @@ def worked(tmp_path_factory):
         "_target_": "estimators.noted_members",
         "n": 200,
         "seed": 0,
-        "told": str(root / "tables.jsonl"),
+        "notes": str(root / "tables.jsonl"),
     }
     table = {"defaults": ["demo", "_self_"], "name": "noted", "generator": generator}
     (root / "own/dataset").mkdir()
     (root / "own/dataset/noted.yaml").write_text(yaml.safe_dump(table))
-    asked = [
+    words = [
         "tune",
         *model,
         "dataset=noted",
@@ -36,20 +36,20 @@ def worked(tmp_path_factory):
         f"engine.workers={WORKERS}",
         f"tune.n_trials={N}",
     ]
-    with Command(home, *asked) as command:
+    with Command(home, *words) as command:
         check_promise(home, N, command.ended())
     return home, command.process.pid
 
 
 def test_no_worker_waits_for_the_slowest_of_a_batch(worked):
-    """Against batches of the same trials: the next four begin when the slowest of four has ended."""
+    """The baseline is batches of four, in which the next four start when the slowest has ended."""
     home, _ = worked
     spans = sorted(
         (run.info.start_time / 1000, run.info.end_time / 1000) for run in runs(home, "trial")
     )
     first = {line["pid"]: line["at"] for line in reversed(notes(home.parent, "sleeper"))}
-    del first[max(first, key=first.__getitem__)]  # the refit's, whose process fits last
-    up = max(first.values())  # from here on all four are at work
+    del first[max(first, key=first.__getitem__)]  # the driver, which fits last: the refit
+    up = max(first.values())  # from then on all four are running
     left = [ended - max(begun, up) for begun, ended in spans if ended > up]
     assert len(left) > N // 2, "most trials were done before all workers were up"
     batched = sum(max(left[place : place + WORKERS]) for place in range(0, len(left), WORKERS))
@@ -57,7 +57,7 @@ def test_no_worker_waits_for_the_slowest_of_a_batch(worked):
     assert took < 0.6 * batched, (took, batched, sum(left))
 
 
-def test_every_worker_fits_something_and_starts_once(worked):
+def test_every_worker_fits_trials_and_starts_once(worked):
     home, driver = worked
     fits = Counter(line["pid"] for line in notes(home.parent, "sleeper"))
     assert len(fits.keys() - {driver}) == WORKERS

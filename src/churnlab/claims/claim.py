@@ -1,7 +1,7 @@
-"""What a claim says, and the verdict on it once it has been measured.
+"""Declare claims, and give the verdict on a measured claim.
 
-A claim is a statement that someone made about a table, with the one quantity that decides it. Light
-to import: a config is checked by it.
+A claim is a statement that someone made about a table, with the one quantity that decides it. Keep
+this module light to import: a config is checked by it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from churnlab.formatting import number
 from churnlab.models.metric_names import Metric
@@ -19,8 +19,8 @@ Quantity = Literal[
 ]
 Verdict = Literal["holds", "partly", "not shown", "false"]
 Group = str | dict[Literal["highest", "lowest", "above", "below"], str]
-"""Members: a condition, or by the mean of an expression the segment with the highest or the lowest,
-or all segments that are above or below the mean of all members."""
+"""A group of members: a condition, or segments chosen by the mean of an expression: the highest or
+the lowest one, or all that are above or below the mean of all members."""
 
 NO_EFFECT: dict[Quantity, float | None] = {
     "correlation": 0,
@@ -30,10 +30,9 @@ NO_EFFECT: dict[Quantity, float | None] = {
     "mean": None,
     "model_difference": 0,
 }
-"""The value of each quantity where there is nothing; of a mean the claim has to say it (``than``).
-"""
+"""The value of each quantity without an effect; for a mean, the claim gives it (``than``)."""
 
-NEEDED: dict[Quantity, set[str]] = {
+REQUIRED: dict[Quantity, set[str]] = {
     "correlation": {"of"},
     "correlation_margin": {"of", "against"},
     "risk_ratio": {"among"},
@@ -41,7 +40,7 @@ NEEDED: dict[Quantity, set[str]] = {
     "mean": {"of", "than"},
     "model_difference": {"of", "against", "metric"},
 }
-TAKEN: dict[Quantity, set[str]] = {
+OPTIONAL: dict[Quantity, set[str]] = {
     "correlation": {"against", "among", "segments"},
     "correlation_margin": {"among", "segments"},
     "risk_ratio": {"of", "against", "segments"},
@@ -49,30 +48,34 @@ TAKEN: dict[Quantity, set[str]] = {
     "mean": {"among", "segments"},
     "model_difference": set(),
 }
-"""The keys that each quantity takes besides those it needs; ``than``, ``size`` and ``tolerance`` go
-with all."""
+"""The keys that each quantity may have besides those it requires; all may have ``than``, ``size``
+and ``tolerance``."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement and how it is measured. Expressions are over the table's columns, the target as
-    0 and 1 included.
+    """A statement and how to measure it, in expressions over the table's columns and its target
+    (0 or 1).
 
-    - ``correlation``: Pearson's r of ``of`` with ``against`` (the target unless said otherwise), over the members
-      ``among`` whom it is asked (all).
-    - ``correlation_margin``: of these columns (``of``) the weakest correlation with the target, less the strongest of
-      those (``against``), both without their sign. Above 0 each of these goes more with leaving than any of those.
-    - ``risk_ratio``: the share of members with ``of`` (a condition; the target) in the group ``among`` over the same
-      share in the group ``against``: those of the others for whom it holds, all others when it is not given.
-    - ``mean_difference``: the mean of ``of`` in the group ``among`` less that in the group ``against``, likewise.
-    - ``mean``: the mean of ``of`` (of a condition: its share) among a group (all), compared with ``than``.
-    - ``model_difference``: the ``metric`` of the model ``of`` less that of the model ``against``, out of fold.
+    - ``correlation``: Pearson's r of ``of`` with ``against`` (default: the target), over the
+      members ``among`` (default: all).
+    - ``correlation_margin``: the weakest absolute correlation of the columns ``of`` with the target
+      minus the strongest one of the columns ``against``. Above 0, each of the first correlates more
+      with churn than any of the second.
+    - ``risk_ratio``: the share with ``of`` (a condition; default: the target) in the group
+      ``among``, divided by that in the group ``against``: a condition on the other members
+      (default: all others).
+    - ``mean_difference``: the mean of ``of`` in ``among`` minus that in ``against``, groups as in
+      ``risk_ratio``.
+    - ``mean``: the mean of ``of`` (the share, for a condition) in ``among`` (default: all),
+      compared with ``than``.
+    - ``model_difference``: the out-of-fold ``metric`` of the model ``of`` minus that of
+      ``against``.
 
-    ``direction`` says on which side of ``than`` (the value without any effect) the quantity is said
-    to be; ``same`` says that it is no farther from there than ``tolerance``. ``size`` is the value
-    that was stated, give or take the ``tolerance``: how exactly it was said. With ``segments``, one
-    of the file's segmentations, ``segment`` is a column, too: the segments' numbers by size, the
-    largest 0.
+    ``direction`` is the claimed side of ``than`` (default: no effect); ``same`` claims that the
+    quantity is within ``tolerance`` of it. ``size`` is the claimed value, plus or minus
+    ``tolerance``. ``segments`` names one of the file's segmentations; expressions then have one
+    more column, ``segment``: the segments' numbers by size, 0 the largest.
     """
 
     source: str
@@ -91,34 +94,38 @@ class Claim:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        told = f"quantity={self.quantity}"
+        start = f"quantity={self.quantity}"
+        required, optional = REQUIRED[self.quantity], OPTIONAL[self.quantity]
         given = {
             key
             for key in ("of", "among", "against", "segments", "metric")
             if getattr(self, key) is not None
         }
-        needed, taken = NEEDED[self.quantity], NEEDED[self.quantity] | TAKEN[self.quantity]
-        if missing := sorted(key for key in needed if getattr(self, key) is None):
-            raise ValueError(f"{told} needs {' and '.join(missing)}")
-        if strange := sorted(given - taken):
-            raise ValueError(f"{told} takes no {strange[0]}; it takes {', '.join(sorted(taken))}")
+        if missing := sorted(key for key in required if getattr(self, key) is None):
+            raise ValueError(f"{start} needs {' and '.join(missing)}")
+        if unknown := sorted(given - required - optional):
+            raise ValueError(
+                f"{start} takes no {unknown[0]}; it takes {', '.join(sorted(required | optional))}"
+            )
         for key in ("of", "against"):
             if isinstance(getattr(self, key), list) and self.quantity != "correlation_margin":
-                raise ValueError(f"{told} takes one expression as {key}, not a list")
+                raise ValueError(f"{start} takes one expression as {key}, not a list")
+        self._check_groups()
+        self._check_size()
+
+    def _check_groups(self) -> None:
         for key in ("among", "against"):
             group = getattr(self, key)
-            if isinstance(group, dict):
-                if key == "against" and self.quantity not in ("risk_ratio", "mean_difference"):
-                    raise ValueError(f"{told} takes no segment as against")
-                if len(group) != 1:
-                    raise ValueError(
-                        f"{key} names one of highest, lowest, above and below, as {{highest: Age}}"
-                    )
-                if self.segments is None:
-                    raise ValueError(
-                        f"{key} asks for a segment ({{{next(iter(group))}: ...}}), which needs segments"
-                    )
-        self._check_size()
+            if not isinstance(group, dict):
+                continue
+            if key == "against" and self.quantity not in ("risk_ratio", "mean_difference"):
+                raise ValueError(f"quantity={self.quantity} takes no segment as against")
+            if len(group) != 1:
+                raise ValueError(
+                    f"{key} takes one of highest, lowest, above and below, as in {{highest: Age}}"
+                )
+            if self.segments is None:
+                raise ValueError(f"{key}={group} chooses a segment, which needs segments")
 
     def _check_size(self) -> None:
         if self.tolerance < 0:
@@ -135,41 +142,41 @@ class Claim:
 
     @property
     def no_effect(self) -> float:
-        """The value from which the quantity is said to differ, or not to."""
+        """Return the value from which the quantity is claimed to differ, or not to differ."""
         value = NO_EFFECT[self.quantity] if self.than is None else self.than
         assert value is not None
         return float(value)
 
     @property
-    def texts(self) -> dict[str, list[str]]:
-        """Its expressions, by the key under which they stand."""
-        if self.quantity == "model_difference":
-            return {}
-        found = {key: getattr(self, key) for key in ("of", "among", "against")}
-        return {
-            key: [*part.values()]
-            if isinstance(part, dict)
-            else part
-            if isinstance(part, list)
-            else [part]
-            for key, part in found.items()
-            if part is not None
-        }
+    def expressions(self) -> list[tuple[str, str]]:
+        """Return the claim's expressions, each with its key."""
+        found: list[tuple[str, str]] = []
+        if self.quantity != "model_difference":
+            for key in ("of", "among", "against"):
+                part = getattr(self, key)
+                texts = part.values() if isinstance(part, dict) else part
+                found += [
+                    (key, text) for text in ([texts] if isinstance(texts, str) else texts or [])
+                ]
+        return found
 
 
 def verdict(claim: Claim, low: float, high: float) -> Verdict:
-    """The verdict on a claim whose quantity has the 95% interval from ``low`` to ``high``, ends
-    included.
+    """Return the verdict on a claim from the 95% CI of its quantity, ends included.
 
-    This is the rule. With N the value of no effect and T the tolerance,
+    With N the value of no effect and T the tolerance:
 
-    - a claim ``above`` N is **false** when the whole interval lies below N, **not shown** when the interval holds N,
-      and otherwise **holds**, unless it states a size and no value from size - T to size + T lies in the interval: then
-      the direction holds, the size does not, and it holds **partly**. ``below`` is the same, turned round;
-    - a claim ``same`` **holds** when the whole interval lies from N - T to N + T, is **false** when no part of it does,
-      and **not shown** otherwise.
+    - A claim ``above`` N is **false** if the whole CI is below N and **not shown** if the CI
+      contains N. Otherwise it **holds**; but if it states a size and the CI contains no value from
+      size - T to size + T, only the direction holds: **partly**. ``below`` is the mirror image.
+    - A claim ``same`` **holds** if the whole CI is within N - T to N + T, is **false** if no part
+      of it is, and **not shown** otherwise.
 
-    A quantity without an interval (NaN: nobody to compare, nothing that varies) shows nothing.
+    A quantity without a CI (NaN: nobody to compare, or no variation) is **not shown**.
+
+    >>> risk = Claim("board", "Guests leave.", "risk_ratio", "above", among="guest", size=2)
+    >>> verdict(risk, 0.8, 1.5), verdict(risk, 1.2, 1.5), verdict(risk, 1.2, 2.5)
+    ('not shown', 'partly', 'holds')
     """
     if math.isnan(low) or math.isnan(high):
         return "not shown"
@@ -188,27 +195,28 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
     return "holds" if stated else "partly"
 
 
-def said(claim: Claim) -> str:
-    """What the claim says of its quantity, in words: ``below 0, −0.44 ± 0.005``."""
+def claimed_value(claim: Claim) -> str:
+    """Return what a claim states about its quantity: ``below 0, −0.44 ± 0.005``."""
     if claim.direction == "same":
-        return f"no farther than {_plain(claim.tolerance)} from {_plain(claim.no_effect)}"
-    size = "" if claim.size is None else f", {_plain(claim.size)}"
-    more = f" ± {_plain(claim.tolerance)}" if size and claim.tolerance else ""
-    return f"{claim.direction} {_plain(claim.no_effect)}{size}{more}"
+        text = f"within {claim.tolerance:g} of {claim.no_effect:g}"
+    else:
+        size = "" if claim.size is None else f", {claim.size:g}"
+        more = f" ± {claim.tolerance:g}" if size and claim.tolerance else ""
+        text = f"{claim.direction} {claim.no_effect:g}{size}{more}"
+    return text.replace("-", "−")
 
 
-def measured_in_words(value: float, low: float, high: float) -> str:
-    """A value with its interval, to as many decimals as the interval's width justifies."""
+def format_interval(value: float, low: float, high: float) -> str:
+    """Format a value with its interval, to as many decimals as the interval's width justifies.
+
+    >>> format_interval(0.00444, 0.00127, 0.00758)
+    '0.0044 (0.0013 to 0.0076)'
+    """
     width = high - low
     digits = min(max(1 - math.floor(math.log10(width)), 0), 4) if 0 < width < math.inf else 3
     return f"{number(value, digits)} ({number(low, digits)} to {number(high, digits)})"
 
 
-def counted_verdicts(verdicts: Sequence[Verdict]) -> dict[Verdict, int]:
-    """How many claims have each verdict."""
-    every: tuple[Verdict, ...] = ("holds", "partly", "not shown", "false")
-    return {verdict: sum(of == verdict for of in verdicts) for verdict in every}
-
-
-def _plain(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
+def count_verdicts(verdicts: Sequence[Verdict]) -> dict[Verdict, int]:
+    """Count the claims with each verdict."""
+    return {verdict: verdicts.count(verdict) for verdict in get_args(Verdict)}

@@ -1,7 +1,7 @@
-"""Measure claims on a table: each quantity with its 95% interval.
+"""Measure claims on a table: each quantity with its 95% CI.
 
-Nothing here chooses anything: claims are measured on all members, as an exploration is. A row that
-lacks a value that a claim asks for is left out of that claim.
+Claims are measured on all members, because they choose nothing. A row without a value that a claim
+needs is left out of that claim.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from churnlab.formatting import counted
 from churnlab.models.comparison import paired_difference
 
 SEGMENT = "segment"
-"""The column that a claim with a segmentation may use, too."""
+"""The extra column that a claim with a segmentation may use."""
 
-TOLD = 3
-"""So many faulty claims are told at once; each message names all columns."""
+REPORTED = 3
+"""Faulty claims that are reported at once: each message lists all columns."""
 
 EXTREMES: Mapping[str, Callable[[pd.Series], object]] = {
     "highest": lambda means: means == means.max(),
     "lowest": lambda means: means == means.min(),
 }
-"""Which of the segments' means are meant."""
+"""How each word chooses among the segments' means."""
 
 
 class Measured(NamedTuple):
-    """A quantity with its 95% interval, and about whom it was asked in words; NaN where there is
-    nothing to measure."""
+    """A quantity with its 95% CI (NaN where there is nothing to measure), and the members it
+    describes."""
 
     value: float
     low: float
@@ -47,11 +47,11 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class ClaimContext:
-    """What claims are measured on.
+    """The data that claims are measured on.
 
-    ``frame`` holds the columns and the ``target`` as 0 and 1, one row a member; ``segments`` the
-    number of each member's segment, by segmentation; ``probabilities`` what each model says of them
-    out of fold. ``resamples`` and ``seed`` are those of the bootstrap.
+    ``frame`` has one row per member: the columns and the ``target`` as 0 or 1. ``segments`` has
+    each member's segment by segmentation, ``probabilities`` each member's out-of-fold churn
+    probability by model. ``resamples`` and ``seed`` are those of the bootstrap.
     """
 
     frame: pd.DataFrame
@@ -63,63 +63,61 @@ class ClaimContext:
 
 
 def check_claims(claims: Mapping[str, Claim], columns: Collection[str], *, where: str) -> None:
-    """Refuse claims that cannot be measured on a table with these columns, every fault with its
-    claim and key.
+    """Check that a table with these columns can decide the claims; InputError names faulty keys.
 
-    ``where`` is the key under which the claims stand.
+    ``where`` is the key of the claims in the config.
     """
-    faults = []
+    errors = []
     for name, claim in claims.items():
         known = [*columns, SEGMENT] if claim.segments else columns
-        for key, text in [(key, text) for key, texts in claim.texts.items() for text in texts]:
+        for key, expression in claim.expressions:
             try:
-                check_expression("", text, known)
+                check_expression("", expression, known)
             except InputError as error:
-                faults.append(f"{where}.{name}.{key}: {error}")
-    if faults:
-        raise InputError(
-            "\n".join(faults[:TOLD])
-            + (f"\nand {len(faults) - TOLD} more" if len(faults) > TOLD else "")
-        )
+                errors.append(f"{where}.{name}.{key}: {error}")
+    if errors:
+        more = [f"and {len(errors) - REPORTED} more"] if len(errors) > REPORTED else []
+        raise InputError("\n".join([*errors[:REPORTED], *more]))
 
 
-def measure(claim: Claim, ground: ClaimContext) -> Measured:
-    """The claim's quantity on this ground; InputError where an expression gives no number, or a
-    condition is none."""
-    return MEASURES[claim.quantity](claim, ground)
+def measure(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure a claim's quantity.
+
+    InputError: an expression does not give numbers, or a condition values other than 0 and 1.
+    """
+    return MEASURES[claim.quantity](claim, context)
 
 
-def _rows(claim: Claim, ground: ClaimContext, *more: str) -> pd.DataFrame:
-    """The rows that have every value that the claim, and ``more``, ask for."""
-    frame = ground.frame
+def _rows(claim: Claim, context: ClaimContext, *more: str) -> pd.DataFrame:
+    """Return the rows with every value that the claim's expressions, and ``more``, need."""
+    frame = context.frame
     if claim.segments is not None:
         if SEGMENT in frame:
             raise InputError(
                 f"There is a column {SEGMENT} already; rename it to measure claims about segments."
             )
-        frame = frame.assign(**{SEGMENT: ground.segments[claim.segments].astype("float64")})
-    texts = [*more, *(text for texts in claim.texts.values() for text in texts)]
-    needed = {column for text in texts for column in columns_in(text)}
+        frame = frame.assign(**{SEGMENT: context.segments[claim.segments].astype("float64")})
+    expressions = [*more, *(expression for _, expression in claim.expressions)]
+    needed = {column for expression in expressions for column in columns_in(expression)}
     return frame.dropna(subset=sorted(needed))
 
 
 def _condition(expression: str, frame: pd.DataFrame) -> np.ndarray:
-    """Who keeps a condition, as a mask."""
+    """Return a mask of the rows that meet a condition."""
     values = evaluate(expression, frame)
     if not np.isin(values, (0, 1)).all():
         raise InputError(
-            f"{expression} is no condition: it has values other than 0 and 1. Compare it, as in x "
-            "> 0."
+            f"{expression} is not a condition: it has values other than 0 and 1. Compare it, as in "
+            "x > 0."
         )
     return values == 1
 
 
 def _members(group: Group, frame: pd.DataFrame) -> np.ndarray:
-    """Who belongs to a group, as a mask; a segment's mean is compared with those of the segments in
-    this frame.
+    """Return a mask of the members of a group; segments are compared within this frame.
 
-    A segment is chosen by the members that it is then measured on: between two that are nearly
-    alike in what they are chosen by, the interval of just that is too sure.
+    A segment is chosen by the same members that it is then measured on: if the claim is about the
+    value it is chosen by, and another segment is close, the CI is too narrow.
     """
     if isinstance(group, str):
         return _condition(group, frame)
@@ -133,9 +131,13 @@ def _members(group: Group, frame: pd.DataFrame) -> np.ndarray:
     return frame[SEGMENT].isin(chosen).to_numpy()
 
 
+def _among(claim: Claim, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the claim's group; all rows if it names none."""
+    return frame if claim.among is None else frame[_members(claim.among, frame)]
+
+
 def _two_groups(claim: Claim, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows of both groups and a mask of those in the first; the second is looked for outside
-    the first."""
+    """Return the rows of both groups and a mask of the first; the second is outside the first."""
     assert isinstance(claim.among, str | dict)
     first = _members(claim.among, frame)
     if claim.against is None:
@@ -146,33 +148,27 @@ def _two_groups(claim: Claim, frame: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
     return pd.concat([frame[first], second]), np.arange(first.sum() + len(second)) < first.sum()
 
 
-def _correlation(claim: Claim, ground: ClaimContext) -> Measured:
-    """Pearson's r with the interval of `exploration.correlations`."""
-    of, against = (
-        str(claim.of),
-        f"`{ground.target}`" if claim.against is None else str(claim.against),
-    )
-    frame = _rows(claim, ground, against)
-    if claim.among is not None:
-        frame = frame[_members(claim.among, frame)]
-    value, low, high = statistics.correlation(evaluate(of, frame), evaluate(against, frame))
+def _correlation(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure Pearson's r with the CI of explore.statistics.correlation."""
+    against = f"`{context.target}`" if claim.against is None else str(claim.against)
+    frame = _among(claim, _rows(claim, context, against))
+    x, y = evaluate(str(claim.of), frame), evaluate(against, frame)
+    value, low, high = statistics.correlation(x, y)
     return Measured(value, low, high, f"over {counted(len(frame), 'member')}")
 
 
-def _correlation_margin(claim: Claim, ground: ClaimContext) -> Measured:
-    """The margin with its bootstrap percentile interval.
+def _correlation_margin(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure the margin with its bootstrap percentile CI.
 
-    Every resample finds its own weakest and its own strongest, which makes the margin smaller there
-    than it is: where several compete the interval is too cautious, never too sure.
+    Each resample picks its own weakest and its own strongest column, which biases its margin
+    downwards: with several close columns the CI is conservative.
     """
     assert isinstance(claim.against, str | list)
-    target = f"`{ground.target}`"
-    frame = _rows(claim, ground, target)
-    if claim.among is not None:
-        frame = frame[_members(claim.among, frame)]
+    target = f"`{context.target}`"
+    frame = _among(claim, _rows(claim, context, target))
     sides = [[side] if isinstance(side, str) else side or [] for side in (claim.of, claim.against)]
     columns = np.column_stack([evaluate(text, frame) for text in [*sides[0], *sides[1], target]])
-    drawn = np.abs(_resampled_correlations(columns, resamples=ground.resamples, seed=ground.seed))
+    drawn = np.abs(_resampled_correlations(columns, resamples=context.resamples, seed=context.seed))
     margins = drawn[:, : len(sides[0])].min(axis=1) - drawn[:, len(sides[0]) :].max(axis=1)
     about = f"over {counted(len(frame), 'member')}"
     if np.isnan(margins[0]):
@@ -182,8 +178,10 @@ def _correlation_margin(claim: Claim, ground: ClaimContext) -> Measured:
 
 
 def _resampled_correlations(columns: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """r of each column but the last with the last, on all rows and then on resamples: 1 + resamples
-    rows."""
+    """Correlate each column with the last one, on all rows and then on resamples.
+
+    Shape: 1 + resamples x columns - 1.
+    """
     n, rng = len(columns), np.random.default_rng(seed)
     if n == 0:
         return np.full((1 + resamples, columns.shape[1] - 1), math.nan)
@@ -194,29 +192,27 @@ def _resampled_correlations(columns: np.ndarray, *, resamples: int, seed: int) -
     means = np.array([moments.mean(axis=0), *((weight @ moments) / n for weight in weights)])
     first, second, product = np.split(means, [z.shape[1], 2 * z.shape[1]], axis=1)
     variance = second - first**2
+    covariance = product - first[:, :-1] * first[:, -1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (product - first[:, :-1] * first[:, -1:]) / np.sqrt(
-            variance[:, :-1] * variance[:, -1:]
-        )
+        return covariance / np.sqrt(variance[:, :-1] * variance[:, -1:])
 
 
-def _risk_ratio(claim: Claim, ground: ClaimContext) -> Measured:
-    """The ratio with the interval of `exploration.risk_ratio`."""
-    of = f"`{ground.target}`" if claim.of is None else str(claim.of)
-    frame, first = _two_groups(claim, _rows(claim, ground, of))
+def _risk_ratio(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure the ratio with the CI of explore.statistics.risk_ratio."""
+    of = f"`{context.target}`" if claim.of is None else str(claim.of)
+    frame, first = _two_groups(claim, _rows(claim, context, of))
     found = statistics.risk_ratio(first, _condition(of, frame).astype(int))
     return Measured(found["risk_ratio"], found["low"], found["high"], _about(first))
 
 
-def _mean_difference(claim: Claim, ground: ClaimContext) -> Measured:
-    """The difference with Welch's interval, or of two shares with Newcombe's (1998, Statistics in
-    Medicine 17:873).
+def _mean_difference(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure the difference with Welch's CI; of two shares with Newcombe's hybrid score CI.
 
-    Newcombe's is made of both shares' Wilson intervals and also knows what nobody or everybody
-    does.
+    Newcombe (1998, Statistics in Medicine 17:873), method 10, combines both shares' Wilson CIs and
+    also works for shares of 0 and 1.
     """
     of = str(claim.of)
-    frame, first = _two_groups(claim, _rows(claim, ground))
+    frame, first = _two_groups(claim, _rows(claim, context))
     values = evaluate(of, frame)
     about = _about(first)
     if first.all() or not first.any():
@@ -229,37 +225,32 @@ def _mean_difference(claim: Claim, ground: ClaimContext) -> Measured:
     return Measured(float(means["difference"]), float(means["low"]), float(means["high"]), about)
 
 
-def _mean(claim: Claim, ground: ClaimContext) -> Measured:
-    """The mean with Student's interval, or the share with Wilson's."""
-    frame = _rows(claim, ground)
-    if claim.among is not None:
-        frame = frame[_members(claim.among, frame)]
+def _mean(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure the mean with Student's CI, or the share with Wilson's."""
+    frame = _among(claim, _rows(claim, context))
     values, about = evaluate(str(claim.of), frame), f"of {counted(len(frame), 'member')}"
     if np.isin(values, (0, 1)).all():
-        return Measured(*(_share(values)), about)
-    if len(values) < 2:
-        return Measured(
-            float(values.mean()) if len(values) else math.nan, math.nan, math.nan, about
-        )
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return Measured(
-        float(values.mean()), float(values.mean() - half), float(values.mean() + half), about
-    )
+        return Measured(*_share(values), about)
+    mean, n = float(values.mean()), len(values)
+    if n < 2:
+        return Measured(mean, math.nan, math.nan, about)
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return Measured(mean, mean - half, mean + half, about)
 
 
 def _share(values: np.ndarray) -> tuple[float, float, float]:
-    """The share of ones with Wilson's interval."""
+    """Return the share of ones with Wilson's CI; NaN without values."""
     if not len(values):
         return math.nan, math.nan, math.nan
     found = statistics.churn_rate(int(values.sum()), len(values))
     return found["churn_rate"], found["low"], found["high"]
 
 
-def _model_difference(claim: Claim, ground: ClaimContext) -> Measured:
-    """The difference with its paired bootstrap interval; who is above .5 is said to leave."""
-    y = ground.frame[ground.target].to_numpy()
-    of, against = (ground.probabilities[str(name)] for name in (claim.of, claim.against))
-    effort = {"resamples": ground.resamples, "seed": ground.seed}
+def _model_difference(claim: Claim, context: ClaimContext) -> Measured:
+    """Measure the difference with its paired bootstrap CI; churn is predicted above .5."""
+    y = context.frame[context.target].to_numpy()
+    of, against = (context.probabilities[str(name)] for name in (claim.of, claim.against))
+    effort = {"resamples": context.resamples, "seed": context.seed}
     assert claim.metric is not None
     found = paired_difference(y, of, against, metric=claim.metric, thresholds=(0.5, 0.5), **effort)
     return Measured(*found, f"{claim.metric} out of fold")

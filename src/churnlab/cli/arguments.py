@@ -1,5 +1,4 @@
-"""The words of a command line, looked at before Hydra, which takes half a second to say what is
-wrong with them."""
+"""Check the words of a command line before Hydra does, which takes half a second to start."""
 
 from __future__ import annotations
 
@@ -8,19 +7,11 @@ from pathlib import Path
 
 from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
-from churnlab.errors import InputError, meant, unknown_choice
+from churnlab.errors import InputError, did_you_mean, unknown_choice
 
 OPTIONS = (
-    "--multirun",
-    "-m",
-    "--run",
-    "-r",
-    "--resolve",
-    "--info",
-    "-i",
-    "--hydra-help",
-    "--shell-completion",
-    "-sc",
+    *("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help"),
+    *("--shell-completion", "-sc"),
 )
 OPTIONS_WITH_A_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
@@ -28,14 +19,14 @@ OPTIONS_WITH_A_VALUE = (
 )
 
 OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
-"""KEY=VALUE; names of groups with / or @ are Hydra's to check."""
+"""KEY=VALUE; Hydra checks the names of groups with / or @."""
 
 CHOICES = re.compile(r"[\w-]+(,[\w-]+)*")
-"""One choice, or several of a sweep; other values, as choice(a,b), are Hydra's to read."""
+"""One choice, or several of a sweep; Hydra reads other values, such as choice(a,b)."""
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Hydra's options, which may stand anywhere, and the overrides."""
+    """Split words into Hydra's options, which may stand anywhere, and overrides."""
     options, overrides = [], []
     rest = iter(words)
     for word in rest:
@@ -54,15 +45,14 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
                 option for option in (*OPTIONS_WITH_A_VALUE, *OPTIONS) if option.startswith("--")
             ]
             raise InputError(
-                f"There is no option {name}.{meant(name, known)} Options: --help, "
+                f"There is no option {name}.{did_you_mean(name, known)} Options: --help, "
                 f"{', '.join(known)}."
             )
     return options, overrides
 
 
 def named(command: str, overrides: list[str]) -> list[str]:
-    """The overrides with a key for the word that needs none: ``churnlab init FILE`` is
-    ``path=FILE``."""
+    """Add the key to a word that needs none: ``churnlab init FILE`` is ``path=FILE``."""
     key = COMMANDS[command].positional
     if key is None:
         return overrides
@@ -73,9 +63,9 @@ def named(command: str, overrides: list[str]) -> list[str]:
 
 
 def check(command: str, overrides: list[str], *, root: Path | None) -> None:
-    """Refuse keys that the command does not have, and choices that are not there.
+    """Refuse unknown keys and choices.
 
-    ``root`` holds conf/ and experiments/; None leaves it to Hydra which choices there are.
+    ``root`` is the folder of conf/ and experiments/; None leaves the check of choices to Hydra.
     """
     for word in overrides:
         given = OVERRIDE.fullmatch(word)
@@ -92,19 +82,18 @@ def check(command: str, overrides: list[str], *, root: Path | None) -> None:
             if key == "experiment":
                 _check_experiment(command, name, command_of_experiment(root / "experiments"))
             elif (folder := root / "conf" / key).is_dir():
-                options = sorted(path.stem for path in folder.glob("*.yaml"))
+                options = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
                 if name not in [*options, "null"]:
                     raise InputError(unknown_choice(key, name, options))
 
 
 def command_of_experiment(folder: Path) -> dict[str, str]:
-    """The named experiments and the command that each is one of, which its file opens with:
-    ``command: NAME``."""
-    told = {
+    """Map each experiment to its command, which its file opens with: ``command: NAME``."""
+    found = {
         path.stem: re.search(r"^command: *(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         for path in sorted(folder.glob("*.yaml"))
     }
-    return {name: command[1] for name, command in told.items() if command}
+    return {name: command[1] for name, command in found.items() if command}
 
 
 def _check_experiment(command: str, name: str, known: dict[str, str]) -> None:

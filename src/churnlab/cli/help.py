@@ -1,70 +1,64 @@
-"""``churnlab COMMAND --help``: what it does and why, its choices, its keys with defaults, examples.
-
-The words come from where they are kept true: the command's docstring and the comments of its YAML.
-"""
+"""Write the help texts from the docstrings of the commands and the comments of their YAMLs."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
-
-from churnlab.cli.hydra_compose import register_experiments
+COMMANDS = Path(__file__).parents[1] / "commands"
 
 CONTENT = {
-    "columns",
-    "rules",
-    "derive",
-    "space",
-    "risk",
-    "traits",
-    "naming",
-    "actions",
-    "reasons",
-    "claims",
+    *("columns", "rules", "derive", "space", "risk", "traits"),
+    *("naming", "actions", "reasons", "claims"),
 }
 """Blocks that are the content of a choice, not keys to type."""
 
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# *(?P<comment>.*))?$")
 
 
-def command_help(command: str, *, root: Path) -> str:
-    """The help text of one command."""
-    package = Path(__file__).parents[1]
-    docstring = ast.get_docstring(
-        ast.parse((package / "commands" / f"{command}.py").read_text(encoding="utf-8"))
+def commands() -> list[str]:
+    """Return the names of all commands: each is a file in commands/ and a YAML in conf/."""
+    return [path.stem for path in sorted(COMMANDS.glob("[a-z]*.py"))]
+
+
+def docstring(command: str) -> str:
+    """Return the docstring of a command without importing the command, which takes seconds."""
+    source = (COMMANDS / f"{command}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+def overview() -> str:
+    """Return the list of all commands, each with the first line of its docstring."""
+    width = max(map(len, commands()))
+    lines = [f"  {name:{width}}  {docstring(name).splitlines()[0]}" for name in commands()]
+    return "\n".join(
+        [
+            "churnlab COMMAND [KEY=VALUE ...]   who will leave, what kinds of members there are, "
+            "and what to do about each",
+            "",
+            *lines,
+            "",
+            "churnlab COMMAND --help   what it does, its keys, and examples",
+            "churnlab COMMAND -m KEY=A,B   every combination, as one sweep",
+        ]
     )
-    register_experiments(root / "experiments", command=command)
-    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-        config = compose(command, return_hydra_config=True)
-        loader = GlobalHydra.instance().config_loader()
-        chosen = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
-        groups = {
-            group: choice for group, choice in chosen.items() if not group.startswith("hydra/")
-        }
-        options = {group: loader.get_group_options(group.partition("@")[0]) for group in groups}
-    comments = _comments(root / "conf" / "base.yaml") | _comments(root / "conf" / f"{command}.yaml")
-    for group, choice in groups.items():
-        folder, _, place = group.partition("@")
-        file = root / "conf" / folder / f"{choice}.yaml"
-        if file.exists():
-            comments |= {
-                f"{place or folder}.{key}": comment for key, comment in _comments(file).items()
-            }
+
+
+def command_help(command: str, *, root: Path) -> str:
+    """Return the help text of one command; ``root`` is the folder of conf/ and experiments/."""
+    from omegaconf import OmegaConf
+
+    config, groups, options = _composed(command, root=root)
+    comments = _all_comments(command, groups, conf=root / "conf")
     keys = OmegaConf.to_container(config, resolve=False)
     assert isinstance(keys, dict)
-    shown = [
-        f"{key}={value}" for key, value in _keys({key: keys[key] for key in keys if key != "hydra"})
-    ]
+    own = {key: value for key, value in keys.items() if key != "hydra"}
+    shown = [f"{key}={value}" for key, value in _keys(own)]
     width = min(max(map(len, shown)), 48)
-    lines = [inspect.cleandoc(docstring or ""), "", "Choices (the default first):"]
+    lines = [docstring(command), "", "Choices (the default first):"]
     for group, choice in sorted(groups.items()):
         others = [option for option in options[group] if option != choice]
         lines.append(f"  {group}={'|'.join([str(choice or 'none'), *others])}")
@@ -75,8 +69,44 @@ def command_help(command: str, *, root: Path) -> str:
     return "\n".join(lines)
 
 
+def _composed(command: str, *, root: Path) -> tuple[Any, dict[str, Any], dict[str, list[str]]]:
+    """Return a command's composed config, and of each group the choice and the options."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from churnlab.cli.hydra_compose import register_experiments
+
+    register_experiments(root / "experiments", command=command)
+    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+        config = compose(command, return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        chosen = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
+        groups = {group: choice for group, choice in chosen.items() if "hydra/" not in group}
+        options = {
+            group: [
+                option
+                for option in loader.get_group_options(group.partition("@")[0])
+                if not option.startswith("_")
+            ]
+            for group in groups
+        }
+    return config, groups, options
+
+
+def _all_comments(command: str, groups: Mapping[str, Any], *, conf: Path) -> dict[str, str]:
+    """Return the comments on a command's keys, from its own YAML and those of its choices."""
+    found = _comments(conf / "base.yaml") | _comments(conf / f"{command}.yaml")
+    for group, choice in groups.items():
+        folder, _, place = group.partition("@")
+        for file in (conf / folder / f"{choice}.yaml", *sorted((conf / folder).glob("_*.yaml"))):
+            if file.exists():
+                own = _comments(file)
+                found |= {f"{place or folder}.{key}": comment for key, comment in own.items()}
+    return found
+
+
 def _comments(file: Path) -> dict[str, str]:
-    """What a YAML file says beside its keys, by dotted key."""
+    """Return the comments at the end of a YAML file's lines, by dotted key."""
     found: dict[str, str] = {}
     path: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -90,19 +120,19 @@ def _comments(file: Path) -> dict[str, str]:
 
 
 def _keys(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The keys a user may type, dotted, with their defaults."""
+    """Yield the keys that a user may type, dotted, with their defaults."""
     for key, value in block.items():
         if isinstance(value, Mapping) and value and key not in CONTENT:
             yield from _keys(value, f"{prefix}{key}.")
         elif not isinstance(value, Mapping) and not _is_content(value):
-            yield f"{prefix}{key}", _shown(value)
+            yield f"{prefix}{key}", _format_value(value)
 
 
 def _is_content(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(part, Mapping) for part in value)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)

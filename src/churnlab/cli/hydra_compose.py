@@ -1,5 +1,4 @@
-"""Hydra's side of the command line: named experiments, what identifies a sweep, and its errors in
-our words."""
+"""Register experiments with Hydra, identify sweeps, and explain Hydra's errors."""
 
 from __future__ import annotations
 
@@ -29,11 +28,11 @@ NOT_IN_A_SWEEP = {
     "tracking.uri",
     "dataset.path",
 }
-"""Keys that make no other sweep of a sweep."""
+"""Keys that do not make it another sweep."""
 
 
 def register_experiments(folder: Path, *, command: str) -> None:
-    """Make the experiments of one command known to Hydra as the choices of ``experiment=``."""
+    """Register the experiments of one command with Hydra as the choices of ``experiment=``."""
     for name, of in command_of_experiment(folder).items():
         if of == command:
             path = folder / f"{name}.yaml"
@@ -50,7 +49,7 @@ def register_experiments(folder: Path, *, command: str) -> None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The composed config in plain types; what the user must give is still ``???``."""
+    """Return the composed config in plain types; a key that the user must give is still ``???``."""
     try:
         container = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -60,15 +59,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def sweep_words(overrides: list[str], params: Mapping[str, str] | None) -> list[str]:
-    """What identifies a sweep: the overrides on the command line and those of its experiment file."""
+    """Return the overrides that identify a sweep: the command line's and its experiment file's."""
     given = [*[f"{key}={value}" for key, value in (params or {}).items()], *overrides]
     return sorted(
         word for word in given if word.lstrip("+~").partition("=")[0] not in NOT_IN_A_SWEEP
     )
 
 
-def job_label(sweep: list[str], overrides: list[str]) -> str:
-    """What sets a job apart in its sweep, besides the choices that its run is named after anyway."""
+def describe_job(sweep: list[str], overrides: list[str]) -> str:
+    """Return the swept keys of a job that its run's name does not contain anyway."""
     swept = {word.partition("=")[0] for word in sweep if "," in word or "(" in word}
     keys = [word.partition("=")[::2] for word in overrides if word.partition("=")[0] in swept]
     return " ".join(
@@ -77,7 +76,7 @@ def job_label(sweep: list[str], overrides: list[str]) -> str:
 
 
 def explain(error: Exception, *, command: str) -> str:
-    """One paragraph for what Hydra refuses: what was found, what was probably meant, what exists."""
+    """Explain Hydra's error in one paragraph: what was found, what was meant, what exists."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _explain_choice(error, command=command)
@@ -89,21 +88,21 @@ def explain(error: Exception, *, command: str) -> str:
         return _explain_key(cause, command=command)
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override} cannot be read as KEY=VALUE. A value with brackets, commas or "
-            "equals signs of its own stands in quotes within quotes: 'KEY=\"VALUE\"'."
+            f"{error.override} cannot be read as KEY=VALUE. Put a value with brackets, commas "
+            "or equals signs in double quotes, and the whole in single quotes: 'KEY=\"VALUE\"'."
         )
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
     if "Multiple values for experiment" in text:
-        return "The experiment is given twice; give one: experiment=NAME."
+        return "The experiment is given twice; give it once: experiment=NAME."
     if "No match in the defaults list" in text:
         key = text.split("'")[1]
-        return f"churnlab {command} has no key {key}; `churnlab {command} --help` lists those that it has."
+        return f"churnlab {command} has no key {key}; churnlab {command} --help lists its keys."
     return " ".join(text.split())
 
 
 def _explain_choice(error: MissingConfigException, *, command: str) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    options = list(error.options or [])
+    options = [option for option in error.options or [] if not option.startswith("_")]
     if not group:
         return f"There is no config {name} for churnlab {command}."
     return unknown_choice(group, name, options)

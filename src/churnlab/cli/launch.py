@@ -1,4 +1,4 @@
-"""From a composed config to an outcome: one job, or the jobs of a sweep under one parent run."""
+"""Run what a command line composes to: one job, or the jobs of a sweep under one parent run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,30 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from churnlab.cli.hydra_compose import job_label, plain
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from churnlab.cli.hydra_compose import (
+    describe_job,
+    explain,
+    plain,
+    register_experiments,
+    sweep_words,
+)
+from churnlab.cli.outcomes import DONE, WRONG_INPUT, Outcome, report_job, report_sweep
 from churnlab.config.commands import COMMANDS, Result
-from churnlab.errors import InputError, JobError, interruption, origins
+from churnlab.errors import InputError, JobError, Terminated, exception_chain, interruption
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from churnlab.data.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -29,21 +42,11 @@ NO_ROOM = 2**20
 """Bytes: with so few left, a database that cannot be written has no room for its journal."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one job ended: done (yes), answered no, stopped by wrong input, or failed."""
-
-    status: Literal["done", "no", "input", "failed"]
-    overrides: list[str]
-    values: dict[str, Any] = field(default_factory=dict)
-    message: str = ""
-
-
 @dataclass
-class Launch:
-    """What one call of churnlab runs: Hydra hands it one composed config after another.
+class Jobs:
+    """Collect the outcomes of one command line: Hydra passes in one composed config per job.
 
-    ``sweep`` holds the words that name a sweep (its overrides), or None for a plain command.
+    ``sweep`` is the list of overrides that identify a sweep; None for a plain command.
     """
 
     command: str
@@ -51,8 +54,7 @@ class Launch:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self, composed: DictConfig, *, overrides: list[str]) -> None:
-        """Run one job and record its outcome: a job never raises, so that the others of its sweep
-        go on."""
+        """Run one job and record its outcome. A job never raises, so that its sweep goes on."""
         from churnlab.config import validation
 
         if self.sweep is not None:
@@ -65,7 +67,7 @@ class Launch:
                 log.info("would run: churnlab %s", " ".join([self.command, *overrides]))
                 outcome = Outcome("done", overrides, {"dry_run": True})
             else:
-                result = self._perform(settings, label=job_label(self.sweep or [], overrides))
+                result = self._perform(settings, label=describe_job(self.sweep or [], overrides))
                 outcome = Outcome("done" if result.yes else "no", overrides, result.values)
         except InputError as error:
             outcome = Outcome("input", overrides, message=str(error))
@@ -75,19 +77,17 @@ class Launch:
                 raise stopped from None
             log.debug("%s", traceback.format_exc())
             full = _disk_is_full(error)
-            told = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
-            outcome = Outcome("failed", overrides, message=full or told)
+            known = isinstance(error, JobError)
+            message = str(error) if known else f"{type(error).__name__}: {error}"
+            outcome = Outcome("failed", overrides, message=full or message)
             if not full:
                 self._record_failure(config, error)
         self.outcomes.append(outcome)
 
     def close(self, *, ended: Literal["KILLED", "FAILED"] | None = None) -> str | None:
-        """End the parent run of a sweep, by what became of its jobs unless it ``ended`` otherwise;
-        returns its id."""
-        if (
-            self.sweep is None or "churnlab.tracking.runs" not in sys.modules
-        ):  # without it, no run was opened
-            return None
+        """End the parent run of a sweep as ``ended``, or by how its jobs ended; returns its id."""
+        if self.sweep is None or "churnlab.tracking.runs" not in sys.modules:
+            return None  # no run was opened
         from churnlab.tracking.runs import close_sweep
 
         failed = [outcome for outcome in self.outcomes if outcome.message]
@@ -95,8 +95,9 @@ class Launch:
         return close_sweep(ended or ("FAILED" if failed else "FINISHED"), note=note)
 
     def _perform(self, settings: Any, *, label: str) -> Result:
+        """Open the store, read the table, and run the command unless a sweep has done so before."""
         command = importlib.import_module(f"churnlab.commands.{self.command}")
-        if not settings.keeps_runs:
+        if settings.experiment is None:
             if settings.opens_store:
                 _open_store(settings.tracking.uri)
             return command.run(settings)
@@ -110,8 +111,7 @@ class Launch:
         if self.sweep is not None:
             if settings.dataset is None:
                 raise InputError(
-                    f"A sweep of churnlab {self.command} needs a dataset to be kept with: "
-                    "dataset=NAME."
+                    f"A sweep of churnlab {self.command} needs a dataset: dataset=NAME."
                 )
             sha256 = table[0].sha256 if table else None
             open_sweep(
@@ -120,18 +120,15 @@ class Launch:
             job_label.set(label)
             earlier = self._finished(settings, table)
             if earlier is not None:
-                log.info("already done as run %s", earlier)
+                log.info("already finished as run %s", earlier)
                 return Result({"run_id": earlier})
         result = command.run(settings, *table)
-        return (
-            Result(result.values | {"warnings": len(table[0].warnings)}, result.yes)
-            if table
-            else result
-        )
+        if not table:
+            return result
+        return Result(result.values | {"warnings": len(table[0].warnings)}, result.yes)
 
     def _finished(self, settings: Any, table: list[Dataset]) -> str | None:
-        """The run in which a sweep has done the same; None for what is to be run whatever was run
-        before."""
+        """Return the run of an earlier sweep that did the same; None if the job must be run."""
         from churnlab.tracking.search import finished_in_a_sweep
 
         if settings.force or not table or settings.reads_store:
@@ -141,7 +138,7 @@ class Launch:
     def _record_failure(self, config: Mapping[str, Any], error: Exception) -> None:
         """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""
         name = (config.get("dataset") or {}).get("name")
-        kept = COMMANDS[self.command].keeps_runs
+        kept = COMMANDS[self.command].experiment
         if self.sweep is None or hasattr(error, "run_id") or name is None or not kept:
             return
         from churnlab.tracking.runs import open_sweep, record_failure
@@ -151,25 +148,68 @@ class Launch:
         record_failure(self.command, config, error, dataset_name=name)
 
 
+def launch(command: str, options: list[str], overrides: list[str], *, root: Path) -> int:
+    """Let Hydra compose and run the job or jobs; returns the exit code.
+
+    ``root`` holds conf/ and experiments/; ``options`` are Hydra's own. InputError: Hydra refused.
+    """
+    jobs = Jobs(command)
+    register_experiments(root / "experiments", command=command)
+    try:
+        _compose_and_run(jobs, options, overrides, conf=root / "conf")
+    except (KeyboardInterrupt, Terminated):
+        with suppress(Exception):  # the store itself may be what was interrupted
+            jobs.close(ended="KILLED")
+        raise
+    except SystemExit as leaving:  # argparse refused a word
+        return WRONG_INPUT if leaving.code else DONE
+    except (HydraException, OmegaConfBaseException) as error:
+        jobs.close(ended="FAILED")
+        raise InputError(explain(error, command=command)) from None
+    except OSError as error:  # jobs do not raise: Hydra could not make its folder
+        raise InputError(
+            f"Nothing can be written to {os.environ['CHURNLAB_HOME']} ({error.strerror}); set "
+            "CHURNLAB_HOME to a folder of yours."
+        ) from None
+    parent = jobs.close()
+    if not jobs.outcomes:  # Hydra only printed the config
+        return DONE
+    if jobs.sweep is None:
+        return report_job(command, jobs.outcomes[0])
+    repeated = [option for option in options if option not in ("-m", "--multirun")]
+    return report_sweep(command, jobs.outcomes, parent=parent, options=repeated)
+
+
+def _compose_and_run(jobs: Jobs, options: list[str], overrides: list[str], *, conf: Path) -> None:
+    def job(config: DictConfig) -> None:
+        composed = HydraConfig.get()
+        if composed.mode == RunMode.MULTIRUN:
+            jobs.sweep = sweep_words(overrides, composed.sweeper.get("params"))
+        jobs.run(config, overrides=list(composed.overrides.task))
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own messages are for programmers
+    sys.argv = [f"churnlab {jobs.command}", *options, *overrides]
+    hydra.main(version_base="1.3", config_path=str(conf), config_name=jobs.command)(job)()
+
+
 def _disk_is_full(error: BaseException) -> str | None:
-    """What to tell when something could not be written because there is no room; None when that is
-    not why."""
+    """Return the message for a full disk; None if the error has another cause."""
     home = os.environ["CHURNLAB_HOME"]
-    reasons = origins(error)
+    reasons = exception_chain(error)
     refused = any(
         isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT)
         for reason in reasons
     )
-    said = " ".join(map(str, reasons))
+    text = " ".join(map(str, reasons))
     if not refused and not any(
-        words in said for words in ("disk is full", "disk I/O error", "unable to open database")
+        words in text for words in ("disk is full", "disk I/O error", "unable to open database")
     ):
         return None
     if not refused and shutil.disk_usage(home).free > NO_ROOM:
         return None
     return (
-        f"The disk is full: no more can be written to {home}. What was finished is kept; make room "
-        "and run the same command again."
+        f"The disk is full: nothing more can be written to {home}. What was finished is kept; free "
+        "some space and run the same command again."
     )
 
 
@@ -182,12 +222,12 @@ def _open_store(uri: str) -> None:
 
 
 def _compare_with_champion(dataset: Dataset) -> None:
-    """Warn of members unlike those that the champion was trained on."""
-    from churnlab.registry import champion as registry
+    """Warn if the members differ from those that the champion was trained on."""
     from churnlab.registry import versions
+    from churnlab.registry.champion import find_champion, model_name, version_uri
     from churnlab.registry.versions import read_version
 
-    champion = registry.champion(registry.model_name(dataset.contract.name))
+    champion = find_champion(model_name(dataset.contract.name))
     if champion is not None:
-        served = read_version(registry.uri(champion), "served.json")
+        served = read_version(version_uri(champion), "served.json")
         versions.warn_of_drift(dataset, served, model=f"the champion (version {champion.version})")

@@ -1,11 +1,11 @@
-"""The leaderboard of an experiment's models, or two of its runs compared pair by pair.
+"""Rank the models of an experiment on a leaderboard, or compare two of its runs.
 
 Why: models are compared by their out-of-fold predictions for the same members, so that the
-difference has an interval. Only runs on the same data and split share a ranking; two of others are
-not compared (exit 3), and what differs is said. The simplest model within one standard error of the
-best is recommended; a score that is too good to be true is told and never recommended. Of two runs
-the winner is who is better in the whole 95% interval over the members; the corrected t test over
-the folds stands beside it, and it is said when the two do not agree.
+difference has a confidence interval (CI). Only runs on the same data and split are ranked together;
+others are not compared (exit 3), and the message says what differs. The simplest model within one
+standard error of the best is recommended; a score that is too good to be true is flagged and never
+recommended. Of two runs, one wins if it is better in the whole 95% CI over the members; the
+corrected t test over the folds is a second opinion, and the verdict says if the two disagree.
 
     churnlab compare
     churnlab compare metric=roc_auc dataset=gym dataset.path=members.csv
@@ -25,51 +25,52 @@ from mlflow.entities import Run
 from churnlab.config.commands import Compare, Result
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.formatting import counted, lasted, whole
+from churnlab.formatting import counted, duration, whole
 from churnlab.models import comparison
 from churnlab.models.splits import make_split
 from churnlab.plots import comparison as plots
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import deciding, split_tags
 from churnlab.tracking.leaderboard import (
-    Pair,
+    RunComparison,
+    compare_runs,
+    distinct_names,
     leaderboard,
-    pair,
     recommend,
-    run_names,
 )
 from churnlab.tracking.names import SAME_QUESTION, Artifact
-from churnlab.tracking.runs import DATA_REPORT, log_metrics, start_run
+from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.search import get_run, train_runs_by_question
 
 log = logging.getLogger(__name__)
 
-SAME = dict(zip(SAME_QUESTION, ("the data", "the split"), strict=True))
-"""What two runs must share to be compared."""
+MUST_AGREE = dict(zip(SAME_QUESTION, ("the data", "the split"), strict=True))
+"""The tags that two runs must share to be compared, as a message calls them."""
 
 NO_DIFFERENCE = {"delta": None, "ci_low": None, "ci_high": None}
-"""What is said of the difference where there is none to say."""
+"""The result keys where no difference can be computed."""
 
 MOST_ROWS, MOST_GROUPS, MOST_FOLDS = 20, 5, 10
-"""So much is shown on a terminal; the run has it all."""
+"""Limits of what the terminal shows; the run's artifacts are complete."""
 
 
 def run(settings: Compare, dataset: Dataset) -> Result:
-    """Compare, log the tables and figures, and say who is better by how much."""
+    """Compare, log the tables and figures, and say which model is better and by how much."""
     if settings.runs is not None:
         first, second = (get_run(run_id, command="train") for run_id in settings.runs)
-        return _two(settings, dataset, first, second)
+        return _compare_two(settings, dataset, first, second)
     tags = split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
     groups = _groups(settings, dataset, tags)
     runs = next(iter(groups.values()))
     suspects = _suspects([run for group in groups.values() for run in group], settings.ceiling)
-    recommended, why = recommend(
+    recommended, reason = recommend(
         [run for run in runs if run.info.run_id not in suspects], metric=settings.metric
     )
-    tables = [leaderboard(group, metric=settings.metric) for group in groups.values()]
-    table = pd.concat(
-        [part.assign(group=number) for number, part in enumerate(tables, 1)], ignore_index=True
-    )
+    tables = [
+        leaderboard(group, metric=settings.metric).assign(group=number)
+        for number, group in enumerate(groups.values(), 1)
+    ]
+    table = pd.concat(tables, ignore_index=True)
     table["recommended"] = table["run_id"] == recommended
     table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspects.get(run_id, [])))
     values: dict[str, Any] = {
@@ -77,144 +78,140 @@ def run(settings: Compare, dataset: Dataset) -> Result:
         "winner": runs[0].info.run_id,
         **NO_DIFFERENCE,
     }
-    said = [f"The only run is {runs[0].info.run_name}."]
+    sentences = [f"The only run is {runs[0].info.run_name}."]
     if len(runs) > 1:
-        first_two = pair(runs[0], runs[1], metric=settings.metric, seed=settings.seed)
-        values |= first_two.found._asdict()
-        said = [*first_two.said]
-    said += [why, *_warnings(runs, suspects)]
+        best_two = compare_runs(runs[0], runs[1], metric=settings.metric, seed=settings.seed)
+        values |= best_two.difference._asdict()
+        sentences = [*best_two.verdict]
+    sentences += [reason, *_leakage_warnings(runs, suspects)]
     with start_run(
         "compare", settings.model_dump(), name="leaderboard", dataset=dataset, tags=tags
     ) as mlflow_run:
         artifacts.log_table(table, Artifact.LEADERBOARD)
         figure = plots.leaderboard(table[table["group"] == 1], metric=settings.metric)
         artifacts.log_figure(figure, "leaderboard")
-        mlflow.set_tag("mlflow.note.content", "\n\n".join(said))
-    log.info("%s\n%s", _shown(table, metric=settings.metric), "\n".join(said))
+        mlflow.set_tag("mlflow.note.content", "\n\n".join(sentences))
+    log.info("%s\n%s", _format_leaderboard(table, metric=settings.metric), "\n".join(sentences))
     return Result({"run_id": mlflow_run.info.run_id, **values, "recommended": recommended})
 
 
-def _two(settings: Compare, dataset: Dataset, first: Run, second: Run) -> Result:
-    """Compare two runs, or say why they cannot be; the keys of their configs that differ are told
-    in any case."""
-    runs, names = (first, second), run_names(first, second)
-    keys = comparison.differing_keys(*map(_config, runs))
+def _compare_two(settings: Compare, dataset: Dataset, first: Run, second: Run) -> Result:
+    """Compare two runs, or say why they cannot be compared; list the config keys that differ."""
+    runs, names = (first, second), distinct_names(first, second)
+    keys = comparison.differing_keys(*map(_training_config, runs))
     values: dict[str, Any] = {"comparable": True, "winner": None, **NO_DIFFERENCE}
-    compared, unlike = None, _unlike(first, second)
-    if unlike:
+    compared, sentences = None, _mismatch(first, second)
+    if sentences:
         values["comparable"] = False
-        said = unlike
     else:
-        compared = pair(first, second, metric=settings.metric, seed=settings.seed)
-        better = comparison.winner(compared.found, metric=settings.metric)
-        values |= {
-            "winner": None if better is None else runs[better].info.run_id,
-            **compared.found._asdict(),
-        }
-        said = [*compared.said, *_warnings(runs, _suspects(runs, settings.ceiling))]
+        compared = compare_runs(first, second, metric=settings.metric, seed=settings.seed)
+        better = comparison.winner(compared.difference, metric=settings.metric)
+        values["winner"] = None if better is None else runs[better].info.run_id
+        values |= compared.difference._asdict()
+        suspects = _suspects(runs, settings.ceiling)
+        sentences = [*compared.verdict, *_leakage_warnings(runs, suspects)]
     with start_run(
         "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset
     ) as mlflow_run:
         artifacts.log_table(keys, Artifact.DIFFERENCES)
-        mlflow.set_tag("mlflow.note.content", "\n\n".join(said))
+        mlflow.set_tag("mlflow.note.content", "\n\n".join(sentences))
         if compared is not None:
-            _log_pair(compared, metric=settings.metric, names=names)
-    log.info("%s\n%s", _told(names, keys, compared), "\n".join(said))
-    return Result({"run_id": mlflow_run.info.run_id, **values}, yes=not unlike)
+            _log_comparison(compared, metric=settings.metric, names=names)
+    log.info("%s\n%s", _format_differences(names, keys, compared), "\n".join(sentences))
+    return Result({"run_id": mlflow_run.info.run_id, **values}, yes=compared is not None)
 
 
-def _config(run: Run) -> dict[str, Any]:
-    """What decided a training: its keys but for paths, names and where tune would have looked."""
+def _training_config(run: Run) -> dict[str, Any]:
+    """Return the keys that decided a training: no paths, no names, no search space."""
     config = deciding(artifacts.read_config(run.info.run_id))
-    return config | {
-        "model": {key: value for key, value in config["model"].items() if key != "space"}
-    }
+    model = {key: value for key, value in config["model"].items() if key != "space"}
+    return config | {"model": model}
 
 
-def _log_pair(compared: Pair, *, metric: str, names: tuple[str, str]) -> None:
-    found, test, folds, _ = compared
-    log_metrics(found._asdict() | ({} if test is None else {"fold_p": test.p}))
+def _log_comparison(compared: RunComparison, *, metric: str, names: tuple[str, str]) -> None:
+    """Log the difference, the fold test, each fold's values and the figure."""
+    difference, fold_test, folds, _ = compared
+    log_metrics(difference._asdict() | ({} if fold_test is None else {"fold_p": fold_test.p}))
     if folds is not None:
         artifacts.log_table(folds, Artifact.FOLD_DIFFERENCES)
     steps = None if folds is None else folds["difference"].to_numpy()
-    figure = plots.paired_difference(found, test, steps, metric=metric, names=names)
+    figure = plots.paired_difference(difference, fold_test, steps, metric=metric, names=names)
     artifacts.log_figure(figure, "difference")
 
 
 def _groups(
     settings: Compare, dataset: Dataset, tags: Mapping[str, str]
 ) -> dict[tuple[str, ...], list[Run]]:
-    """All finished train runs by data and split, each group the best first; the present table and
-    split lead."""
+    """Group the finished train runs by data and split, each group ranked, the present one first.
+
+    InputError: no run on the present table and split.
+    """
     groups = train_runs_by_question(dataset.contract.name, metric=settings.metric)
     split = tuple(tags[key] for key in SAME_QUESTION)
     if split not in groups:
-        elsewhere = sum(map(len, groups.values()))
+        others = counted(sum(map(len, groups.values())), "run")
+        hint = f" ({others} on other tables or splits cannot be ranked here.)" if groups else ""
         raise InputError(
             "There is no finished train run on this table and split; run churnlab train with the "
-            "same dataset=, seed= and evaluation keys first."
-            + (
-                f" ({counted(elsewhere, 'run')} on other tables or splits cannot be ranked here.)"
-                if elsewhere
-                else ""
-            )
+            f"same dataset=, seed= and evaluation keys first.{hint}"
         )
     return {split: groups.pop(split), **groups}
 
 
 def _suspects(runs: Sequence[Run], ceiling: Mapping[str, float | None]) -> dict[str, list[str]]:
-    """By run, what is too good to be true."""
+    """Return the scores that are too good to be true, by run id."""
     found = {run.info.run_id: comparison.too_good(run.data.metrics, ceiling) for run in runs}
     return {run_id: scores for run_id, scores in found.items() if scores}
 
 
-def _warnings(runs: Sequence[Run], suspects: Mapping[str, list[str]]) -> list[str]:
+def _leakage_warnings(runs: Sequence[Run], suspects: Mapping[str, list[str]]) -> list[str]:
+    """Warn of each run whose scores suggest leakage."""
     return [
-        f"Suspected leakage: of {run.info.run_name} (run {run.info.run_id}) "
+        f"Suspected leakage in {run.info.run_name} (run {run.info.run_id}): "
         f"{' and '.join(suspects[run.info.run_id])}. Look for a column that is known only after a "
-        "member has left, or members in both parts; of few members it may be luck."
+        "member has left, or for members in both the training part and the hold-out. With few "
+        "members it may be luck."
         for run in runs
         if run.info.run_id in suspects
     ]
 
 
-def _unlike(first: Run, second: Run) -> list[str]:
-    """Why two runs cannot be compared and in what their data or splits differ; empty where they
-    can."""
-    differ = [what for tag, what in SAME.items() if first.data.tags[tag] != second.data.tags[tag]]
-    if not differ:
+def _mismatch(first: Run, second: Run) -> list[str]:
+    """Say why two runs cannot be compared and how they differ; empty if they can be compared."""
+    differing = [
+        name for tag, name in MUST_AGREE.items() if first.data.tags[tag] != second.data.tags[tag]
+    ]
+    if not differing:
         return []
-    verb = "differs" if len(differ) == 1 else "differ"
-    said = [
-        f"{' and '.join(run_names(first, second))} cannot be compared: {' and '.join(differ)} {verb}."
+    verb = "differs" if len(differing) == 1 else "differ"
+    sentences = [
+        f"{' and '.join(distinct_names(first, second))} cannot be compared: "
+        f"{' and '.join(differing)} {verb}."
     ]
     held_out = []
     for letter, run in zip("AB", (first, second), strict=True):
-        report = artifacts.read_json(run.info.run_id, DATA_REPORT)
+        report = artifacts.read_json(run.info.run_id, Artifact.DATA_REPORT)
         held_out.append(set(artifacts.read_table(run.info.run_id, Artifact.TEST)["row"]))
-        said.append(
+        sentences.append(
             f"{letter}: {counted(report['rows'], 'member')} of {report['source']}, "
             f"{report['churn_rate']:.2%} of whom left; {whole(len(held_out[-1]))} held out."
         )
-    if "the data" not in differ:
-        said.append(
-            f"{counted(len(held_out[0] & held_out[1]), 'member')} of the data held out by both."
-        )
-    return said
+    if "the data" not in differing:
+        shared = counted(len(held_out[0] & held_out[1]), "member")
+        sentences.append(f"The two hold-outs share {shared}.")
+    return sentences
 
 
-def _shown(table: pd.DataFrame, *, metric: str) -> str:
-    """The present group as a table, the others in a line each."""
+def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
+    """Format the present group as a table and the others in a line each."""
     present = table[table["group"] == 1]
+    limits = zip(present["test_roc_auc_low"], present["test_roc_auc_high"], strict=True)
     shown = present[
         [*dict.fromkeys(["rank", "name", f"cv_{metric}", "cv_roc_auc", "test_roc_auc"])]
     ].assign(
-        interval=[
-            f"{low:.4f} to {high:.4f}"
-            for low, high in present[["test_roc_auc_low", "test_roc_auc_high"]].values
-        ],
-        age=present["age"].map(lasted),
-        took=present["duration"].map(lasted),
+        interval=[f"{low:.4f} to {high:.4f}" for low, high in limits],
+        age=present["age"].map(duration),
+        took=present["duration"].map(duration),
         run_id=present["run_id"],
         mark=[
             "recommended" if row.recommended else "suspect" if row.suspect else ""
@@ -223,18 +220,19 @@ def _shown(table: pd.DataFrame, *, metric: str) -> str:
     )
     first = present.iloc[0]
     lines = [
-        f"{counted(len(present), 'model')} on this table (data {first['data']}) and split ({first['split']}):"
+        f"{counted(len(present), 'model')} on this table (data {first['data']}) and split "
+        f"({first['split']}):",
+        shown.head(MOST_ROWS).to_string(index=False, float_format="{:.4f}".format),
     ]
-    lines.append(shown.head(MOST_ROWS).to_string(index=False, float_format="{:.4f}".format))
     if len(shown) > MOST_ROWS:
         lines.append(f"... and {counted(len(shown) - MOST_ROWS, 'run')} more in leaderboard.csv")
     others = [group for number, group in table.groupby("group") if number != 1]
     for group in others[:MOST_GROUPS]:
         best = group.iloc[0]
-        what = "another split" if best["data"] == first["data"] else "other data"
+        origin = "another split" if best["data"] == first["data"] else "other data"
         lines.append(
-            f"Not ranked with these: {counted(len(group), 'run')} on {what} (data {best['data']}, "
-            f"split {best['split']}), the best {best['name']} with cv_{metric} "
+            f"Not ranked with these: {counted(len(group), 'run')} on {origin} (data "
+            f"{best['data']}, split {best['split']}), the best {best['name']} with cv_{metric} "
             f"{best[f'cv_{metric}']:.4f}"
         )
     if len(others) > MOST_GROUPS:
@@ -244,8 +242,10 @@ def _shown(table: pd.DataFrame, *, metric: str) -> str:
     return "\n".join(lines)
 
 
-def _told(names: tuple[str, str], keys: pd.DataFrame, compared: Pair | None) -> str:
-    """Who A and B are, the keys in which they differ, and the differences fold by fold."""
+def _format_differences(
+    names: tuple[str, str], keys: pd.DataFrame, compared: RunComparison | None
+) -> str:
+    """Format the names of A and B, the keys in which they differ, and the differences by fold."""
     lines = [f"A is {names[0]}, B is {names[1]}."]
     lines.append(
         keys.to_string(index=False, na_rep="-") if len(keys) else "Their configs do not differ."

@@ -1,10 +1,10 @@
-"""Find what crashes have left behind in the store, the studies and the registry; mend it with
-fix=true.
+"""Find leftovers of crashes and manual edits in the store, the studies and the registry; fix=true
+repairs them.
 
-Why: a kill -9, a full disk or a hand in the store leaves runs that say RUNNING for ever, studies
-with trials that nobody does, half-written models, a champion without a gate. Only what a dead
-process has left is touched, and nothing that somebody may need is deleted; exit 3 says that there
-is something to look at.
+Why: a kill -9, a full disk or a manual edit leaves runs that stay RUNNING forever, orphaned trials
+(RUNNING, no live worker), half-written models, or a champion that did not pass the gate. Only what
+a dead process left is repaired, and nothing that somebody may need is deleted; exit 3 means that
+problems were found.
 
     churnlab doctor
     churnlab doctor fix=true
@@ -20,61 +20,53 @@ from typing import Any
 
 from churnlab.config.build import build_object
 from churnlab.config.commands import Doctor, Result
-from churnlab.doctor import store as examination
+from churnlab.doctor import store as doctor
 from churnlab.doctor.problems import Problem
-from churnlab.doctor.store import left_over, other_schema
 from churnlab.tracking import store
 
 log = logging.getLogger(__name__)
 
 
 def run(settings: Doctor) -> Result:
-    """Examine; with ``fix``, mend what has a cure and examine again."""
+    """Examine the store; with ``fix``, repair what can be repaired and examine it again."""
     found = examine(settings)
     if not settings.fix:
-        _tell(found, "Found")
-        return Result(
-            {"run_id": None, "problems": [_shown(problem) for problem in found]}, yes=not found
-        )
+        return Result({"run_id": None, "problems": _report("Found", found)}, yes=not found)
     for problem in found:
-        if problem.cure is not None:
-            problem.cure()
+        if problem.repair is not None:
+            problem.repair()
     left = examine(settings)
-    mended = [problem for problem in found if problem not in left]
-    _tell(mended, "Mended")
-    _tell(left, "Left")
-    told = {
-        "problems": [_shown(problem) for problem in mended],
-        "left": [_shown(problem) for problem in left],
-    }
-    return Result({"run_id": None, **told}, yes=not left)
+    repaired = _report("Repaired", [problem for problem in found if problem not in left])
+    answer = {"run_id": None, "problems": repaired, "left": _report("Left", left)}
+    return Result(answer, yes=not left)
 
 
 def examine(settings: Doctor) -> list[Problem]:
-    """All problems: of the files first, then of what only a store of the right schema can tell."""
+    """Return all problems: of files first, then of the store if its schema can be read."""
     home = Path(os.environ["CHURNLAB_HOME"])
     uri, folder = store.locate(settings.tracking.uri, home=home)
     path = Path(uri.removeprefix(store.SQLITE)) if uri.startswith(store.SQLITE) else None
-    problems = list(left_over(home, path))
+    problems = list(doctor.leftover_files(home, path))
     if path is not None and not path.exists():
         log.info("There is no store at %s yet.", path)
         return problems
     if path is not None:
-        strange = list(other_schema(path, *store.schemas(path)))
-        if strange:
-            return problems + strange
+        incompatible = list(doctor.schema_problems(path, *store.schemas(path)))
+        if incompatible:
+            return problems + incompatible
     store.point_at(uri, home=folder)
     storage = build_object(settings.storage, key="storage")
-    return problems + examination.examine(storage, elsewhere=settings.elsewhere and settings.fix)
+    return problems + doctor.examine(storage, elsewhere=settings.elsewhere and settings.fix)
 
 
-def _shown(problem: Problem) -> dict[str, Any]:
-    return {key: value for key, value in vars(problem).items() if key != "cure"}
-
-
-def _tell(problems: list[Problem], head: str) -> None:
+def _report(title: str, problems: list[Problem]) -> list[dict[str, Any]]:
+    """Log problems under a title; return them for the result line."""
     lines = [
-        f"  {problem.kind}: {problem.what} ({problem.where})\n    {problem.mend}"
+        f"\n  {problem.kind}: {problem.what} ({problem.where})\n    Fix: {problem.fix}"
         for problem in problems
     ]
-    log.info("%s: %s", head, "nothing" if not problems else "\n" + "\n".join(lines))
+    log.info("%s: %s", title, "".join(lines) or "nothing")
+    return [
+        {key: value for key, value in vars(problem).items() if key != "repair"}
+        for problem in problems
+    ]

@@ -1,9 +1,7 @@
-"""The study of a table before any model: is it complete, who leaves more, how sure is that, what
-can it not tell.
+"""Explore a table before any model: data quality, churn by group, signals, and what it cannot show.
 
-Why: before any model the table must be what its YAML says, and a person must have seen it. Every
-number comes with its interval, and none of them is an effect. The run's `findings.md` says in words
-what its tables and figures hold.
+Why: a person should know the table before a model does. Every number has a confidence interval, and
+none of them is a causal effect. The run's `findings.md` puts its tables and figures into words.
 
     churnlab explore
     churnlab explore dataset=gym dataset.path=members.csv
@@ -32,11 +30,11 @@ from churnlab.tracking.runs import log_metrics, start_run
 log = logging.getLogger(__name__)
 
 NEARLY_THE_SAME = 0.95
-"""Pairs of columns correlated beyond this say the same thing twice and are told."""
+"""Pairs of columns with a larger correlation are reported as redundant."""
 
 
 def run(settings: Explore, dataset: Dataset) -> Result:
-    """Describe the table and log what was found."""
+    """Describe the table and log tables, figures and findings."""
     y, contract = dataset.y, dataset.contract
     churn_rate = float(y.mean())
     tables = describe(dataset)
@@ -46,19 +44,18 @@ def run(settings: Explore, dataset: Dataset) -> Result:
     ) as opened:
         log_metrics({"rows": len(y), "churn_rate": churn_rate, "warnings": len(dataset.warnings)})
         for name, table in tables.items():
-            artifacts.log_table(table, f"{name}.csv")
+            artifacts.log_table(table, getattr(Artifact, name.upper()))
         for name, figure in figures.items():
             artifacts.log_figure(figure, name)
-        mlflow.log_text(
-            findings.page(contract, y, tables, warnings=dataset.warnings), Artifact.FINDINGS
-        )
+        text = findings.page(contract, y, tables, warnings=dataset.warnings)
+        mlflow.log_text(text, Artifact.FINDINGS)
         mlflow.set_tag("mlflow.note.content", findings.opening(y))
     log.info("%s", findings.short(contract, y, tables))
     return Result({"run_id": opened.info.run_id, "rows": len(y), "churn_rate": churn_rate})
 
 
 def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
-    """Everything that is counted, as tables by name."""
+    """Compute the tables, by name; each is an artifact of the same name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
     gradients = statistics.gradients(X, y, columns)
     return {
@@ -75,7 +72,7 @@ def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
 
 
 def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """The figures by name."""
+    """Draw the figures, by name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
     units = {name: column.unit for name, column in columns.items() if column.unit}
     missing = dict(

@@ -1,7 +1,7 @@
-"""Who was the champion when, who replaced it, why, and by which command.
+"""List every change of champion: from which version to which, when, by whom, why, by which command.
 
-Why: "which model said that in May?" must have an answer. Every move of the alias champion is kept
-with the registered model, the oldest first; nothing is changed or recorded by looking.
+Why: "which model said that in May?" must have an answer. Every change is recorded with the
+registered model; the list begins with the oldest. The command only reads.
 
     churnlab history
     churnlab history dataset=gym
@@ -15,27 +15,26 @@ import logging
 import pandas as pd
 
 from churnlab.config.commands import History, Result
-from churnlab.registry import champion as registry
+from churnlab.registry.champion import champion_changes, find_model
 
 log = logging.getLogger(__name__)
 
-TOLD = ("from", "to", "when", "who", "why", "command")
-"""What is told of every move."""
+COLUMNS = ("from", "to", "when", "who", "why", "command")
 
 
 def run(settings: History) -> Result:
-    """Read the journal of the registered model and show it."""
-    model = registry.asked_model(settings.dataset.name if settings.dataset else None)
-    entries = [{key: move[key] for key in TOLD} for move in registry.moves(model)] if model else []
-    if model is None or not entries:
-        told = (
-            f"{model.name} has no history"
-            if model
-            else "There is no registered model with a champion"
+    """Read the recorded changes of champion and print them."""
+    model = find_model(settings.dataset.name if settings.dataset else None)
+    changes = champion_changes(model) if model else []
+    if model is None or not changes:
+        missing = "There is no registered model with a champion"
+        log.info(
+            "%s; run churnlab promote first.", f"{model.name} has no history" if model else missing
         )
-        log.info("%s; run churnlab promote first.", told)
         return Result({"entries": []}, yes=False)
+    entries = [{key: change[key] for key in COLUMNS} for change in changes]
     champion = model.aliases.get("champion")
-    shown = pd.DataFrame(entries).fillna({"from": "-"}).to_string(index=False)
-    log.info("%s\nThe champion of %s is version %s.", shown, model.name, champion or "none")
+    table = pd.DataFrame(entries).fillna({"from": "-"}).to_string(index=False)
+    now = f"version {champion}" if champion else "none"
+    log.info("%s\nThe champion of %s is %s.", table, model.name, now)
     return Result({"entries": entries})

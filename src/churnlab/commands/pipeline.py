@@ -1,7 +1,8 @@
-"""The main job: explore, train and tune the models, compare, segment, promote, report.
+"""Run the main job: explore, train, tune, compare, segment, promote, report.
 
-Why: one command from a table of members to a served champion, every step a run under one parent. It
-says which model it recommends and why, and how to look at, serve and ask what it has made.
+Why: one command leads from a table of members to a served champion, with every step a run under
+one parent. It reports which model is best and by how much, and prints the commands to look at the
+results, to score members and to serve the champion.
 
     churnlab pipeline
     churnlab pipeline dataset=gym dataset.path=members.csv
@@ -40,8 +41,9 @@ from churnlab.config.commands import (
 from churnlab.config.groups import FeaturesKeys, ModelKeys
 from churnlab.data.dataset import Dataset
 from churnlab.models.splits import make_split
+from churnlab.registry.champion import find_champion, model_name
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.leaderboard import pair
+from churnlab.tracking.leaderboard import compare_runs
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import ranked_train_runs
 
@@ -49,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: Pipeline, dataset: Dataset) -> Result:
-    """Run every step on the same table and say what came out."""
+    """Run every step on the same table and report the result."""
     name, metric = dataset.contract.name, settings.metric
     with start_run(
         "pipeline", settings.model_dump(), name=f"pipeline {name}", dataset=dataset
@@ -82,9 +84,9 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
             promoted = promote.run(settings.part(Promote, **chosen), dataset)
         with _step("report"):
             page = report.run(settings.part(Report, output=None), dataset).values["path"]
-        said = recommendation(ranked, metric=metric, seed=settings.seed)
-        mlflow.set_tag("mlflow.note.content", said)
-    log.info("\n%s\n\n%s", said, next_steps(dataset, page=Path(page)))
+        summary = recommendation(ranked, metric=metric, seed=settings.seed)
+        mlflow.set_tag("mlflow.note.content", summary)
+    log.info("\n%s\n\n%s", summary, next_steps(dataset, page=Path(page)))
     values = {
         "run_id": mlflow_run.info.run_id,
         "churn_run_id": ranked[0].info.run_id,
@@ -97,7 +99,7 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
 
 @contextmanager
 def _step(what: str) -> Iterator[None]:
-    """Tell what is being done and how long it took."""
+    """Log the name of a step and how long it took."""
     log.info("\n== %s", what)
     started = time.perf_counter()
     yield
@@ -105,24 +107,18 @@ def _step(what: str) -> Iterator[None]:
 
 
 def _best_features(settings: Pipeline, model: ModelKeys, tags: dict[str, str]) -> FeaturesKeys:
-    """The feature set with which the untuned model has the best cross-validated metric."""
+    """Return the feature set with which the untuned model has the best cross-validated metric."""
     ranked = ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
-    names = [
-        run.data.params["features.name"]
+    sets = {features.name: features for features in settings.feature_sets.values()}
+    return next(
+        sets[run.data.params["features.name"]]
         for run in ranked
-        if run.data.params["model.name"] == model.name
-    ]
-    best = next(
-        name
-        for name in names
-        if name in {features.name for features in settings.feature_sets.values()}
+        if run.data.params["model.name"] == model.name and run.data.params["features.name"] in sets
     )
-    return next(features for features in settings.feature_sets.values() if features.name == best)
 
 
 def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
-    """Which model is best, and by how much it is better than the best of every other kind, in
-    numbers."""
+    """Compare the best run with the best run of every other model, in sentences."""
     best = ranked[0]
     kinds = dict.fromkeys(run.data.params["model.name"] for run in ranked)
     rivals = [
@@ -137,55 +133,67 @@ def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
         f"{scores['test_roc_auc_high']:.4f})."
     ]
     for rival in rivals:
-        lines.append(pair(best, rival, metric=metric, seed=seed).said[0])
+        lines.append(compare_runs(best, rival, metric=metric, seed=seed).verdict[0])
     return "\n".join(lines)
 
 
 def next_steps(dataset: Dataset, *, page: Path) -> str:
-    """Commands that work when pasted into the shell this was started from."""
-    tools, name = Path(sys.executable).parent, dataset.contract.name
-    store = mlflow.get_tracking_uri()
-    asked = f"models:/{name}-churn@champion"
-    path, scored = (
-        _members(dataset),
-        Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{name}-scored.csv",
-    )
-    body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
-    environment = f"PATH={shlex.quote(str(tools))}:$PATH MLFLOW_TRACKING_URI={shlex.quote(store)}"
-    sources = HydraConfig.get().runtime.config_sources
-    own = [
-        word
-        for source in sources
-        if source.provider == "command-line"
-        for word in ("--config-dir", source.path)
+    """Return commands that can be pasted into the shell from which this was started.
+
+    Scoring and serving are among them if there is a champion.
+    """
+    tools, home = Path(sys.executable).parent, os.environ["CHURNLAB_HOME"]
+    store = shlex.quote(mlflow.get_tracking_uri())
+    lines = [
+        "What next (paste a line):",
+        f"  {tools / 'mlflow'} ui --backend-store-uri {store}",
+        f"  {tools / 'python'} -m webbrowser {shlex.quote(page.as_uri())}",
     ]
-    score = ["churnlab", "score", *own, f"dataset={name}", f"input={path}", f"output={scored}"]
+    name = model_name(dataset.contract.name)
+    if find_champion(name) is None:
+        return "\n".join(lines)
+    body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
+    environment = f"PATH={shlex.quote(str(tools))}:$PATH MLFLOW_TRACKING_URI={store}"
+    serve = f"mlflow models serve -m models:/{name}@champion --env-manager local -p 5001"
+    score = shlex.join(["churnlab", "score", *_score_overrides(dataset)])
     return "\n".join(
         [
-            "What next (paste a line):",
-            f"  {tools / 'mlflow'} ui --backend-store-uri {shlex.quote(store)}",
-            f"  {tools / 'python'} -m webbrowser {shlex.quote(page.as_uri())}",
-            f"  CHURNLAB_HOME={shlex.quote(os.environ['CHURNLAB_HOME'])} {tools}/{shlex.join(score)}",
-            f"  {environment} mlflow models serve -m {asked} --env-manager local -p 5001",
+            *lines,
+            f"  CHURNLAB_HOME={shlex.quote(home)} {tools}/{score}",
+            f"  {environment} {serve}",
             "  and, from another shell:",
-            f"  curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+            "  curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
+            f"-d {shlex.quote(body)}",
         ]
     )
 
 
+def _score_overrides(dataset: Dataset) -> list[str]:
+    """Return the words that score the dataset's members, with the user's own config folders."""
+    name, outputs = dataset.contract.name, Path(os.environ["CHURNLAB_HOME"]) / "outputs"
+    own = [
+        word
+        for source in HydraConfig.get().runtime.config_sources
+        if source.provider == "command-line"
+        for word in ("--config-dir", source.path)
+    ]
+    files = [f"input={_members(dataset)}", f"output={outputs / f'{name}-scored.csv'}"]
+    return [*own, f"dataset={name}", *files]
+
+
 def _members(dataset: Dataset) -> Path:
-    """A file of members to score: the dataset's own, or the generated ones without their target."""
+    """Return a file of members to score: the dataset's own, or generated members without target."""
     source = Path(dataset.source)
     if source.exists():
         return source.absolute()
-    made = Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{dataset.contract.name}-members.csv"
-    made.parent.mkdir(parents=True, exist_ok=True)
-    dataset.X.head(100).to_csv(made, index=False)
-    return made
+    file = Path(os.environ["CHURNLAB_HOME"]) / "outputs" / f"{dataset.contract.name}-members.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dataset.X.head(100).to_csv(file, index=False)
+    return file
 
 
 def _example(dataset: Dataset) -> dict[str, Any]:
-    """One member of the table who left."""
+    """Return one member of the table who left."""
     member = dataset.X[dataset.y == 1].iloc[0]
     return {
         str(name): value.item() if hasattr(value, "item") else value

@@ -1,10 +1,9 @@
-"""Make a version of a churn run and a segmentation run, gate it against the champion, move the
-alias.
+"""Build a version from a churn run and a segmentation run; the gate decides if it becomes champion.
 
-Why: what is served is one version, with its model, threshold, segmentation, names and actions in
-one place. Candidate and champion are both loaded from the registry and asked about the same
-held-out members, none of whom either was trained on. The champion is replaced only by a version
-that passes every check (exit 3 when one fails); limits are keys.
+Why: one version holds all that is served: model, threshold, segmentation, names and actions.
+Candidate and champion are both loaded from the registry and compared on held-out members that
+neither was trained on. Only a version that passes every check replaces the champion (exit 3 when
+one fails); the limits are keys.
 
     churnlab promote
     churnlab promote dataset=gym dataset.path=members.csv require=not_worse gate.minimum.roc_auc=0.8
@@ -15,16 +14,14 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 
 from churnlab.config.commands import Promote, Result
 from churnlab.config.groups import GateKeys
@@ -33,10 +30,18 @@ from churnlab.errors import InputError
 from churnlab.formatting import counted
 from churnlab.models import evaluation
 from churnlab.models.splits import make_split
-from churnlab.registry import champion as registry
 from churnlab.registry import gate, versions
+from churnlab.registry.candidate import Candidate, build
+from churnlab.registry.champion import (
+    dataset_name,
+    model_name,
+    promotion_lock,
+    register_version,
+    replace_champion,
+    set_challenger,
+)
 from churnlab.registry.gate import Check
-from churnlab.registry.versions import log_bundle
+from churnlab.registry.versions import Champion, Served
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
@@ -46,178 +51,146 @@ from churnlab.tracking.search import find_runs, get_run, latest_run, ranked_trai
 log = logging.getLogger(__name__)
 
 
-class Champion(NamedTuple):
-    """The champion of the moment, loaded; ``unknown`` says why it could not be."""
+class Decision(NamedTuple):
+    """The outcome of the gate: ``champion`` is the version that the candidate was compared with,
+    ``looks`` counts how often this hold-out was used before."""
 
-    version: ModelVersion
-    served: versions.Served | None
-    unknown: str
+    verdict: str
+    checks: list[Check]
+    champion: str | None
+    looks: int
+
+    @property
+    def promotes(self) -> bool:
+        """Return whether the candidate becomes the champion."""
+        return self.verdict != "refused"
 
 
-class Candidate(NamedTuple):
-    """A version that is not registered yet: logged under ``model_id``, loaded, its segments
-    numbered."""
+class HeldOut(NamedTuple):
+    """The held-out ``rows`` to judge by; ``left_out`` counts the others by reason.
 
-    model_id: str
-    served: versions.Served
-    numbering: versions.Numbering
-    megabytes: float
+    ``champion`` is what the candidate can be compared with, ``unknown`` the reason why the present
+    champion cannot be.
+    """
+
+    rows: np.ndarray
+    left_out: dict[str, int]
+    champion: Served | None = None
+    unknown: str | None = None
 
 
 def run(settings: Promote, dataset: Dataset) -> Result:
-    """Build, gate, register; the alias moves when every check has passed, after all is kept and the
-    run has ended."""
+    """Build, check and register a version; replace the champion after the run has ended."""
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
-    churn, segments = (
-        _churn_run(settings, dataset, split_tags(split)),
-        _segment_run(settings, dataset),
-    )
+    tags, name = split_tags(split), model_name(dataset.contract.name)
+    churn, segments = _churn_run(settings, dataset, tags), _segment_run(settings, dataset)
     if unstable := segments.data.tags.get(Tag.UNSTABLE):
-        dataset.warn(f"the segmentation that is promoted is marked: {unstable}")
-    name, config = registry.model_name(dataset.contract.name), settings.model_dump()
-    with registry.one_at_a_time():
-        reign = _reign(name)
-        champion = registry.number(reign.version.version) if reign else None
+        dataset.warn(f"the segmentation to be promoted is not stable: {unstable}")
+    with promotion_lock():
+        champion = versions.load_champion(name)
         with start_run(
-            "promote", config, name=f"promote {name}", dataset=dataset, tags=split_tags(split)
+            "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
         ) as mlflow_run:
-            candidate = _build(churn, segments, dataset, reign)
+            candidate = build(churn, segments, dataset, champion)
             checks = [
-                *_ask_both(settings, dataset, split.test, churn, candidate.served, reign),
-                *_look_at(settings.gate, candidate, segments, reign),
+                *_check_predictions(settings, dataset, split.test, candidate, champion),
+                *_check_form(settings.gate, candidate, champion),
             ]
-            verdict, looks = (
-                gate.verdict(checks, force=settings.force),
-                _looks(name, split_tags(split)),
-            )
-            moves = verdict != "refused"
-            version = registry.register(
+            verdict = gate.verdict(checks, force=settings.force)
+            replaced = champion.number if champion else None
+            decision = Decision(verdict, checks, replaced, _looks(name, tags))
+            run_id = mlflow_run.info.run_id
+            version = _register(settings, name, candidate, decision, run_id)
+            summary = _summary(settings, f"{name} version {version}", decision)
+            _log_decision(decision, version, versions.log_training_members(churn, dataset))
+            mlflow.set_tag("mlflow.note.content", summary)
+        if decision.promotes:
+            replace_champion(
                 name,
-                candidate.model_id,
-                run_id=mlflow_run.info.run_id,
-                description=_description(churn, segments),
-                tags={
-                    Tag.COMMAND: "promote",
-                    Tag.GATE: verdict,
-                    **{f"{Tag.GATE}.{check.name}": json.dumps(check.value) for check in checks},
-                    Tag.CHURN_RUN_ID: churn.info.run_id,
-                    Tag.SEGMENT_RUN_ID: segments.info.run_id,
-                    Tag.SEGMENTS: candidate.numbering.told,
-                    Tag.STABLE: segments.data.tags[Tag.STABLE],
-                    Tag.REPLACED: champion or "" if moves else "",
-                    Tag.REASON: settings.reason or "",
-                },
-            )
-            kept = {
-                "version": version,
-                "promoted": moves,
-                "gate": verdict,
-                "against": champion,
-                "holdout_looks": looks,
-                "told_apart_by": versions.keep_training_rows(churn, dataset),
-                "checks": [
-                    check.line | {"said": check.said, "warning": check.warning} for check in checks
-                ],
-            }
-            mlflow.log_dict(kept, Artifact.GATE)
-            mlflow.log_metric("holdout_looks", looks)
-            said = _said(settings, name, version, champion, verdict, checks)
-            mlflow.set_tags({Tag.GATE: verdict, "mlflow.note.content": said})
-        if moves:
-            registry.move_champion(
-                name,
-                after=champion,
+                expected=replaced,
                 to=version,
-                previous=champion,
+                previous=replaced,
                 why=settings.reason or "",
                 command="promote",
-                run_id=mlflow_run.info.run_id,
+                run_id=run_id,
             )
         else:
-            registry.make_challenger(name, version)
-    told = [
-        gate.told(checks),
-        said,
-        f"Segments: {candidate.numbering.told}",
-        _looks_told(looks, settings.gate),
-    ]
-    log.info("%s", "\n".join(told))
-    values = {"run_id": mlflow_run.info.run_id, "version": version, "promoted": moves}
-    return Result(values | {"checks": [check.line for check in checks]}, yes=moves)
+            set_challenger(name, version)
+    log.info("%s\n%s.", gate.format_checks(checks), summary)
+    log.info("Segments: %s.", candidate.numbering.summary)
+    log.info("%s", _format_looks(decision.looks, settings.gate))
+    values = {"run_id": run_id, "version": version, "promoted": decision.promotes}
+    return Result(values | {"checks": [check.line for check in checks]}, yes=decision.promotes)
 
 
-def _build(churn: Run, segments: Run, dataset: Dataset, reign: Champion | None) -> Candidate:
-    """Log the version that would be registered and load it as it would be served."""
-    numbering = versions.number_segments(
-        segments,
-        dataset,
-        champion=registry.number(reign.version.version) if reign else None,
-        serving=reign.served if reign else None,
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        files = versions.write(Path(scratch), churn, segments, dataset, numbering)
-        size = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
-        threshold = churn.data.metrics["threshold"]
-        model_id = log_bundle(files, dataset.contract, threshold=threshold, gaps=dataset.gaps)
-    return Candidate(model_id, versions.load(f"models:/{model_id}"), numbering, size / 1e6)
-
-
-def _said(
-    settings: Promote,
-    name: str,
-    version: str,
-    champion: str | None,
-    verdict: str,
-    checks: list[Check],
+def _register(
+    settings: Promote, name: str, candidate: Candidate, decision: Decision, run_id: str
 ) -> str:
-    """How it went, in a sentence."""
-    becomes = f"takes the place of version {champion}" if champion else "is the first champion"
-    if verdict == "passed":
-        return f"{name} version {version} passed every check and {becomes}"
-    failed = ", ".join(check.name for check in checks if not check.passed)
-    if verdict == "forced":
-        return (
-            f"{name} version {version} {becomes} by force, in spite of {failed}: {settings.reason}"
-        )
-    return f"{name} version {version} is refused for {failed}: the champion stays"
+    """Register the candidate, whatever the verdict; return the number of the version."""
+    churn, segments = candidate.churn, candidate.segments
+    tags = {
+        Tag.COMMAND: "promote",
+        Tag.GATE: decision.verdict,
+        **{f"{Tag.GATE}.{check.name}": json.dumps(check.value) for check in decision.checks},
+        Tag.CHURN_RUN_ID: churn.info.run_id,
+        Tag.SEGMENT_RUN_ID: segments.info.run_id,
+        Tag.SEGMENTS: candidate.numbering.summary,
+        Tag.STABLE: segments.data.tags[Tag.STABLE],
+        Tag.REPLACED: decision.champion or "" if decision.promotes else "",
+        Tag.REASON: settings.reason or "",
+    }
+    description = (
+        f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with "
+        f"{segments.info.run_name} ({segments.data.tags[Tag.K_REASON]})"
+    )
+    return register_version(
+        name, candidate.model_id, run_id=run_id, tags=tags, description=description
+    )
 
 
-def _reign(name: str) -> Champion | None:
-    champion = registry.champion(name)
-    if champion is None:
-        return None
-    try:
-        return Champion(champion, versions.load(registry.uri(champion)), "")
-    except LookupError as error:
-        return Champion(champion, None, str(error))
+def _log_decision(decision: Decision, version: str, identifying_columns: list[str]) -> None:
+    """Log the verdict and all checks in the run."""
+    record = {
+        "version": version,
+        "promoted": decision.promotes,
+        "gate": decision.verdict,
+        "against": decision.champion,
+        "holdout_looks": decision.looks,
+        "identifying_columns": identifying_columns,
+        "checks": [asdict(check) for check in decision.checks],
+    }
+    mlflow.log_dict(record, Artifact.GATE)
+    mlflow.log_metric("holdout_looks", decision.looks)
+    mlflow.set_tags({Tag.GATE: decision.verdict, Tag.VERSION: version})
+
+
+def _summary(settings: Promote, version: str, decision: Decision) -> str:
+    """Return the outcome in a sentence."""
+    champion = decision.champion
+    becomes = f"replaces version {champion}" if champion else "becomes the first champion"
+    if decision.verdict == "passed":
+        return f"{version} passed every check and {becomes}"
+    failed = ", ".join(check.name for check in decision.checks if not check.passed)
+    if decision.verdict == "forced":
+        return f"{version} failed {failed} and {becomes} by force: {settings.reason}"
+    stays = f"version {champion} stays the champion" if champion else "there is no champion"
+    return f"{version} failed {failed} and is refused: {stays}"
 
 
 def _looks(name: str, tags: dict[str, str]) -> int:
-    """How often this hold-out has decided about a promotion before."""
+    """Return how often the gate has used this hold-out before."""
     same = {Tag.COMMAND: "promote", Tag.SPLIT: tags[Tag.SPLIT]}
-    experiment = f"{registry.dataset_name(name)}-{EXPERIMENTS['promote']}"
+    experiment = f"{dataset_name(name)}-{EXPERIMENTS['promote']}"
     return len(find_runs(experiment, same, status="FINISHED"))
 
 
-def _looks_told(looks: int, limits: GateKeys) -> str:
-    said = (
-        f"This hold-out has decided {counted(looks, 'time')} before"
-        if looks
-        else "This hold-out has not decided before"
-    )
+def _format_looks(looks: int, limits: GateKeys) -> str:
+    before = f"The gate has used this hold-out {counted(looks, 'time')} before"
     if looks + 1 < limits.looks:
-        return f"{said}."
+        return f"{before}."
     return (
-        f"warning: {said}. Members that decide again and again are no longer new to the models: "
+        f"warning: {before}. Members that decide again and again are no longer new to the models: "
         "promote on newer members, or train and promote with another seed."
-    )
-
-
-def _description(churn: Run, segments: Run) -> str:
-    """What a version is, for those who open it in the registry."""
-    return (
-        f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with "
-        f"{segments.info.run_name} ({segments.data.tags[Tag.K_REASON]})"
     )
 
 
@@ -245,134 +218,146 @@ def _segment_run(settings: Promote, dataset: Dataset) -> Run:
 
 
 def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
-    """A run by its id; InputError when it is none of this table."""
+    """Return a run by its id. InputError: it did not use this table."""
     found = get_run(run_id, command=command)
     if found.data.tags[Tag.DATA] != dataset.sha256:
         raise InputError(
-            f"The {command} run {run_id} is of another table than {dataset.source} as it is now; "
-            "name its own table with dataset= and dataset.path= (or dataset.rows=), or another run."
+            f"The {command} run {run_id} used another table than {dataset.source} as it is now; "
+            "give its own table with dataset= and dataset.path= (or dataset.rows=), or another run."
         )
     return found
 
 
-def _ask_both(
+def _check_predictions(
     settings: Promote,
     dataset: Dataset,
     test: np.ndarray,
-    churn: Run,
-    candidate: versions.Served,
-    reign: Champion | None,
+    candidate: Candidate,
+    champion: Champion | None,
 ) -> list[Check]:
-    """What is measured on members: is it what was trained, and how good is it beside the champion
-    and beside nothing.
-
-    The members are those of the hold-out ``test`` that neither was trained on and both can answer
-    for.
-    """
-    limits, seed, threshold = settings.gate, settings.seed, churn.data.metrics["threshold"]
-    own = artifacts.read_table(churn.info.run_id, Artifact.TEST)
-    asked = np.union1d(own["row"], test)
+    """Check what the candidate predicts: as trained, good enough for the hold-out, fast enough."""
+    limits, own = settings.gate, artifacts.read_table(candidate.churn.info.run_id, Artifact.TEST)
+    rows = np.union1d(own["row"], test)
     started = time.perf_counter()
-    answered = np.full(len(dataset.y), np.nan)
-    answered[asked] = _probabilities(candidate, dataset.X.iloc[asked])
-    batch_ms = (time.perf_counter() - started) / len(asked) * 1000
+    predicted = np.full(len(dataset.y), np.nan)
+    predicted[rows] = _probabilities(candidate.served, dataset.X.iloc[rows])
+    batch_ms = (time.perf_counter() - started) / len(rows) * 1000
     checks = [
-        gate.same_answers(own["probability"].to_numpy(), answered[own["row"]], limit=limits.same)
+        gate.check_served_predictions(
+            own["probability"].to_numpy(), predicted[own["row"]], limit=limits.same
+        ),
+        *_check_quality(settings, dataset, test, predicted, candidate.churn, champion),
+    ]
+    one_ms = _one_ms(candidate.served, dataset.X.iloc[test[:1]])
+    return [
+        *checks,
+        gate.check_at_most("batch_ms", batch_ms, limits.batch_ms, unit="ms a member"),
+        gate.check_at_most("one_ms", one_ms, limits.one_ms, unit="ms"),
     ]
 
+
+def _check_quality(
+    settings: Promote,
+    dataset: Dataset,
+    test: np.ndarray,
+    predicted: np.ndarray,
+    churn: Run,
+    champion: Champion | None,
+) -> list[Check]:
+    """Check the candidate's probabilities on the hold-out against champion, dummy and limits."""
+    limits, seed, threshold = settings.gate, settings.seed, churn.data.metrics["threshold"]
     trained = versions.training_rows(churn)
+    held_out = _held_out(dataset, test, trained, champion)
+    y, probability = dataset.y[held_out.rows], predicted[held_out.rows]
+    checks = [] if champion is None else [gate.check_champion_known(held_out.unknown)]
+    checks.append(
+        gate.check_held_out_members(
+            held_out.left_out, members=len(test), left=len(y), limit=limits.members
+        )
+    )
+    if held_out.champion is not None:
+        checks.append(
+            gate.check_against_champion(
+                y,
+                probability,
+                _probabilities(held_out.champion, dataset.X.iloc[held_out.rows]),
+                metric=settings.metric,
+                thresholds=(threshold, held_out.champion.spec["threshold"]),
+                require=settings.require,
+                margin=limits.margin,
+                seed=seed,
+            )
+        )
+    churn_rate = float(dataset.y[trained].mean())
+    scores = {}
+    if len(np.unique(y)) == 2:
+        scores = evaluation.classification_metrics(y, probability, threshold=threshold)
+    known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
+    known |= {f"test_{key}": value for key, value in scores.items()}
+    how: dict[str, Any] = {"threshold": threshold, "seed": seed}
+    return [
+        *checks,
+        *gate.check_against_dummy(y, probability, churn_rate=churn_rate, **how),
+        *gate.check_calibration(y, probability, slope=limits.slope, ece=limits.ece, **how),
+        *gate.check_minimum(scores, {str(key): least for key, least in limits.minimum.items()}),
+        *gate.check_ceiling(known, settings.ceiling),
+    ]
+
+
+def _held_out(
+    dataset: Dataset, test: np.ndarray, trained: np.ndarray, champion: Champion | None
+) -> HeldOut:
+    """Select the hold-out rows that neither model was trained on and both accept."""
     seen = np.isin(test, trained)
     left_out = {
         "were in the candidate's training part (name its own seed= and evaluation keys)": int(
             seen.sum()
         )
     }
-    usable = ~seen
-    serving = reign.served if reign else None
-    if reign is not None:
+    if champion is None:
+        return HeldOut(test[~seen], left_out)
+    served, unknown = champion.served, champion.unknown
+    if served is not None:
         try:
-            if serving is None:
-                raise LookupError(reign.unknown)
-            seen = versions.trained_on(reign.version, dataset)[test]
-            able = versions.answerable(serving, dataset.X.iloc[test])
-            left_out["more were in the champion's training part"] = int((usable & seen).sum())
-            left_out["more break the champion's contract"] = int((usable & ~seen & ~able).sum())
-            usable &= ~seen & able
-            checks.append(gate.known_champion(None))
+            seen_before = versions.trained_on(champion.version, dataset)[test]
         except LookupError as error:
-            serving = None
-            checks.append(
-                gate.known_champion(
-                    f"version {reign.version.version} cannot be compared with: {error}"
-                )
-            )
-    rows = test[usable]
-    y, probability = dataset.y[rows], answered[rows]
-    checks.append(
-        gate.enough_members(left_out, members=len(test), left=len(rows), limit=limits.members)
-    )
-    if serving is not None:
-        checks.append(
-            gate.against_champion(
-                y,
-                probability,
-                _probabilities(serving, dataset.X.iloc[rows]),
-                metric=settings.metric,
-                thresholds=(threshold, serving.about["threshold"]),
-                require=settings.require,
-                margin=limits.margin,
-                seed=seed,
-            )
-        )
-    guess = float(dataset.y[trained].mean())
-    checks += gate.against_dummy(y, probability, churn_rate=guess, threshold=threshold, seed=seed)
-    checks += gate.check_calibration(
-        y, probability, slope=limits.slope, ece=limits.ece, threshold=threshold, seed=seed
-    )
-    scores = (
-        evaluation.classification_metrics(y, probability, threshold=threshold)
-        if len(np.unique(y)) == 2
-        else {}
-    )
-    known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
-    known |= {f"test_{key}": value for key, value in scores.items()}
-    checks += gate.good_enough(scores, {str(key): value for key, value in limits.minimum.items()})
-    checks += gate.plausible(known, settings.ceiling)
-    return [
-        *checks,
-        gate.light("batch_ms", batch_ms, limits.batch_ms, unit="ms a member"),
-        gate.light(
-            "one_ms", _one_ms(candidate, dataset.X.iloc[test[:1]]), limits.one_ms, unit="ms"
-        ),
-    ]
+            served, unknown = None, str(error)
+    if served is None:
+        unknown = f"version {champion.number} cannot be compared with: {unknown}"
+        return HeldOut(test[~seen], left_out, unknown=unknown)
+    able = versions.answerable(served, dataset.X.iloc[test])
+    left_out |= {
+        "more were in the champion's training part": int((~seen & seen_before).sum()),
+        "more break the champion's contract": int((~seen & ~seen_before & ~able).sum()),
+    }
+    return HeldOut(test[~seen & ~seen_before & able], left_out, served)
 
 
-def _one_ms(candidate: versions.Served, member: pd.DataFrame) -> float:
-    """Milliseconds for one member with reasons, the best of five: what it costs, not how busy the
-    machine is."""
+def _one_ms(version: Served, member: pd.DataFrame) -> float:
+    """Return the milliseconds for one member with reasons.
+
+    The best of five: the cost of the model, not the load of the machine.
+    """
     spent = []
     for _ in range(5):
         started = time.perf_counter()
-        versions.answers(candidate, member, reasons=True)
+        versions.answers(version, member, reasons=True)
         spent.append((time.perf_counter() - started) * 1000)
     return min(spent)
 
 
-def _look_at(
-    limits: GateKeys, candidate: Candidate, segments: Run, reign: Champion | None
-) -> list[Check]:
-    """What is seen of the version without asking it: its segments, the words in which it is asked,
-    its size."""
-    tags = segments.data.tags
+def _check_form(limits: GateKeys, candidate: Candidate, champion: Champion | None) -> list[Check]:
+    """Check what needs no prediction: stability of the segments, signature and size."""
+    tags, params = candidate.segments.data.tags, candidate.segments.data.params
     unstable = None if tags[Tag.STABLE] == "true" else tags.get(Tag.UNSTABLE, "it is marked so.")
-    checks = [gate.stable_segments(unstable, by_hand=segments.data.params["segments.k"] != "auto")]
-    if reign and reign.served:
-        checks.append(
-            gate.compatible(versions.interface(candidate.served), versions.interface(reign.served))
-        )
-    return [*checks, gate.light("megabytes", candidate.megabytes, limits.megabytes, unit="MB")]
+    checks = [gate.check_stability(unstable, by_hand=params["segments.k"] != "auto")]
+    if champion and champion.served:
+        new, old = versions.interface(candidate.served), versions.interface(champion.served)
+        checks.append(gate.check_signature(new, old))
+    size = gate.check_at_most("megabytes", candidate.megabytes, limits.megabytes, unit="MB")
+    return [*checks, size]
 
 
-def _probabilities(version: versions.Served, X: pd.DataFrame) -> np.ndarray:
-    """What a version answers for these members."""
+def _probabilities(version: Served, X: pd.DataFrame) -> np.ndarray:
+    """Return a version's churn probabilities for these members."""
     return np.array([answer["churn_probability"] for answer in versions.answers(version, X)])

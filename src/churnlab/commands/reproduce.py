@@ -1,9 +1,9 @@
-"""Run a train, tune or segment run again from its id alone, and compare the two to the last bit.
+"""Run a train, tune or segment run again from its id, and compare the results to the last bit.
 
-Why: a number that nobody can get again is an anecdote. The run knows its config, its table by
-fingerprint, its code and its packages; what has changed since is said. The new run is linked to the
-old one, and metrics and predictions are compared bit by bit (exit 3 when they differ, or when the
-table is no longer the same).
+Why: a number that nobody can reproduce is an anecdote. The command reuses the run's config and
+dataset (whose fingerprint must match) and reports changes in code or packages. The new run is
+linked to the old one, and metrics and predictions are compared bit by bit (exit 3 if they differ or
+if the dataset has changed).
 
     churnlab reproduce RUN_ID
     churnlab reproduce run=RUN_ID dataset.path=moved/members.csv
@@ -28,13 +28,13 @@ from churnlab.config import validation
 from churnlab.config.build import build_object, load_dataset
 from churnlab.config.commands import Reproduce, Result, Tune
 from churnlab.data.dataset import Dataset
-from churnlab.data.diff import Mismatch, of_data, of_tables, of_values
+from churnlab.data.diff import Mismatch, data_mismatches, table_mismatches, value_mismatches
 from churnlab.errors import InputError
 from churnlab.models.splits import make_split
 from churnlab.tracking import artifacts
-from churnlab.tracking.fingerprints import code_sha256, git_tags, packages, split_tags
+from churnlab.tracking.fingerprints import code_sha256, git_tags, packages
 from churnlab.tracking.names import Artifact, Tag
-from churnlab.tracking.runs import DATA_REPORT, log_reproduction, reproducing
+from churnlab.tracking.runs import log_reproduction, reproducing
 from churnlab.tracking.search import children, find_run, reproductions, source
 from churnlab.tuning import studies, trials
 
@@ -46,52 +46,48 @@ RUN: Mapping[str, Callable[..., Result]] = {
     "segment": segment.run,
 }
 
-NO_RESULTS = {"fit_seconds", "model_bytes"}
-"""Metrics that may differ from run to run: a clock's, and the length of a file in which addresses
-of memory stand."""
+NOT_COMPARED = {"fit_seconds", "model_bytes"}
+"""Metrics that may differ: a duration, and the size of a file that contains memory addresses."""
 
 TABLES = {
     "train": (Artifact.OOF, Artifact.TEST),
     "segment": (Artifact.MEMBERS, Artifact.SEGMENTS, Artifact.EVIDENCE),
     "tune": (),
 }
-"""What a run has logged that must be the same to the last bit; a study has its trials, and the best
-of them a run."""
+"""Tables of a run that must be equal to the last bit; of a study, trials and best run are compared.
+"""
 
 
 def run(settings: Reproduce) -> Result:
-    """Look at what the run was made of, run it again, compare."""
-    before = _named(settings.run)
+    """Report changes in code and packages, run the run again on the same dataset, and compare."""
+    before = _reproducible_run(settings.run)
     command = before.data.tags[Tag.COMMAND]
     again = _settings(before, settings)
-    changed = list(_circumstances(before))
+    changed = list(_environment_changes(before))
     for found in changed:
         log.info("%s was %s, is %s", found["what"], found["before"], found["after"])
     dataset = _dataset(again, given=settings.dataset.path is not None)
     if isinstance(dataset, str):
-        return _told(
-            before,
-            None,
-            [{"what": "the table", "before": again.dataset.path, "after": dataset}],
-            changed,
-        )
+        missing = {"what": "the table", "before": again.dataset.path, "after": dataset}
+        return _result(before, None, [missing], changed)
     if dataset.sha256 != before.data.tags[Tag.DATA]:
-        return _told(before, None, _of_table(before, dataset), changed)
+        return _result(before, None, _table_changes(before, dataset), changed)
     if command == "tune":
-        _ask_as_drawn(before, again, dataset)
+        _replay(before, again, dataset)
     with reproducing(settings.run):
         done = RUN[command](again, dataset)
     after = mlflow.get_run(done.values["run_id"])
-    return _told(before, after, list(_compare(before, after)), changed)
+    return _result(before, after, list(_compare(before, after)), changed)
 
 
-def _named(run_id: str) -> Run:
-    """The run of this id; InputError when there is none, or none that can be run again."""
+def _reproducible_run(run_id: str) -> Run:
+    """Return the run with this id; InputError if there is none or it cannot be run again."""
     found = find_run(run_id)
     command = found.data.tags.get(Tag.COMMAND)
-    possible = ", ".join(TABLES)
+    *first, last = TABLES
+    possible = f"{', '.join(first)} or {last}"
     if command is None:
-        raise InputError(f"Run {run_id} is not churnlab's; give the id of a run of {possible}.")
+        raise InputError(f"Run {run_id} was not made by churnlab; give the id of a {possible} run.")
     if command == "trial":
         study = found.data.tags["mlflow.parentRunId"]
         raise InputError(
@@ -99,22 +95,22 @@ def _named(run_id: str) -> Run:
             f"run={study}."
         )
     if command not in TABLES:
-        inside = [run for of in TABLES for run in children(found, of, status="FINISHED")]
-        told = [f"{run.info.run_id} ({run.info.run_name})" for run in inside]
-        more = f" Inside it: {', '.join(told)}." if told else ""
+        inside = [run for name in TABLES for run in children(found, name, status="FINISHED")]
+        names = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in inside)
         raise InputError(
-            f"Run {run_id} is a {command} run; those of {possible} can be reproduced.{more}"
+            f"Run {run_id} is a {command} run; only {possible} runs can be reproduced."
+            + (f" Inside it: {names}." if names else "")
         )
     if found.info.status != "FINISHED":
         raise InputError(
-            f"Run {run_id} is {found.info.status}: it has no result to come to; name a FINISHED "
-            "run."
+            f"Run {run_id} is {found.info.status} and has no result to compare with; give the id "
+            "of a FINISHED run."
         )
     return found
 
 
 def _settings(before: Run, settings: Reproduce) -> Any:
-    """The keys that the run was made with, its table looked for where it is now."""
+    """Return the run's config as settings, with the current place of its table."""
     command, tags = before.data.tags[Tag.COMMAND], before.data.tags
     config = artifacts.read_config(before.info.run_id)
     config["tracking"] = settings.tracking.model_dump()
@@ -124,155 +120,142 @@ def _settings(before: Run, settings: Reproduce) -> Any:
         dataset["encoding"] = settings.dataset.encoding or dataset["encoding"]
     elif settings.dataset.path is not None:
         raise InputError(
-            f"The members of run {settings.run} were generated; leave dataset.path= out."
+            f"The members of run {settings.run} were generated; leave out dataset.path."
         )
     if command == "tune":
         config["storage"] = settings.storage
-        # A later start of the study may have asked for fewer than there were.
-        asked, done = config["tune"]["n_trials"], int(tags[Tag.N_COMPLETE])
-        config["tune"] |= {"n_trials": max(asked, done), "study": _fresh_study(before)}
+        # A later start of the study may have had a smaller n_trials.
+        n_trials = max(config["tune"]["n_trials"], int(tags[Tag.N_COMPLETE]))
+        config["tune"] |= {"n_trials": n_trials, "study": _new_study_name(before)}
     try:
         return validation.read(command, config)
     except InputError as error:
         raise InputError(
-            f"The config of run {settings.run} is not one of this churnlab's: {error} It was made "
-            f"with the code {_code(tags)}; check that out and reproduce it there."
+            f"This churnlab cannot read the config of run {settings.run}: {error} The run was made "
+            f"with code {_describe_code(tags)}; check that out and reproduce the run there."
         ) from None
 
 
-def _fresh_study(before: Run) -> str:
-    """A study without a trial of the old one: the first attempt's, the second's ... A killed
-    attempt goes on."""
-    found = reproductions(before)
-    return f"reproduce-{before.info.run_id}-{code_sha256()[:8]}-{len(found) + 1}"
+def _new_study_name(before: Run) -> str:
+    """Name a study after the number of the reproduction, so that a killed reproduction resumes."""
+    number = len(reproductions(before)) + 1
+    return f"reproduce-{before.info.run_id}-{code_sha256()[:8]}-{number}"
 
 
-def _circumstances(before: Run) -> Iterator[Mismatch]:
-    """What is not the same as it was: the code, the packages."""
+def _environment_changes(before: Run) -> Iterator[Mismatch]:
+    """Yield what has changed since the run: code and packages."""
     tags, now = before.data.tags, {Tag.CODE: code_sha256()} | git_tags()
     if tags[Tag.CODE] != now[Tag.CODE]:
-        yield {"what": "code", "before": _code(tags), "after": _code(now)}
-    told = tags.get(Tag.PACKAGES)
-    if told is None:
-        yield {"what": "packages", "before": None, "after": packages()}
+        yield {"what": "code", "before": _describe_code(tags), "after": _describe_code(now)}
+    if Tag.PACKAGES in tags:
+        yield from value_mismatches(json.loads(tags[Tag.PACKAGES]), packages())
     else:
-        yield from of_values(json.loads(told), packages())
+        yield {"what": "packages", "before": None, "after": packages()}
 
 
-def _code(tags: dict[str, str]) -> str:
-    """Code in words: its fingerprint and the commit, which does not hold what was changed since."""
+def _describe_code(tags: dict[str, str]) -> str:
+    """Describe code by its fingerprint and commit."""
     code = tags[Tag.CODE][:12]
     if Tag.GIT_COMMIT not in tags:
-        return f"{code} of no checkout"
-    changed = " with changes that no commit holds" if tags[Tag.GIT_DIRTY] == "true" else ""
-    return f"{code} of commit {tags[Tag.GIT_COMMIT][:12]}{changed}"
+        return f"{code} outside a git checkout"
+    changed = " with uncommitted changes" if tags[Tag.GIT_DIRTY] == "true" else ""
+    return f"{code} at commit {tags[Tag.GIT_COMMIT][:12]}{changed}"
 
 
 def _dataset(again: Any, *, given: bool) -> Dataset | str:
-    """The run's table; a sentence when it is gone or no longer in order. InputError for a path that
-    was given."""
+    """Load the run's table; return a sentence if it is gone or invalid, but InputError for a path
+    that was given."""
     try:
         return load_dataset(again.dataset)
     except InputError as error:
         if given:
             raise
-        return f"{error} When it is elsewhere, name the place with dataset.path=FILE."
+        return f"{error} If the table has moved, give its place: dataset.path=FILE."
 
 
-def _of_table(before: Run, dataset: Dataset) -> list[Mismatch]:
-    """Where another table differs from the run's."""
-    report = artifacts.read_json(before.info.run_id, DATA_REPORT)
-    command, best = (
-        before.data.tags[Tag.COMMAND],
-        before.data.tags.get(Tag.BEST_RUN_ID),
-    )
+def _table_changes(before: Run, dataset: Dataset) -> list[Mismatch]:
+    """Return how a table differs from the one of the run."""
+    report = artifacts.read_json(before.info.run_id, Artifact.DATA_REPORT)
+    command, best = before.data.tags[Tag.COMMAND], before.data.tags.get(Tag.BEST_RUN_ID)
     trained = {"train": before.info.run_id, "tune": best}.get(command)
     outcomes = None
     if trained is not None:
         outcomes = pd.concat(
             [artifacts.read_table(trained, path)[["row", "y"]] for path in TABLES["train"]]
         )
-    whole = {
-        "what": "the table",
-        "before": before.data.tags[Tag.DATA],
-        "after": dataset.sha256,
-    }
-    return [whole, *of_data(report, outcomes, dataset)]
+    whole = {"what": "the table", "before": before.data.tags[Tag.DATA], "after": dataset.sha256}
+    return [whole, *data_mismatches(report, outcomes, dataset)]
 
 
-def _ask_as_drawn(before: Run, settings: Tune, dataset: Dataset) -> None:
-    """Ask for the trials that several workers drew: in which order they drew was chance, what they
-    scored was not."""
+def _replay(before: Run, settings: Tune, dataset: Dataset) -> None:
+    """Enqueue the trials of a study that had several workers.
+
+    With several workers the number of trials is the same, but the sampled parameters depend on
+    timing; the scores of given parameters do not.
+    """
     attempts = artifacts.read_table(before.info.run_id, Artifact.TRIALS)
-    alone = (
-        attempts["worker"].dropna().astype(int).nunique() < 2
-    )  # of several, too, when the others came late
-    if alone and settings.engine.get("workers", 1) == 1:  # it draws the same again
+    # One of several workers may have run every trial, when the others started late.
+    alone = attempts["worker"].dropna().astype(int).nunique() < 2
+    if alone and settings.engine.get("workers", 1) == 1:  # it samples the same again
         return
     log.info(
-        "Several workers drew these trials, in an order of chance: each is done again as it was "
-        "drawn."
+        "The study had several workers, so its sampled parameters depended on timing: they are "
+        "replayed."
     )
-    space = {
-        key: build_object(value, key=f"model.space.{key}")
-        for key, value in settings.model.space.items()
-    }
-    asked = tune.question_of(
-        settings, split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
-    )
+    space = tune.build_space(settings)
+    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    question, direction = tune.question_of(settings, split), tune.direction(settings.metric)
     storage, name = build_object(settings.storage, key="storage"), settings.tune.study
     assert name is not None
     with storage.locked(name):
-        study = studies.open_study(
-            storage.open(name), name, asked, direction=tune.direction(settings.metric)
-        )
-        there = Counter(
-            trials.parameters(trial) for trial in study.get_trials() if not trials.is_dead(trial)
+        study = studies.open_study(storage.open(name), name, question, direction=direction)
+        present = Counter(
+            trials.key_of(trial) for trial in study.get_trials() if not trials.is_dead(trial)
         )
         for trial in _trials(before):
-            params = {key: _value(space[key], text) for key, text in trial.data.params.items()}
-            if not there[studies.same(params)]:
+            params = {key: _parse(space[key], text) for key, text in trial.data.params.items()}
+            if not present[studies.params_key(params)]:
                 trials.enqueue(study, params)
-            there[studies.same(params)] -= 1
+            present[studies.params_key(params)] -= 1
 
 
 def _trials(study: Run) -> list[Run]:
-    """The finished trials of a study's run, by their numbers."""
+    """Return the finished trials of a study's run, in the order of their numbers."""
     found = children(study, "trial", status="FINISHED")
     return sorted(found, key=lambda run: int(run.data.tags[Tag.TRIAL]))
 
 
-def _value(distribution: BaseDistribution, text: str) -> Any:
-    """A parameter's value from its text."""
+def _parse(distribution: BaseDistribution, text: str) -> Any:
+    """Return a parameter's value from its logged text."""
     if isinstance(distribution, CategoricalDistribution):
         return next(choice for choice in distribution.choices if str(choice) == text)
     return int(text) if isinstance(distribution, IntDistribution) else float(text)
 
 
 def _compare(before: Run, after: Run) -> Iterator[Mismatch]:
-    """Where two runs of one command differ in metrics and tables; two studies also in trials and
-    the best of them."""
-    yield from of_values(_metrics(before), _metrics(after))
+    """Yield how two runs of a command differ in metrics and tables, and studies in their trials and
+    best runs."""
+    yield from value_mismatches(_metrics(before), _metrics(after))
     for path in TABLES[before.data.tags[Tag.COMMAND]]:
-        yield from of_tables(
+        yield from table_mismatches(
             path, *[artifacts.read_table(run.info.run_id, path) for run in (before, after)]
         )
     best = [run.data.tags.get(Tag.BEST_RUN_ID) for run in (before, after)]
     if any(best):
-        yield from of_values(
+        yield from value_mismatches(
             *[{"best parameters": run.data.tags[Tag.BEST_PARAMS]} for run in (before, after)]
         )
-        yield from of_values(*[_scores(run) for run in (before, after)], told="trial of ")
+        yield from value_mismatches(*[_scores(run) for run in (before, after)], prefix="trial of ")
         for found in _compare(*map(mlflow.get_run, best)):
             yield found | {"what": f"{found['what']}, of the best model"}
 
 
 def _metrics(run: Run) -> dict[str, float]:
-    return {key: value for key, value in run.data.metrics.items() if key not in NO_RESULTS}
+    return {key: value for key, value in run.data.metrics.items() if key not in NOT_COMPARED}
 
 
 def _scores(study: Run) -> dict[str, float]:
-    """What each point of a study scored, in every metric."""
+    """Return all metrics of all trials of a study, by parameters and metric."""
     points = {json.dumps(run.data.params, sort_keys=True): _metrics(run) for run in _trials(study)}
     return {
         f"{point}: {key}": value
@@ -281,22 +264,16 @@ def _scores(study: Run) -> dict[str, float]:
     }
 
 
-def _told(
+def _result(
     before: Run, after: Run | None, differences: list[Mismatch], changed: list[Mismatch]
 ) -> Result:
-    """The answer, in the new run, on the terminal and for scripts."""
+    """Log the outcome, in the new run and on the terminal, and return it."""
     identical = not differences
     answer = {"identical": identical, "differences": differences, "changed": changed}
-    name = f"{before.info.run_name} ({before.info.run_id})"
-    said = (
-        f"{name} comes out again, identical to the last bit."
-        if identical
-        else f"{name} is not reproduced:"
-    )
-    lines = [
-        f"  {found['what']}: was {found['before']}, is {found['after']}" for found in differences
-    ]
-    log.info("%s", "\n".join([said, *lines]))
+    verdict = "is reproduced, identical to the last bit." if identical else "is not reproduced:"
+    lines = [f"{before.info.run_name} ({before.info.run_id}) {verdict}"]
+    lines += [f"  {part['what']}: was {part['before']}, is {part['after']}" for part in differences]
+    log.info("%s", "\n".join(lines))
     if after is not None:
         log_reproduction(after, answer | {"reproduces": before.info.run_id})
     return Result({"run_id": after and after.info.run_id, **answer}, yes=identical)

@@ -1,7 +1,8 @@
-"""A file of members in, the same members with probability, decision, segment and action out.
+"""Score a file of members: add probability, decision, segment and action to each row.
 
-Why: marketing works on files. Each row is checked against the dataset's contract and answered by a
-registered version, in order; the output appears whole or not at all.
+Why: marketing works with files. Each row is checked against the dataset's contract and scored, in
+order, by one version; its number is kept in the run, the result and a Parquet output. The output
+appears complete or not at all.
 
     churnlab score input=members.csv output=scored.csv
     churnlab score dataset=gym input=members.parquet output=scored.parquet score.reasons=true
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlflow
@@ -22,12 +23,12 @@ from mlflow.exceptions import MlflowException
 
 from churnlab.config.commands import Result, Score
 from churnlab.data.dataset import Members, make_members
-from churnlab.data.reading import Table, read_table
+from churnlab.data.reading import read_table
+from churnlab.data.table import Table
 from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
-from churnlab.registry import champion as registry
 from churnlab.registry import versions
-from churnlab.registry.versions import load_bundle, read_version
+from churnlab.registry.champion import ModelReference, model_name, resolve
 from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import start_run
 
@@ -37,52 +38,51 @@ ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 
 def run(settings: Score) -> Result:
-    """Read, check, ask the version, write."""
+    """Resolve the version once, read and check the members, score them, write the output."""
     contract, output = settings.dataset.contract, Path(settings.output)
     _check_output(output, source=settings.input)
+    model = resolve(settings.model_uri or f"models:/{model_name(contract.name)}@champion")
     table = read_table(settings.input, contract, whole=True)
     members = make_members(table, contract)
-    model_uri = settings.model_uri or f"models:/{registry.model_name(contract.name)}@champion"
-    model, config = _model(model_uri), settings.model_dump()
-    served = read_version(model_uri, "served.json") or {}
-    _check_gaps(members, table, served.get("may_be_missing", members.gaps), model_uri=model_uri)
-    versions.warn_of_drift(members, served, model=model_uri)
+    served = _load(model.uri)
+    _check_gaps(members, table, served.spec["may_be_missing"], model_uri=model.uri)
+    versions.warn_of_drift(members, served.spec, model=model.uri)
     with start_run(
-        "score", config, name=f"score {Path(settings.input).name}", dataset=members
+        "score",
+        settings.model_dump(),
+        name=f"score {Path(settings.input).name}",
+        dataset=members,
+        tags=_origin(model),
     ) as mlflow_run:
-        answers = _answers(model, members, model_uri=model_uri, reasons=settings.score.reasons)
-        if settings.score.reasons:
-            answers["reasons"] = answers["reasons"].str.join("; ")
-        answers = answers.drop(columns="member_id") if contract.id == "member_id" else answers
+        answers = _answers(served, members, model_uri=model.uri, reasons=settings.score.reasons)
         written = _as_written(table, members.X, typed=output.suffix == ".parquet")
         taken = [str(name) for name in answers.columns if name in written.columns]
         if taken:
             raise InputError(
-                f"{settings.input} has columns that the answers need: {', '.join(taken)}; rename "
-                "them and score again."
+                f"{settings.input} has columns with the names of the answers: {', '.join(taken)}; "
+                "rename them and score again."
             )
         scored = pd.concat([written, answers], axis=1)
         assert len(scored) == len(members.X)
-        _write(scored, output)
+        _write(scored, output, metadata=_origin(model))
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
-        mlflow.set_tag(Tag.MODEL_URI, model_uri)
-    log.info(
-        "%d members scored by %s, %d of them likely to leave: %s",
-        len(scored),
-        model_uri,
-        leaving,
-        output,
-    )
-    values = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "output": str(output)}
-    return Result(values | {"warnings": len(members.warnings)})
+    log.info("%d members scored by %s, %d predicted to churn", len(scored), model.uri, leaving)
+    log.info("The scored file: %s", output)
+    values = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "version": model.version}
+    return Result(values | {"output": str(output), "warnings": len(members.warnings)})
+
+
+def _origin(model: ModelReference) -> dict[str, str]:
+    """Return the tags of the run and of a Parquet output: which model scored, which version."""
+    version = {} if model.version is None else {Tag.VERSION: model.version}
+    return {Tag.MODEL_URI: model.uri} | version
 
 
 def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
-    """The members as they came: a CSV file's cells as their text, so that the member 007 does not
-    become 7.
+    """Return the members as written: a CSV file's cells as text, so that 007 does not become 7.
 
-    With ``typed``, features and what is written just as its value are of their types.
+    ``typed`` gives types to features and to columns whose values read the same as their text.
     """
     assert table.written is not None
     members = table.written.copy()
@@ -96,74 +96,81 @@ def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
     return members
 
 
-def _model(model_uri: str) -> mlflow.pyfunc.PyFuncModel:
+def _load(model_uri: str) -> versions.Served:
     try:
-        return load_bundle(model_uri)
-    except (MlflowException, OSError) as error:
+        return versions.load(model_uri)
+    except LookupError as error:
         raise InputError(
-            f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote "
-            "first, or name another version with model_uri=models:/NAME/VERSION."
+            f"{model_uri} cannot score members: {error}. Name another version with "
+            "model_uri=models:/NAME/VERSION."
         ) from error
 
 
 def _check_gaps(
     members: Members, table: Table, may_be_missing: Sequence[str], *, model_uri: str
 ) -> None:
-    """Refuse members without a value where the version has never seen a gap, by the lines of the
-    file."""
-    faults = [
+    """Refuse missing values in columns that had none when the version was trained."""
+    violations = [
         Violation(
-            f"column {name}: the value is missing, which {model_uri} has never seen there",
+            f"column {name}: the value is missing, and {model_uri} was trained without missing "
+            "values there",
             "fill it in, or promote a version that was trained on a table with such gaps",
             np.flatnonzero(members.X[name].isna()),
         )
         for name in members.gaps
         if name not in may_be_missing
     ]
-    if faults:
-        raise InputError(
-            message(faults, head=f"{members.source} cannot be scored", place=table.place)
-        )
+    if violations:
+        head = f"{members.source} cannot be scored"
+        raise InputError(message(violations, head=head, place=table.place))
 
 
 def _answers(
-    model: mlflow.pyfunc.PyFuncModel, members: Members, *, model_uri: str, reasons: bool
+    served: versions.Served, members: Members, *, model_uri: str, reasons: bool
 ) -> pd.DataFrame:
-    X = (
-        members.X
-        if members.ids is None
-        else members.X.assign(member_id=members.ids.replace("", None))
-    )
+    """Return the version's answers, one row per member; ids are echoed as member_id."""
+    X = members.X
+    if members.ids is not None:
+        X = X.assign(member_id=members.ids.replace("", None))
     try:
-        return pd.DataFrame(model.predict(X, params={"reasons": reasons}))
+        answers = pd.DataFrame(served.model.predict(X, params={"reasons": reasons}))
     except MlflowException as error:
-        said = str(error).rpartition("Error: ")[
-            2
-        ]  # what MLflow puts before it are the members themselves
+        # MLflow puts the members themselves before the reason.
+        reason = str(error).rpartition("Error: ")[2]
         raise InputError(
-            f"{model_uri} does not take these members: {said} Score them with the dataset= that it "
-            "was made for."
+            f"{model_uri} cannot score these members: {reason} Use the dataset= that it was made "
+            "for."
         ) from error
+    if reasons:
+        answers["reasons"] = answers["reasons"].str.join("; ")
+    return answers.drop(columns="member_id") if members.contract.id == "member_id" else answers
 
 
 def _check_output(output: Path, *, source: str) -> None:
     if not str(output).endswith(ENDINGS):
         raise InputError(f"output={output} has no known ending; give one of {', '.join(ENDINGS)}.")
     if not output.absolute().parent.is_dir():
-        raise InputError(f"output={output} lies in a folder that does not exist; make it first.")
+        raise InputError(f"output={output} is in a folder that does not exist; create it first.")
     if output.is_dir():
         raise InputError(f"output={output} is a folder; name a file in it.")
     if Path(source).absolute() == output.absolute():
-        raise InputError(f"output={output} is the input itself; give the answers another file.")
+        raise InputError(f"output={output} is the input itself; name another file.")
 
 
-def _write(scored: pd.DataFrame, output: Path) -> None:
-    """Write beside the output and move it into place: a kill leaves no half of a file under its
-    name."""
+def _write(scored: pd.DataFrame, output: Path, *, metadata: Mapping[str, str]) -> None:
+    """Write to a temporary file and rename it, so that a kill leaves no half of an output.
+
+    A Parquet file gets the ``metadata`` as key-value metadata.
+    """
     building = output.with_name(f".{os.getpid()}.{output.name}")
     try:
         if output.suffix == ".parquet":
-            scored.to_parquet(building, index=False)
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            table = pa.Table.from_pandas(scored, preserve_index=False)
+            metadata = table.schema.metadata | metadata
+            pq.write_table(table.replace_schema_metadata(metadata), building)
         else:
             scored.to_csv(building, index=False)
         os.replace(building, output)

@@ -1,9 +1,8 @@
-"""What kinds of members there are: evidence for the number of segments, dendrogram, k-means,
-portraits, actions.
+"""Find the kinds of members: choose a number of segments, fit k-means, and advise actions.
 
-Why: the number of segments is chosen by what can be checked (stability under resampling, the
-dendrogram's largest gap), never by taste; churn is no input and is measured afterwards. The
-playbook turns what a segment is like into what to do about it.
+Why: the number of segments is chosen by evidence that can be checked (stability under resampling,
+the largest gap in the dendrogram), not by taste. Churn is not an input and is measured afterwards.
+The playbook recommends actions from what each segment is like.
 
     churnlab segment
     churnlab segment segments=seed002 playbook.language=ru
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlflow
@@ -26,35 +25,32 @@ from sklearn.metrics import adjusted_rand_score
 from churnlab.config.commands import Result, Segment
 from churnlab.config.groups import SegmentsKeys
 from churnlab.data.dataset import Dataset
-from churnlab.explore.redundancy import ONE_THING, collinear
+from churnlab.explore.redundancy import REDUNDANT, collinear
 from churnlab.formatting import listed
 from churnlab.models.features import typical
 from churnlab.plots import segments as plots
 from churnlab.registry.model_artifacts import log_segmentation
+from churnlab.segments import kmeans
 from churnlab.segments.choose_k import (
-    ON_SAMPLES,
+    SAMPLED_CRITERIA,
     Choice,
     check_rows,
     choose_k,
-    chosen_by,
     evidence_per_k,
     given_k,
+    k_per_criterion,
     shortfall,
-    trust_per_k,
+    stability_per_k,
 )
 from churnlab.segments.dendrogram import WardTree, proposed_k, ward_tree
-from churnlab.segments.kmeans import (
-    all_columns,
-    columns_from,
-    fit_kmeans,
-    plane,
-    sample_rows,
-    segment_frame,
-    segmentation,
-    standardized,
+from churnlab.segments.playbook import text
+from churnlab.segments.portraits import (
+    check_columns,
+    deviations,
+    plans_for_everyone,
+    portraits,
+    profile,
 )
-from churnlab.segments.playbook import check_playbook, text
-from churnlab.segments.portraits import deviations, plans_for_everyone, portraits, profile
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import log_metrics, start_run
@@ -62,66 +58,51 @@ from churnlab.tracking.runs import log_metrics, start_run
 log = logging.getLogger(__name__)
 
 DRAWN = 5_000
-"""So many members are drawn in their map."""
+"""Members in the member map; of a larger table, a sample."""
 
 
 def run(settings: Segment, dataset: Dataset) -> Result:
-    """Examine every number of segments in the range, choose one, fit it on all rows and describe
-    it."""
-    keys, playbook, y, fill = settings.segments, settings.playbook, dataset.y, typical(dataset.X)
+    """Examine every number of segments in the range, choose one, fit it and describe it."""
+    keys, playbook, y = settings.segments, settings.playbook.model_dump(), dataset.y
+    language, fill = settings.playbook.language, typical(dataset.X)
     X = dataset.X.fillna(fill)
-    columns = all_columns(X) if keys.columns == "all" else dict(keys.columns)
-    frame = segment_frame(X, columns)
+    columns = kmeans.all_columns(X) if keys.columns == "all" else dict(keys.columns)
+    frame = kmeans.segment_frame(X, columns)
     check_rows(frame, keys.examined[-1])
-    guide = playbook.model_dump()
-    check_playbook(
-        guide, X
-    )  # what is wrong with the playbook is said before the minutes that the evidence takes
-    text(guide["naming"]["plain"], playbook.language)
-    everyone = plans_for_everyone(X, y, playbook=guide, language=playbook.language)
+    # Refuse a faulty playbook before the minutes that the evidence takes.
+    check_columns(playbook, X)
+    text(playbook["naming"]["plain"], language)
+    everyone = plans_for_everyone(X, y, playbook=playbook, language=language)
     with start_run(
         "segment", settings.model_dump(), name=f"segments {keys.name}", dataset=dataset
     ) as mlflow_run:
-        Z = standardized(frame)
-        tree, fits = (
-            ward_tree(Z, random_state=keys.random_state),
-            fit_kmeans(Z, keys.examined, **keys.starts),
-        )
+        Z = kmeans.standardized(frame)
+        tree = ward_tree(Z, random_state=keys.random_state)
+        fits = kmeans.fit_kmeans(Z, keys.examined, **keys.starts)
         evidence = evidence_per_k(frame, tree, fits, y=y, references=keys.references, **keys.effort)
         choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
-        model = segmentation(frame, fits[choice.k])
+        model = kmeans.segmentation(frame, fits[choice.k])
         labels = model.predict(frame)
-        late = [name for name in dataset.contract.late if columns_from(columns, [name])]
+        late = [name for name in dataset.contract.late if kmeans.dependent_columns(columns, [name])]
         early = without_late(keys, X, y, labels, columns=columns, late=late) if late else None
-        notes = notes_on(frame, choice, early, late=late, sample=keys.sample_rows)
-        for note in notes.values():
-            dataset.warn(note)
-        marks = {"stable": choice.unstable is None, "notes": list(notes.values())}
-        described = [
-            part | marks
-            for part in portraits(X, labels, y, playbook=guide, language=playbook.language)
-        ]
-        names = [portrait["name"] for portrait in described]
-        tags = {Tag.STABLE: str(choice.unstable is None).lower()}
-        mlflow.set_tags(tags | notes)
-        _log_evidence(evidence, tree, choice, notes)
-        _log_segments(X, y, labels, names, notes)
-        _log_map(Z, labels, names, notes, random_state=keys.random_state)
+        caveats = find_caveats(frame, choice, early, late=late, sample=keys.sample_rows)
+        for caveat in caveats.values():
+            dataset.warn(caveat)
+        marks = {"stable": choice.unstable is None, "notes": list(caveats.values())}
+        described = portraits(X, labels, y, playbook=playbook, language=language)
+        _log_evidence(evidence, tree, choice, caveats)
+        _log_segments(X, y, labels, described, caveats)
+        _log_map(Z, labels, described, caveats, random_state=keys.random_state)
         _log_plans(described, everyone)
-        mlflow.log_dict(described, Artifact.PORTRAITS)
-        made_of = {
-            "columns": columns,
-            "fill": fill,
-            "for_everyone": [planned["text"] for planned in everyone],
-        }
-        mlflow.log_dict(
-            made_of | {"everyone": everyone, "without_late": early} | marks, Artifact.SEGMENTATION
-        )
+        mlflow.log_dict([portrait | marks for portrait in described], Artifact.PORTRAITS)
+        advice = {"for_everyone": [planned["text"] for planned in everyone], "everyone": everyone}
+        record = {"columns": columns, "fill": fill} | advice | {"without_late": early} | marks
+        mlflow.log_dict(record, Artifact.SEGMENTATION)
         log_segmentation(model)
-    log.info("%s", "\n".join([choice.reason, alone_in_words(evidence), *_in_words(described)]))
-    keys_told = ("id", "name", "size", "churn_rate", "recommended_action")
-    told = [{key: part[key] for key in keys_told} for part in described]
-    return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": told})
+    log.info("%s", "\n".join([choice.reason, _criteria_sentence(evidence), *_lines(described)]))
+    shown = ("id", "name", "size", "churn_rate", "recommended_action")
+    segments = [{key: portrait[key] for key in shown} for portrait in described]
+    return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": segments})
 
 
 def without_late(
@@ -133,35 +114,33 @@ def without_late(
     columns: dict[str, str],
     late: Sequence[str],
 ) -> dict[str, Any] | None:
-    """The same number of segments by columns that are known early, to stand beside; None: no column
-    is left.
+    """Segment by columns that are known early, into as many segments; None if no column is left.
 
-    Keys: columns, agreement (adjusted Rand index with the segmentation), how far the number can be
-    trusted (evidence.trust_per_k), unstable (what it misses to be stable, or None), segments (size
-    and churn_rate of each).
+    Keys: columns, agreement (adjusted Rand index with ``labels``), the criteria of
+    choose_k.stability_per_k, unstable (the limits it misses, or None), segments (size, churn_rate
+    and its 95% CI).
     """
-    touched = columns_from(columns, late)
+    dependent = kmeans.dependent_columns(columns, late)
     known = keys.early or {
-        name: expression for name, expression in columns.items() if name not in touched
+        name: expression for name, expression in columns.items() if name not in dependent
     }
     if not known:
         return None
-    k, frame = int(labels.max()) + 1, segment_frame(X, known)
+    k, frame = int(labels.max()) + 1, kmeans.segment_frame(X, known)
     check_rows(frame, k)
-    fits = fit_kmeans(standardized(frame), [k], **keys.starts)
-    found = trust_per_k(frame, fits, y=y, **keys.effort).loc[k].dropna().to_dict()
-    others = fits[k].labels_
-    segments = profile(X, others, y)[["size", "churn_rate", "churn_low", "churn_high"]]
+    fits = kmeans.fit_kmeans(kmeans.standardized(frame), [k], **keys.starts)
+    found = stability_per_k(frame, fits, y=y, **keys.effort).loc[k].dropna().to_dict()
+    segments = profile(X, fits[k].labels_, y)[["size", "churn_rate", "churn_low", "churn_high"]]
     return {
         "columns": known,
-        "agreement": float(adjusted_rand_score(labels, others)),
+        "agreement": float(adjusted_rand_score(labels, fits[k].labels_)),
         **{str(name): value for name, value in found.items()},
         "unstable": shortfall(found),
-        "segments": segments.assign(size=segments["size"].astype(int)).to_dict("records"),
+        "segments": segments.to_dict("records"),
     }
 
 
-def notes_on(
+def find_caveats(
     frame: pd.DataFrame,
     choice: Choice,
     early: dict[str, Any] | None,
@@ -169,122 +148,128 @@ def notes_on(
     late: Sequence[str],
     sample: int,
 ) -> dict[str, str]:
-    """What must be known beside every result, by the tag that says it; what does not apply is left
-    out."""
-    notes = {Tag.UNSTABLE: choice.warning} if choice.warning else {}
-    pairs = collinear(frame, limit=ONE_THING)
-    if len(pairs):
-        said = [f"{a} and {b} (r = {r:.2f})" for a, b, r in pairs.itertuples(index=False)]
-        notes[Tag.COLLINEAR] = (
-            f"Columns that say nearly the same count twice: {listed(said, 12, length=100)}."
+    """Return the caveats that are attached to every result, by tag; those that do not apply are
+    left out."""
+    caveats = {Tag.UNSTABLE: choice.warning} if choice.warning else {}
+    pairs = [
+        f"{a} and {b} (r = {r:.2f})"
+        for a, b, r in collinear(frame, limit=REDUNDANT).itertuples(index=False)
+    ]
+    if pairs:
+        caveats[Tag.COLLINEAR] = (
+            "Nearly collinear columns carry double weight in the distances: "
+            f"{listed(pairs, 12, length=100)}."
         )
     if late:
-        notes[Tag.LATE] = (
-            f"The segments use {listed(late, 12)}, known only close to the event; {_beside(early)}."
+        caveats[Tag.LATE] = (
+            f"The segments use columns known only close to churn: {listed(late, 12)}. "
+            f"{_early_comparison(early)}"
         )
     if len(frame) > sample:
-        notes[Tag.SAMPLED] = (
-            f"{', '.join(ON_SAMPLES)} stand on a sample of {sample:,} out of {len(frame):,} "
-            "members."
+        caveats[Tag.SAMPLED] = (
+            f"{', '.join(SAMPLED_CRITERIA)} were computed on a sample of {sample:,} out of "
+            f"{len(frame):,} members."
         )
-    return notes
+    return caveats
 
 
-def _beside(early: dict[str, Any] | None) -> str:
-    """How the segments without late columns compare."""
+def _early_comparison(early: dict[str, Any] | None) -> str:
+    """Compare the segments with those from columns that are known early."""
     if early is None:
-        return "without, no column is left to segment by"
+        return "Without them, no column is left to segment by."
     auc = early.get("heldout_churn_auc")
-    shown = "" if auc is None else f" and churn AUC {auc:.3f} on held-out members"
+    churn = "" if auc is None else f" and a held-out churn AUC of {auc:.3f}"
     return (
-        f"by columns known earlier ({listed(list(early['columns']), 12)}) as many segments agree "
-        f"with these by {early['agreement']:.2f} (1 is the same), with bootstrap ARI "
-        f"{early['bootstrap_ari']:.2f}{shown}"
+        f"As many segments from columns known earlier ({listed(list(early['columns']), 12)}) agree "
+        f"with these at an adjusted Rand index of {early['agreement']:.2f} (1 is identical), with "
+        f"a bootstrap ARI of {early['bootstrap_ari']:.2f}{churn}."
     )
 
 
-def alone_in_words(evidence: pd.DataFrame) -> str:
-    """What each criterion would have chosen by itself."""
-    said = [f"{name} {'none' if k is None else k}" for name, k in chosen_by(evidence).items()]
-    return f"Each criterion alone would choose: {', '.join(said)}."
+def _criteria_sentence(evidence: pd.DataFrame) -> str:
+    alone = [f"{name} {k or 'none'}" for name, k in k_per_criterion(evidence).items()]
+    return f"Each criterion alone would choose: {', '.join(alone)}."
 
 
-def _in_words(described: list[dict[str, Any]]) -> list[str]:
-    """The segments, each with what to do about it and what that would bring."""
-    return [
-        line
-        for part in described
-        for line in (
-            f"{part['id']}  {part['size']:>6,} members, {part['churn_rate']:.1%} left: {part['name']}",
-            *(f"   {planned['text']}: {planned['sentence']}" for planned in part["plans"]),
-        )
-    ]
+def _lines(described: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line per segment, and one for each of its actions."""
+    for part in described:
+        rate = f"{part['churn_rate']:.1%} churned"
+        yield f"{part['id']}  {part['size']:>6,} members, {rate}: {part['name']}"
+        yield from (f"   {planned['text']}: {planned['sentence']}" for planned in part["plans"])
 
 
 def _log_evidence(
-    evidence: pd.DataFrame, tree: WardTree, choice: Choice, notes: dict[str, str]
+    evidence: pd.DataFrame, tree: WardTree, choice: Choice, caveats: dict[str, str]
 ) -> None:
-    """The criteria as metrics with step=k, the dendrogram with its cut, and why this k."""
+    """Log the criteria as metrics with step=k, the reason for k, the caveats, and the figures."""
     evidence = evidence.assign(ward_height=[tree.heights[k - 2] for k in evidence.index])
     for row in evidence.reset_index().to_dict("records"):
-        log_metrics(
-            {str(name): value for name, value in row.items() if name != "k"}, step=int(row["k"])
-        )
-    proposed, alone = proposed_k(tree, evidence.index), chosen_by(evidence)
+        step = int(row.pop("k"))
+        log_metrics({str(name): value for name, value in row.items()}, step=step)
+    proposed, alone = proposed_k(tree, evidence.index), k_per_criterion(evidence)
     mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed})
-    said = [choice.reason + ".", alone_in_words(evidence), *notes.values()]
+    note = [f"{choice.reason}.", _criteria_sentence(evidence), *caveats.values()]
     mlflow.set_tags(
         {
+            Tag.STABLE: str(choice.unstable is None).lower(),
             Tag.K_REASON: choice.reason,
             Tag.K_ALONE: json.dumps(alone),
-            "mlflow.note.content": "\n\n".join(said),
+            "mlflow.note.content": "\n\n".join(note),
         }
+        | caveats
     )
-    by = {
-        k: " ".join(name for name, number in alone.items() if number == k) for k in evidence.index
-    }
-    artifacts.log_table(evidence.assign(chosen_by=pd.Series(by)).reset_index(), Artifact.EVIDENCE)
+    chosen_by = [
+        " ".join(name for name, number in alone.items() if number == k) for k in evidence.index
+    ]
+    artifacts.log_table(evidence.assign(chosen_by=chosen_by).reset_index(), Artifact.EVIDENCE)
     agreement = float(evidence["ward_agreement"][choice.k])
-    _log_figure(
-        plots.dendrogram(tree, choice.k, proposed=proposed, agreement=agreement),
-        "dendrogram",
-        notes,
-        Tag.UNSTABLE,
-    )
-    _log_figure(plots.stability(evidence, choice.k), "stability", notes, Tag.UNSTABLE, Tag.SAMPLED)
-    _log_figure(plots.criteria(evidence, choice.k), "criteria", notes, Tag.UNSTABLE, Tag.SAMPLED)
+    drawn = plots.dendrogram(tree, choice.k, proposed=proposed, agreement=agreement)
+    _log_figure(drawn, "dendrogram", caveats, Tag.UNSTABLE)
+    for name, figure in (("stability", plots.stability), ("criteria", plots.criteria)):
+        _log_figure(figure(evidence, choice.k), name, caveats, Tag.UNSTABLE, Tag.SAMPLED)
 
 
 def _log_segments(
-    X: pd.DataFrame, y: np.ndarray, labels: np.ndarray, names: list[str], notes: dict[str, str]
+    X: pd.DataFrame,
+    y: np.ndarray,
+    labels: np.ndarray,
+    described: list[dict[str, Any]],
+    caveats: dict[str, str],
 ) -> None:
-    """Who is in which segment, what the segments are like and how many left, as tables and figures."""
-    table = profile(X, labels, y)
+    """Log each member's segment and the segments' profile and churn, as tables and figures."""
+    table, names = profile(X, labels, y), [part["name"] for part in described]
     artifacts.log_table(table.reset_index().assign(name=names), Artifact.SEGMENTS)
     artifacts.log_table(
         pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), Artifact.MEMBERS
     )
     estimate, half = deviations(X, labels)
     drawn = plots.profile_map(estimate, names, chance=estimate.abs() <= half)
-    _log_figure(drawn, "profile", notes, Tag.UNSTABLE, Tag.LATE)
+    _log_figure(drawn, "profile", caveats, Tag.UNSTABLE, Tag.LATE)
     rates = plots.churn_rates(table, names, base_rate=float(y.mean()))
-    _log_figure(rates, "churn_by_segment", notes, Tag.UNSTABLE, Tag.LATE)
+    _log_figure(rates, "churn_by_segment", caveats, Tag.UNSTABLE, Tag.LATE)
 
 
 def _log_map(
-    Z: np.ndarray, labels: np.ndarray, names: list[str], notes: dict[str, str], *, random_state: int
+    Z: np.ndarray,
+    labels: np.ndarray,
+    described: list[dict[str, Any]],
+    caveats: dict[str, str],
+    *,
+    random_state: int,
 ) -> None:
-    """The members in two dimensions."""
-    rows, (points, shares) = sample_rows(len(Z), DRAWN, random_state=random_state), plane(Z)
+    """Log the members on their principal plane, colored by segment."""
+    rows = kmeans.sample_rows(len(Z), DRAWN, random_state=random_state)
+    points, shares = kmeans.principal_plane(Z)
+    names = [part["name"] for part in described]
     figure = plots.member_map(points[rows], labels[rows], names, shares=shares)
-    drawn = (
-        {"drawn": f"{DRAWN:,} out of {len(Z):,} members are drawn."} if len(rows) < len(Z) else {}
-    )
-    _log_figure(figure, "members", notes | drawn, Tag.UNSTABLE, "drawn")
+    if len(rows) < len(Z):
+        caveats = caveats | {"drawn": f"{DRAWN:,} out of {len(Z):,} members are drawn."}
+    _log_figure(figure, "members", caveats, Tag.UNSTABLE, "drawn")
 
 
 def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) -> None:
-    """Every action of every segment, and of everyone (no segment), in one table."""
+    """Log every action of every segment, and of everyone (no segment), in one table."""
     rows = [
         {"segment": part["id"], "name": part["name"]} | planned
         for part in described
@@ -294,6 +279,6 @@ def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) 
     artifacts.log_table(pd.DataFrame(rows).astype({"segment": "Int64"}), Artifact.ACTIONS)
 
 
-def _log_figure(figure: Figure, name: str, notes: dict[str, str], *shown: str) -> None:
-    """A figure with those of the notes that belong below it."""
-    artifacts.log_figure(plots.footnote(figure, *(notes.get(note) for note in shown)), name)
+def _log_figure(figure: Figure, name: str, caveats: dict[str, str], *shown: str) -> None:
+    """Log a figure with the caveats that concern it as a footnote."""
+    artifacts.log_figure(plots.footnote(figure, *map(caveats.get, shown)), name)

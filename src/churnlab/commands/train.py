@@ -1,9 +1,9 @@
-"""Fit one model with cross-validation on the training part and one look at the hold-out.
+"""Fit one model: cross-validate it on the training part, then evaluate it once on the hold-out.
 
-Why: every number that chooses a model is an out-of-fold one (cv_); the hold-out (test_) only
-reports, with 95% bootstrap intervals. The run keeps the fitted pipeline, the out-of-fold and
-hold-out predictions and the figures, so that any later comparison is paired and needs no refit;
-drivers.csv says what the model goes by.
+Why: only out-of-fold numbers (cv_) choose a model; the hold-out (test_) reports, with 95% bootstrap
+CIs. The run keeps the fitted pipeline, the out-of-fold and hold-out predictions and the figures, so
+that any later comparison is paired and needs no refit; importance.csv has the permutation
+importance of the columns.
 
     churnlab train
     churnlab train model=random_forest evaluation.calibration=auto decision=expected_value
@@ -41,61 +41,30 @@ log = logging.getLogger(__name__)
 def run(settings: Train, dataset: Dataset) -> Result:
     """Train, evaluate and log one model."""
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
-    plain = build_pipeline(settings, dataset)
-    X, y = dataset.X, dataset.y
+    uncalibrated = build_pipeline(settings.model, dataset, features=settings.features)
     name = f"{settings.model.name} {settings.features.name}"
     with start_run(
         "train", settings.model_dump(), name=name, dataset=dataset, tags=split_tags(split)
     ) as mlflow_run:
-        train_X, train_y = X.iloc[split.train], y[split.train]
-        asked = settings.evaluation
-        choice = calibration.choose(
-            plain,
-            train_X,
-            train_y,
-            split.folds,
-            rows=split.train,
-            method=asked.calibration,
-            slope=asked.calibrated.slope,
-            ece=asked.calibrated.ece,
-            splits=asked.calibration_folds,
-        )
-        _warn_of_economics(settings, dataset, choice)
+        choice = _choose_calibration(settings, dataset, split, uncalibrated)
         pipeline, oof = choice.kept.model, choice.kept.oof
         threshold = decision.choose(
             settings.decision, oof["y"].to_numpy(), oof["probability"].to_numpy()
         )
         started = time.perf_counter()
-        pipelines.fit(pipeline, train_X, train_y)
+        pipelines.fit(pipeline, dataset.X.iloc[split.train], dataset.y[split.train])
         fit_seconds = time.perf_counter() - started
-        test_y, probability = (
-            y[split.test],
-            pipelines.churn_probability(pipeline, X.iloc[split.test]),
-        )
+        hold_out = _predict_hold_out(pipeline, dataset, split)
         per_fold = fold_metrics(oof, threshold=threshold)
-        test = evaluation.classification_metrics(test_y, probability, threshold=threshold)
-        intervals = evaluation.bootstrap_intervals(
-            test_y, probability, threshold=threshold, seed=settings.seed
-        )
-        metrics = cv_metrics(per_fold)
-        metrics |= {f"test_{key}": value for key, value in test.items()}
-        metrics |= {f"test_{key}_low": low for key, (low, _) in intervals.items()}
-        metrics |= {f"test_{key}_high": high for key, (_, high) in intervals.items()}
-        metrics |= {f"cv_{key}": choice.kept.scores[key] for key in ("slope", "intercept")}
-        metrics |= {
+        metrics = {
+            **cv_metrics(per_fold),
+            **_test_metrics(hold_out, threshold=threshold, seed=settings.seed),
+            "cv_slope": choice.kept.scores["slope"],
+            "cv_intercept": choice.kept.scores["intercept"],
             "threshold": threshold,
             "fit_seconds": fit_seconds,
             "n_columns": pipelines.n_columns(pipeline),
         }
-        hold_out = pd.DataFrame(
-            {
-                "row": split.test,
-                "y": test_y,
-                "probability": probability,
-                "fold": -1,
-                "repeat": -1,
-            }
-        )
         log_metrics(metrics)
         artifacts.log_table(oof, Artifact.OOF)
         artifacts.log_table(hold_out, Artifact.TEST)
@@ -106,38 +75,70 @@ def run(settings: Train, dataset: Dataset) -> Result:
         _log_figures(oof, hold_out, threshold)
         _log_importance(settings, dataset, split, pipeline)
         _log_profit(settings, hold_out, threshold)
-        said = f"{_note(name, metrics, split)}. Calibration: {choice.said}"
-        mlflow.set_tags({"mlflow.note.content": said, Tag.CALIBRATION: choice.said})
-        kept = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
-        if kept is not None:
-            metrics["model_bytes"] = kept
-            mlflow.log_metric("model_bytes", kept)
-    log.info("%s", said)
+        note = f"{_note(name, metrics, split)}. Calibration: {choice.summary}"
+        mlflow.set_tags({"mlflow.note.content": note, Tag.CALIBRATION: choice.summary})
+        size = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
+        if size is not None:
+            metrics["model_bytes"] = size
+            mlflow.log_metric("model_bytes", size)
+    log.info("%s", note)
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
+
+
+def _choose_calibration(
+    settings: Train, dataset: Dataset, split: Split, model: Pipeline
+) -> calibration.Choice:
+    """Calibrate out of fold as the config says; warn if profit relies on miscalibrated
+    probabilities."""
+    keys = settings.evaluation
+    choice = calibration.choose(
+        model,
+        dataset.X.iloc[split.train],
+        dataset.y[split.train],
+        split.folds,
+        rows=split.train,
+        method=keys.calibration,
+        **keys.calibrated.model_dump(),
+        splits=keys.calibration_folds,
+    )
+    uses_profit = decision.contact_economics(settings.decision) is not None
+    if uses_profit and choice.reason and choice.kept.method == calibration.NONE:
+        dataset.warn(
+            "the decision computes profit from probabilities that are not calibrated "
+            f"({choice.summary})"
+        )
+    return choice
+
+
+def _predict_hold_out(pipeline: Pipeline, dataset: Dataset, split: Split) -> pd.DataFrame:
+    """Predict the hold-out: row, y, probability; fold and repeat are -1, as in no fold."""
+    probability = pipelines.churn_probability(pipeline, dataset.X.iloc[split.test])
+    members = {"row": split.test, "y": dataset.y[split.test], "probability": probability}
+    return pd.DataFrame({**members, "fold": -1, "repeat": -1})
+
+
+def _test_metrics(hold_out: pd.DataFrame, *, threshold: float, seed: int) -> dict[str, float]:
+    """Compute the metrics of the hold-out (test_<metric>) and the ends of their 95% CIs."""
+    y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
+    test = evaluation.classification_metrics(y, probability, threshold=threshold)
+    intervals = evaluation.bootstrap_intervals(y, probability, threshold=threshold, seed=seed)
+    metrics = {f"test_{name}": value for name, value in test.items()}
+    metrics |= {f"test_{name}_low": low for name, (low, _) in intervals.items()}
+    return metrics | {f"test_{name}_high": high for name, (_, high) in intervals.items()}
 
 
 def _note(name: str, metrics: dict[str, float], split: Split) -> str:
     return (
         f"{name}: cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} "
-        f"over {len(split.folds)} folds; hold-out of {len(split.test)} members ROC AUC "
-        f"{metrics['test_roc_auc']:.4f} ({metrics['test_roc_auc_low']:.4f} to "
+        f"over {len(split.folds)} folds; hold-out of {len(split.test)} members: ROC AUC "
+        f"{metrics['test_roc_auc']:.4f} (95% CI {metrics['test_roc_auc_low']:.4f} to "
         f"{metrics['test_roc_auc_high']:.4f}), accuracy {metrics['test_accuracy']:.4f} at "
         f"threshold {metrics['threshold']:.2f}"
     )
 
 
-def _warn_of_economics(settings: Train, dataset: Dataset, choice: calibration.Choice) -> None:
-    """Say so when a decision that weighs probabilities against money is given ones that call for
-    calibration."""
-    weighs = decision.contact_economics(settings.decision) is not None
-    if weighs and choice.reason and choice.kept.method == calibration.NONE:
-        dataset.warn(
-            f"the decision takes probabilities at their word, and calibration is {choice.said}"
-        )
-
-
 def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) -> None:
-    """The pictures of a run, out of fold and on the hold-out side by side."""
+    """Draw the figures of a run, out of fold next to hold-out."""
     samples = {"out of fold": oof, "hold-out": hold_out}
     pairs = {
         name: (table["y"].to_numpy(), table["probability"].to_numpy())
@@ -161,10 +162,9 @@ def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) ->
 
 
 def _log_importance(settings: Train, dataset: Dataset, split: Split, pipeline: Pipeline) -> None:
-    """What the model goes by: drivers of the table's columns, and what the estimator says of its
-    own columns."""
+    """Log permutation importance on the hold-out, and the estimator's own weights if it has any."""
     train_X, test_X = (dataset.X[pipeline[0].keep].iloc[rows] for rows in (split.train, split.test))
-    groups = redundancy.together(train_X)
+    groups = redundancy.correlated_groups(train_X)
     table = importance.permutation_importance(
         pipeline,
         test_X,
@@ -174,19 +174,18 @@ def _log_importance(settings: Train, dataset: Dataset, split: Split, pipeline: P
         repeats=settings.evaluation.importance_repeats,
         seed=settings.seed,
     )
-    coefficients = importance.coefficients(pipeline, train_X, groups)
+    coefficients = importance.group_coefficients(pipeline, train_X, groups)
     if coefficients is not None:
         table["coefficient"] = table["driver"].map(coefficients)
     artifacts.log_table(table, Artifact.IMPORTANCE)
     artifacts.log_figure(plots.importance(table), "importance")
-    own = pipelines.coefficients(pipeline)
-    if len(own):
-        artifacts.log_table(own, Artifact.COEFFICIENTS)
+    weights = pipelines.estimator_weights(pipeline)
+    if len(weights):
+        artifacts.log_table(weights, Artifact.COEFFICIENTS)
 
 
 def _log_profit(settings: Train, hold_out: pd.DataFrame, threshold: float) -> None:
-    """What the decision would have earned on the hold-out, when the decision states what contacts
-    cost and bring."""
+    """Log the profit on the hold-out, if the decision's YAML has contact economics."""
     economics = decision.contact_economics(settings.decision)
     if economics is None:
         return

@@ -1,7 +1,7 @@
-"""What a config may say: the keys of every command, made of blocks.
+"""Declare every command: the keys that it takes, where its runs are kept, and what it returns.
 
-Hydra composes, these models check, commands read plain attributes. Light to import: it runs before
-pandas is worth its start-up time.
+Hydra composes a config, these models check it, commands read plain attributes. Keep this module
+light to import: a misspelt key is reported before pandas is loaded.
 """
 
 from __future__ import annotations
@@ -12,86 +12,84 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
-from churnlab.config.groups import (
-    Ceiling,
-    DatasetKeys,
-    DatasetPlace,
-    Encoding,
-    EvaluationKeys,
-    FeaturesKeys,
-    GateKeys,
-    Keys,
-    ModelKeys,
-    Name,
-    NamedDataset,
-    PlaybookKeys,
-    Reason,
-    Require,
-    ScoringKeys,
-    Seed,
-    SegmentsKeys,
-    StatementsKeys,
-    StudyKeys,
-    TrackingKeys,
-)
+from churnlab.config import groups
+from churnlab.config.groups import Keys
 from churnlab.models.metric_names import Metric
 
 Part = TypeVar("Part", bound="Command")
 
 
+@dataclass(frozen=True)
+class Result:
+    """The keys of a command's result line; ``yes`` is exit code 0, else 3."""
+
+    values: dict[str, Any]
+    yes: bool = True
+
+
+COMMANDS: dict[str, type[Command]] = {}
+"""Every command by its name, in the order of a working day: the order in which they stand here."""
+
+
 class Command(Keys):
-    """What every command shares."""
+    """Declare a command: a subclass has its name, its keys as fields, and these properties."""
+
+    experiment: ClassVar[str | None] = None
+    """Its runs are in the experiment <dataset.name>-<this>; None for a command without runs."""
 
     reads_table: ClassVar[bool] = True
     """Whether the command works on the table of its dataset."""
 
     reads_store: ClassVar[bool] = False
-    """Whether earlier runs or versions decide the result, too: then a sweep never takes a job as
-    done already."""
-
-    keeps_runs: ClassVar[bool] = True
-    """Whether the command is recorded as a run: then the store is opened for it."""
+    """Whether earlier runs or versions decide the result: a sweep then runs every job again."""
 
     opens_store: ClassVar[bool] = False
-    """Whether the store is opened for a command that is not recorded as a run of its own."""
+    """Whether a command without runs of its own reads those of others."""
 
     positional: ClassVar[str | None] = None
-    """The key that a word without a key is the value of."""
+    """The key whose value may be given without the key: ``churnlab init FILE``."""
 
-    seed: Seed
-    tracking: TrackingKeys
+    seed: groups.Seed
+    tracking: groups.TrackingKeys
     run_name: str | None
     force: bool
     dry_run: bool
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        COMMANDS[cls.__name__.lower()] = cls
 
 
 class Init(Command):
     """``churnlab init``."""
 
     reads_table: ClassVar[bool] = False
-    keeps_runs: ClassVar[bool] = False
     positional: ClassVar[str | None] = "path"
 
     path: str
-    encoding: Encoding
+    encoding: groups.Encoding
     target: str | None
-    name: Name | None
+    name: groups.Name | None
     output: str | None
 
 
 class Explore(Command):
     """``churnlab explore``."""
 
-    dataset: DatasetKeys
+    experiment: ClassVar[str | None] = "explore"
+
+    dataset: groups.DatasetKeys
 
 
 class Train(Command):
     """``churnlab train``."""
 
-    dataset: DatasetKeys
-    features: FeaturesKeys
-    model: ModelKeys
-    evaluation: EvaluationKeys
+    experiment: ClassVar[str | None] = "churn"
+
+    dataset: groups.DatasetKeys
+    features: groups.FeaturesKeys
+    model: groups.ModelKeys
+    evaluation: groups.EvaluationKeys
     decision: dict[str, Any]
     metric: Metric
 
@@ -99,12 +97,12 @@ class Train(Command):
 class Tune(Train):
     """``churnlab tune``."""
 
-    tune: StudyKeys
+    tune: groups.StudyKeys
     engine: dict[str, Any]
     storage: dict[str, Any]
 
     def train(self, params: Mapping[str, Any], *, run_name: str) -> Train:
-        """The keys of ``train`` with these parameters of the estimator."""
+        """Return the keys of ``train`` with these parameters of the estimator."""
         keys = {name: getattr(self, name) for name in Train.model_fields}
         model = self.model.model_copy(update={"estimator": self.model.estimator | dict(params)})
         return Train(**keys | {"model": model, "run_name": run_name})
@@ -113,37 +111,41 @@ class Tune(Train):
 class Compare(Command):
     """``churnlab compare``."""
 
+    experiment: ClassVar[str | None] = "churn"
     reads_store: ClassVar[bool] = True
 
-    dataset: DatasetKeys
-    evaluation: EvaluationKeys
+    dataset: groups.DatasetKeys
+    evaluation: groups.EvaluationKeys
     metric: Metric
     runs: tuple[str, str] | None
-    ceiling: Ceiling
+    ceiling: groups.Ceiling
 
 
 class Segment(Command):
     """``churnlab segment``."""
 
-    dataset: DatasetKeys
-    segments: SegmentsKeys
-    playbook: PlaybookKeys
+    experiment: ClassVar[str | None] = "segments"
+
+    dataset: groups.DatasetKeys
+    segments: groups.SegmentsKeys
+    playbook: groups.PlaybookKeys
 
 
 class Promote(Command):
     """``churnlab promote``."""
 
+    experiment: ClassVar[str | None] = "promotions"
     reads_store: ClassVar[bool] = True
 
-    dataset: DatasetKeys
-    evaluation: EvaluationKeys
+    dataset: groups.DatasetKeys
+    evaluation: groups.EvaluationKeys
     metric: Metric
-    require: Require
-    ceiling: Ceiling
-    gate: GateKeys
+    require: groups.Require
+    ceiling: groups.Ceiling
+    gate: groups.GateKeys
     churn_run: str
     segment_run: str
-    reason: Reason
+    reason: groups.Reason
 
     @model_validator(mode="after")
     def _forced_for_a_reason(self) -> Promote:
@@ -157,43 +159,45 @@ class Promote(Command):
 class Rollback(Command):
     """``churnlab rollback``."""
 
+    experiment: ClassVar[str | None] = "promotions"
     reads_store: ClassVar[bool] = True
     reads_table: ClassVar[bool] = False
 
-    dataset: NamedDataset
-    reason: Reason
+    dataset: groups.NamedDataset
+    reason: groups.Reason
 
 
 class History(Command):
-    """``churnlab history``: it only reads."""
+    """``churnlab history``."""
 
     reads_table: ClassVar[bool] = False
-    keeps_runs: ClassVar[bool] = False
     opens_store: ClassVar[bool] = True
 
-    dataset: NamedDataset
+    dataset: groups.NamedDataset
 
 
 class Score(Command):
     """``churnlab score``."""
 
+    experiment: ClassVar[str | None] = "promotions"
     reads_store: ClassVar[bool] = True
     reads_table: ClassVar[bool] = False
 
-    dataset: DatasetKeys
+    dataset: groups.DatasetKeys
     input: str
     output: str
     model_uri: str | None
-    score: ScoringKeys
+    score: groups.ScoringKeys
 
 
 class Report(Command):
     """``churnlab report``."""
 
+    experiment: ClassVar[str | None] = "promotions"
     reads_store: ClassVar[bool] = True
 
-    dataset: DatasetKeys
-    evaluation: EvaluationKeys
+    dataset: groups.DatasetKeys
+    evaluation: groups.EvaluationKeys
     metric: Metric
     output: str | None
 
@@ -201,31 +205,30 @@ class Report(Command):
 class Claims(Command):
     """``churnlab claims``."""
 
-    dataset: DatasetKeys
-    claims: StatementsKeys
+    experiment: ClassVar[str | None] = "explore"
+
+    dataset: groups.DatasetKeys
+    claims: groups.StatementsKeys
     folds: int = Field(ge=2, le=100)
     resamples: int = Field(ge=100, le=100_000)
 
 
 class Reproduce(Command):
-    """``churnlab reproduce``: its runs are those of the commands that it runs again."""
+    """``churnlab reproduce``: its runs are those of the commands that it repeats."""
 
     reads_table: ClassVar[bool] = False
-    keeps_runs: ClassVar[bool] = False
     opens_store: ClassVar[bool] = True
     positional: ClassVar[str | None] = "run"
 
     run: str
-    dataset: DatasetPlace
+    dataset: groups.DatasetPlace
     storage: dict[str, Any]
 
 
 class Doctor(Command):
-    """``churnlab doctor``: it looks before anything is opened, and keeps no run that would have to
-    be looked at."""
+    """``churnlab doctor``: it reads the store before anything opens it, and keeps no run."""
 
     reads_table: ClassVar[bool] = False
-    keeps_runs: ClassVar[bool] = False
 
     storage: dict[str, Any]
     fix: bool
@@ -233,59 +236,31 @@ class Doctor(Command):
 
 
 class Pipeline(Command):
-    """``churnlab pipeline``: the keys of all the commands it runs, with every model and feature set
-    by name."""
+    """``churnlab pipeline``: the keys of its steps, with models and feature sets by name."""
 
-    dataset: DatasetKeys
-    feature_sets: dict[str, FeaturesKeys] = Field(min_length=1)
-    models: dict[str, ModelKeys] = Field(min_length=1)
-    evaluation: EvaluationKeys
+    experiment: ClassVar[str | None] = "churn"
+
+    dataset: groups.DatasetKeys
+    feature_sets: dict[str, groups.FeaturesKeys] = Field(min_length=1)
+    models: dict[str, groups.ModelKeys] = Field(min_length=1)
+    evaluation: groups.EvaluationKeys
     decision: dict[str, Any]
     engine: dict[str, Any]
     storage: dict[str, Any]
-    segments: SegmentsKeys
-    playbook: PlaybookKeys
+    segments: groups.SegmentsKeys
+    playbook: groups.PlaybookKeys
     metric: Metric
-    tune: StudyKeys
-    require: Require
-    ceiling: Ceiling
-    gate: GateKeys
-    reason: Reason
+    tune: groups.StudyKeys
+    require: groups.Require
+    ceiling: groups.Ceiling
+    gate: groups.GateKeys
+    reason: groups.Reason
 
     def part(self, command: type[Part], **more: Any) -> Part:
-        """The keys of one of the commands: those it shares with the pipeline, and ``more``."""
+        """Return the keys of one step: those that it shares with the pipeline, and ``more``."""
         shared = {
             name: getattr(self, name)
             for name in command.model_fields
             if name in type(self).model_fields
         }
         return command(**shared | {"run_name": None} | more)
-
-
-COMMANDS: Mapping[str, type[Command]] = {
-    "init": Init,
-    "explore": Explore,
-    "train": Train,
-    "tune": Tune,
-    "compare": Compare,
-    "segment": Segment,
-    "promote": Promote,
-    "rollback": Rollback,
-    "history": History,
-    "score": Score,
-    "claims": Claims,
-    "report": Report,
-    "reproduce": Reproduce,
-    "doctor": Doctor,
-    "pipeline": Pipeline,
-}
-"""Every command that reads a config, in the order of a working day."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command answers: the keys of its result line, and whether the answer is yes (exit 0)
-    or no (exit 3)."""
-
-    values: dict[str, Any]
-    yes: bool = True

@@ -1,6 +1,6 @@
-"""Blocks of keys that commands are made of: names, types, ranges and choices.
+"""Declare the blocks of keys that commands are made of: names, types, ranges and choices.
 
-Light to import: a config is checked before pandas is worth its start-up time.
+Keep this module light to import: a config is checked before pandas is loaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from churnlab.claims.claim import Claim
 from churnlab.data.contract import Column, Contract
 from churnlab.models.metric_names import Metric, Score01
+from churnlab.segments import playbook
 
 Require = Literal["better", "not_worse"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,12 +46,11 @@ def _known_score(name: str) -> str:
 
 
 Ceiling = dict[Annotated[str, AfterValidator(_known_score)], Annotated[float, Field(ge=0)] | None]
-"""The best that is plausible, by score (cv_roc_auc, test_f1 ...); what is better is suspected of
-leakage."""
+"""The best plausible score (cv_roc_auc, test_f1 ...); a better one is suspected of leakage."""
 
 
 class Keys(BaseModel):
-    """A block of keys; a key that is not declared is an error."""
+    """A block of keys. An undeclared key is an error."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), defer_build=True
@@ -75,7 +75,7 @@ class DatasetKeys(Keys):
 
     @property
     def contract(self) -> Contract:
-        """The part of the dataset that every table of it must keep."""
+        """Return the contract that every table of the dataset must meet."""
         return Contract(
             name=self.name,
             target=self.target,
@@ -112,12 +112,11 @@ class DatasetKeys(Keys):
 NamedDataset = Annotated[
     DatasetKeys | None, BeforeValidator(lambda given: None if given == {"path": None} else given)
 ]
-"""A dataset that only its name is needed of, or none: the YAML sets the path, so that nobody has to
-give one."""
+"""A dataset of which only the name matters, or none: the YAML sets the path to null."""
 
 
 class FeaturesKeys(Keys):
-    """Which columns a model sees and which it derives."""
+    """The columns that a model sees and those that it derives."""
 
     name: Name
     late: bool
@@ -134,7 +133,7 @@ class ModelKeys(Keys):
 
 
 class CalibrationLimits(Keys):
-    """Within which limits out-of-fold probabilities are calibrated well enough."""
+    """The limits within which out-of-fold probabilities count as calibrated."""
 
     slope: tuple[float, float]
     ece: float = Field(ge=0, le=1)
@@ -151,7 +150,7 @@ class CalibrationLimits(Keys):
 
 
 class EvaluationKeys(Keys):
-    """The hold-out and the folds, and what is made of the out-of-fold predictions."""
+    """The hold-out, the folds, and the use of the out-of-fold predictions."""
 
     test_size: float = Field(gt=0, lt=1)
     stratify: bool
@@ -164,7 +163,7 @@ class EvaluationKeys(Keys):
 
     @property
     def split(self) -> dict[str, Any]:
-        """The keys that decide who is held out and who is in which fold."""
+        """Return the keys that decide who is held out and who is in which fold."""
         return {key: getattr(self, key) for key in ("test_size", "stratify", "folds", "repeats")}
 
 
@@ -175,15 +174,14 @@ class TrackingKeys(Keys):
 
 
 class StudyKeys(Keys):
-    """How much is tuned, and under which name."""
+    """The size and the name of a study."""
 
     n_trials: int = Field(ge=1)
     study: Name | None
 
 
 class SegmentsKeys(Keys):
-    """What members are clustered by, how many segments there may be, and how hard each number is
-    examined."""
+    """The columns to cluster by, the numbers of segments to examine, and how thoroughly."""
 
     name: Name
     columns: dict[str, str] | Literal["all"]
@@ -210,19 +208,19 @@ class SegmentsKeys(Keys):
 
     @property
     def examined(self) -> list[int]:
-        """Every number of segments of the range, and the one set by hand."""
+        """Return every number of segments of the range, and the one set by hand."""
         first, last = self.range
         return sorted({*range(first, last + 1)} | ({self.k} if isinstance(self.k, int) else set()))
 
     @property
     def effort(self) -> dict[str, int]:
-        """How hard each number of segments is examined."""
+        """Return the keys that decide how thoroughly each number of segments is examined."""
         names = ("random_state", "bootstraps", "refit_n_init", "splits")
         return {name: getattr(self, name) for name in names} | {"max_rows": self.sample_rows}
 
     @property
     def starts(self) -> dict[str, int]:
-        """How hard the best fit of each number of segments is looked for."""
+        """Return the keys that decide how the best fit of each number of segments is found."""
         return {
             "n_init": self.n_init,
             "random_state": self.random_state,
@@ -231,28 +229,32 @@ class SegmentsKeys(Keys):
 
 
 class PlaybookKeys(Keys):
-    """What to do about which kind of segment; its inside is checked against the table's columns
-    when it is used."""
+    """What to do about each kind of segment; its columns are checked when the table is known."""
 
     name: Name
     language: str
-    risk: dict[str, Any]
+    risk: playbook.RiskLimits
     salient: float
-    traits: dict[str, Any]
-    naming: dict[str, Any]
-    columns: dict[str, Any]
-    values: dict[str, Any]
-    levers: dict[str, Any]
-    sentences: dict[str, Any]
-    actions: dict[str, Any]
-    rules: list[dict[str, Any]]
+    traits: dict[str, playbook.Trait]
+    naming: playbook.Naming
+    columns: dict[str, playbook.Text]
+    values: playbook.Values
+    levers: dict[str, playbook.Text]
+    sentences: playbook.Sentences
+    actions: dict[str, playbook.Action]
+    rules: list[playbook.Rule]
     fallback: list[str]
     everyone: list[str]
     reasons: list[dict[str, Any]]
 
+    @model_validator(mode="after")
+    def _consistent(self) -> PlaybookKeys:
+        playbook.check_names(vars(self))
+        return self
+
 
 class GateKeys(Keys):
-    """What a candidate must keep to replace the champion."""
+    """The limits that a candidate must meet to replace the champion."""
 
     margin: float = Field(ge=0)
     members: int = Field(ge=2)
@@ -267,14 +269,13 @@ class GateKeys(Keys):
 
 
 class ScoringKeys(Keys):
-    """What a scored file holds besides the answers."""
+    """What a scored file holds besides the predictions."""
 
     reasons: bool
 
 
 class StatementsKeys(Keys):
-    """Claims, and the models and segmentations that they speak of, each under the name by which a
-    claim calls it."""
+    """Claims, and by name the models and segmentations that they refer to."""
 
     name: Name
     statements: dict[Identifier, Claim] = Field(min_length=1)
@@ -303,7 +304,7 @@ class StatementsKeys(Keys):
 
 
 class DatasetPlace(Keys):
-    """Where a table is now, when it is not where it was."""
+    """The new place of a table that has moved."""
 
     path: str | None
     encoding: Encoding | None

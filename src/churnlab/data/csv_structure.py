@@ -1,4 +1,4 @@
-"""The rows of a text table: at which lines of the file they stand, and how many cells each has."""
+"""Find the rows of a CSV: the file line of each, and its number of cells."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from typing import IO
 import numpy as np
 
 BLOCK = 2**22
-"""Characters looked at in one go."""
+"""Characters scanned at a time."""
 
 Rows = tuple[range | np.ndarray, np.ndarray | None, int]
-"""Which lines of a block are rows, their numbers of cells (None: all are right), and how many lines
-were passed."""
+"""The lines of a block that are rows, their numbers of cells (None: all right), its line count."""
 
 
 def structure(
     text: IO[str], width: int, line: int
 ) -> tuple[range | np.ndarray, np.ndarray, np.ndarray]:
-    """The file line of every row; which rows have another number of cells than the header; and how
-    many those have.
+    """Return the file lines of the rows, the rows of another width than the header, their widths.
 
-    ``text`` stands behind its header of ``width`` cells, at the beginning of file line ``line``.
-    pandas tells neither: it skips blank lines, fills short rows with nothing and cuts long ones.
-    UnicodeError: the file is binary.
+    A width is a number of cells. ``text`` is positioned behind the header, at the start of file
+    line ``line``. pandas reports none of this: it skips blank lines, pads short rows and cuts long
+    ones. Raises UnicodeError for a binary file.
     """
     parts: list[range | np.ndarray] = []
     ragged, cells = [np.zeros(0, int)], [np.zeros(0, int)]
@@ -33,39 +31,34 @@ def structure(
     while block := text.read(BLOCK) + text.readline():
         if "\0" in block:
             raise UnicodeError("a zero byte: this is no text")
-        lines, counts, passed = (
-            _quoted_block(block, text) if '"' in block else _plain_block(block, width)
-        )
+        quoted = '"' in block
+        lines, counts, passed = _quoted_block(block, text) if quoted else _plain_block(block, width)
         if counts is not None:
             wrong = np.flatnonzero(counts != width)
             ragged.append(wrong + rows)
             cells.append(counts[wrong])
-        parts.append(
-            range(line + lines.start, line + lines.stop)
-            if isinstance(lines, range)
-            else line + lines
-        )
+        if isinstance(lines, range):
+            parts.append(range(line + lines.start, line + lines.stop))
+        else:
+            parts.append(line + lines)
         rows += len(lines)
         line += passed
-    return _joined(parts), np.concatenate(ragged), np.concatenate(cells)
+    return _join(parts), np.concatenate(ragged), np.concatenate(cells)
 
 
-def _joined(parts: list[range | np.ndarray]) -> range | np.ndarray:
-    """The lines of all rows: a range as long as nothing is skipped, which costs nothing for
-    10,000,000 rows."""
+def _join(parts: list[range | np.ndarray]) -> range | np.ndarray:
+    """Return the lines of all rows, if none is skipped as a range, which costs no memory."""
     parts = [part for part in parts if len(part)]
     if not parts:
         return range(0)
-    first, last, count = int(parts[0][0]), int(parts[-1][-1]), sum(map(len, parts))
-    return (
-        range(first, last + 1)
-        if last - first + 1 == count
-        else np.concatenate([np.asarray(part) for part in parts])
-    )
+    first, last = int(parts[0][0]), int(parts[-1][-1])
+    if last - first + 1 == sum(map(len, parts)):
+        return range(first, last + 1)
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _plain_block(block: str, width: int) -> Rows:
-    """The rows of a block without quotes."""
+    """Find the rows of a block without quotes."""
     if not block.endswith("\n"):
         block += "\n"
     bytes_ = np.frombuffer(block.encode(), np.uint8)
@@ -77,19 +70,19 @@ def _plain_block(block: str, width: int) -> Rows:
     last = np.flatnonzero(ends)
     counts = np.diff(last, prepend=-1)
     lines = np.arange(count)
-    lonely = np.flatnonzero(counts == 1)
-    if len(lonely):  # pandas skips a line of blanks
+    single = np.flatnonzero(counts == 1)
+    if len(single):  # pandas skips a line of blanks
         ink = np.flatnonzero((bytes_ != ord(" ")) & (bytes_ != ord("\t")) & (bytes_ != ord("\n")))
         stops = marks[last]
-        before = np.searchsorted(ink, np.concatenate([[-1], stops[:-1]])[lonely])
-        blank = lonely[np.searchsorted(ink, stops[lonely]) == before]
+        before = np.searchsorted(ink, np.concatenate([[-1], stops[:-1]])[single])
+        blank = single[np.searchsorted(ink, stops[single]) == before]
         lines, counts = np.delete(lines, blank), np.delete(counts, blank)
     return lines, counts, count
 
 
 def _quoted_block(block: str, rest: IO[str]) -> Rows:
-    """The rows of a block with quotes: a cell may hold commas and lines, and reach beyond the
-    block."""
+    """Find the rows of a block with quotes: a cell may hold commas and line ends, and reach beyond
+    the block."""
     end = block.count("\n") + (not block.endswith("\n"))
     reader = csv.reader(chain(io.StringIO(block), iter(rest.readline, "")))
     lines, counts, before = [], [], 0

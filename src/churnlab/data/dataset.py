@@ -1,4 +1,4 @@
-"""Members: a table on disk or in memory becomes a checked dataset with a fingerprint, and is split."""
+"""Datasets: checked members with their warnings and fingerprints."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ import numpy as np
 import pandas as pd
 
 from churnlab.data.contract import Contract
-from churnlab.data.reading import Table
+from churnlab.data.table import Table
 from churnlab.data.validation import check
 
 log = logging.getLogger(__name__)
 
 BLOCKS = 100
-"""Into so many blocks of rows a table is divided to tell later where it was changed."""
+"""Number of blocks of rows with a fingerprint each, which locate a later change."""
 
 
 @dataclass(frozen=True)
 class Members:
-    """A table that keeps its contract, outcome aside.
+    """A table that keeps its contract, without the outcome.
 
-    ``X`` holds the features in the contract's order with one row a member, ``ids`` the echoed
-    column. ``sha256`` is the same for any file format of one table. ``warnings`` is what has been
-    found suspicious so far.
+    ``X`` has one row per member and the features in the contract's order, ``ids`` is the id column.
+    ``sha256`` is the same for every file format of one table.
     """
 
     contract: Contract
@@ -41,28 +40,28 @@ class Members:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The table as MLflow shows it."""
+        """The table that MLflow logs as a run's input."""
         return self.X
 
     @property
     def gaps(self) -> list[str]:
-        """The columns in which values are missing."""
+        """The columns with missing values."""
         return [str(name) for name in self.X.columns[self.X.isna().any()]]
 
     @cached_property
     def fingerprints(self) -> dict[str, Any]:
-        """What a run keeps of its table to tell later where another one differs."""
+        """Fingerprints of columns and rows, with which a run locates the differences of another
+        table."""
         return fingerprints(self.X, None, self.ids)
 
     def warn(self, warning: str) -> None:
-        """Tell a person at once what to look at, and keep it for the report of every run on this
-        table."""
+        """Log a warning now, and keep it for the report of every run on this table."""
         if warning not in self.warnings:
             log.warning("warning: %s", warning)
             self.warnings.append(warning)
 
     def report(self) -> dict[str, Any]:
-        """What a run says of the table it worked on."""
+        """Return the data report that a run logs."""
         return {
             "source": self.source,
             "rows": len(self.X),
@@ -74,29 +73,27 @@ class Members:
 
 @dataclass(frozen=True)
 class Dataset(Members):
-    """Members of whom it is known who left: ``y`` is 1 for those."""
+    """Members with a known outcome: ``y`` is 1 for those who left, 0 for those who stayed."""
 
     y: np.ndarray
 
     @cached_property
     def fingerprints(self) -> dict[str, Any]:
-        """What a run keeps of its table, the outcomes included, to tell later where another one
-        differs."""
+        """Fingerprints as of Members, outcomes included."""
         return fingerprints(self.X, self.y, self.ids)
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The features and the target (0 and 1) side by side."""
+        """The features and the target (0 and 1)."""
         return self.X.assign(**{self.contract.target: self.y.astype("float64")})
 
     def report(self) -> dict[str, Any]:
-        """What a run says of the table it worked on, the churn rate included."""
+        """Return the data report that a run logs, churn rate included."""
         return super().report() | {"churn_rate": float(self.y.mean())}
 
 
 def make_members(table: Table, contract: Contract) -> Members:
-    """Check a raw table, in which the target may be absent, against its contract; warn of what is
-    suspicious."""
+    """Check a raw table, which needs no target, against its contract; log its warnings."""
     X, _, ids, warnings = check(table, contract, needs_target=False)
     members = Members(contract, X, ids, table.source, data_sha256(X, None, ids))
     for warning in warnings:
@@ -105,8 +102,7 @@ def make_members(table: Table, contract: Contract) -> Members:
 
 
 def make_dataset(table: Table, contract: Contract) -> Dataset:
-    """Check a raw table against its contract, warn of what is suspicious, fingerprint it over all
-    rows."""
+    """Check a raw table against its contract; log its warnings."""
     X, y, ids, warnings = check(table, contract)
     assert y is not None
     dataset = Dataset(contract, X, ids, table.source, data_sha256(X, y, ids), y)
@@ -116,7 +112,7 @@ def make_dataset(table: Table, contract: Contract) -> Dataset:
 
 
 def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> str:
-    """Fingerprint a dataset: id, features in order, target; order-sensitive, over every row."""
+    """Fingerprint every row of a dataset: id, features in order, target; row order counts."""
     whole = _whole(X, y, ids)
     digest = hashlib.sha256(repr([str(name) for name in whole.columns]).encode())
     digest.update(pd.util.hash_pandas_object(whole, index=False).to_numpy().tobytes())
@@ -124,24 +120,23 @@ def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) ->
 
 
 def member_hashes(dataset: Dataset) -> np.ndarray:
-    """One uint64 a member over id, features and outcome, by which a member of one table is found in
-    another.
+    """Return one uint64 per member over id, features and outcome, to find members across tables.
 
-    Two tables can be compared so when ``told_apart_by`` says the same of both.
+    The hashes of two tables are comparable if their ``identifying_columns`` are equal.
     """
     whole = _whole(dataset.X[sorted(dataset.contract.columns)], dataset.y, dataset.ids)
     return pd.util.hash_pandas_object(whole, index=False).to_numpy()
 
 
 def identifying_columns(dataset: Dataset) -> list[str]:
-    """The columns that ``member_hashes`` looks at, the outcome aside."""
+    """Return the columns that ``member_hashes`` covers besides the outcome."""
     return ([] if dataset.ids is None else [f"id {dataset.contract.id}"]) + sorted(
         dataset.contract.columns
     )
 
 
 def _whole(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> pd.DataFrame:
-    """Id, features and outcome side by side, text as plain objects whatever it was read from."""
+    """Return id, features and outcome in one frame, text as objects whatever it was read from."""
     whole = X.copy() if y is None else X.assign(**{"target of the contract": y.astype("float64")})
     if ids is not None:
         whole.insert(0, "id of the contract", ids)
@@ -153,11 +148,10 @@ def _whole(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> pd.D
 def fingerprints(
     X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None, *, block: int | None = None
 ) -> dict[str, Any]:
-    """Short fingerprints of the parts of a dataset: ``columns`` by name, ``blocks`` of ``block``
-    rows each, in order.
+    """Return short fingerprints of each of the ``columns`` and of ``blocks`` of ``block`` rows.
 
-    ``rows`` is the number of rows, ``any_order`` the same for the same rows in whatever order.
-    Without ``block`` the table is divided into BLOCKS.
+    ``rows`` is the number of rows; ``any_order`` does not depend on their order. Without ``block``
+    the table is divided into BLOCKS.
     """
     whole = _whole(X, y, ids)
     rows = pd.util.hash_pandas_object(whole, index=False).to_numpy()
@@ -179,13 +173,12 @@ def _short(hashes: np.ndarray) -> str:
 
 
 def split_sha256(data_sha256: str, test: np.ndarray) -> str:
-    """Fingerprint a hold-out: the data and the row positions that are held out."""
+    """Fingerprint a train/test split: the data and the 0-based positions of the test rows."""
     return _positions_sha256(data_sha256, [np.sort(test)])
 
 
 def folds_sha256(data_sha256: str, validation_rows: Sequence[np.ndarray]) -> str:
-    """Fingerprint folds: the data and the rows of each validation part (0-based positions in the
-    table)."""
+    """Fingerprint folds: the data and the 0-based positions of the validation rows of each."""
     return _positions_sha256(data_sha256, [np.sort(rows) for rows in validation_rows])
 
 

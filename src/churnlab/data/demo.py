@@ -1,34 +1,47 @@
-"""Members of a gym that does not exist: a generator with the habits of the real table and none of
-its rows.
+"""Generate members of a fictional gym: the distributions of the real table, none of its rows.
 
-Whether a member leaves is drawn first, and everything else given that: the answers of the sign-up
-form, one after another, each a logistic model of those before it; the contract; then age, spending,
-tenure and visits, which are independent of each other within those who stay and within those who
-leave. Every parameter is an aggregate of the real table (a mean, a deviation, an effect, a
-histogram); no row is stored or resampled.
+Whether a member leaves is drawn first, and everything else given that: the sign-up form, field by
+field, each a logistic model of the fields before it; the contract; then age, spending, tenure and
+visits, which are independent given the outcome. Every parameter is an aggregate of the real table
+(a mean, a deviation, an effect, a histogram); no row is stored or resampled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import fields
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from scipy.special import expit
 
 from churnlab.errors import InputError
 
 Histogram = tuple[float, ...]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
+def _not_all_zero(weights: Histogram) -> Histogram:
+    if not any(weights):
+        raise ValueError("at least one weight must be above 0")
+    return weights
+
+
+Months = Annotated[tuple[NotNegative, ...], AfterValidator(_not_all_zero)]
+"""Weights, not yet shares, of 2, 3, ... months left."""
+
+
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
 class Parameters:
-    """What the generator can be told: probabilities, logits (intercept and effects), laws given
-    stayed or churned."""
+    """The generator's parameters: probabilities, logits (intercept and effects) and distributions
+    given the outcome."""
 
-    churn: float = 0.265
+    churn: Probability = 0.265
 
     near_intercept: float = 1.929
     near_churn: float = -0.731
@@ -62,63 +75,62 @@ class Parameters:
     group_long: float = 0.216
     group_year: float = 0.320
 
-    months_of_six: Histogram = (
-        0.011,
-        0.025,
-        0.059,
-        0.148,
-        0.757,
-    )  # 2..6 months left; weights, not yet shares
-    months_of_twelve: Histogram = (
-        *(0.005, 0.002, 0.009, 0.007, 0.015, 0.026),  # 2..7 months left
-        *(0.040, 0.076, 0.085, 0.189, 0.546),  # 8..12
+    months_of_six: Annotated[Months, Field(min_length=5, max_length=5)] = (
+        *(0.011, 0.025, 0.059, 0.148, 0.757),
+    )
+    months_of_twelve: Annotated[Months, Field(min_length=11, max_length=11)] = (
+        *(0.005, 0.002, 0.009, 0.007, 0.015, 0.026),
+        *(0.040, 0.076, 0.085, 0.189, 0.546),
     )
 
     age_stayed_mean: float = 29.98  # years, normal
-    age_stayed_sd: float = 3.00
+    age_stayed_sd: NotNegative = 3.00
     age_churned_mean: float = 26.99
-    age_churned_sd: float = 2.88
+    age_churned_sd: NotNegative = 2.88
     age_min: float = 18
     age_max: float = 45
 
     charges_stayed_mean: float = 147.7  # normal, folded at 0
-    charges_stayed_sd: float = 115.1
+    charges_stayed_sd: NotNegative = 115.1
     charges_churned_mean: float = 100.9
-    charges_churned_sd: float = 95.3
+    charges_churned_sd: NotNegative = 95.3
 
-    lifetime_stayed_shape: float = 1.611  # months, gamma
-    lifetime_stayed_scale: float = 2.924
-    lifetime_churned_shape: float = 1.018
-    lifetime_churned_scale: float = 1.011
+    lifetime_stayed_shape: Positive = 1.611  # months, gamma
+    lifetime_stayed_scale: Positive = 2.924
+    lifetime_churned_shape: Positive = 1.018
+    lifetime_churned_scale: Positive = 1.011
 
     visits_stayed_mean: float = 2.016  # a week over the whole membership, normal, censored at 0
-    visits_stayed_sd: float = 1.037
+    visits_stayed_sd: NotNegative = 1.037
     visits_churned_mean: float = 1.470
-    visits_churned_sd: float = 0.706
+    visits_churned_sd: NotNegative = 0.706
 
-    visits_change_stayed_mean: float = (
-        0.002  # of the current month against the whole membership, normal
-    )
-    visits_change_stayed_sd: float = 0.101
+    # the current month minus the whole membership, normal
+    visits_change_stayed_mean: float = 0.002
+    visits_change_stayed_sd: NotNegative = 0.101
     visits_change_churned_mean: float = -0.484
-    visits_change_churned_sd: float = 0.503
+    visits_change_churned_sd: NotNegative = 0.503
 
-    gender: float = 0.51
-    phone: float = 0.9035
+    gender: Probability = 0.51
+    phone: Probability = 0.9035
 
 
 def members(n: int, seed: int = 0, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """Generate n members: the thirteen columns of the gym's table and Churn, the same rows for the
-    same seed.
+    """Generate n members: the thirteen columns of the gym's table and Churn, reproducible by seed.
 
-    ``parameters`` replaces any field of `Parameters` by name; a name that is not there is an
-    InputError. Tables of one seed and different parameters share their random numbers, except for
-    visits, gender and Phone where the law of Lifetime changed for somebody (a gamma takes as many
-    as its shape needs). Charges and visits have six decimals.
+    ``parameters`` overrides fields of `Parameters` by name; a wrong one is an InputError. Tables of
+    one seed and different parameters share their random numbers, except for visits, gender and
+    Phone if the distribution of Lifetime changes (a gamma variate takes as many as its shape
+    needs). Charges and visits have six decimals.
+
+    >>> members(2)[["Age", "Lifetime", "Churn"]]
+       Age  Lifetime  Churn
+    0   31         2      0
+    1   33         8      0
     """
     if not isinstance(n, int) or n < 1:
         raise InputError(
-            f"The generator was asked for {n!r} members; n must be a whole number of at least 1."
+            f"The generator cannot make {n!r} members; n must be a whole number of at least 1."
         )
     if not isinstance(seed, int) or seed < 0:
         raise InputError(
@@ -154,8 +166,7 @@ COLUMNS = {
 
 
 def _sign_up(rng: np.random.Generator, churn: np.ndarray, p: Parameters) -> dict[str, np.ndarray]:
-    """Draw what a member says and signs on the first day; the order of the draws is part of the
-    definition."""
+    """Draw the sign-up form and the contract; the order of the draws is part of the definition."""
 
     def drawn(logit: np.ndarray) -> np.ndarray:
         return rng.random(len(logit)) < expit(logit)
@@ -207,18 +218,17 @@ def _months(rng: np.random.Generator, weights: Histogram, n: int) -> np.ndarray:
 
 
 def _habits(rng: np.random.Generator, churn: np.ndarray, p: Parameters) -> dict[str, np.ndarray]:
-    """Draw age, spending, tenure and visits, independent of each other among those who stay and who
-    leave."""
+    """Draw age, spending, tenure and visits, independent of each other given the outcome."""
 
     def given(stayed: float, churned: float) -> np.ndarray:
         return np.where(churn, churned, stayed)
 
-    def normal(law: str) -> np.ndarray:
+    def normal(habit: str) -> np.ndarray:
         mean, sd = (
-            (getattr(p, f"{law}_stayed_{of}"), getattr(p, f"{law}_churned_{of}"))
-            for of in ("mean", "sd")
+            given(getattr(p, f"{habit}_stayed_{moment}"), getattr(p, f"{habit}_churned_{moment}"))
+            for moment in ("mean", "sd")
         )
-        return rng.normal(given(*mean), given(*sd))
+        return rng.normal(mean, sd)
 
     age = np.rint(np.clip(normal("age"), p.age_min, p.age_max))
     charges = np.abs(normal("charges"))
@@ -238,45 +248,25 @@ def _habits(rng: np.random.Generator, churn: np.ndarray, p: Parameters) -> dict[
 
 
 def _parameters(overrides: Mapping[str, Any]) -> Parameters:
-    """The defaults with the overrides in their place; InputError says which one cannot be."""
-    known = {field.name: field.default for field in fields(Parameters)}
-    unknown = sorted(str(name) for name in overrides if name not in known)
+    """Return the defaults with these overrides; InputError names the one that is not valid."""
+    defaults = {field.name: field.default for field in fields(Parameters)}
+    unknown = sorted(str(name) for name in overrides if name not in defaults)
     if unknown:
         raise InputError(
             f"The generator has no parameter {', '.join(unknown)}. Its parameters are: "
-            f"{', '.join(known)}."
+            f"{', '.join(defaults)}."
         )
-    given = {
-        str(name): _checked(str(name), value, known[name]) for name, value in overrides.items()
-    }
-    p = replace(Parameters(), **given)
+    try:
+        p = Parameters(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, reason = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"The generator's {name} is {overrides[name]!r}: {reason}. The default is "
+            f"{defaults[name]!r}."
+        ) from None
     if p.age_min > p.age_max:
         raise InputError(
             f"The generator's age_min is {p.age_min:g} and its age_max {p.age_max:g}: swap them."
         )
     return p
-
-
-def _checked(name: str, value: Any, default: Any) -> Any:
-    """One override as the number, or the histogram, that it must be."""
-    is_histogram = isinstance(default, tuple)
-    try:
-        numbers = np.array([*value] if is_histogram else [value], dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.array([np.nan])
-    if is_histogram:
-        must = f"a list of {len(default)} weights, none below 0 and not all of them 0"
-        holds = len(numbers) == len(default) and numbers.min() >= 0 and numbers.sum() > 0
-    elif name in ("churn", "gender", "phone"):
-        must, holds = "a probability between 0 and 1", 0 <= numbers[0] <= 1
-    elif name.endswith(("_shape", "_scale")):
-        must, holds = "above 0", numbers[0] > 0
-    elif name.endswith("_sd"):
-        must, holds = "at least 0", numbers[0] >= 0
-    else:
-        must, holds = "a number", True
-    if not (holds and np.isfinite(numbers).all()):
-        raise InputError(
-            f"The generator's {name} is {value!r}; it must be {must}. The default is {default!r}."
-        )
-    return tuple(numbers.tolist()) if is_histogram else float(numbers[0])

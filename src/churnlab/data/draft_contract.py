@@ -1,5 +1,4 @@
-"""A first contract for a table that nobody has described yet: what its columns seem to be, for a
-person to correct."""
+"""Draft a dataset YAML from a table alone, for a person to correct."""
 
 from __future__ import annotations
 
@@ -16,30 +15,23 @@ from churnlab.data.validation import is_nested
 from churnlab.errors import InputError
 
 LIKELY_TARGETS = (
-    "churn",
-    "churned",
-    "left",
-    "exited",
-    "attrition",
-    "cancelled",
-    "canceled",
-    "target",
-    "label",
-    "y",
+    *("churn", "churned", "left", "exited", "attrition", "cancelled", "canceled"),
+    *("target", "label", "y"),
 )
-"""What columns that say who left are called, in small letters."""
+"""Usual names of the target, in lower case."""
 
 POSITIVE = ("yes", "true", "left", "churned", "exited", "cancelled", "canceled", "1", "1.0")
-"""How "left" is written."""
+"""Usual values for members who left, in lower case."""
 
 MOST_LEVELS = 50
-"""Text with more different values than this is no category."""
+"""Text with more distinct values than this is no category."""
+
+IDENTIFIER = "distinct in nearly every row: an identifier?"
 
 
 @dataclass(frozen=True)
 class ColumnDraft:
-    """One column as it seems to be: what the YAML is to say, or None when it is better left out,
-    and why."""
+    """The draft of one column: its keys in the YAML, or None to leave it out, and a remark why."""
 
     name: str
     declared: dict[str, Any] | None
@@ -48,8 +40,7 @@ class ColumnDraft:
 
 @dataclass(frozen=True)
 class Draft:
-    """A table as it seems to be; ``candidates`` are the columns with two values when no target is
-    certain."""
+    """The draft of a dataset YAML; ``candidates`` for the target have two values."""
 
     rows: int
     target: str | None
@@ -60,36 +51,29 @@ class Draft:
 
 
 def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
-    """Look at every column of a raw table; ``target`` names the one that says who left, when it is
-    known."""
+    """Draft every column of a raw table; ``target`` names the target column, None to guess it."""
     nested = [str(name) for name in frame if is_nested(frame[name]).any()]
     if target in nested:
         raise InputError(
-            f"The column {target} holds lists or the like and cannot say who left; name another "
-            "target=."
+            f"The column {target} holds lists or the like and cannot be the target; name another "
+            "with target=."
         )
     plain = frame.drop(columns=nested)
     two = [str(name) for name in plain if plain[name].nunique() == 2]
     target = target or _likely_target(two)
-    positive = None if target is None else _positive(plain[target])
-    y = (
-        None
-        if target is None
-        else (plain[target] == positive).to_numpy(dtype="bool", na_value=False)
-    )
-    given_away = {} if y is None else leaking_columns(plain.drop(columns=target), y)
+    positive, leaking = None, {}
+    if target is not None:
+        positive = _positive(plain[target])
+        y = (plain[target] == positive).to_numpy(dtype="bool", na_value=False)
+        leaking = leaking_columns(plain.drop(columns=target), y)
     drafts = [
-        ColumnDraft(name, None, "lists or the like: make columns of what is in them")
+        ColumnDraft(name, None, "lists or the like: turn their contents into columns")
         if name in nested
-        else _column(frame[name], given_away.get(name))
+        else _column(frame[name], leaking.get(name))
         for name in map(str, frame)
         if name != target
     ]
-    ids = [
-        column.name
-        for column in drafts
-        if column.declared is None and column.remark.startswith("different in")
-    ]
+    ids = [column.name for column in drafts if column.remark.startswith(IDENTIFIER)]
     return Draft(
         rows=len(frame),
         target=target,
@@ -101,17 +85,19 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
 
 
 def as_yaml(found: Draft, *, name: str, path: str, encoding: str) -> str:
-    """The dataset's YAML, a remark beside every column, what is better left out as comments."""
+    """Return the dataset's YAML with a remark on every column; columns left out are comments."""
+    target = "???" if found.target is None else _scalar(found.target)
+    positive = 1 if found.positive is None else found.positive
     width = max((len(_scalar(column.name)) for column in found.columns), default=0) + 1
     lines = [
-        f"# A first contract for {name}, a table of {found.rows:,} rows. Read it, correct it, keep it.",
+        f"# A draft contract for {name}, a table of {found.rows:,} rows: read it and correct it.",
         f"name: {name}",
         f"path: {_scalar(path)}",
         f"encoding: {encoding}",
-        f"target: {'???' if found.target is None else _scalar(found.target)}    # {_said_of_target(found)}",
-        f"positive: {_scalar(1 if found.positive is None else found.positive)}    # the value that means left",
-        f"id: {'null' if found.id is None else _scalar(found.id)}    # echoed in the answers, never a feature",
-        "columns:    # every feature, in order; what is commented out is left out",
+        f"target: {target}    # {_target_remark(found)}",
+        f"positive: {_scalar(positive)}    # the value that means left",
+        f"id: {_scalar(found.id)}    # copied to the output, never a feature",
+        "columns:    # every feature, in order; commented-out columns are left out",
     ]
     for column in found.columns:
         key = f"{_scalar(column.name)}:"
@@ -120,19 +106,20 @@ def as_yaml(found: Draft, *, name: str, path: str, encoding: str) -> str:
         else:
             lines.append(f"  {key:{width}} {_inline(column.declared)}    # {column.remark}")
     lines += [
-        "rules: {}    # what must hold in every row, as  months_left: End <= Contract",
+        "rules: {}    # expressions that hold in every row, as  months_left: End <= Contract",
         "late: []     # columns known only close to the event",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _said_of_target(found: Draft) -> str:
+def _target_remark(found: Draft) -> str:
     if found.target is not None:
-        return "which column says who left"
-    choice = (
-        f"one of {', '.join(found.candidates)}" if found.candidates else "no column has two values"
+        return "the column that says who left"
+    candidates = ", ".join(found.candidates)
+    return (
+        "which column says who left? "
+        f"{f'one of {candidates}' if candidates else 'no column has two values'}"
     )
-    return f"which column says who left? {choice}"
 
 
 def _likely_target(two: list[str]) -> str | None:
@@ -141,50 +128,50 @@ def _likely_target(two: list[str]) -> str | None:
 
 
 def _positive(raw: pd.Series) -> Any:
-    """The value that means left: by its name, else the rarer one."""
+    """Return the value that means left: by its name, else the rarer one."""
     values = raw.value_counts()
     for value in values.index:
         if str(value).strip().lower() in POSITIVE:
-            return _plain(value)
-    return _plain(values.index[-1])
+            return _python_value(value)
+    return _python_value(values.index[-1])
 
 
-def _column(raw: pd.Series, given_away: float | None) -> ColumnDraft:
+def _column(raw: pd.Series, leakage: float | None) -> ColumnDraft:
+    """Draft one column; ``leakage`` is its AUC if it predicts the outcome by itself."""
     name, known = str(raw.name), raw.dropna()
     missing = f", {len(raw) - len(known):,} missing" if len(known) < len(raw) else ""
     if known.empty:
         return ColumnDraft(name, None, "empty")
     distinct = known.nunique()
     if distinct == 1:
-        return ColumnDraft(name, None, f"always {_plain(known.iloc[0])}{missing}")
+        return ColumnDraft(name, None, f"always {_python_value(known.iloc[0])}{missing}")
     numbers = pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
     values = known.to_numpy(dtype="float64") if numbers else None
     whole = values is not None and bool((values == np.round(values)).all())
     if distinct > max(MOST_LEVELS, 0.95 * len(known)) and (values is None or whole):
-        return ColumnDraft(name, None, f"different in nearly every row: an identifier?{missing}")
-    if given_away is not None:
-        return ColumnDraft(
-            name, None, f"tells by itself who left (AUC {given_away:.3f}): written after the event?"
-        )
+        return ColumnDraft(name, None, f"{IDENTIFIER}{missing}")
+    if leakage is not None:
+        remark = f"alone predicts who left (AUC {leakage:.3f}): recorded after the event?"
+        return ColumnDraft(name, None, remark)
     if values is not None:
         return ColumnDraft(name, _numeric(values, whole=whole), f"{_range(values)}{missing}")
     if pd.api.types.infer_dtype(known) == "boolean":
         return ColumnDraft(name, {"kind": "binary"}, f"true or false{missing}")
     text = known.astype("str")
     if _are_dates(text):
-        return ColumnDraft(
-            name, None, f"dates, {text.min()} to {text.max()}: make numbers of them, as days since"
-        )
+        remark = f"dates, {text.min()} to {text.max()}: turn them into numbers, as days since"
+        return ColumnDraft(name, None, remark)
     if distinct > MOST_LEVELS:
-        return ColumnDraft(name, None, f"text with {distinct:,} different values{missing}")
+        return ColumnDraft(name, None, f"text with {distinct:,} distinct values{missing}")
     levels = sorted(text.unique())
     return ColumnDraft(name, {"kind": "category", "values": levels}, f"{distinct} values{missing}")
 
 
 def _numeric(values: np.ndarray, *, whole: bool) -> dict[str, Any]:
-    """The kind of a column of numbers and its limits: next month's table has its own extremes.
+    """Draft the kind and limits of a column of numbers.
 
-    They are as far beyond the extremes as those are from the median, so that a long tail has room.
+    The limits are as far beyond the extremes as those are from the median: next month's table has
+    its own extremes, and a long tail needs room.
     """
     if set(np.unique(values)) <= {0.0, 1.0}:
         return {"kind": "binary"}
@@ -197,7 +184,7 @@ def _numeric(values: np.ndarray, *, whole: bool) -> dict[str, Any]:
 
 
 def _outward(value: float) -> float | int:
-    """The next number with two digits, away from 0."""
+    """Round away from 0 to two significant digits."""
     if value == 0:
         return 0
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
@@ -216,17 +203,15 @@ def _are_dates(text: pd.Series) -> bool:
     return bool(pd.to_datetime(sample, errors="coerce", format="mixed").notna().mean() > 0.95)
 
 
-def _plain(value: Any) -> Any:
+def _python_value(value: Any) -> Any:
+    """Return a cell as a Python object for YAML, 3.0 as 3."""
     value = value.item() if hasattr(value, "item") else value
-    return int(value) if isinstance(value, float) and value == int(value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _scalar(value: Any) -> str:
-    return (
-        yaml.safe_dump(value, allow_unicode=True, width=10_000)
-        .removesuffix("\n")
-        .removesuffix("\n...")
-    )
+    text = yaml.safe_dump(value, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _inline(block: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Whether members are still like those that a model was trained on."""
+"""Detect drift: members unlike those that a model was trained on."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ DRIFTED = 0.2
 Scorecards)."""
 
 CHANCE = 1e-3
-"""Nor is it told when two samples of one population differ so much with this probability."""
+"""It must also be less likely than this between two samples of one population."""
 
-GROUPS = 10
-"""Numbers are put into so many groups of equal size."""
+BINS = 10
+"""Number of bins of equal size for a numeric column."""
 
 LEVELS = 1000
-"""More categories than these are not remembered."""
+"""Number of categories kept of a column, the most frequent ones."""
 
 
 def remember(X: pd.DataFrame) -> dict[str, Any]:
-    """Where the values of a table lie, for JSON to keep: ``rows``, and of each of the ``columns``
-    its shares.
+    """Return what JSON is to keep of a table: its ``rows``, and the shares of each of ``columns``.
 
-    A number has ``edges`` between groups of members, a category has ``values``; the last share is
-    of what is missing.
+    A numeric column has ``edges`` between its bins, a category ``values``; the last share is that
+    of missing values.
     """
-    return {"rows": len(X), "columns": {str(name): _places(column) for name, column in X.items()}}
+    columns = {str(name): _distribution(column) for name, column in X.items()}
+    return {"rows": len(X), "columns": columns}
 
 
 def warnings(X: pd.DataFrame, remembered: Mapping[str, Any], *, model: str) -> Iterator[str]:
-    """What is not as it was when the ``model`` was trained, one sentence for each kind of change."""
+    """Yield one sentence for columns that have drifted since ``model`` was trained, one for
+    categories new to it."""
     columns = {
         str(name): column for name, column in X.items() if str(name) in remembered["columns"]
     }
@@ -46,65 +47,66 @@ def warnings(X: pd.DataFrame, remembered: Mapping[str, Any], *, model: str) -> I
         if _shifted(np.array(was["shares"]), now, remembered["rows"], len(X), tests=len(columns)):
             drifted.append(f"{name} ({_change(column, was, now)})")
     if drifted:
-        yield f"not like the members that {model} was trained on: {listed(drifted, length=120)}"
+        yield f"drift since {model} was trained: {listed(drifted, length=120)}"
     new = [
-        f"{name} ({told})"
+        f"{name} ({found})"
         for name, column in columns.items()
-        if (told := _new(column, remembered["columns"][name]))
+        if (found := _new_categories(column, remembered["columns"][name]))
     ]
     if new:
-        yield f"values that {model} has never seen, which are to it none of those it knows: {listed(new, length=120)}"
+        yield (
+            f"categories that {model} was not trained on, which it treats as none of those it "
+            f"knows: {listed(new, length=120)}"
+        )
 
 
 def psi(was: np.ndarray, now: np.ndarray) -> float:
-    """The population stability index of two distributions over the same groups, none of whose
-    shares is 0."""
+    """Return the population stability index of two distributions over the same bins.
+
+    No share may be 0 (Siddiqi, 2006).
+
+    >>> round(psi(np.array([0.5, 0.5]), np.array([0.75, 0.25])), 4)
+    0.2747
+    """
     return float(((now - was) * np.log(now / was)).sum())
 
 
-def _places(column: pd.Series) -> dict[str, Any]:
+def _distribution(column: pd.Series) -> dict[str, Any]:
     known = column.dropna()
-    if pd.api.types.is_numeric_dtype(column):
-        edges = (
-            np.unique(np.quantile(known, np.arange(1, GROUPS) / GROUPS))
-            if len(known)
-            else np.array([])
-        )
-        places: dict[str, Any] = {
-            "edges": edges.tolist(),
-            "mean": float(known.mean()) if len(known) else None,
-        }
+    if not pd.api.types.is_numeric_dtype(column):
+        found: dict[str, Any] = {"values": known.value_counts().index[:LEVELS].tolist()}
+    elif len(known):
+        edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
+        found = {"edges": edges.tolist(), "mean": float(known.mean())}
     else:
-        places = {"values": known.value_counts().index[:LEVELS].tolist()}
-    return places | {"shares": _shares(column, places).tolist()}
+        found = {"edges": [], "mean": None}
+    return found | {"shares": _shares(column, found).tolist()}
 
 
-def _shares(column: pd.Series, places: Mapping[str, Any]) -> np.ndarray:
-    """The share of members in each group, in other categories than the known ones, and without a
-    value."""
+def _shares(column: pd.Series, bins: Mapping[str, Any]) -> np.ndarray:
+    """Return the share of members in each bin, in other categories, and without a value."""
     known = column.notna().to_numpy()
-    if "edges" in places:
-        groups = len(places["edges"]) + 1
-        codes = np.searchsorted(places["edges"], column.to_numpy(dtype="float64"), side="left")
+    if "edges" in bins:
+        count = len(bins["edges"]) + 1
+        codes = np.searchsorted(bins["edges"], column.to_numpy(dtype="float64"), side="left")
     else:
-        groups = len(places["values"]) + 1
-        codes = pd.Index(places["values"]).get_indexer(pd.Index(column))
-        codes = np.where(codes < 0, groups - 1, codes)
-    return np.bincount(np.where(known, codes, groups), minlength=groups + 1) / max(len(column), 1)
+        count = len(bins["values"]) + 1
+        codes = pd.Index(bins["values"]).get_indexer(pd.Index(column))
+        codes = np.where(codes < 0, count - 1, codes)
+    return np.bincount(np.where(known, codes, count), minlength=count + 1) / max(len(column), 1)
 
 
 def _shifted(
     was: np.ndarray, now: np.ndarray, rows_then: int, rows_now: int, *, tests: int
 ) -> bool:
-    """Whether the index is large, and larger than chance makes it in samples of this size.
+    """Return whether the PSI is large, and larger than chance makes it in samples of this size.
 
-    By chance it is chi-squared over the harmonic size of both samples (Yurdakul and Naranjo, 2020,
-    Journal of Risk Model Validation 14:3). A group that one sample does not have is given half a
+    By chance the PSI is chi-squared over the harmonic size of both samples (Yurdakul and Naranjo,
+    2020, Journal of Risk Model Validation 14:3). A bin that is empty in one sample counts as half a
     member.
     """
-    from scipy.stats import (
-        chi2,  # takes a third of a second to import, and most stores have no champion yet
-    )
+    # takes a third of a second to import, and most stores have no champion yet
+    from scipy.stats import chi2
 
     there = (was > 0) | (now > 0)
     if there.sum() < 2:
@@ -117,8 +119,7 @@ def _shifted(
 
 
 def _change(column: pd.Series, was: Mapping[str, Any], now: np.ndarray) -> str:
-    """The change in words: of the share without a value if that is what moved most, of the mean, of
-    one category."""
+    """Describe the change: of the missing share if it moved most, else of mean or category."""
     moved = now - np.array(was["shares"])
     most = int(np.abs(moved).argmax())
     share = f"{was['shares'][most]:.0%} then, {now[most]:.0%} now"
@@ -129,12 +130,11 @@ def _change(column: pd.Series, was: Mapping[str, Any], now: np.ndarray) -> str:
     return f"{was['values'][most] if most < len(was['values']) else 'others'} {share}"
 
 
-def _new(column: pd.Series, was: Mapping[str, Any]) -> str:
-    """The categories that were not there, "" for none or where they were too many to remember."""
+def _new_categories(column: pd.Series, was: Mapping[str, Any]) -> str:
+    """List the new categories, "" for none or if not all of the old ones were kept."""
     if "edges" in was or len(was["values"]) == LEVELS:
         return ""
     known = column.dropna()
     new = known[~known.isin(was["values"])]
-    return (
-        f"{listed(new.unique().tolist(), 3)}: {len(new):,} of {len(column):,}" if len(new) else ""
-    )
+    found = f"{listed(new.unique().tolist(), 3)}: {len(new):,} of {len(column):,}"
+    return found if len(new) else ""

@@ -1,5 +1,4 @@
-"""Expressions over the columns of a table, written in YAML: read, checked and computed, without
-pandas' eval.
+"""Parse, check and evaluate the expressions over columns that a YAML holds, without pandas' eval.
 
 A served version carries a copy of this file and runs it where churnlab is not installed: it stands
 alone.
@@ -49,43 +48,39 @@ OPERATORS: dict[type[ast.AST], Any] = {
     ast.NotIn: lambda value, members: np.isin(value, members, invert=True),
 }
 
-FUNCTIONS: dict[str, np.ufunc] = {"abs": np.absolute} | {
-    function.__name__: function
-    for function in (
-        *(
-            np.sqrt,
-            np.exp,
-            np.expm1,
-            np.log,
-            np.log1p,
-            np.log2,
-            np.log10,
-            np.floor,
-            np.ceil,
-            np.minimum,
-            np.maximum,
-        ),
-        *(np.sin, np.cos, np.tan, np.arcsin, np.arccos, np.arctan, np.arctan2),
-        *(np.sinh, np.cosh, np.tanh, np.arcsinh, np.arccosh, np.arctanh),
+FUNCTIONS: dict[str, np.ufunc] = {
+    name: getattr(np, name)
+    for name in (
+        *("abs", "sqrt", "exp", "expm1", "log", "log1p", "log2", "log10"),
+        *("floor", "ceil", "minimum", "maximum"),
+        *("sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2"),
+        *("sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh"),
     )
 }
+
+STRING_OR_COLUMN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?P<column>[^`]+)`""")
+"""A backtick within a text is part of the text, as in Plan in ['a`b']."""
 
 
 def derive(
     frame: pd.DataFrame, expressions: Mapping[str, str], *, finite: bool = True
 ) -> pd.DataFrame:
-    """Append one float64 column per expression, in order; a later expression may use an earlier
-    column.
+    """Append one float64 column per expression, in order; a later one may use an earlier column.
 
-    An expression is the part of pandas' eval that computes: columns (in backticks where the name is
-    no plain word), numbers, arithmetic, comparisons, ``and or not`` (also ``& | ~``), ``in [...]``
-    and the FUNCTIONS. It is not given to pandas, which takes 3 ms an expression for one row as for
-    thousands, and lets an expression call any method of a column, writing files included: a served
-    model must do neither.
+    An expression is the part of pandas' eval that computes: columns (in backticks if the name is
+    not a plain word), numbers, arithmetic, comparisons, ``and or not`` (also ``& | ~``),
+    ``in [...]`` and the FUNCTIONS. pandas itself would take 3 ms per expression even for one row,
+    and would let an expression call any method of a column, writing files included: a served model
+    can afford neither.
 
-    InputError: an expression that cannot be read, needs a column that is not there, or gives
-    something other than a finite number in some row (unless ``finite`` is false); a name that is
-    taken.
+    Raises InputError for an expression that cannot be read, needs a column that does not exist, or
+    is not a finite number in some row (unless ``finite`` is false), and for a name that is taken.
+
+    >>> members = pd.DataFrame({"visits": [8, 2], "weeks": [4, 4]})
+    >>> derive(members, {"a_week": "visits / weeks", "rare": "a_week < 1"})
+       visits  weeks  a_week  rare
+    0       8      4     2.0   0.0
+    1       2      4     0.5   1.0
     """
     names = list(frame.columns)
     known: dict[str, np.ndarray] = {}
@@ -103,8 +98,7 @@ def derive(
 
 
 def check_expression(name: str, expression: str, columns: Collection[str]) -> None:
-    """Refuse an expression that cannot be read, needs a column not among these, or takes the name
-    of one."""
+    """Refuse an expression that cannot be read or needs another column, or a name that is taken."""
     where = _where(name, expression)
     if name in columns:
         raise InputError(
@@ -120,20 +114,23 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
         ) from None
     if missing := [column for column in needed.values() if column not in columns]:
         raise InputError(
-            f"{where} needs the column {', '.join(missing)}, which is not there. The columns are "
-            f"{', '.join(map(str, columns))}. Choose features made for these columns, or mend the "
-            "expression."
+            f"{where} needs the column {', '.join(missing)}, which does not exist. The columns are "
+            f"{', '.join(map(str, columns))}. Choose features made for these columns, or correct "
+            "the expression."
         )
 
 
 def columns_in(expression: str) -> list[str]:
-    """The columns that an expression (one that can be read) needs, each once."""
+    """Return the columns that a readable expression needs, each once.
+
+    >>> columns_in("Age + `Months left` < 30")
+    ['Age', 'Months left']
+    """
     return list(dict.fromkeys(_parse(expression)[1].values()))
 
 
 def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Just these columns as float64, each name with its expression; ``Age: Age`` takes a column as
-    it is."""
+    """Return one float64 column per name and expression; ``Age: Age`` copies a column."""
     derived = derive(
         frame, {name: expression for name, expression in columns.items() if expression != name}
     )
@@ -146,8 +143,13 @@ def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
 
 
 def evaluate(expression: str, frame: pd.DataFrame) -> np.ndarray:
-    """The value of one expression in each row as float64 (1 and 0 for true and false); InputError
-    as in derive."""
+    """Return the value of one expression in each row as float64, 1 and 0 for true and false.
+
+    Raises InputError as ``derive`` does.
+
+    >>> evaluate("Age >= 14 and Plan in ['basic']", pd.DataFrame({"Age": [9, 20], "Plan": "basic"}))
+    array([0., 1.])
+    """
     check_expression("", expression, list(frame.columns))
     tree, columns = _parse(expression)
     used = {key: _array(frame[column]) for key, column in columns.items()}
@@ -166,35 +168,34 @@ def _array(column: pd.Series) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _parse(expression: str) -> tuple[ast.expr, dict[str, str]]:
-    """The tree of an expression and its columns (name in the tree: column). ValueError,
-    SyntaxError: refused."""
+    """Return the tree of an expression and its columns (name in the tree: column).
+
+    Raises ValueError or SyntaxError for an expression that is refused.
+    """
     quoted: dict[str, str] = {}
-    text = re.sub(
-        r"`([^`]+)`", lambda name: quoted.setdefault(name[1], f"_quoted_{len(quoted)}"), expression
-    )
+
+    def as_word(found: re.Match[str]) -> str:
+        column = found["column"]
+        return quoted.setdefault(column, f"_quoted_{len(quoted)}") if column else found[0]
+
+    text = STRING_OR_COLUMN.sub(as_word, expression)
     # As in pandas, & and | bind like "and" and "or": Age > 20 & Age < 30 needs no brackets.
     words = {"&": "and", "|": "or"}
     tokens = tokenize.generate_tokens(io.StringIO(" ".join(text.split("\n")).strip()).readline)
     tree = ast.parse(
         " ".join(words.get(token.string, token.string) for token in tokens).strip(), mode="eval"
     )
-    functions = set()
-    for node in ast.walk(tree.body):
+    nodes = list(ast.walk(tree.body))
+    for node in nodes:
         _check_node(node)
-        if isinstance(node, ast.Call):
-            functions.add(id(node.func))
-    used = [
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and id(node) not in functions
-    ]
+    functions = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    used = [node for node in nodes if isinstance(node, ast.Name) and id(node) not in functions]
     columns = {key: column for column, key in quoted.items()}
-    return tree.body, {name: columns.get(name, name) for name in used}
+    return tree.body, {name.id: columns.get(name.id, name.id) for name in used}
 
 
 def _check_node(node: ast.AST) -> None:
-    """Refuse what is not arithmetic: attributes, indexing, unknown functions and the rest of
-    Python."""
+    """Refuse what is not arithmetic: attributes, indexing, unknown functions, other Python."""
     match node:
         case ast.BinOp() | ast.UnaryOp() | ast.BoolOp() | ast.Name() | ast.Load():
             return
@@ -211,10 +212,9 @@ def _check_node(node: ast.AST) -> None:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name not in FUNCTIONS:
                 raise ValueError(f"there is no function {name}")
-            if (
-                len(arguments) != FUNCTIONS[name].nin
-            ):  # one more would be where numpy writes the result
-                raise ValueError(f"{name} takes {FUNCTIONS[name].nin} values, not {len(arguments)}")
+            count = FUNCTIONS[name].nin
+            if len(arguments) != count:  # numpy would write its result into one more
+                raise ValueError(f"{name} takes {count} values, not {len(arguments)}")
             return
         case _ if type(node) in OPERATORS:
             return
@@ -237,8 +237,8 @@ def _compute(
         given = ", ".join(f"{name} = {values[broken[0]]}" for name, values in columns.items())
         raise InputError(
             f"{where} is not a finite number in {len(broken)} of {rows} rows; the first is row "
-            f"{broken[0]} ({given}). Write it so that every row has a value, for instance x / (y + "
-            "1) or log1p(x)."
+            f"{broken[0]} ({given}). Write it so that every row has a value, for instance "
+            "x / (y + 1) or log1p(x)."
         )
     return result
 
@@ -257,10 +257,8 @@ def _value(node: ast.AST, columns: Mapping[str, np.ndarray]) -> Any:
             return reduce(OPERATORS[type(op)], [_value(part, columns) for part in parts])
         case ast.Compare(left=left, ops=ops, comparators=others):
             values = [_value(part, columns) for part in (left, *others)]
-            held = [
-                OPERATORS[type(op)](*pair) for op, pair in zip(ops, pairwise(values), strict=True)
-            ]
-            return reduce(np.logical_and, held)
+            pairs = zip(ops, pairwise(values), strict=True)
+            return reduce(np.logical_and, [OPERATORS[type(op)](*pair) for op, pair in pairs])
         case ast.List(elts=parts) | ast.Tuple(elts=parts):
             return [_value(part, columns) for part in parts]
         case ast.Call(func=ast.Name(id=name), args=arguments):

@@ -1,21 +1,19 @@
-"""Whether a table keeps its contract: what keeps it is read as it is, what breaks it is told, all
-in one pass."""
+"""Check a raw table against its contract in one pass: typed columns, or every violation at once."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from churnlab.data import quality
-from churnlab.data.contract import Column, Contract
+from churnlab.data.contract import Column, Contract, Limit
 from churnlab.data.expressions import check_expression, columns_in, evaluate
-from churnlab.data.reading import Table
+from churnlab.data.table import Table, shorten
 from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
@@ -25,46 +23,27 @@ WORDS = ("yes", "no", "true", "false", "y", "n", "t", "f", "on", "off")
 
 
 def row_checks(contract: Contract) -> list[dict[str, Any]]:
-    """What must hold in every row, as expressions that a served model can check without this
-    module.
+    """Return what must hold in every row, as expressions that a served model evaluates.
 
-    Each check has ``columns`` (whose values to tell), ``holds`` (the expression) and ``text`` (what
-    is allowed).
+    Each check has ``columns`` (whose values a message shows), ``holds`` (the expression) and
+    ``text`` (what is allowed).
     """
-    checks = []
-    for name, column in contract.columns.items():
-        quoted, limits = f"`{name}`", []
-        values = (0, 1) if column.kind == "binary" else column.values
-        if values is not None and column.unknown == "refuse":
-            limits.append(
-                (
-                    f"{quoted} in [{', '.join(map(repr, values))}]",
-                    f"one of {listed(values, len(values))}",
-                )
-            )
-        low, high = column.bounds
-        if low is not None:
-            limits.append((f"{quoted} >= {low!r}", f"at least {low:g}"))
-        if high is not None:
-            limits.append((f"{quoted} <= {high!r}", f"at most {high:g}"))
-        if column.whole:
-            limits.append((f"floor({quoted}) == {quoted}", "a whole number"))
-        checks += [
-            {"columns": [name], "holds": holds, "text": f"it must be {text}"}
-            for holds, text in limits
-        ]
-    for rule in contract.rules.values():
-        checks.append(
-            {"columns": columns_in(rule), "holds": rule, "text": f"it must hold that {rule}"}
-        )
-    return checks
+    checks = [
+        {"columns": [name], "holds": limit.holds, "text": f"it must be {limit.allowed}"}
+        for name, column in contract.columns.items()
+        for limit in column.limits(name)
+    ]
+    return checks + [
+        {"columns": columns_in(rule), "holds": rule, "text": f"it must hold that {rule}"}
+        for rule in contract.rules.values()
+    ]
 
 
 class Checked(NamedTuple):
     """A table that keeps its contract.
 
     ``X`` holds the features (numeric and binary as float64, categories as text, in the contract's
-    order), ``y`` is 1 for those who left (None where it is not needed), ``ids`` the echoed column
+    order), ``y`` is 1 for those who left (None where it is not needed), ``ids`` the id column
     (None without one).
     """
 
@@ -75,22 +54,20 @@ class Checked(NamedTuple):
 
 
 def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Checked:
-    """Read a raw table by its contract. Raises InputError with every fault found, the worst first."""
-    frame, rows = table.frame, table.frame.index.to_numpy()
-    faults = [*table.faults, *_missing_columns(table, contract, needs_target=needs_target)]
-    if frame.empty and not faults:
-        faults.append(
-            Violation("the table has a header and no rows", "give it at least one member")
-        )
-    y = ids = None
+    """Read the cells of a raw table as its contract declares them.
+
+    Raises InputError with every violation found, the worst first.
+    """
+    frame, y, ids = table.frame, None, None
+    violations = [*table.violations, *_missing_columns(table, contract, needs_target=needs_target)]
+    if frame.empty and not violations:
+        violations.append(Violation("the table has a header and no rows", "give at least one row"))
     columns: dict[str, pd.Series] = {}
     found: list[Violation] = []
     for name in [name for name in contract.columns if name in frame and len(frame)]:
-        columns[name], broken = _read_column(
-            frame[name], contract.columns[name], dataset=contract.name
-        )
+        columns[name], broken = _read_column(frame[name], contract.columns[name], contract.name)
         found += broken
-    X = _frame(columns)
+    X = pd.DataFrame(columns).reset_index(drop=True)
     found += _broken_rules(X, contract)
     if contract.id in frame:
         ids = frame[contract.id].astype("str").reset_index(drop=True)
@@ -98,31 +75,16 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     if needs_target and contract.target in frame and len(frame):
         y, broken = _read_target(frame[contract.target], contract)
         found += broken or quality.leaks(X, y, contract)
-    faults += [
-        fault if fault.rows is None else replace(fault, rows=rows[fault.rows]) for fault in found
-    ]
-    if faults:
-        source = table.source if len(table.source) <= 300 else f"...{table.source[-300:]}"
-        raise InputError(
-            message(
-                faults,
-                head=f"{source} does not keep the contract of dataset {contract.name}",
-                place=table.place,
-            )
-        )
-    warnings = [
-        *table.warnings,
-        *_undeclared(table, contract),
-        *quality.gaps(X),
-        *_unknown(X, contract),
-    ]
+    rows = frame.index.to_numpy()
+    violations += [one if one.rows is None else replace(one, rows=rows[one.rows]) for one in found]
+    if violations:
+        head = f"{shorten(table.source)} violates the contract of dataset {contract.name}"
+        raise InputError(message(violations, head=head, place=table.place))
+    warnings = [*table.warnings, *_undeclared(table, contract)]
+    warnings += [*quality.gaps(X), *_unlisted_categories(X, contract)]
     if y is not None:
         warnings += quality.warnings(X, y, contract)
     return Checked(X, y, ids, warnings)
-
-
-def _frame(columns: dict[str, pd.Series]) -> pd.DataFrame:
-    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def _missing_columns(
@@ -134,46 +96,42 @@ def _missing_columns(
         yield Violation(
             f"there is no column {listed(missing)} {there}",
             f"add it, or take it out of dataset.columns in the YAML of {contract.name}"
-            f"{_renamed(missing[0], table, contract)}",
+            f"{_suggest_rename(missing[0], table, contract)}",
         )
     if needs_target and contract.target not in table.columns:
         yield Violation(
             f"there is no target column {contract.target} {there}",
-            f"add it, or name the right one with dataset.target={_renamed(contract.target, table, contract)}",
+            f"add it, or name the right one with dataset.target="
+            f"{_suggest_rename(contract.target, table, contract)}",
         )
     if contract.id is not None and contract.id not in table.columns:
         yield Violation(
             f"there is no id column {contract.id}",
-            f"add it, or say dataset.id=null when members have none{_renamed(contract.id, table, contract)}",
+            f"add it, or set dataset.id=null if members have none"
+            f"{_suggest_rename(contract.id, table, contract)}",
         )
 
 
-def _renamed(name: str, table: Table, contract: Contract) -> str:
-    """How to take a column that is called so but for letter case, spaces and the like."""
-    near = [other for other in table.columns if _bare(other) == _bare(name)]
-    return (
-        f", or write rename: {{{near[0]!r}: {name}}} into the YAML of {contract.name}"
-        if near
-        else ""
-    )
+def _suggest_rename(name: str, table: Table, contract: Contract) -> str:
+    """Suggest the column that has this name but for case, spaces and punctuation, "" for none."""
+    near = [other for other in table.columns if _letters(other) == _letters(name)]
+    yaml = f"the YAML of {contract.name}"
+    return f", or write rename: {{{near[0]!r}: {name}}} into {yaml}" if near else ""
 
 
-def _bare(name: str) -> str:
+def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def _undeclared(table: Table, contract: Contract) -> list[str]:
+def _undeclared(table: Table, contract: Contract) -> Iterator[str]:
     declared = {*contract.columns, contract.target, contract.id}
     extra = [name for name in table.columns if name not in declared]
-    return (
-        [f"left out columns that the dataset does not declare: {listed(extra, 20)}"]
-        if extra
-        else []
-    )
+    if extra:
+        yield f"left out columns that the dataset does not declare: {listed(extra, 20)}"
 
 
-def _unknown(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
-    """The categories that are accepted though the YAML does not name them."""
+def _unlisted_categories(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
+    """Warn of categories that ``unknown: accept`` lets in."""
     for name, column in contract.columns.items():
         if column.unknown == "accept" and column.values is not None:
             known = X[name].dropna()
@@ -181,146 +139,123 @@ def _unknown(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
             if len(others):
                 yield (
                     f"{name}: {listed(others.unique().tolist(), 5)} in {len(others):,} of "
-                    f"{len(X):,} rows, which dataset.columns.{name}.values does not name; to a "
-                    "model they are none of those it names"
+                    f"{len(X):,} rows, not listed in dataset.columns.{name}.values; models treat "
+                    "it as none of the listed categories"
                 )
 
 
-def _read_column(
-    raw: pd.Series, column: Column, *, dataset: str
-) -> tuple[pd.Series, list[Violation]]:
-    """One column as float64 (or text, for a category) without its wrong cells, and what is wrong in
-    it."""
-    name = str(raw.name)
+def _read_column(raw: pd.Series, column: Column, dataset: str) -> tuple[pd.Series, list[Violation]]:
+    """Return a column as float64 (a category as text), wrong cells missing, and its violations."""
+    key = f"dataset.columns.{raw.name}"
     missing = raw.isna().to_numpy()
     if missing.all():
-        empty = Violation(
-            f"column {name} is empty in all {len(raw)} rows",
-            f"give it values, or take it out of dataset.columns in the YAML of {dataset}",
-        )
-        return pd.Series(
-            np.nan, index=raw.index, dtype="str" if column.kind == "category" else "float64"
-        ), [empty]
+        fix = f"fill it in, or take it out of dataset.columns in the YAML of {dataset}"
+        empty = Violation(f"column {raw.name} is empty in all {len(raw)} rows", fix)
+        dtype = "str" if column.kind == "category" else "float64"
+        return pd.Series(np.nan, index=raw.index, dtype=dtype), [empty]
     read = _read_category if column.kind == "category" else _read_numbers
-    return read(raw, missing, column, dataset=dataset)
+    values, violations = read(raw, missing, column)
+    wrong = np.zeros(len(raw), bool)
+    for limit in column.limits("value"):
+        broken = _breaks(limit, values)
+        change = f"add it to {key}.values" if limit.key == "values" else f"change {key}.{limit.key}"
+        violations += _violations_where(
+            broken,
+            values if column.kind == "category" else raw,
+            f"column {raw.name}: {{value}} {limit.broken}",
+            f"correct it, or {change} in the YAML of {dataset}",
+        )
+        wrong |= broken
+    return values.mask(wrong) if wrong.any() else values, violations
 
 
 def _read_category(
-    raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
+    raw: pd.Series, missing: np.ndarray, column: Column
 ) -> tuple[pd.Series, list[Violation]]:
     nested = is_nested(raw)
-    if nested.any():
-        mend = "make columns of what is in it, or take it out of dataset.columns"
-        message = f"column {raw.name}: {{value}} is a list or the like, not a category"
-        return raw.mask(nested).astype("str"), _fault_where(nested, raw, message, mend)
-    text = raw.astype("str")
-    if column.values is None or column.unknown == "accept":
-        return text, []
-    broken = ~missing & ~text.isin([str(value) for value in column.values]).to_numpy()
-    faults = _fault_where(
-        broken,
-        text,
-        f"column {raw.name}: {{value}} is not one of {listed(column.values)}",
-        f"correct it, or add it to dataset.columns.{raw.name}.values",
-    )
-    return text.mask(broken) if faults else text, faults
+    text = f"column {raw.name}: {{value}} is a list or the like, not a category"
+    fix = "turn its contents into columns, or take it out of dataset.columns"
+    values = raw.mask(nested) if nested.any() else raw
+    return values.astype("str"), _violations_where(nested, raw, text, fix)
 
 
 def _read_numbers(
-    raw: pd.Series, missing: np.ndarray, column: Column, *, dataset: str
+    raw: pd.Series, missing: np.ndarray, column: Column
 ) -> tuple[pd.Series, list[Violation]]:
-    values = _to_numbers(raw, truth=column.kind == "binary")
-    words = ~missing & np.isnan(values)
-    broken = words.copy()
-    faults = []
+    numbers = _to_numbers(raw, truth=column.kind == "binary")
+    words, infinite = ~missing & np.isnan(numbers), np.isinf(numbers)
+    violations = []
     if words.any():
-        first = raw.iloc[np.flatnonzero(words)[0]]
-        faults += _fault_where(
-            words, raw, f"column {raw.name}: {{value}} is not a number", _mended(first)
-        )
-    for wrong, text, setting in _limits(values, column):
-        faults += _fault_where(
-            wrong,
-            raw,
-            f"column {raw.name}: {{value}} {text}",
-            f"correct it, or change dataset.columns.{raw.name}.{setting} in the YAML of {dataset}",
-        )
-        broken |= wrong
-    return pd.Series(
-        np.where(broken, np.nan, values) if faults else values, index=raw.index
-    ), faults
+        fix = _number_fix(raw.iloc[np.flatnonzero(words)[0]])
+        text = f"column {raw.name}: {{value}} is not a number"
+        violations += _violations_where(words, raw, text, fix)
+    text = f"column {raw.name}: {{value}} is not a finite number"
+    violations += _violations_where(infinite, raw, text, "correct it")
+    if infinite.any():
+        numbers = np.where(infinite, np.nan, numbers)
+    return pd.Series(numbers, index=raw.index), violations
 
 
-def _limits(values: np.ndarray, column: Column) -> Iterator[tuple[np.ndarray, str, str]]:
-    """Which numbers are not allowed, what is said of them, and the key that would allow them."""
-    finite = np.isfinite(values)
-    yield np.isinf(values), "is not a finite number", "kind"
-    known = (0, 1) if column.kind == "binary" else column.values
-    if known is not None:
-        held = reduce(np.logical_or, [values == value for value in known]) if known else ~finite
-        yield (
-            finite & ~held,
-            f"is not one of {listed(known)}",
-            "kind" if column.kind == "binary" else "values",
-        )
-    low, high = column.bounds
-    if low is not None:
-        yield finite & (values < low), f"is below {low:g}", "min"
-    if high is not None:
-        yield finite & (values > high), f"is above {high:g}", "max"
-    if column.whole:
-        yield finite & (values != np.round(values)), "is not a whole number", "whole"
+def _breaks(limit: Limit, values: pd.Series) -> np.ndarray:
+    """Return where a known value breaks a limit on ``value``; text is judged once per category."""
+    if pd.api.types.is_numeric_dtype(values):
+        holds = evaluate(limit.holds, pd.DataFrame({"value": values}))
+        return values.notna().to_numpy() & (holds == 0)
+    codes, categories = pd.factorize(values)
+    holds = evaluate(limit.holds, pd.DataFrame({"value": categories}))
+    return np.append(holds, 1)[codes] == 0  # the code of a missing value is -1
 
 
 def is_nested(raw: pd.Series) -> np.ndarray:
-    """Which cells hold lists, mappings or the like, as those of a Parquet file can."""
+    """Return which cells hold lists, mappings or the like, as those of a Parquet file can."""
     if raw.dtype != object:
         return np.zeros(len(raw), bool)
     return ~raw.map(pd.api.types.is_scalar).to_numpy(dtype="bool")
 
 
 def _to_numbers(raw: pd.Series, *, truth: bool) -> np.ndarray:
-    """The numbers of a column, NaN where there is none: dates are none, and truth is one only for
-    ``truth``."""
+    """Return the cells as float64, NaN where one is no number: a date never is, true and false are
+    if ``truth``."""
     kind = pd.api.types.infer_dtype(raw, skipna=True)
     if kind.startswith(("date", "time", "period", "interval")) or (kind == "boolean" and not truth):
         return np.full(len(raw), np.nan)
     try:
         return pd.to_numeric(raw, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-    ):  # lists, or whatever else a Parquet file can hold
+    except (TypeError, ValueError, OverflowError):  # lists and whatever else Parquet can hold
         return np.full(len(raw), np.nan)
 
 
-def _mended(value: Any) -> str:
-    """How a cell that should hold a number is corrected, by what it looks like."""
+def _number_fix(value: Any) -> str:
+    """Return how to fix a cell that should hold a number, by what it looks like."""
     text = str(value).strip()
+    category = "declare the column as kind: category"
     if text.casefold() in WORDS:
-        return "correct it: write 1 and 0 and declare kind: binary, or declare the column as kind: category"
+        return f"correct it: write 1 and 0 and declare kind: binary, or {category}"
     if re.fullmatch(r"[+-]?\d+,\d+", text):
-        return "correct it: write it with a point, not with a comma"
+        return "correct it: write a decimal point, not a comma"
     if re.match(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{2,4}", text):
-        return "correct it: make a number of the date, as days since, or take the column out of dataset.columns"
-    return "correct it, or declare the column as kind: category"
+        return (
+            "correct it: turn the date into a number, as days since, or take the column out of "
+            "dataset.columns"
+        )
+    return f"correct it, or {category}"
 
 
-def _fault_where(broken: np.ndarray, raw: pd.Series, text: str, mend: str) -> list[Violation]:
-    """A fault for the rows where ``broken`` holds, with the first value found there written into
-    ``text``."""
+def _violations_where(broken: np.ndarray, raw: pd.Series, text: str, fix: str) -> list[Violation]:
+    """Return one violation for the rows where ``broken`` holds, none if there is no such row.
+
+    ``{value}`` in ``text`` becomes the value of ``raw`` in the first of these rows.
+    """
     rows = np.flatnonzero(broken)
     if not len(rows):
         return []
     first = raw.iloc[rows[0]]
-    shown = repr(clipped(first)) if isinstance(first, str) else clipped(first)
-    return [Violation(text.replace("{value}", shown), mend, rows)]
+    value = repr(clipped(first)) if isinstance(first, str) else clipped(first)
+    return [Violation(text.replace("{value}", value), fix, rows)]
 
 
-def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Violation]:
-    """The rules that do not hold, among the rows whose cells are all right by themselves."""
-    faults = []
+def _broken_rules(X: pd.DataFrame, contract: Contract) -> Iterator[Violation]:
+    """Yield the rules that do not hold, judged in rows whose cells keep their own limits."""
     for name, rule in contract.rules.items():
         check_expression("", rule, list(contract.columns))
         needed = columns_in(rule)
@@ -330,28 +265,25 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> list[Violation]:
         rows = known[evaluate(rule, X.iloc[known] if len(known) < len(X) else X) == 0]
         if len(rows):
             first = X.iloc[rows[0]]
-            named = ", ".join(f"{column} = {listed([first[column]])}" for column in needed)
-            faults.append(
-                Violation(
-                    f"rule {name}: {rule} does not hold ({named})",
-                    f"correct the row, or change dataset.rules.{name} in the YAML of {contract.name}",
-                    rows,
-                )
+            values = ", ".join(f"{column} = {listed([first[column]])}" for column in needed)
+            yield Violation(
+                f"rule {name}: {rule} does not hold ({values})",
+                f"correct the row, or change dataset.rules.{name} in the YAML of {contract.name}",
+                rows,
             )
-    return faults
 
 
 def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Violation]:
-    return _fault_where(
+    return _violations_where(
         (ids.duplicated() & ids.notna() & (ids != "")).to_numpy(),
         ids,
-        f"id {contract.id}: {{value}} is there already",
-        "keep one row a member, or say dataset.id=null when it is no identifier",
+        f"id {contract.id}: {{value}} occurs in an earlier row, too",
+        "keep one row per member, or set dataset.id=null if it is not an identifier",
     )
 
 
 def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[Violation]]:
-    """1 for who left and 0 for who stayed, and what is wrong with that."""
+    """Return 1 for members who left and 0 for those who stayed, and the target's violations."""
     name, positive = contract.target, contract.positive
     missing = raw.isna().to_numpy()
     left = (raw == positive).to_numpy(dtype="bool", na_value=False)
@@ -361,30 +293,23 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[V
     if missing.all():
         text = f"target {name} is empty in all {len(raw)} rows"
         return y, [Violation(text, "fill it in, or name the right column with dataset.target=")]
-    faults = []
+    violations = []
     if missing.any():
-        mend = "fill it in, or leave these rows out"
-        faults.append(
-            Violation(f"target {name}: the value is missing", mend, np.flatnonzero(missing))
-        )
+        fix, rows = "fill it in, or leave these rows out", np.flatnonzero(missing)
+        violations.append(Violation(f"target {name}: the value is missing", fix, rows))
     known = raw[~missing]
-    found = list(
-        dict.fromkeys(map(str, (known.astype("str") if known.dtype == object else known).unique()))
-    )
-    said = listed(found, 5)
+    values = known.astype("str") if known.dtype == object else known
+    found = list(dict.fromkeys(map(str, values.unique())))
+    shown = listed(found, 5)
     if len(found) > 2:
-        text = f"target {name} has {len(found)} different values ({said})"
-        faults.append(
-            Violation(
-                text,
-                "give a column with two values, and name the one that means left: dataset.positive=",
-            )
-        )
+        text = f"target {name} has {len(found)} different values ({shown})"
+        fix = "give a column with two values, and set dataset.positive= to the one that means left"
+        violations.append(Violation(text, fix))
     elif not left.any():
-        text = f"target {name} is never {positive} (found: {said})"
-        mend = "name the value that means left with dataset.positive=, or give a table with leavers"
-        faults.append(Violation(text, mend))
+        text = f"target {name} is never {positive} (found: {shown})"
+        fix = "set dataset.positive= to the value that means left, or add members who left"
+        violations.append(Violation(text, fix))
     elif left[~missing].all():
         text = f"target {name} has one class only: every member has {positive}"
-        faults.append(Violation(text, "give a table with members who stayed, too"))
-    return y, faults
+        violations.append(Violation(text, "add members who stayed"))
+    return y, violations

@@ -1,5 +1,4 @@
-"""What is wrong with a table and how it is told: worst first, few of many, each with its place and
-its cure."""
+"""What is wrong with a table, one violation each, and the message that lists them."""
 
 from __future__ import annotations
 
@@ -20,37 +19,44 @@ LONGEST_MESSAGE = 1900
 
 @dataclass(frozen=True)
 class Violation:
-    """One way in which a table is broken; ``rows`` are 0-based positions of the rows concerned, if
-    it is about rows."""
+    """One way in which a table is broken, and how to fix it.
+
+    ``rows`` are the 0-based positions of the rows concerned, None for the table as a whole.
+    """
 
     text: str
-    mend: str
+    fix: str
     rows: np.ndarray | None = None
 
 
-def message(faults: Sequence[Violation], *, head: str, place: Callable[[int], str]) -> str:
-    """One paragraph for one fault, a list of at most ten for more: first what concerns the whole
-    table, then by rows.
+def message(violations: Sequence[Violation], *, head: str, place: Callable[[int], str]) -> str:
+    """Return one sentence for one violation, a list of at most ten for more, the worst first.
 
-    ``head`` says whose faults they are; ``place`` names a row.
+    Violations of the whole table come first, then those of the most rows. ``head`` opens the
+    message, ``place`` names a row.
+
+    >>> negative = Violation("column Age: -1 is below 0", "correct it", rows=range(3, 5))
+    >>> message([negative], head="The table is broken", place="row {}".format)
+    'The table is broken: row 3, column Age: -1 is below 0 (and in 1 more row); correct it.'
     """
-    worst = sorted(faults, key=lambda fault: 0 if fault.rows is None else -len(fault.rows))
-    worst.sort(key=lambda fault: fault.rows is not None)
-    lines = [_sentence(fault, place) for fault in worst[:MOST_VIOLATIONS]]
-    if len(faults) == 1:
+    worst = sorted(violations, key=lambda one: 0 if one.rows is None else -len(one.rows))
+    worst.sort(key=lambda one: one.rows is not None)
+    lines = [_sentence(one, place) for one in worst[:MOST_VIOLATIONS]]
+    if len(violations) == 1:
         return f"{head}: {lines[0]}"
-    room, shown = LONGEST_MESSAGE - len(head) - 40, 0
-    while shown < len(lines) and (room := room - len(lines[shown]) - 5) >= 0:
-        shown += 1
-    more = f" The first {shown}:" if shown < len(faults) else ""
-    return "\n  - ".join([f"{head}, {len(faults)} faults.{more}", *lines[:shown]])
+    room, fitting = LONGEST_MESSAGE - len(head) - 40, 0
+    while fitting < len(lines) and (room := room - len(lines[fitting]) - 5) >= 0:
+        fitting += 1
+    more = f"; the first {fitting}" if fitting < len(violations) else ""
+    return "\n  - ".join([f"{head} ({len(violations)} problems{more}):", *lines[:fitting]])
 
 
-def _sentence(fault: Violation, place: Callable[[int], str]) -> str:
-    text, mend = clipped(fault.text, LONGEST_VIOLATION), clipped(fault.mend, LONGEST_VIOLATION)
-    stop = "" if mend.endswith("?") else "."
-    if fault.rows is None:
-        return f"{text}; {mend}{stop}"
-    count = len(fault.rows)
-    more = "" if count == 1 else f" (and in {count - 1} more {'row' if count == 2 else 'rows'})"
-    return f"{place(int(fault.rows[0]))}, {text}{more}; {mend}{stop}"
+def _sentence(violation: Violation, place: Callable[[int], str]) -> str:
+    text = clipped(violation.text, LONGEST_VIOLATION)
+    fix = clipped(violation.fix, LONGEST_VIOLATION)
+    stop = "" if fix.endswith("?") else "."
+    if violation.rows is None:
+        return f"{text}; {fix}{stop}"
+    others = len(violation.rows) - 1
+    more = f" (and in {others} more {'row' if others == 1 else 'rows'})" if others else ""
+    return f"{place(int(violation.rows[0]))}, {text}{more}; {fix}{stop}"

@@ -1,5 +1,4 @@
-"""A problem, and the books in which problems are looked for: what the store says of our runs and
-their models."""
+"""Describe problems, and read the part of the store in which doctor looks for them."""
 
 from __future__ import annotations
 
@@ -12,25 +11,26 @@ from churnlab.tracking.names import Tag
 from churnlab.tracking.search import logged_models, search
 
 REPAIRS = "churnlab doctor fix=true"
-"""How what has a cure is mended."""
+"""The command that repairs every problem that has a ``repair``."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it should be: its ``kind``, what was found, where, how to mend it,
-    and the cure."""
+    """Describe a problem: its kind, what was found and where, and the fix in words.
+
+    ``repair`` fixes it; None if only the user can.
+    """
 
     kind: str
     what: str
     where: str
-    mend: str
-    cure: Callable[[], None] | None = field(default=None, compare=False)
+    fix: str
+    repair: Callable[[], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class StoreSnapshot:
-    """Our runs but for the trials, by id, deleted ones too; trials that are RUNNING; our logged
-    models."""
+    """Hold our runs except trials by id (deleted ones too), RUNNING trials, and logged models."""
 
     runs: dict[str, Run]
     open_trials: list[Run]
@@ -39,20 +39,20 @@ class StoreSnapshot:
 
     @property
     def active(self) -> dict[str, Run]:
-        """The runs that are not deleted."""
+        """Return the runs that are not deleted."""
         return {
             run_id: run for run_id, run in self.runs.items() if run.info.lifecycle_stage == "active"
         }
 
     @property
     def open(self) -> dict[str, Run]:
-        """Every run that is RUNNING, trials too."""
+        """Return all RUNNING runs, trials included."""
         everything = [*self.active.values(), *self.open_trials]
         return {run.info.run_id: run for run in everything if run.info.status == "RUNNING"}
 
 
 def read_store() -> StoreSnapshot:
-    """Look into the store, in a few searches however many runs it has."""
+    """Read the store in a few searches, however many runs it has."""
     runs = search(f"tags.`{Tag.COMMAND}` != 'trial'", view=ViewType.ALL)
     open_trials = search(f"tags.`{Tag.COMMAND}` = 'trial' and attributes.status = 'RUNNING'")
     experiments = sorted({run.info.experiment_id for run in runs})

@@ -1,8 +1,7 @@
-"""What a table says before any model: its columns one by one, and each of them against who left.
+"""Describe a table before any model: each column by itself and against churn.
 
 ``X`` holds the feature columns (category columns as text, all others as float64), ``y`` is 1 for a
-member who left, ``columns`` is the contract's. A missing value is left out of the statistics of its
-own column.
+member who left, ``columns`` is the contract's. Missing values are skipped column by column.
 """
 
 from __future__ import annotations
@@ -15,38 +14,35 @@ from scipy import stats
 
 from churnlab.data.contract import Column
 from churnlab.errors import InputError
+from churnlab.explore import binning
 from churnlab.explore.association import q_values
-from churnlab.explore.binning import (
-    FEW_VALUES,
-    even_edges,
-    groups,
-    levels,
-    median_cut,
-    text,
-    with_common_levels,
-)
 
 Columns = Mapping[str, Column]
 
+CORRELATION = ("pearson_r", "low", "high", "p_value", "spearman_r", "auc")
+RISK_RATIO = (
+    *("n_with", "n_without", "churn_with", "churn_without"),
+    *("risk_ratio", "low", "high", "p_value"),
+)
 
-def numbers(X: pd.DataFrame) -> pd.DataFrame:
-    """X with each category column replaced by one 0/1 column per level, named ``Plan = gold``."""
+
+def numeric_columns(X: pd.DataFrame) -> pd.DataFrame:
+    """Replace each category column of X by one 0/1 column per level, named ``Plan = gold``."""
     parts: list[pd.Series] = []
     for name in map(str, X):
         if pd.api.types.is_numeric_dtype(X[name]):
             parts.append(X[name])
             continue
-        x = with_common_levels(X[name])
+        x = binning.with_common_levels(X[name])
         parts += [
             (x == level).astype("float64").where(x.notna()).rename(f"{name} = {level}")
-            for level in levels(x)
+            for level in binning.levels(x)
         ]
     return pd.concat([X.iloc[:, :0], *parts], axis=1)
 
 
 def summary(X: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """One row a feature: kind, distinct, and of numbers min, quartiles, max, mean and sd (NaN for a
-    category)."""
+    """Summarize each feature: kind, distinct, min, quartiles, max, mean, sd; NaN for categories."""
     numeric = X.select_dtypes("number")
     table = pd.DataFrame({"kind": {name: columns[name].kind for name in map(str, X)}})
     table["distinct"] = X.nunique()
@@ -57,11 +53,10 @@ def summary(X: pd.DataFrame, columns: Columns) -> pd.DataFrame:
 
 
 def completeness(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
-    """One row a feature: how many members have no value of it, and whether they leave more than
-    those who have one.
+    """Count each feature's missing values and compare churn with and without a value.
 
-    Columns: missing, share, churn_missing, churn_known, and `risk_ratio` of the two with its
-    interval and p_value, and q_value, corrected for the number of features with gaps. The emptiest
+    Columns: feature, missing, share, churn_missing, churn_known, the `risk_ratio` of the two with
+    its CI and p_value, and q_value, corrected for the number of features with gaps. The emptiest
     come first.
     """
     names = {"n_with": "missing", "churn_with": "churn_missing", "churn_without": "churn_known"}
@@ -73,24 +68,22 @@ def completeness(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
 
 
 def class_means(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
-    """One row a feature or level: means of stayed and churned, their difference with interval, and
-    it standardised.
+    """Compare the means of stayed and churned, one row per feature or level.
 
-    The difference is churned minus stayed. Its 95% interval, ``low`` to ``high``, is Welch's (1947,
-    Biometrika 34:28); NaN where the classes have no spread or less than two members. The
-    standardised difference is over the root of the mean of both variances (Austin, 2009, Statistics
-    in Medicine 28:3083). Sorted by its size.
+    The difference is churned minus stayed. Its 95% CI, ``low`` to ``high``, is Welch's (1947,
+    Biometrika 34:28); NaN where the classes have no spread or fewer than two members. The
+    standardized difference divides by the root of the mean of both variances (Austin, 2009,
+    Statistics in Medicine 28:3083). Sorted by its size.
     """
-    table = numbers(X)
+    table = numeric_columns(X)
     stayed, churned = table[y == 0], table[y == 1]
     means = pd.DataFrame({"mean_stayed": stayed.mean(), "mean_churned": churned.mean()})
     means["difference"] = means["mean_churned"] - means["mean_stayed"]
     errors = pd.concat([part.var() / part.count() for part in (stayed, churned)], axis=1)
     error = errors.sum(axis=1, skipna=False)
     error = error.where(error > 0)
-    freedom = error**2 / (
-        errors**2 / np.column_stack([stayed.count() - 1, churned.count() - 1])
-    ).sum(axis=1)
+    n_less_one = np.column_stack([stayed.count() - 1, churned.count() - 1])
+    freedom = error**2 / (errors**2 / n_less_one).sum(axis=1)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(error)
     means["low"], means["high"] = means["difference"] - half, means["difference"] + half
     spread = np.sqrt((stayed.var() + churned.var()) / 2)
@@ -99,16 +92,15 @@ def class_means(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
 
 
 def correlations(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
-    """One row a feature or level: pearson_r with y, its 95% interval and p_value, spearman_r, and
-    the AUC alone.
+    """Correlate each feature or level with y: pearson_r, its 95% CI and p_value, spearman_r, auc.
 
-    ``auc`` is the chance that a member who left has a larger value than one who stayed. The
-    interval is Fisher's z with the distribution-free standard error (Steiger and Hakstian, 1982,
-    British Journal of Mathematical and Statistical Psychology 35:208): Fisher's own supposes a
+    ``auc`` is the probability that a member who left has a larger value than one who stayed. The CI
+    is Fisher's z with the distribution-free standard error (Steiger and Hakstian, 1982, British
+    Journal of Mathematical and Statistical Psychology 35:208), because Fisher's own assumes a
     normal y, and y is 0 or 1. NaN where the column or y is constant. Sorted by the size of
     pearson_r.
     """
-    table = numbers(X)
+    table = numeric_columns(X)
     rows = []
     for name in table:
         known = table[name].notna().to_numpy()
@@ -117,8 +109,9 @@ def correlations(X: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
 
 
 def _association(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Compute the row of ``correlations`` for one column without gaps."""
     if len(x) < 3 or _is_constant(x) or _is_constant(y):
-        return dict.fromkeys(("pearson_r", "low", "high", "p_value", "spearman_r", "auc"), np.nan)
+        return dict.fromkeys(CORRELATION, np.nan)
     r, p_value = stats.pearsonr(x, y)
     low, high = _correlation_interval(x, y, float(r))
     ranks = stats.rankdata(x)
@@ -127,19 +120,12 @@ def _association(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     # y has two values, so its ranks are a line in y, and Spearman's r is Pearson's with the ranks
     # of x.
     rho = stats.pearsonr(ranks, y).statistic
-    return {
-        "pearson_r": r,
-        "low": low,
-        "high": high,
-        "p_value": p_value,
-        "spearman_r": rho,
-        "auc": auc,
-    }
+    return dict(zip(CORRELATION, (r, low, high, p_value, rho, auc), strict=True))
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Pearson's r of two columns without gaps with its 95% interval, as in ``correlations``; NaN
-    where one is flat."""
+    """Return Pearson's r of two columns without gaps and its 95% CI as in ``correlations``; NaN
+    where one is constant."""
     if len(x) < 3 or _is_constant(x) or _is_constant(y):
         return np.nan, np.nan, np.nan
     r = float(stats.pearsonr(x, y).statistic)
@@ -157,12 +143,12 @@ def _correlation_interval(x: np.ndarray, y: np.ndarray, r: float) -> tuple[float
 
 
 def risk_ratios(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFrame:
-    """One row a split: members with and without something, the churn of both, and the risk ratio.
+    """Compare churn between the two sides of each split of a feature: feature, split, RISK_RATIO.
 
     A binary column splits into 1 and 0; a category column into each level and the rest; a numeric
-    column into above and up to its cut, the median to few digits unless the contract declares
-    another. A column with one value has no split. Sorted by the end of the interval that is nearer
-    to 1, so that a small group does not lead by chance.
+    column at its cut, the rounded median unless the contract declares another. A column with one
+    value has no split. Sorted by the end of the CI that is closer to 1, so that a small group does
+    not lead by chance.
     """
     rows = []
     for name in map(str, X):
@@ -176,25 +162,13 @@ def risk_ratios(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFram
     return table.iloc[np.lexsort([-size, -sure])].reset_index(drop=True)
 
 
-RISK_RATIO = (
-    "n_with",
-    "n_without",
-    "churn_with",
-    "churn_without",
-    "risk_ratio",
-    "low",
-    "high",
-    "p_value",
-)
-
-
 def risk_ratio(exposed: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Compare the churn of the members with something (a mask) and without it: RISK_RATIO's keys.
+    """Compare the churn of the members inside and outside a mask: RISK_RATIO's keys.
 
-    The 95% interval is Katz's log interval (Katz et al., 1978, Biometrics 34:469), with a half
+    The 95% CI is Katz's log interval (Katz et al., 1978, Biometrics 34:469), with a half
     added to the counts where nobody left on one side (Walter, 1975, Biometrika 62:371). The p_value
-    is of Pearson's chi-squared, or of Fisher's exact test where an expected count is below 5. NaN
-    where a side has no members or nobody left at all.
+    is that of Pearson's chi-squared, or of Fisher's exact test where an expected count is below 5.
+    NaN where a side has no members or nobody left at all.
     """
     n_with = int(exposed.sum())
     n_without = len(y) - n_with
@@ -206,25 +180,34 @@ def risk_ratio(exposed: np.ndarray, y: np.ndarray) -> dict[str, float]:
     if left_with and left_without:
         low, high = ratio.confidence_interval(0.95)
     else:
-        low, high = _interval_with_a_half_added(left_with, n_with, left_without, n_without)
+        low, high = _walter_interval(left_with, n_with, left_without, n_without)
     counts = np.array([[left_with, n_with - left_with], [left_without, n_without - left_without]])
     churn = left_with / n_with, left_without / n_without
-    values = (n_with, n_without, *churn, ratio.relative_risk, low, high, _independence(counts))
+    values = (
+        n_with,
+        n_without,
+        *churn,
+        ratio.relative_risk,
+        low,
+        high,
+        _independence_p_value(counts),
+    )
     return dict(zip(RISK_RATIO, values, strict=True))
 
 
-def _interval_with_a_half_added(a: int, n_with: int, c: int, n_without: int) -> tuple[float, float]:
+def _walter_interval(a: int, n_with: int, c: int, n_without: int) -> tuple[float, float]:
+    """Return the log interval of a / n_with over c / n_without with a half added to each count."""
     if not a and not c:
         return np.nan, np.nan
     log_ratio = np.log((a + 0.5) / (n_with + 0.5)) - np.log((c + 0.5) / (n_without + 0.5))
     variance = 1 / (a + 0.5) - 1 / (n_with + 0.5) + 1 / (c + 0.5) - 1 / (n_without + 0.5)
     half = stats.norm.ppf(0.975) * np.sqrt(variance)
-    return (float(np.exp(log_ratio - half)) if a else 0.0), (
-        float(np.exp(log_ratio + half)) if c else np.inf
-    )
+    low, high = float(np.exp(log_ratio - half)), float(np.exp(log_ratio + half))
+    return (low if a else 0.0), (high if c else np.inf)
 
 
-def _independence(counts: np.ndarray) -> float:
+def _independence_p_value(counts: np.ndarray) -> float:
+    """Test independence in a 2 x 2 table: chi-squared, or Fisher's exact test for small counts."""
     if not counts.sum(axis=0).all():
         return np.nan
     if stats.contingency.expected_freq(counts).min() < 5:
@@ -233,46 +216,44 @@ def _independence(counts: np.ndarray) -> float:
 
 
 def _splits(x: pd.Series, column: Column) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each split of a column without gaps: its name and the mask of its first side."""
     if column.cut is not None and column.kind != "numeric":
-        raise InputError(f"A cut is given for {x.name}, but a cut needs a numeric column.")
+        raise InputError(f"{x.name} has a cut, but only a numeric column can have one.")
     if x.nunique() < 2:
         return
     if column.kind == "category":
-        x = with_common_levels(x)
-        for level in levels(x):
+        x = binning.with_common_levels(x)
+        for level in binning.levels(x):
             yield f"= {level}", (x == level).to_numpy()
         return
     values = x.to_numpy()
     if column.kind == "binary":
         yield "= 1", values == 1
         return
-    cut = median_cut(values) if column.cut is None else column.cut
+    cut = binning.median_cut(values) if column.cut is None else column.cut
     if not values.min() <= cut < values.max():
         raise InputError(
-            f"The cut of {x.name} at {cut:g} leaves nobody on one side: its values are "
+            f"The cut of {x.name} at {cut:g} leaves nobody on one side: its values run from "
             f"{values.min():g} to {values.max():g}. Choose a cut between them."
         )
-    yield f"> {text(cut)}", values > cut
+    yield f"> {binning.format_number(cut)}", values > cut
 
 
 def gradients(X: pd.DataFrame, y: np.ndarray, columns: Columns, *, n_bins: int = 8) -> pd.DataFrame:
-    """Churn along each feature: feature, value, n, churned, churn_rate, low and high (Wilson's 95%
-    interval).
+    """Compute churn along each feature: feature, value, n, churned, churn_rate, low, high (95% CI).
 
-    ``value`` names the group of `churnlab.grouping.groups`. A column with one value is left out.
-    The columns along which the churn rate varies most come first (variance between groups, weighted
-    by members).
+    ``value`` names the group of `churnlab.explore.binning.groups`. Columns with one value are left
+    out. The columns along which the churn rate varies most come first (variance between groups,
+    weighted by members).
     """
     tables: list[tuple[float, pd.DataFrame]] = []
     for name in map(str, X):
         known = X[name].notna().to_numpy()
         if X[name].nunique() < 2:
             continue
-        codes, names = groups(X[name][known], columns[name], n_bins=n_bins)
-        n, churned = (
-            np.bincount(codes, minlength=len(names)),
-            np.bincount(codes, y[known], len(names)),
-        )
+        codes, names = binning.groups(X[name][known], columns[name], n_bins=n_bins)
+        n = np.bincount(codes, minlength=len(names))
+        churned = np.bincount(codes, y[known], len(names))
         used = n > 0
         variance = np.average((churned[used] / n[used] - y[known].mean()) ** 2, weights=n[used])
         counts = zip(names, churned, n, strict=True)
@@ -286,7 +267,12 @@ def gradients(X: pd.DataFrame, y: np.ndarray, columns: Columns, *, n_bins: int =
 
 
 def churn_rate(churned: int, n: int) -> dict[str, float]:
-    """The churn rate of n members with Wilson's 95% interval (Wilson, 1927, JASA 22:209)."""
+    """Return the churn rate of n members with its 95% CI (Wilson, 1927, JASA 22:209).
+
+    >>> rate = churn_rate(5, 20)
+    >>> rate["churn_rate"], round(float(rate["low"]), 3), round(float(rate["high"]), 3)
+    (0.25, 0.112, 0.469)
+    """
     low, high = stats.binomtest(churned, n).proportion_ci(method="wilson")
     return {"n": n, "churned": churned, "churn_rate": churned / n, "low": low, "high": high}
 
@@ -294,12 +280,12 @@ def churn_rate(churned: int, n: int) -> dict[str, float]:
 def histograms(
     X: pd.DataFrame, y: np.ndarray, columns: Columns, *, n_bins: int = 30
 ) -> pd.DataFrame:
-    """The distributions of stayed and churned: feature, value, left, right, stayed, churned.
+    """Compute each feature's distribution by outcome: feature, value, left, right, stayed, churned.
 
-    ``stayed`` and ``churned`` are shares of those who stayed and who left, and sum to 1 within a
-    feature. Few-valued columns have a ``value`` a row; others have bins from ``left`` to ``right``
-    of equal width, where the outermost bins also hold the half percent of the members beyond them
-    on that side.
+    ``stayed`` and ``churned`` are shares of the members who stayed and who left; each sums to 1
+    within a feature. Few-valued columns have one row per ``value``; others have bins of equal width
+    from ``left`` to ``right``, of which the outermost also hold the half percent of the members
+    beyond them.
     """
     tables = []
     for name in map(str, X):
@@ -307,14 +293,13 @@ def histograms(
         x = X[name][known]
         if x.empty:
             continue
-        if columns[name].kind == "category" or x.nunique() <= FEW_VALUES:
-            codes, names = groups(x, columns[name], n_bins=n_bins)
+        if columns[name].kind == "category" or x.nunique() <= binning.FEW_VALUES:
+            codes, names = binning.groups(x, columns[name], n_bins=n_bins)
             table = pd.DataFrame({"value": names, "left": np.nan, "right": np.nan})
         else:
-            edges = even_edges(x.to_numpy(), n_bins=n_bins)
-            codes = np.clip(
-                np.searchsorted(edges, x.to_numpy(), side="right") - 1, 0, len(edges) - 2
-            )
+            edges = binning.even_edges(x.to_numpy(), n_bins=n_bins)
+            codes = np.searchsorted(edges, x.to_numpy(), side="right") - 1
+            codes = np.clip(codes, 0, len(edges) - 2)
             table = pd.DataFrame({"value": None, "left": edges[:-1], "right": edges[1:]})
         table.insert(0, "feature", name)
         for side, of in (("stayed", y[known] == 0), ("churned", y[known] == 1)):

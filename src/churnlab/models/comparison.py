@@ -1,4 +1,4 @@
-"""Whether two models differ, which of several is enough, and which is too good to be true."""
+"""Test whether two models differ, choose the simplest good one, flag implausible scores."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from scipy.stats import t as student
 
 from churnlab.formatting import counted
 from churnlab.models.evaluation import percentiles
-from churnlab.models.metric_names import LOWER_IS_BETTER
+from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
 from churnlab.models.metrics import group_members, one_metric
 
 ALIKE = 1.05
-"""Models up to this many times as large as the smallest are as simple: a parameter with more
-decimals is not more."""
+"""Models up to this many times the smallest size count as equally simple: more decimals of a
+parameter are no more complexity."""
 
-SURE = 0.05
-"""A p-value below it is a difference."""
+ALPHA = 0.05
+"""The fold test calls a difference significant below this p-value."""
 
 
 class Difference(NamedTuple):
-    """The first model's metric minus the second's, with its 95% interval."""
+    """The first model's metric minus the second's, with its 95% CI."""
 
     delta: float
     ci_low: float
     ci_high: float
 
     @property
-    def shown(self) -> bool:
-        """Whether the members show a difference at all: the interval does not hold 0."""
+    def significant(self) -> bool:
+        """Whether the CI excludes 0."""
         return self.ci_low > 0 or self.ci_high < 0
 
 
 class FoldTest(NamedTuple):
-    """What the folds say of a difference: its mean with 95% interval, the p-value, the number of
-    folds."""
+    """The mean difference over the folds with its 95% CI, the p-value, the number of folds."""
 
     delta: float
     ci_low: float
@@ -58,14 +57,12 @@ def paired_difference(
     resamples: int = 1000,
     seed: int,
 ) -> Difference:
-    """The metric of ``first`` minus that of ``second`` on the same members, with its 95% paired
-    bootstrap interval.
+    """Return the metric of ``first`` minus that of ``second``, with its 95% paired bootstrap CI.
 
-    Both are probabilities of shape (members,), or (members, repeats), where the metric is the mean
-    over the repeats: how good one model is, not all of them together. Every resample of the members
-    scores both sides, so that what the members have in common cancels out; a resample without both
-    outcomes has no ranking and is left out there. The resamples of an ece are shifted back, as in
-    ``bootstrap_intervals``.
+    Both are probabilities of shape (members,), or (members, repeats), where the metric is averaged
+    over the repeats: it rates one model, not their ensemble. Each resample of the members scores
+    both sides, so that what the members have in common cancels out. Ranking metrics skip resamples
+    without both outcomes; those of an ece are shifted as in ``bootstrap_intervals``.
     """
     sides = [
         [
@@ -74,30 +71,29 @@ def paired_difference(
         ]
         for probability, threshold in zip((first, second), thresholds, strict=True)
     ]
-    said = _mean_scores(sides, np.ones((1, len(y))))
+    observed = _mean_scores(sides, np.ones((1, len(y))))
     rng = np.random.default_rng(seed)
     chunk = max(1, 250_000 // len(y))
     drawn = (
         _draw(rng, len(y), min(chunk, resamples - done)) for done in range(0, resamples, chunk)
     )
     values = np.hstack([_mean_scores(sides, counts) for counts in drawn])
-    if metric == "ece":
-        values -= values.mean(axis=1, keepdims=True) - said
-    return Difference(float(said[0, 0] - said[1, 0]), *percentiles(values[0] - values[1]))
+    if METRICS[metric].resampling_bias:
+        values -= values.mean(axis=1, keepdims=True) - observed
+    return Difference(float(observed[0, 0] - observed[1, 0]), *percentiles(values[0] - values[1]))
 
 
 Scorer = Callable[[np.ndarray], np.ndarray]
-"""From how often each member is drawn into each resample (resample, member) to a metric of each
-resample."""
+"""Maps counts of draws (resample, member) to a metric (resample,)."""
 
 
 def _scorer(y: np.ndarray, probability: np.ndarray, *, threshold: float, metric: str) -> Scorer:
+    """Return the function that scores resamples of these members."""
     groups = group_members(y, probability, threshold)
     order = np.argsort(-probability, kind="stable")
     left = y[order] == 1
-    first = np.flatnonzero(
-        np.diff(-probability[order], prepend=-np.inf)
-    )  # of the members with one probability
+    # The first member of each group of equal probability.
+    first = np.flatnonzero(np.diff(-probability[order], prepend=-np.inf))
 
     def score(counts: np.ndarray) -> np.ndarray:
         counts = counts[:, order]
@@ -110,58 +106,54 @@ def _scorer(y: np.ndarray, probability: np.ndarray, *, threshold: float, metric:
 
 
 def _mean_scores(sides: Sequence[Sequence[Scorer]], counts: np.ndarray) -> np.ndarray:
-    """The mean over a side's repeats: (side, resample)."""
+    """Average the metric over each side's repeats: (side, resample)."""
     return np.array([np.mean([score(counts) for score in repeats], axis=0) for repeats in sides])
 
 
 def _draw(rng: np.random.Generator, members: int, resamples: int) -> np.ndarray:
-    """How often each member is drawn into each resample: (resample, member)."""
+    """Draw resamples with replacement: how often each member is in each, (resample, member)."""
     drawn = rng.integers(0, members, (resamples, members)) + members * np.arange(resamples)[:, None]
-    return (
-        np.bincount(drawn.ravel(), minlength=resamples * members)
-        .reshape(resamples, members)
-        .astype(np.float64)
-    )
+    counts = np.bincount(drawn.ravel(), minlength=resamples * members)
+    return counts.reshape(resamples, members).astype(np.float64)
 
 
 def by_repeat(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold predictions as y (members) and probabilities (members, repeats), in the order of
-    the rows."""
+    """Return y (members,) and probabilities (members, repeats) of out-of-fold predictions, sorted
+    by row."""
     wide = predictions.pivot(index="row", columns="repeat", values="probability")
     return predictions.groupby("row")["y"].first().to_numpy(dtype=int), wide.to_numpy()
 
 
 def fold_error(values: np.ndarray, *, ratio: float) -> float:
-    """Standard error of the mean of values measured on folds that share their training members.
+    """Return the standard error of a mean over folds whose training members overlap.
 
-    Variance s^2 (1/J + n_test / n_train), with s^2 the variance over the J folds (n - 1) and
-    ``ratio`` the last quotient: Nadeau and Bengio, Inference for the Generalization Error, Machine
-    Learning 52, 2003; for repeated folds Bouckaert and Frank, PAKDD 2004.
+    The variance is s^2 (1/J + n_test / n_train), with s^2 the variance over the J folds (n - 1) and
+    ``ratio`` the last quotient (Nadeau and Bengio, 2003, Machine Learning 52:239; for repeated
+    folds Bouckaert and Frank, 2004, PAKDD).
     """
     return float(values.std(ddof=1) * math.sqrt(1 / len(values) + ratio))
 
 
 def fold_test(first: np.ndarray, second: np.ndarray, *, ratio: float) -> FoldTest:
-    """The corrected resampled t test of a metric of two models on the same J folds, with J - 1
-    degrees of freedom.
+    """Compare two models' metric on the same J folds by the corrected resampled t test (J - 1 df).
 
-    ``ratio`` is members of a fold over members trained on. The error is ``fold_error``'s.
+    ``ratio`` is the members of a fold over the members trained on; the error is ``fold_error``'s.
     """
     differences = first - second
-    mean, error, free = (
-        float(differences.mean()),
-        fold_error(differences, ratio=ratio),
-        len(differences) - 1,
-    )
+    mean, error = float(differences.mean()), fold_error(differences, ratio=ratio)
+    free = len(differences) - 1
     margin = float(student.ppf(0.975, free)) * error
     p = float(2 * student.sf(abs(mean) / error, free)) if error > 0 else float(mean == 0)
     return FoldTest(mean, mean - margin, mean + margin, p, len(differences))
 
 
 def winner(found: Difference, *, metric: str) -> int | None:
-    """Which of two models is better in this metric: 0, 1, or None where the members show no
-    difference."""
-    if not found.shown:
+    """Return which of two models is better in this metric: 0, 1, or None if neither.
+
+    >>> winner(Difference(-0.02, -0.03, -0.01), metric="log_loss")
+    0
+    """
+    if not found.significant:
         return None
     return int((found.delta > 0) == (metric in LOWER_IS_BETTER))
 
@@ -169,75 +161,77 @@ def winner(found: Difference, *, metric: str) -> int | None:
 def verdict(
     found: Difference, folds: FoldTest | None, *, metric: str, names: tuple[str, str], members: int
 ) -> tuple[str, str]:
-    """A difference in two sentences: what the members show, which decides, and what the folds say
-    to it.
+    """Describe a difference in two sentences: what the members show, and whether the folds agree.
 
-    The interval over the members takes both models as they are; the folds also ask whether the two
-    would differ when trained on other members. ``folds`` is None where the two have not the same
-    folds.
+    The CI over the members, which decides, takes both models as they are; the fold test also covers
+    training on other members. ``folds`` is None where the two were trained on different folds.
     """
-    who = winner(found, metric=metric)
-    if who is None:
-        said = (
-            f"No difference between {names[0]} and {names[1]} that these "
-            f"{counted(members, 'member')} can show: the first minus the second is "
-            f"{_interval(found, found)} in {metric}."
+    better = winner(found, metric=metric)
+    if better is None:
+        sentence = (
+            f"No significant difference between {names[0]} and {names[1]} on these "
+            f"{counted(members, 'member')}: the first minus the second is "
+            f"{_format_difference(found, found)} in {metric}."
         )
     else:
-        said = f"{names[who]} is better by {_interval(found, found)} in {metric} than {names[1 - who]}."
+        sentence = (
+            f"{names[better]} is better than {names[1 - better]} by "
+            f"{_format_difference(found, found)} in {metric}."
+        )
     if folds is None:
-        return said, (
-            "Their folds are not the same: the members are, so that the interval stands, but fold "
-            "by fold they cannot be compared."
+        return sentence, (
+            "The two runs have different folds, so there is no fold-by-fold test; the CI over the "
+            "members is valid all the same."
         )
     p = f"p = {folds.p:.4f}" if folds.p >= 0.0001 else "p < 0.0001"
-    told = f"over {counted(folds.folds, 'fold')}: {_interval(folds, found)}, {p} (Nadeau-Bengio)"
-    if (folds.p < SURE and folds.delta * found.delta > 0) == found.shown:
-        return said, f"The same {told}."
-    if found.shown:
-        return (
-            said,
-            f"Not as sure {told}: the same two, trained on other members, might not differ.",
+    result = (
+        f"over {counted(folds.folds, 'fold')}: {_format_difference(folds, found)}, {p} "
+        "(Nadeau-Bengio)"
+    )
+    if (folds.p < ALPHA and folds.delta * found.delta > 0) == found.significant:
+        return sentence, f"The fold test agrees {result}."
+    if found.significant:
+        return sentence, (
+            f"The fold test does not confirm this {result}. Trained on other members, the two "
+            "might not differ."
         )
-    return said, f"But it is steady {told}: more members might show it."
+    return sentence, f"The fold test does find a difference {result}. More members might show it."
 
 
-def _interval(told: Difference | FoldTest, found: Difference) -> str:
-    """A difference with its interval; where the members show one it is without a sign: the words
-    say who is better."""
-    turned = -1 if found.shown and found.delta < 0 else 1
-    form = "{:.4f} (95% {:.4f} to {:.4f})" if found.shown else "{:+.4f} (95% {:+.4f} to {:+.4f})"
-    return form.format(turned * told.delta, *sorted((turned * told.ci_low, turned * told.ci_high)))
+def _format_difference(value: Difference | FoldTest, found: Difference) -> str:
+    """Format a difference with its CI; without a sign where the sentence names the better model."""
+    sign = -1 if found.significant and found.delta < 0 else 1
+    number = "{:.4f}" if found.significant else "{:+.4f}"
+    low, high = sorted((sign * value.ci_low, sign * value.ci_high))
+    return f"{number} (95% CI {number} to {number})".format(sign * value.delta, low, high)
 
 
-def as_good(
+def within_one_standard_error(
     best: np.ndarray, other: np.ndarray, *, paired: bool, ratio: float, lower: bool
 ) -> bool:
-    """Whether a model's mean over the folds is within one standard error of the best one's.
+    """Return whether a model's mean over the folds is within one standard error of the best one's.
 
-    The error is that of the differences fold by fold, in which what the folds have in common
-    cancels out; where the folds are not the same (``paired`` is false), the best one's own, as in
-    the book that ``simplest`` names. ``lower``: the metric is a loss. ``ratio`` as in
-    ``fold_error``.
+    The error is that of the fold-by-fold differences, in which what the folds have in common
+    cancels out; if the folds differ (``paired`` is false), it is the best model's own, as in the
+    book that ``simplest`` cites. ``lower``: the metric is a loss. ``ratio`` as in ``fold_error``.
     """
     worse = float(other.mean() - best.mean()) * (1 if lower else -1)
     return worse <= fold_error(other - best if paired else best, ratio=ratio)
 
 
 def simplest(sizes: Sequence[float], enough: Callable[[int], bool]) -> int:
-    """Position of the simplest model that is good enough; the models come in order, the best
-    (always enough) first.
+    """Return the position of the simplest model that is good enough; the best, which always is,
+    comes first.
 
-    That is the 1-SE rule of Breiman, Friedman, Olshen and Stone, Classification and Regression
-    Trees, 1984, section 3.4.3, when ``enough`` says who is within one standard error of the best.
-    ``sizes`` are in bytes, inf where unknown; of models as large as the smallest (``ALIKE``) it is
-    the better one.
+    This is the 1-SE rule (Breiman, Friedman, Olshen and Stone, 1984, Classification and Regression
+    Trees, 3.4.3) if ``enough`` tests for one standard error. ``sizes`` are in bytes, inf where
+    unknown; of models about as small as the smallest (``ALIKE``) the better one is chosen.
+
+    >>> simplest([9000, 400, 410], lambda place: place != 1)
+    2
     """
-    smallest = next(
-        place
-        for place in sorted(range(len(sizes)), key=lambda place: sizes[place])
-        if enough(place)
-    )
+    by_size = sorted(range(len(sizes)), key=lambda place: sizes[place])
+    smallest = next(place for place in by_size if enough(place))
     return next(
         place
         for place, size in enumerate(sizes)
@@ -246,25 +240,25 @@ def simplest(sizes: Sequence[float], enough: Callable[[int], bool]) -> int:
 
 
 def too_good(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[str]:
-    """What is beyond the ceiling of what is plausible, in words: for a loss below it, for the
-    others above it.
+    """Describe the scores beyond what is plausible: losses below their limit, others above it.
 
-    ``ceiling`` maps a score (``cv_roc_auc``, ``test_f1``) to its limit; null is none.
+    ``ceiling`` maps a score (``cv_roc_auc``, ``test_f1``) to its limit; None is no limit.
+
+    >>> too_good({"cv_roc_auc": 0.999, "test_f1": 0.8}, {"cv_roc_auc": 0.995, "test_f1": 0.97})
+    ['cv_roc_auc 0.9990 is above 0.995']
     """
     found = []
     for name, limit in ceiling.items():
+        if limit is None or name not in scores:
+            continue
         lower = name.partition("_")[2] in LOWER_IS_BETTER
-        if (
-            limit is not None
-            and name in scores
-            and (scores[name] < limit if lower else scores[name] > limit)
-        ):
+        if scores[name] < limit if lower else scores[name] > limit:
             found.append(f"{name} {scores[name]:.4f} is {'below' if lower else 'above'} {limit:g}")
     return found
 
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> pd.DataFrame:
-    """The keys in which two configs differ: key (dotted), A, B; nan where a config has no such key."""
+    """List the keys in which two configs differ: key (dotted), A, B; nan where it is missing."""
     flat = _flat(first), _flat(second)
     keys = [
         key for key in dict.fromkeys([*flat[0], *flat[1]]) if flat[0].get(key) != flat[1].get(key)
@@ -274,15 +268,13 @@ def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> pd.Da
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every value by its dotted key, as it would be typed."""
+    """Return every value under its dotted key, as a user would type it."""
     flat: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = _typed(value)
+            flat[f"{prefix}{key}"] = (
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            )
     return flat
-
-
-def _typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,18 +9,15 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from threadpoolctl import ThreadpoolController
 
 from churnlab.errors import InputError
-from churnlab.models.evaluation import (
-    classification_metrics,
-)
+from churnlab.models.evaluation import classification_metrics
 from churnlab.models.splits import Fold
+from churnlab.threads import one_thread
 
 
 class PreparedFold(NamedTuple):
-    """A fold whose members are ready for an estimator: all steps before it are fitted on the train
-    part."""
+    """A fold whose members have passed all steps before the estimator, fitted on the train part."""
 
     fold: Fold
     train: np.ndarray | pd.DataFrame
@@ -32,17 +29,18 @@ class PreparedFold(NamedTuple):
 def prepare_folds(
     model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold]
 ) -> Iterator[PreparedFold]:
-    """Do everything of a fold but the estimator's part.
+    """Run all steps but the estimator in each fold.
 
-    The features learn nothing of a table without gaps and are computed once; all else is fitted
-    inside the fold.
+    The features learn nothing from a table without gaps, so they are computed once; all else is
+    fitted inside the fold.
     """
-    whole = None if X.isna().any(axis=None) else _numbers(model[0].transform(X))
+    whole = None if X.isna().any(axis=None) else _as_array(model[0].transform(X))
     for fold in folds:
         if whole is None:
             features = clone(model[0]).fit(X.iloc[fold.train])
             train, validation = (
-                _numbers(features.transform(X.iloc[rows])) for rows in (fold.train, fold.validation)
+                _as_array(features.transform(X.iloc[rows]))
+                for rows in (fold.train, fold.validation)
             )
         else:
             train, validation = _take(whole, fold.train), _take(whole, fold.validation)
@@ -53,8 +51,8 @@ def prepare_folds(
         )
 
 
-def _numbers(table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
-    """A table of numbers only as an array: names cost as much as a small fit."""
+def _as_array(table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
+    """Return a table of numbers as an array: column names cost as much as a small fit."""
     return (
         np.ascontiguousarray(table.to_numpy())
         if all(dtype == np.float64 for dtype in table.dtypes)
@@ -62,52 +60,53 @@ def _numbers(table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
     )
 
 
-def fold_probabilities(
-    estimator: Any, folds: Iterable[PreparedFold]
-) -> Iterator[tuple[PreparedFold, np.ndarray]]:
-    """Fit a clone per fold and give its validation members' probabilities.
+def fold_probability(estimator: Any, prepared: PreparedFold) -> np.ndarray:
+    """Fit a clone on the train part and return the probabilities of the validation members.
 
-    One thread does it, so that the bits do not depend on the machine.
+    InputError: a probability outside [0, 1], or none.
     """
-    threads = ThreadpoolController()
-    for prepared in folds:
-        with threads.limit(limits=1):
-            fitted = clone(estimator).fit(prepared.train, prepared.train_y)
-            probability = fitted.predict_proba(prepared.validation)[:, 1].astype(np.float64)
-        if not ((probability >= 0) & (probability <= 1)).all():  # also false for nan
-            raise InputError(
-                f"model.estimator: {type(estimator).__name__} gave a probability that is not "
-                f"between 0 and 1 in fold {prepared.fold.fold}. Choose another estimator or other "
-                "parameters."
-            )
-        yield prepared, probability
+    fitted = clone(estimator).fit(prepared.train, prepared.train_y)
+    probability = fitted.predict_proba(prepared.validation)[:, 1].astype(np.float64)
+    if not ((probability >= 0) & (probability <= 1)).all():  # also false for nan
+        raise InputError(
+            f"model.estimator: {type(estimator).__name__} gave a probability that is not between 0 "
+            f"and 1 in fold {prepared.fold.fold}. Choose another estimator or other parameters."
+        )
+    return probability
 
 
 def fold_predictions(
     model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold], *, rows: np.ndarray
-) -> Iterator[pd.DataFrame]:
-    """The validation members of each fold: row, y, probability, fold, repeat.
+) -> pd.DataFrame:
+    """Predict every fold's validation members out of fold: row, y, probability, fold, repeat.
 
     ``rows`` are the positions of X's rows in the whole table.
     """
-    for prepared, probability in fold_probabilities(model[-1], prepare_folds(model, X, y, folds)):
-        repeat, fold, _, validation = prepared.fold
-        members = {"row": rows[validation], "y": prepared.validation_y, "probability": probability}
-        yield pd.DataFrame({**members, "fold": fold, "repeat": repeat})
+    tables = []
+    with one_thread():
+        for prepared in prepare_folds(model, X, y, folds):
+            repeat, fold, _, validation = prepared.fold
+            table = pd.DataFrame({"row": rows[validation], "y": prepared.validation_y})
+            table["probability"] = fold_probability(model[-1], prepared)
+            tables.append(table.assign(fold=fold, repeat=repeat))
+    return pd.concat(tables, ignore_index=True)
 
 
 def estimator_metrics(
     estimator: Any, folds: Iterable[PreparedFold], *, threshold: float = 0.5
 ) -> list[dict[str, float]]:
-    """The metrics of each fold, as ``fold_metrics`` gives them, of an estimator on prepared folds."""
-    return [
-        classification_metrics(prepared.validation_y, probability, threshold=threshold)
-        for prepared, probability in fold_probabilities(estimator, folds)
-    ]
+    """Return the metrics of an estimator on each prepared fold, as ``fold_metrics`` does."""
+    with one_thread():
+        return [
+            classification_metrics(
+                prepared.validation_y, fold_probability(estimator, prepared), threshold=threshold
+            )
+            for prepared in folds
+        ]
 
 
 def fold_metrics(predictions: pd.DataFrame, *, threshold: float) -> list[dict[str, float]]:
-    """The metrics of each fold of out-of-fold predictions, repeat by repeat."""
+    """Compute the metrics of each fold from out-of-fold predictions, repeat by repeat."""
     return [
         classification_metrics(
             part["y"].to_numpy(), part["probability"].to_numpy(), threshold=threshold
@@ -117,7 +116,12 @@ def fold_metrics(predictions: pd.DataFrame, *, threshold: float) -> list[dict[st
 
 
 def cv_metrics(per_fold: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean (``cv_<metric>``) and standard deviation over the folds (``cv_<metric>_std``, n - 1)."""
+    """Return the mean (``cv_<metric>``) and standard deviation (``cv_<metric>_std``, n - 1) over
+    the folds.
+
+    >>> cv_metrics([{"f1": 0.5}, {"f1": 0.75}])["cv_f1"]
+    0.625
+    """
     table = {name: np.array([metrics[name] for metrics in per_fold]) for name in per_fold[0]}
     means = {f"cv_{name}": float(values.mean()) for name, values in table.items()}
     return means | {f"cv_{name}_std": float(values.std(ddof=1)) for name, values in table.items()}

@@ -1,12 +1,12 @@
-"""From a probability to a decision: how a threshold is chosen, and what contacting members above it
-earns.
+"""Choose the threshold from probabilities, and compute the profit of contacting members above it.
 
 A decision is one YAML: ``_target_`` names a function ``(y, probability, *, numbers) -> threshold``
-that sees out-of-fold predictions only, the other keys are its numbers.
+that sees only out-of-fold predictions; the other keys are its numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,12 +21,12 @@ from churnlab.models.pipelines import check_parameters, locate
 
 @dataclass(frozen=True)
 class ContactEconomics:
-    """What a contact costs and brings, in one currency; ``success`` and ``accept`` are assumptions,
-    not measured.
+    """Costs and returns of contacting a member, in one currency.
 
-    ``retained_value`` is what keeping a member is worth, ``contact_cost`` what every contact costs,
-    ``incentive`` what it gives away, ``success`` the share of leavers who stay because of it (and
-    take the incentive), ``accept`` the share of stayers who take it.
+    ``retained_value`` is the value of a member who stays, ``contact_cost`` the cost of a contact,
+    ``incentive`` the value of the offer, ``success`` the share of leavers who take the offer and
+    stay, ``accept`` the share of stayers who take it. The two shares are assumptions, not measured.
+    InputError: a negative number, a share above 1.
     """
 
     retained_value: float
@@ -37,46 +37,47 @@ class ContactEconomics:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            share = name in ("success", "accept")
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not 0 <= value < np.inf
-            ):
-                raise InputError(
-                    f"decision.{name}={value!r} is not possible: give a number that is not "
-                    "negative."
-                )
-            if share and value > 1:
-                raise InputError(
-                    f"decision.{name}={value} is not possible: it is a share, give 0 to 1."
-                )
+            _check_number(name, value, most=1 if name in ("success", "accept") else math.inf)
 
     @property
     def threshold(self) -> float:
-        """The probability above which a contact is expected to earn something.
+        """The probability above which a contact has a positive expected profit.
 
         A contact earns p s (V - k) - (1 - p) a k - c, with V the retained value, c the contact
         cost, k the incentive, s the success and a the acceptance; this is positive above (c + a k)
-        / (s (V - k) + a k). InputError: no probability is enough.
+        / (s (V - k) + a k). InputError: no probability is high enough.
+
+        >>> round(ContactEconomics(100, 2, 10, success=0.3, accept=0.5).threshold, 3)
+        0.219
         """
-        of_leaver = self.success * (self.retained_value - self.incentive)
-        wasted = self.accept * self.incentive
-        if of_leaver <= self.contact_cost:
+        gain, waste = self.gain_per_leaver, self.accept * self.incentive
+        if gain <= self.contact_cost:
             raise InputError(
-                "With these numbers no contact can pay: a member who would leave brings success x "
-                f"(retained_value - incentive) = {of_leaver:g}, and contacting one costs "
+                "With these numbers no contact can pay: contacting a member who would leave earns "
+                f"success x (retained_value - incentive) = {gain:g} and costs "
                 f"{self.contact_cost:g}. Give a larger decision.retained_value or "
                 "decision.success, or a cheaper contact."
             )
-        return (self.contact_cost + wasted) / (of_leaver + wasted)
+        return (self.contact_cost + waste) / (gain + waste)
+
+    @property
+    def gain_per_leaver(self) -> float:
+        """The expected gain from contacting a member who would leave, before the contact's cost."""
+        return self.success * (self.retained_value - self.incentive)
+
+
+def _check_number(name: str, value: Any, *, most: float) -> None:
+    """Refuse what is no finite number from 0 to ``most``; YAML may give a text or a bool."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most or value == math.inf:
+        allowed = f"a number from 0 to {most}" if most < math.inf else "a number that is at least 0"
+        raise InputError(f"decision.{name}={value!r} is not possible: give {allowed}.")
 
 
 def choose(rule: Mapping[str, Any], y: np.ndarray, probability: np.ndarray) -> float:
-    """The threshold that a decision's YAML chooses on these predictions.
+    """Choose the threshold on these predictions by a decision's YAML.
 
-    InputError: no such function, a number it does not take or that is not possible, a threshold
-    outside [0, 1].
+    InputError: no such function, an unknown or impossible number, a threshold outside [0, 1].
     """
     target = rule.get("_target_", "")
     check_parameters(target, rule, where="decision")
@@ -84,17 +85,14 @@ def choose(rule: Mapping[str, Any], y: np.ndarray, probability: np.ndarray) -> f
     threshold = float(locate(target, "decision")(y, probability, **numbers))
     if not 0 <= threshold <= 1:
         raise InputError(
-            f"decision: {target} chose the threshold {threshold}, and a threshold is from 0 to 1."
+            f"decision: {target} chose the threshold {threshold}; a threshold is from 0 to 1."
         )
     return threshold
 
 
 def fixed(y: np.ndarray, probability: np.ndarray, *, value: float) -> float:
-    """The threshold that was given."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(
-            f"decision.value={value!r} is not possible: a threshold is a number from 0 to 1."
-        )
+    """Return the given threshold."""
+    _check_number("value", value, most=1)
     return float(value)
 
 
@@ -108,63 +106,61 @@ def expected_value(
     success: float,
     accept: float,
 ) -> float:
-    """The threshold above which a contact pays (see Economics); nothing is fitted, but p must be
-    calibrated."""
+    """Return the threshold above which a contact pays (see ContactEconomics).
+
+    Nothing is fitted, but the probabilities must be calibrated.
+    """
     return ContactEconomics(retained_value, contact_cost, incentive, success, accept).threshold
 
 
 def f1(y: np.ndarray, probability: np.ndarray) -> float:
-    """The threshold with the best F1 on these predictions, halfway between two neighbouring
-    probabilities.
+    """Return the threshold with the best F1, halfway between two neighboring probabilities.
 
-    Of several best ones the highest is taken: it marks the fewest members.
+    Ties go to the highest, which marks the fewest members.
     """
     steps = _steps(y, probability)
     churners = steps["left"].iloc[-1]
-    steps = steps[steps["probability"] > 0]  # who has probability 0 is above no threshold
+    steps = steps[steps["probability"] > 0]  # probability 0 is above no threshold
     if steps.empty:
         return 0.0
     best = int(np.argmax(2 * steps["left"] / (steps["marked"] + churners)))
     lowest, below = np.append(steps["probability"], 0.0)[[best, best + 1]]
     halfway = (lowest + below) / 2
-    return float(halfway if halfway < lowest else below)  # the two may be neighbouring floats
+    return float(halfway if halfway < lowest else below)  # the two may be adjacent floats
 
 
 def contact_economics(decision: Mapping[str, Any]) -> ContactEconomics | None:
-    """The numbers of a decision that has them (its YAML's keys), else None."""
+    """Return the economics in a decision's YAML, or None if it has none."""
     names = [field.name for field in fields(ContactEconomics)]
-    return (
-        ContactEconomics(**{name: decision[name] for name in names})
-        if set(names) <= set(decision)
-        else None
-    )
+    if not set(names) <= set(decision):
+        return None
+    return ContactEconomics(**{name: decision[name] for name in names})
 
 
-def profit(y: np.ndarray, contacted: np.ndarray, contact_economics: ContactEconomics) -> float:
-    """What contacting these members would have earned, knowing who left."""
+def profit(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> float:
+    """Return the profit that contacting these members (a mask) would have earned."""
     leavers, stayers = int(np.sum(contacted & (y == 1))), int(np.sum(contacted & (y == 0)))
-    return float(_earned(leavers, stayers, contact_economics))
+    return float(_earned(leavers, stayers, economics))
 
 
 def expected_profit(
-    probability: np.ndarray, threshold: float, contact_economics: ContactEconomics
+    probability: np.ndarray, threshold: float, economics: ContactEconomics
 ) -> float:
-    """What contacting the members above the threshold is expected to earn, by their probabilities."""
+    """Return the profit to expect from contacting everybody above the threshold."""
     marked = np.asarray(probability)[will_churn(probability, threshold)]
-    return float(_earned(marked.sum(), (1 - marked).sum(), contact_economics))
+    return float(_earned(marked.sum(), (1 - marked).sum(), economics))
 
 
 def profit_curve(
-    y: np.ndarray, probability: np.ndarray, contact_economics: ContactEconomics
+    y: np.ndarray, probability: np.ndarray, economics: ContactEconomics
 ) -> pd.DataFrame:
-    """Profit of contacting the riskiest first: probability (of the last one contacted), members,
-    share, profit.
+    """Compute the profit of contacting the riskiest members first.
 
-    One row for each distinct probability, the highest first, after a first row in which nobody is
-    contacted.
+    Columns: probability (of the last one contacted), members, profit, share. One row per distinct
+    probability, the highest first, after a row in which nobody is contacted.
     """
     steps = _steps(y, probability)
-    earned = _earned(steps["left"], steps["marked"] - steps["left"], contact_economics)
+    earned = _earned(steps["left"], steps["marked"] - steps["left"], economics)
     curve = pd.DataFrame(
         {"probability": steps["probability"], "members": steps["marked"], "profit": earned}
     )
@@ -173,20 +169,20 @@ def profit_curve(
     return curve.assign(share=curve["members"] / len(y))
 
 
-def _earned(leavers: Any, stayers: Any, contact_economics: ContactEconomics) -> Any:
-    of_leaver = contact_economics.success * (
-        contact_economics.retained_value - contact_economics.incentive
-    )
+def _earned(leavers: Any, stayers: Any, economics: ContactEconomics) -> Any:
+    """Return the profit of contacting so many leavers and stayers; numbers or arrays."""
     return (
-        leavers * of_leaver
-        - stayers * contact_economics.accept * contact_economics.incentive
-        - (leavers + stayers) * contact_economics.contact_cost
+        leavers * economics.gain_per_leaver
+        - stayers * economics.accept * economics.incentive
+        - (leavers + stayers) * economics.contact_cost
     )
 
 
 def _steps(y: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
-    """Distinct probabilities, the highest first, with how many members reach each and how many of
-    them left."""
+    """Count by distinct probability, the highest first, the members who reach it and their leavers.
+
+    Columns: probability, marked, left.
+    """
     order = np.argsort(-np.asarray(probability), kind="stable")
     p, left = np.asarray(probability)[order], np.cumsum(np.asarray(y)[order])
     last = np.flatnonzero(np.append(np.diff(p) != 0, True))

@@ -1,5 +1,4 @@
-"""What a model sees: the kept columns of a table, what is missing in them filled in, and those
-derived from them."""
+"""Compute a model's features: keep columns, fill their gaps, derive new ones."""
 
 from __future__ import annotations
 
@@ -15,8 +14,12 @@ from churnlab.errors import InputError
 
 
 def typical(X: pd.DataFrame) -> dict[str, float | str]:
-    """What stands in for a missing value: the lower median, which is one of the numbers; else what
-    is most frequent."""
+    """Return the value that fills a gap in each column: the lower median, or the most frequent
+    category.
+
+    >>> typical(pd.DataFrame({"age": [20.0, 30.0, 50.0, 60.0], "plan": ["a", "b", "b", None]}))
+    {'age': 30.0, 'plan': 'b'}
+    """
     values: dict[str, float | str] = {}
     for name, column in X.items():
         known = column.dropna()
@@ -28,10 +31,10 @@ def typical(X: pd.DataFrame) -> dict[str, float | str]:
 
 
 class Features(TransformerMixin, BaseEstimator):
-    """The first step of a logged pipeline: the kept columns, in order, then the derived ones.
+    """Transform a table to the kept columns, in order, and the derived ones: a pipeline's first
+    step.
 
-    ``fill_`` is what it learns: the typical value of each column, which stands in for a missing one
-    before anything is derived. On a table without gaps it learns nothing that matters.
+    ``fill_`` holds the typical value of each column, which fills gaps before anything is derived.
     """
 
     def __init__(self, keep: Sequence[str], derive: Mapping[str, str]) -> None:
@@ -39,27 +42,24 @@ class Features(TransformerMixin, BaseEstimator):
         self.derive = derive
 
     def fit(self, X: pd.DataFrame, y: object = None) -> Features:
-        """Check that the columns are there and that the expressions can be read; learn what fills a
-        gap."""
+        """Check the columns and expressions, and learn the values that fill gaps."""
         kept = self._kept(X)
         derive(kept.iloc[:0], self.derive)
         self.fill_ = typical(kept)
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
-        """The columns of X named in ``keep``, numbers as float64, and the derived ones; the rest is
-        left out."""
+        """Return the kept columns of X, numbers as float64, and the derived ones."""
         return derive(self._filled(X), self.derive)
 
     def possible(self, X: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-        """``transform`` of members who may not be possible: those whose derived columns are all
-        finite, and a mask."""
+        """Transform the members of X whose derived columns are finite, and return their mask."""
         table = derive(self._filled(X), self.derive, finite=False)
         known = np.isfinite(table[list(self.derive)].to_numpy()).all(axis=1)
         return table[known], known
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Names of the columns that ``transform`` gives."""
+        """Return the names of the columns that ``transform`` makes."""
         return np.array([*self.keep, *self.derive], dtype=object)
 
     def _filled(self, X: pd.DataFrame) -> pd.DataFrame:
@@ -67,20 +67,18 @@ class Features(TransformerMixin, BaseEstimator):
         return kept.fillna(getattr(self, "fill_", {})) if kept.isna().any(axis=None) else kept
 
     def _kept(self, X: pd.DataFrame) -> pd.DataFrame:
-        there = set(X.columns)
-        if missing := [column for column in self.keep if column not in there]:
+        if missing := [column for column in self.keep if column not in X.columns]:
             raise InputError(
                 f"The table has no column {', '.join(missing)}. The features need "
                 f"{', '.join(self.keep)}."
             )
         kept = X[list(self.keep)]
-        dtypes = zip(self.keep, kept.dtypes.to_numpy(), strict=True)
-        other = {
+        to_float = {
             name: np.float64
-            for name, dtype in dtypes
+            for name, dtype in zip(self.keep, kept.dtypes.to_numpy(), strict=True)
             if dtype.kind in "biuf" and dtype != np.float64
         }
-        return kept.astype(other) if other else kept
+        return kept.astype(to_float) if to_float else kept
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,9 +1,7 @@
-"""What a churn model goes by: how much worse it says who leaves when it is told another member's
-value instead.
+"""Measure permutation importance of columns and of groups of correlated columns.
 
-A driver is a column of the table or a group of columns that go together: shuffled one by one, each
-would seem to matter little while the other still says the same. What a model goes by is not what
-would happen if it were changed.
+Columns that go together are shuffled together: shuffled one by one, each would seem to matter
+little while another still carries the information. Importance is not a causal effect.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from sklearn.pipeline import Pipeline
 from churnlab.data.contract import Column
 from churnlab.models.features import typical
 from churnlab.models.metrics import CLIP
-from churnlab.models.pipelines import churn_probability, of_columns
+from churnlab.models.pipelines import churn_probability, per_column
 
 MOST, FEWEST = 300_000, 500
-"""Of many members a sample is asked: about MOST probabilities are computed in all, but of FEWEST
-members at least."""
+"""A large table is sampled: about MOST probabilities are computed in all, but for at least FEWEST
+members."""
 
 CLEAR = 0.3
-"""A driver has a direction when this much of the movement of the probability, up less down, goes
+"""A group has a direction if this share of the probability's total movement, up minus down, goes
 that way."""
 
 
@@ -40,93 +38,93 @@ def permutation_importance(
     repeats: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Permutation importance (Breiman, 2001, Machine Learning 45:5) of groups of columns, the
-    largest first.
+    """Measure the permutation importance (Breiman, 2001, Machine Learning 45:5) of column groups.
 
-    ``model`` is fitted, X and y are members that it has not seen. One row a group: driver (its
-    columns, joined by " + "), importance (by how much the log loss rises when the group's values
-    come from another member, the mean over ``repeats`` shuffles), low and high (its 95% interval:
-    normal, over the members), direction (words). A member who cannot have another one's values,
-    because a derived column has none then, keeps the probability.
+    ``model`` is fitted; X and y are members that it has not seen. One row per group, the largest
+    importance first: driver (its columns, joined by " + "), importance (mean increase of the log
+    loss over ``repeats`` shuffles of the group among the members), low and high (95% CI: normal,
+    over the members), direction (in words). A member keeps the probability where another's values
+    would give a derived column no value.
     """
     rng = np.random.default_rng(seed)
-    asked = max(MOST // (repeats * max(len(groups), 1)), FEWEST)
-    if len(X) > asked:
-        rows = np.sort(rng.choice(len(X), asked, replace=False))
+    most = max(MOST // (repeats * max(len(groups), 1)), FEWEST)
+    if len(X) > most:
+        rows = np.sort(rng.choice(len(X), most, replace=False))
         X, y = X.iloc[rows], y[rows]
     orders = np.array([rng.permutation(len(X)) for _ in range(repeats)])
     probability = churn_probability(model, X)
-    loss = _loss(y, probability)
-    themselves, others = pd.concat([X] * repeats, ignore_index=True), X.iloc[orders.ravel()]
-    told = []
+    loss = _log_loss(y, probability)
+    members, others = pd.concat([X] * repeats, ignore_index=True), X.iloc[orders.ravel()]
+    measured = []
     for group in groups:
-        table, known = model[0].possible(
-            themselves.assign(**{name: others[name].array for name in group})
-        )
-        said = np.tile(probability, repeats)
+        shuffled = members.assign(**{name: others[name].array for name in group})
+        table, known = model[0].possible(shuffled)
+        predicted = np.tile(probability, repeats)
         if known.any():
-            said[known] = churn_probability(model[1:], table)
-        said = said.reshape(orders.shape)
-        rise = (_loss(y, said) - loss).mean(axis=0)
+            predicted[known] = churn_probability(model[1:], table)
+        predicted = predicted.reshape(orders.shape)
+        rise = (_log_loss(y, predicted) - loss).mean(axis=0)
         half = norm.ppf(0.975) * rise.std(ddof=1) / np.sqrt(len(rise))
         low, high = rise.mean() - half, rise.mean() + half
-        words = "no effect shown"
+        direction = "no effect shown"
         if low > 0:
-            words = _words(
-                {name: _riskier(X[name].to_numpy()[orders], said, columns[name]) for name in group}
+            values = {name: X[name].to_numpy()[orders] for name in group}
+            direction = _direction(
+                {name: _riskier_end(values[name], predicted, columns[name]) for name in group}
             )
-        told.append((" + ".join(group), rise.mean(), low, high, words))
-    made = pd.DataFrame(told, columns=["driver", "importance", "low", "high", "direction"])
+        measured.append((" + ".join(group), rise.mean(), low, high, direction))
+    made = pd.DataFrame(measured, columns=["driver", "importance", "low", "high", "direction"])
     return made.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
-def coefficients(
+def group_coefficients(
     model: Pipeline, X: pd.DataFrame, groups: Sequence[Sequence[str]]
 ) -> pd.Series | None:
-    """Each driver's coefficient in a linear model, by the driver's name; None for a model without
-    coefficients.
+    """Return each group's coefficient in a linear model, by driver; None for any other model.
 
-    It is the standard deviation, over the members of X, of what the group's columns and those
-    derived from them contribute to the log odds together; negative when larger values lower the
-    risk. Of one column that the pipeline standardises, and X it was fitted on, that is the model's
-    own coefficient.
+    It is the standard deviation, over the members of X, of the joint contribution to the log odds
+    of the group's columns and those derived from them; negative if larger values lower the risk.
+    For a single standardized column, and the X of the fit, it is the model's own coefficient.
     """
-    weights = of_columns(model, "coef_")
+    weights = per_column(model, "coef_")
     if weights is None:
         return None
 
     def log_odds(table: pd.DataFrame) -> np.ndarray:
         return np.asarray(model[1:-1].transform(table), dtype=np.float64) @ weights
 
-    whole, filler, merged = log_odds(model[0].transform(X)), typical(X), {}
+    whole, filler = log_odds(model[0].transform(X)), typical(X)
+    coefficients = {}
     for group in groups:
         table, known = model[0].possible(X.assign(**{name: filler[name] for name in group}))
         if not known.any():
-            continue  # nobody can be typical in these columns
-        worth = whole[known] - log_odds(table)
+            continue  # no member can have typical values in these columns
+        contribution = whole[known] - log_odds(table)
         numbers = X.loc[known, list(group)].select_dtypes("number")
-        towards = (numbers - numbers.mean()).fillna(0).to_numpy().T @ (worth - worth.mean())
-        merged[" + ".join(group)] = -worth.std() if np.sign(towards).sum() < 0 else worth.std()
-    return pd.Series(merged, dtype="float64")
+        deviations = (numbers - numbers.mean()).fillna(0).to_numpy()
+        towards = deviations.T @ (contribution - contribution.mean())
+        sign = -1 if np.sign(towards).sum() < 0 else 1
+        coefficients[" + ".join(group)] = sign * contribution.std()
+    return pd.Series(coefficients, dtype="float64")
 
 
-def _loss(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
+def _log_loss(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the log loss of each member; probability is (members,) or (repeats, members)."""
     clipped = np.clip(probability, CLIP, 1 - CLIP)
     return -np.log(np.where(y == 1, clipped, 1 - clipped))
 
 
-def _riskier(values: np.ndarray, said: np.ndarray, column: Column) -> str:
-    """The end, value or level of a column at which the same members are said to leave more; "" when
-    it is none.
+def _riskier_end(values: np.ndarray, predicted: np.ndarray, column: Column) -> str:
+    """Return the end, value or level of a column with the higher predicted churn; "" if none is.
 
-    ``values`` and ``said`` are (repeats, members): the same members with other values.
+    ``values`` and ``predicted`` are (repeats, members): the same members with other values.
     """
     if column.kind == "category":
-        level = pd.Series(said.ravel()).groupby(values.ravel()).mean().idxmax()
+        level = pd.Series(predicted.ravel()).groupby(values.ravel()).mean().idxmax()
         return f"= {level}"
     up = total = 0.0
     for one, other in combinations(range(len(values)), 2):
-        change, moved = np.sign(values[one] - values[other]), said[one] - said[other]
+        change, moved = np.sign(values[one] - values[other]), predicted[one] - predicted[other]
         up += np.nansum(change * moved)
         total += np.nansum(np.abs(change * moved))
     if abs(up) <= CLEAR * total:
@@ -136,8 +134,12 @@ def _riskier(values: np.ndarray, said: np.ndarray, column: Column) -> str:
     return "higher" if up > 0 else "lower"
 
 
-def _words(ends: Mapping[str, str]) -> str:
-    """What raises the risk: "lower raises the risk", or column by column where they do not agree."""
+def _direction(ends: Mapping[str, str]) -> str:
+    """Say which end raises the risk; column by column where a group's columns disagree.
+
+    >>> _direction({"visits": "lower", "near": "= 0"})
+    'visits lower, near = 0 raise the risk'
+    """
     clear = {name: end for name, end in ends.items() if end}
     if not clear:
         return "no one direction"

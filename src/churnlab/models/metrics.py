@@ -1,40 +1,42 @@
-"""The nine metrics of a churn model, for many resamples of the same members at once."""
+"""Compute the metrics of a churn model for many resamples of the same members at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from churnlab.models.metric_names import METRICS
+
 CLIP = 0.001
-"""Probabilities are moved into [CLIP, 1 - CLIP] where their logarithm is taken."""
+"""Probabilities are clipped to [CLIP, 1 - CLIP] where their logarithm is taken."""
+
+ECE_BINS = 10
+"""The calibration error compares predicted with observed churn in this many bins of equal size."""
 
 
 class Groups(NamedTuple):
-    """Members grouped by probability, the highest first: counts, and means over the members of a
-    group.
+    """Members grouped by probability, the highest first: (group,) counts, (2, group) means.
 
-    ``loss`` and ``square`` are the log-loss and the squared error, [of those who left, of those who
-    stayed], ``said`` the probabilities likewise; the first ``marked`` groups are above the
-    threshold.
+    ``loss`` and ``square`` are the log loss and the squared error, [of those who left, of those who
+    stayed], ``probability`` likewise; the first ``marked`` groups are above the threshold.
     """
 
     left: np.ndarray
     stayed: np.ndarray
     loss: np.ndarray
     square: np.ndarray
-    said: np.ndarray
+    probability: np.ndarray
     marked: int
 
 
 def group_members(
     y: np.ndarray, probability: np.ndarray, threshold: float, *, most: int | None = None
 ) -> Groups:
-    """Group members by probability; with more than ``most`` distinct ones, neighbours are pooled
-    into about as many.
+    """Group members by probability; pool neighbors if more than ``most`` are distinct.
 
-    Pooled groups are of about equal size, and none lies on both sides of the threshold.
+    Pooled groups are about ``most`` in number and of about equal size; none straddles the
+    threshold.
     """
     p = np.asarray(probability, dtype=np.float64)
     assert p.shape == np.shape(y) == (len(y),)
@@ -61,89 +63,94 @@ def group_members(
         np.bincount(group[stayed], minlength=size).astype(np.float64),
         loss=means(-np.log(clipped), -np.log1p(-clipped)),
         square=means((1 - p) ** 2, p**2),
-        said=means(p, p),
+        probability=means(p, p),
         marked=marked,
     )
 
 
-def nine_metrics(groups: Groups, left: np.ndarray, stayed: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of each resample, whose counts (resample, group) are ``left`` and ``stayed``.
+class Counts:
+    """The members of each resample in each group: what every metric is computed from.
 
-    One resample of ``groups.left`` and ``groups.stayed`` themselves is the sample's own metrics.
-    Precision, recall and f1 are 0, and roc_auc and average_precision nan, where there is nothing to
-    divide by.
+    ``left`` and ``stayed`` are (resample, group). ``n``, ``churners``, ``stayers``, ``hits``
+    (churners above the threshold) and ``false_alarms`` (stayers above it) are (resample,) counts.
     """
-    return {name: metric() for name, metric in _metrics(groups, left, stayed).items()}
+
+    def __init__(self, groups: Groups, left: np.ndarray, stayed: np.ndarray) -> None:
+        self.groups, self.left, self.stayed = groups, left, stayed
+        self.left_so_far, self.stayed_so_far = np.cumsum(left, axis=1), np.cumsum(stayed, axis=1)
+        self.churners, self.stayers = self.left_so_far[:, -1], self.stayed_so_far[:, -1]
+        self.n = self.churners + self.stayers
+        self.hits = self._above_threshold(self.left_so_far)
+        self.false_alarms = self._above_threshold(self.stayed_so_far)
+
+    def _above_threshold(self, so_far: np.ndarray) -> np.ndarray:
+        return so_far[:, self.groups.marked - 1] if self.groups.marked else 0 * self.n
+
+    def ratio(self, part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+        """Divide part by whole; ``otherwise`` where whole is 0."""
+        return np.divide(part, whole, out=np.full(len(whole), otherwise), where=whole > 0)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Average over the members; ``values`` is (2, group) as in Groups."""
+        of_left, of_stayed = values
+        total = np.einsum("rg,g->r", self.left, of_left)
+        return (total + np.einsum("rg,g->r", self.stayed, of_stayed)) / self.n
+
+    def roc_auc(self) -> np.ndarray:
+        """Return the share of (churner, stayer) pairs in which the churner ranks higher."""
+        ordered = np.einsum("rg,rg->r", self.stayed, self.left_so_far - self.left / 2)
+        return self.ratio(ordered, self.churners * self.stayers, np.nan)
+
+    def average_precision(self) -> np.ndarray:
+        """Return the precision at each churner, averaged over the churners."""
+        reached = self.left_so_far + self.stayed_so_far
+        precision = np.divide(
+            self.left_so_far, reached, out=np.zeros_like(self.left_so_far), where=reached > 0
+        )
+        return self.ratio(np.einsum("rg,rg->r", self.left, precision), self.churners, np.nan)
+
+    def calibration_error(self) -> np.ndarray:
+        """Return the mean gap between probability and outcome over ECE_BINS bins of equal size."""
+        of_left, of_stayed = self.groups.probability
+        gaps = np.cumsum(self.left * (of_left - 1) + self.stayed * of_stayed, axis=1)
+        reached = self.left_so_far + self.stayed_so_far
+        return np.array([_calibration_error(*row) for row in zip(reached, gaps, strict=True)])
+
+
+def all_metrics(groups: Groups, left: np.ndarray, stayed: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every metric of each resample; ``left`` and ``stayed`` are counts (resample, group).
+
+    One resample of ``groups.left`` and ``groups.stayed`` themselves gives the sample's own metrics.
+    Precision, recall and f1 are 0, and roc_auc and average_precision nan, where the denominator
+    is 0.
+    """
+    counts = Counts(groups, left, stayed)
+    return {name: metric.compute(counts) for name, metric in METRICS.items()}
 
 
 def one_metric(groups: Groups, left: np.ndarray, stayed: np.ndarray, *, metric: str) -> np.ndarray:
-    """One of the nine metrics of each resample, in a fifth of the time."""
-    return _metrics(groups, left, stayed)[metric]()
+    """Return one metric of each resample, in a fifth of the time that all take."""
+    return METRICS[metric].compute(Counts(groups, left, stayed))
 
 
-def _metrics(
-    groups: Groups, left: np.ndarray, stayed: np.ndarray
-) -> dict[str, Callable[[], np.ndarray]]:
-    """How each of the nine is computed from what they share: who is found, and who is wrongly, down
-    to each group."""
-    found, wrong = np.cumsum(left, axis=1), np.cumsum(stayed, axis=1)
-    churners, stayers = found[:, -1], wrong[:, -1]
-    n = churners + stayers
-    hit, false = (
-        (found[:, groups.marked - 1], wrong[:, groups.marked - 1])
-        if groups.marked
-        else (0 * n, 0 * n)
-    )
-
-    def average_precision() -> np.ndarray:
-        reached = found + wrong
-        precise = np.divide(found, reached, out=np.zeros_like(found), where=reached > 0)
-        return _ratio(np.einsum("rg,rg->r", left, precise), churners, np.nan)
-
-    def ece() -> np.ndarray:
-        gap = np.cumsum(left * (groups.said[0] - 1) + stayed * groups.said[1], axis=1)
-        return np.array([_ece(*row) for row in zip(found + wrong, gap, strict=True)])
-
-    return {
-        "roc_auc": lambda: _ratio(
-            np.einsum("rg,rg->r", stayed, found - left / 2), churners * stayers, np.nan
-        ),
-        "average_precision": average_precision,
-        "log_loss": lambda: _total(left, groups.loss[0], stayed, groups.loss[1]) / n,
-        "brier": lambda: _total(left, groups.square[0], stayed, groups.square[1]) / n,
-        "ece": ece,
-        "accuracy": lambda: (hit + stayers - false) / n,
-        "precision": lambda: _ratio(hit, hit + false, 0.0),
-        "recall": lambda: _ratio(hit, churners, 0.0),
-        "f1": lambda: _ratio(2 * hit, hit + false + churners, 0.0),
-    }
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), otherwise), where=whole > 0)
-
-
-def _total(
-    left: np.ndarray, of_left: np.ndarray, stayed: np.ndarray, of_stayed: np.ndarray
-) -> np.ndarray:
-    return np.einsum("rg,g->r", left, of_left) + np.einsum("rg,g->r", stayed, of_stayed)
-
-
-def _ece(reached: np.ndarray, gap: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error from the cumulative count and the cumulative (probability -
-    outcome)."""
-    edges = np.linspace(0, reached[-1], bins + 1)
-    at_edges = np.interp(edges, np.concatenate([[0], reached]), np.concatenate([[0], gap]))
+def _calibration_error(reached: np.ndarray, gaps: np.ndarray) -> float:
+    """Return the error of one resample from cumulative members and (probability - outcome)."""
+    edges = np.linspace(0, reached[-1], ECE_BINS + 1)
+    at_edges = np.interp(edges, np.concatenate([[0], reached]), np.concatenate([[0], gaps]))
     return float(np.abs(np.diff(at_edges)).sum() / reached[-1])
 
 
 def _group_means(group: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    """Average values by group: (size,), 0 for an empty group."""
     return np.bincount(group, values, minlength=size) / np.maximum(
         np.bincount(group, minlength=size), 1
     )
 
 
 def will_churn(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Who is said to leave: probability above the threshold (at .5 this is scikit-learn's own
-    ``predict``)."""
+    """Predict churn where probability > threshold (at 0.5 this is scikit-learn's ``predict``).
+
+    >>> will_churn(np.array([0.2, 0.5, 0.8]), 0.5).tolist()
+    [False, False, True]
+    """
     return np.asarray(probability) > threshold

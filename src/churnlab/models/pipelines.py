@@ -1,9 +1,7 @@
-"""The churn pipeline: features, preparation, estimator; and what may be said about an estimator in
-YAML."""
+"""Build the churn pipeline (features, prepare, estimator) and check an estimator's YAML."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -14,19 +12,19 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from threadpoolctl import threadpool_limits
 
 from churnlab.data.contract import Column
-from churnlab.errors import InputError
+from churnlab.errors import InputError, did_you_mean
 from churnlab.models.features import Features
+from churnlab.threads import one_thread
 
 
 def pipeline(
     estimator: Any, *, features: Features, columns: Mapping[str, Column], scale: bool
 ) -> Pipeline:
-    """The unfitted steps features, prepare and estimator; every number stays float64.
+    """Chain the unfitted steps features, prepare and estimator; every number stays float64.
 
-    Derived columns are numeric. ``columns`` are the dataset's, of which ``features`` keeps some.
+    Derived columns are numeric. ``columns`` are the dataset's; ``features`` keeps some of them.
     """
     categories = [name for name in features.keep if columns[name].kind == "category"]
     numbers = [name for name in features.get_feature_names_out() if name not in categories]
@@ -42,48 +40,44 @@ def pipeline(
 
 
 def fit(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> Pipeline:
-    """Fit in place with one thread: small fits are faster, and the sums have the same bits on every
-    machine."""
-    with threadpool_limits(limits=1):
+    """Fit in place with one thread: faster for small tables, and the same bits on every machine."""
+    with one_thread():
         return model.fit(X, y)
 
 
 def churn_probability(model: Pipeline, X: pd.DataFrame) -> np.ndarray:
-    """The fitted pipeline's probability of leaving for each member, computed with one thread as in
-    ``fit``."""
-    with threadpool_limits(limits=1):
+    """Predict churn probabilities, float64 (members,), with one thread as in ``fit``."""
+    with one_thread():
         return np.asarray(model.predict_proba(X)[:, 1], dtype=np.float64)
 
 
 def n_columns(model: Pipeline) -> int:
-    """How many columns the fitted pipeline's estimator sees, derived ones and levels of categories
-    included."""
+    """Count the columns that the fitted estimator sees, with derived ones and category levels."""
     return len(model[:-1].get_feature_names_out())
 
 
-def of_columns(model: Pipeline, attribute: str) -> np.ndarray | None:
-    """What the fitted estimator says of its columns under this name (coef_, ...), one number each;
-    None if nothing.
+def per_column(model: Pipeline, attribute: str) -> np.ndarray | None:
+    """Return a fitted estimator's attribute (coef_, ...) as one number per column, None if it has
+    none.
 
-    Of a calibrated model it is the mean over its estimators, before their calibration.
+    For a calibrated model it is the mean over its estimators, before their calibration.
     """
     pairs = getattr(model[-1], "calibrated_classifiers_", None)
     estimators = [model[-1]] if pairs is None else [pair.estimator for pair in pairs]
     values = [np.ravel(getattr(estimator, attribute, np.array([]))) for estimator in estimators]
-    told = all(len(value) == n_columns(model) for value in values)
-    return np.asarray(np.mean(values, axis=0), dtype=np.float64) if told else None
+    known = all(len(value) == n_columns(model) for value in values)
+    return np.asarray(np.mean(values, axis=0), dtype=np.float64) if known else None
 
 
-def coefficients(model: Pipeline) -> pd.DataFrame:
-    """What the fitted estimator says of its columns: (feature, value, kind), the largest absolute
+def estimator_weights(model: Pipeline) -> pd.DataFrame:
+    """Return the estimator's own weight of each column: feature, value, kind; the largest absolute
     value first.
 
     ``kind`` is "coefficient" (per standard deviation where the pipeline scales) or "importance"
-    (share of the impurity removed); estimators that say nothing of their columns give an empty
-    frame.
+    (share of the impurity removed); for an estimator that has neither, the frame is empty.
     """
     for kind, attribute in {"coefficient": "coef_", "importance": "feature_importances_"}.items():
-        value = of_columns(model, attribute)
+        value = per_column(model, attribute)
         if value is not None:
             table = pd.DataFrame(
                 {"feature": model[:-1].get_feature_names_out(), "value": value, "kind": kind}
@@ -97,34 +91,32 @@ def coefficients(model: Pipeline) -> pd.DataFrame:
 def check_parameters(
     target: str, given: Mapping[str, Any], *, where: str = "model.estimator"
 ) -> None:
-    """Refuse a class that is not there or gives no probabilities, and parameters that it does not
-    have.
+    """Refuse an unknown class, one without predict_proba, and unknown parameters.
 
     ``target`` is a class's dotted name; ``given`` maps parameters to values (keys such as
-    ``_target_`` are Hydra's); values that name a class themselves are checked in turn. ``where`` is
-    the key to name in the error.
+    ``_target_`` are Hydra's); values with a ``_target_`` are checked in turn. ``where`` is the key
+    that the InputError names.
     """
     made = locate(target, where)
     if inspect.isclass(made) and not hasattr(made, "predict_proba"):
         raise InputError(
-            f"{where}: {target} has no predict_proba, and a churn model must give probabilities. "
-            "Choose a classifier that has it, or put this one into "
+            f"{where}: {target} has no predict_proba, but a churn model needs probabilities. "
+            "Choose a classifier that has it, or wrap this one in "
             "sklearn.calibration.CalibratedClassifierCV."
         )
     _check_keys(made, target, given, where)
 
 
 def locate(target: str, where: str) -> Any:
-    """The class or function of a dotted name; InputError, naming the key ``where``, when there is
-    none."""
+    """Import the class or function of a dotted name; InputError, naming the key ``where``, if it
+    does not exist."""
     module, _, name = str(target).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{where}._target_: {target} cannot be imported ({error}). Name a class by its full "
-            "dotted name, as sklearn.linear_model.LogisticRegression, and install the package that "
-            "it is in."
+            f"{where}._target_: {target} cannot be imported ({error}). Give the full dotted name, "
+            "such as sklearn.linear_model.LogisticRegression, and install its package."
         ) from None
     if not callable(found):
         raise InputError(f"{where}._target_: {target} is not a class.")
@@ -132,20 +124,19 @@ def locate(target: str, where: str) -> Any:
 
 
 def check_values(estimator: Any) -> None:
-    """Refuse parameter values that scikit-learn refuses, before any work, and an estimator without
+    """Refuse parameter values that scikit-learn would refuse at fit, and an estimator without
     probabilities."""
     name = type(estimator).__name__
     if not hasattr(estimator, "predict_proba"):
         raise InputError(
-            f"model.estimator: {name} with these parameters has no predict_proba, and a churn "
-            "model must give probabilities. Change the parameters, or put it into "
+            f"model.estimator: {name} with these parameters has no predict_proba, but a churn "
+            "model needs probabilities. Change the parameters, or wrap it in "
             "sklearn.calibration.CalibratedClassifierCV."
         )
     inner = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else []
     for part in [estimator, *inner]:
-        if hasattr(part, "_parameter_constraints") and not inspect.isclass(
-            part
-        ):  # scikit-learn's own
+        # Only scikit-learn's own estimators declare constraints.
+        if hasattr(part, "_parameter_constraints") and not inspect.isclass(part):
             try:
                 part._validate_params()
             except ValueError as error:  # scikit-learn's InvalidParameterError is private
@@ -153,16 +144,19 @@ def check_values(estimator: Any) -> None:
 
 
 def _one_hot(column: Column) -> OneHotEncoder:
+    """Return the encoder of a category column: one 0/1 column per declared value."""
     values: Any = "auto" if column.values is None else [[str(value) for value in column.values]]
     return OneHotEncoder(categories=values, handle_unknown="ignore", sparse_output=False)
 
 
 def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that are no parameters of ``made``, here and inside nested ``_target_``s."""
     parameters = inspect.signature(made).parameters.values()
     anything = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    # A function's positional parameters without a default are its data, not its settings.
     known = [
         parameter.name
-        for parameter in parameters  # of a function only what has a default or a keyword: the rest is its subject
+        for parameter in parameters
         if inspect.isclass(made)
         or parameter.kind == parameter.KEYWORD_ONLY
         or parameter.default != parameter.empty
@@ -171,10 +165,8 @@ def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) ->
         if key.startswith("_"):
             continue
         if key not in known and not anything:
-            near = difflib.get_close_matches(key, known, n=1)
-            meant = f" Did you mean {near[0]}?" if near else ""
             raise InputError(
-                f"{where}.{key}: {target} has no parameter {key}.{meant} It has "
+                f"{where}.{key}: {target} has no parameter {key}.{did_you_mean(key, known)} It has "
                 f"{', '.join(known) or 'none'}."
             )
         if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):

@@ -14,7 +14,7 @@ from churnlab.errors import InputError
 
 
 class Fold(NamedTuple):
-    """One fold of one repeat; ``train`` and ``validation`` are positions in the y that was split."""
+    """One fold of one repeat; ``train`` and ``validation`` are positions in y."""
 
     repeat: int
     fold: int
@@ -25,12 +25,11 @@ class Fold(NamedTuple):
 def hold_out(
     y: np.ndarray, *, test_size: float, stratify: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the training part and of the hold-out, in the order of scikit-learn's
-    train_test_split.
+    """Return the positions of the training part and of the hold-out, in train_test_split's order.
 
     InputError: too few members to have both classes in both parts.
     """
-    told = f"evaluation.test_size={test_size} of {len(y)} members"
+    given = f"evaluation.test_size={test_size} of {len(y)} members"
     try:
         train, test = train_test_split(
             np.arange(len(y)),
@@ -40,28 +39,31 @@ def hold_out(
         )
     except ValueError as error:
         raise InputError(
-            f"{told} cannot be split off: {error} Give more members or another size."
+            f"{given} cannot be split off: {error} Give more members or another size."
         ) from None
     for part, positions in {"training part": train, "hold-out": test}.items():
         if len(np.unique(y[positions])) < 2:
             raise InputError(
-                f"{told} leaves a {part} in which all {len(positions)} members have the same "
+                f"{given} leaves a {part} in which all {len(positions)} members have the same "
                 "outcome. Give more members, a larger part, or evaluation.stratify=true."
             )
     return train, test
 
 
 def make_folds(y: np.ndarray, *, folds: int, repeats: int, seed: int) -> list[Fold]:
-    """Stratified shuffled folds; repeat r is drawn with random_state = seed + r.
+    """Draw stratified, shuffled folds; repeat r has random_state = seed + r.
 
     InputError: a class with fewer members than folds.
+
+    >>> [fold.validation.size for fold in make_folds(np.arange(9) % 2, folds=3, repeats=1, seed=0)]
+    [3, 3, 3]
     """
     rarest = int(np.bincount(y, minlength=2).min())
     if folds < 2 or repeats < 1 or rarest < folds:
         raise InputError(
-            f"evaluation.folds={folds} and evaluation.repeats={repeats} cannot be made of {len(y)} "
-            f"members of whom {int(y.sum())} left: each fold needs one of each kind. Give from 2 "
-            f"to {rarest} folds and at least one repeat, or more members."
+            f"evaluation.folds={folds} and evaluation.repeats={repeats} do not work for {len(y)} "
+            f"members of whom {int(y.sum())} left: each fold needs one of each outcome. Give 2 to "
+            f"{rarest} folds and at least one repeat, or more members."
         )
     return [
         Fold(repeat, fold, train, validation)
@@ -74,8 +76,8 @@ def make_folds(y: np.ndarray, *, folds: int, repeats: int, seed: int) -> list[Fo
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of the training part and the hold-out in the table, the folds of the training
-    part, and the fingerprints of data, split and folds."""
+    """Training part and hold-out as positions in the table, the folds of the training part (as
+    positions in it), and the fingerprints of data, split and folds."""
 
     train: np.ndarray
     test: np.ndarray
@@ -88,7 +90,7 @@ class Split:
 def make_split(
     dataset: Dataset, *, test_size: float, stratify: bool, folds: int, repeats: int, seed: int
 ) -> Split:
-    """Split off the hold-out and make the folds; warn of members that are in both parts."""
+    """Split off the hold-out and make the folds; warn of members in both parts."""
     train, test = hold_out(dataset.y, test_size=test_size, stratify=stratify, seed=seed)
     for warning in quality.train_test_overlap(dataset.X, dataset.y, train=train, test=test):
         dataset.warn(warning)

@@ -1,5 +1,7 @@
-"""The registry: versions of the served model, the aliases that say which one is in use, and the
-journal of both."""
+"""Look up versions in the registry and change the champion, with a record of every change.
+
+A registered model's aliases say which version is in use; its tags record how that came about.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +9,49 @@ import getpass
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from churnlab.errors import InputError, JobError
 from churnlab.tracking.names import Tag
+from churnlab.tracking.search import pages
 
 log = logging.getLogger(__name__)
 
-MOVE = f"{Tag.MOVE}."
-"""A registered model's tag of this name and six digits tells one move of its champion, as JSON."""
+CHANGE = f"{Tag.MOVE}."
+"""A tag of a registered model with this prefix and six digits records one change of champion."""
 
 SUFFIX = "-churn"
 
-NOT_THERE = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-"""What MLflow says of an alias, a version or a model that does not exist."""
+NOT_FOUND = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""MLflow's error codes for an alias, a version or a model that does not exist."""
+
+
+class ModelReference(NamedTuple):
+    """A model to load: its URI, in which no alias is left, and its version.
+
+    ``version`` is None for a model outside the registry.
+    """
+
+    uri: str
+    version: str | None
 
 
 @contextmanager
-def one_at_a_time(*, wait: bool = True) -> Iterator[None]:
-    """The lock under which the champion is read, compared and replaced: MLflow has no
-    compare-and-set.
+def promotion_lock(*, wait: bool = True) -> Iterator[None]:
+    """Hold the lock under which the champion is read, compared and replaced.
 
-    Without ``wait``, BlockingIOError is raised when another is at work.
+    MLflow has no compare-and-set. BlockingIOError: another process holds the lock and ``wait`` is
+    false.
     """
     lock = FileLock(Path(os.environ["CHURNLAB_STORE"]) / ".promotion.lock")
     try:
@@ -45,7 +59,7 @@ def one_at_a_time(*, wait: bool = True) -> Iterator[None]:
     except Timeout:
         if not wait:
             raise BlockingIOError from None
-        log.info("The champion is being replaced by another process; waiting for it to end.")
+        log.info("Another process is replacing the champion; waiting until it has finished.")
         lock.acquire()
     try:
         yield
@@ -54,84 +68,97 @@ def one_at_a_time(*, wait: bool = True) -> Iterator[None]:
 
 
 def model_name(dataset_name: str) -> str:
-    """The registered model of a dataset."""
+    """Return the name of a dataset's registered model.
+
+    >>> model_name("gym")
+    'gym-churn'
+    """
     return f"{dataset_name}{SUFFIX}"
 
 
 def dataset_name(name: str) -> str:
-    """The dataset of a registered model."""
+    """Return the name of a registered model's dataset."""
     return name.removesuffix(SUFFIX)
 
 
-def asked_model(dataset: str | None) -> RegisteredModel | None:
-    """The registered model of a dataset or, when none is named, the only one that has a champion;
-    None: there is none.
+def find_model(dataset: str | None) -> RegisteredModel | None:
+    """Return the registered model of a dataset; without a dataset, the only one with a champion.
 
-    InputError: several have one.
+    InputError: several have a champion.
     """
     if dataset is not None:
-        return registered(model_name(dataset))
-    found: list[RegisteredModel] = []
-    token = None
-    while True:
-        page = mlflow.MlflowClient().search_registered_models(page_token=token)
-        found += [
-            model for model in page if model.name.endswith(SUFFIX) and "champion" in model.aliases
-        ]
-        token = page.token
-        if not token:
-            break
-    if len(found) > 1:
-        names = sorted(model.name for model in found)
+        return registered_model(model_name(dataset))
+    names = sorted(
+        model.name
+        for model in pages(mlflow.MlflowClient().search_registered_models)
+        if model.name.endswith(SUFFIX) and "champion" in model.aliases
+    )
+    if len(names) > 1:
         raise InputError(
-            f"Several registered models have a champion: {', '.join(names)}. Name the dataset of "
-            f"the one that is meant: dataset={dataset_name(names[0])}."
+            f"Several registered models have a champion: {', '.join(names)}. Choose one by its "
+            f"dataset: dataset={dataset_name(names[0])}."
         )
-    return registered(found[0].name) if found else None
+    return registered_model(names[0]) if names else None
 
 
-def registered(name: str) -> RegisteredModel | None:
-    """A registered model with its aliases and tags, in one look; None when there is none of this
-    name."""
-    try:
-        return mlflow.MlflowClient().get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code in NOT_THERE:
-            return None
-        raise
+def registered_model(name: str) -> RegisteredModel | None:
+    """Return a registered model with its aliases and tags, None if there is none."""
+    return _found(mlflow.MlflowClient().get_registered_model, name)
 
 
-def uri(version: ModelVersion) -> str:
-    """Where MLflow finds a version."""
+def version_uri(version: ModelVersion) -> str:
+    """Return the URI under which MLflow loads a version."""
     return f"models:/{version.name}/{version.version}"
 
 
-def champion(name: str) -> ModelVersion | None:
-    """The version that the alias champion points to, None when there is none."""
+def find_champion(name: str) -> ModelVersion | None:
+    """Return the version with the alias champion, None if there is none."""
+    return _found(mlflow.MlflowClient().get_model_version_by_alias, name, "champion")
+
+
+def find_version(name: str, number: str) -> ModelVersion | None:
+    """Return a version by its number, None if it was deleted."""
+    return _found(mlflow.MlflowClient().get_model_version, name, number)
+
+
+def _found(look_up: Callable[..., Any], *keys: str) -> Any:
+    """Return what MLflow finds under these keys, None if it does not exist."""
     try:
-        return mlflow.MlflowClient().get_model_version_by_alias(name, "champion")
+        return look_up(*keys)
     except MlflowException as error:
-        if error.error_code in NOT_THERE:
+        if error.error_code in NOT_FOUND:
             return None
         raise
 
 
-def version(name: str, at: str) -> ModelVersion | None:
-    """A version by its number, None when it was deleted."""
+def resolve(model_uri: str) -> ModelReference:
+    """Replace an alias (or ``latest``) by the number of the version that it points to now.
+
+    Folders, ``runs:/...`` and ``models:/m-...`` are outside the registry and stay as they are.
+    InputError: there is no such version.
+    """
+    if not model_uri.startswith("models:/"):
+        return ModelReference(model_uri, None)
+    client = mlflow.MlflowClient()
     try:
-        return mlflow.MlflowClient().get_model_version(name, at)
+        found = get_model_name_and_version(client, model_uri)
+        if len(found) == 1:  # the id of a logged model
+            return ModelReference(model_uri, None)
+        version = client.get_model_version(*found)
     except MlflowException as error:
-        if error.error_code in NOT_THERE:
-            return None
-        raise
+        raise InputError(
+            f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote "
+            "first, or name another version with model_uri=models:/NAME/VERSION."
+        ) from error
+    return ModelReference(version_uri(version), version_number(version.version))
 
 
-def register(
+def register_version(
     name: str, model_id: str, *, run_id: str, tags: Mapping[str, str], description: str
 ) -> str:
-    """Make a logged bundle the next version of a registered model; returns its number.
+    """Register a logged bundle as the next version of a model, and return its number.
 
-    Who and when are added to the tags.
+    Adds the user and the time to the tags.
     """
     client = mlflow.MlflowClient()
     try:
@@ -151,42 +178,42 @@ def register(
     return str(made.version)
 
 
-def make_challenger(name: str, version: str) -> None:
-    """Point the alias challenger to a version that was refused."""
+def set_challenger(name: str, version: str) -> None:
+    """Point the alias challenger to a version that the gate refused."""
     mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
 
 
-def move_champion(
+def replace_champion(
     name: str,
     *,
-    after: str | None,
+    expected: str | None,
     to: str,
     previous: str | None,
     why: str,
     command: str,
     run_id: str,
 ) -> None:
-    """Put another version in the champion's place: journal, alias ``previous``, alias ``champion``,
-    in this order.
+    """Make another version the champion: first the record, then the aliases previous and champion.
 
-    A kill in between leaves the old champion, at most with a move told that did not happen; the
-    next move is told in its place. ``after`` is the champion that was judged: JobError when it is
-    no longer there, as may happen on a server that several machines write to without a common lock.
-    ``previous=None`` removes that alias.
+    A kill in between leaves the old champion and at most the record of a change that never took
+    effect; the next change overwrites it. ``previous=None`` removes that alias.
+
+    JobError: the champion is no longer the ``expected`` one, which was judged. This can happen on a
+    server that several machines write to without a common lock.
     """
-    client, model = mlflow.MlflowClient(), registered(name)
+    client, model = mlflow.MlflowClient(), registered_model(name)
     assert model is not None
-    now = number(model.aliases.get("champion"))
-    if now != after:
+    now = version_number(model.aliases.get("champion"))
+    if now != expected:
         raise JobError(
-            f"The champion of {name} was {after or 'none'} when the gate was asked and is "
-            f"{now or 'none'} now; nothing was moved. Run the command again."
+            f"The champion of {name} changed while this command ran (before: {expected or 'none'}, "
+            f"now: {now or 'none'}). Nothing was replaced; run the command again."
         )
-    told = {"from": now, "to": to, **_now(), "why": why, "command": command, "run_id": run_id}
-    happened = _happened(model)
-    place = int(happened[-1][0].removeprefix(MOVE)) + 1 if happened else 1
+    change = {"from": now, "to": to, **_now(), "why": why, "command": command, "run_id": run_id}
+    done = _completed(model)
+    place = int(done[-1][0].removeprefix(CHANGE)) + 1 if done else 1
     client.set_registered_model_tag(
-        name, f"{MOVE}{place:06d}", json.dumps(told, ensure_ascii=False)
+        name, f"{CHANGE}{place:06d}", json.dumps(change, ensure_ascii=False)
     )
     if previous is not None:
         client.set_registered_model_alias(name, "previous", previous)
@@ -195,53 +222,60 @@ def move_champion(
     client.set_registered_model_alias(name, "champion", to)
 
 
-def journal(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
-    """Every move of the champion that was told, the oldest first, each after the tag that tells it.
+def recorded_changes(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
+    """Return every recorded change of champion with its tag, oldest first.
 
-    A move is from, to (version numbers), when, who, why, command, run_id. The last one may not have
-    happened.
+    A change has the keys from, to (version numbers), when, who, why, command and run_id. The last
+    one may have been interrupted.
     """
     return [
-        (key, json.loads(told)) for key, told in sorted(model.tags.items()) if key.startswith(MOVE)
+        (key, json.loads(record))
+        for key, record in sorted(model.tags.items())
+        if key.startswith(CHANGE)
     ]
 
 
-def moves(model: RegisteredModel) -> list[dict[str, Any]]:
-    """Every move of the champion that happened, as ``journal`` tells it."""
-    return [move for _, move in _happened(model)]
+def champion_changes(model: RegisteredModel) -> list[dict[str, Any]]:
+    """Return every change of champion that took effect, oldest first."""
+    return [change for _, change in _completed(model)]
 
 
-def broken_off(model: RegisteredModel) -> tuple[str, dict[str, Any]] | None:
-    """The last move when it was told and did not happen, as ``journal`` tells it; None when all
-    did."""
-    told = journal(model)
-    return told[-1] if len(told) > len(_happened(model)) else None
+def interrupted_change(model: RegisteredModel) -> tuple[str, dict[str, Any]] | None:
+    """Return the last change and its tag if it never took effect, else None."""
+    recorded = recorded_changes(model)
+    return recorded[-1] if len(recorded) > len(_completed(model)) else None
 
 
-def _happened(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
-    """The journal without a last move after which the champion is still the one before it.
+def _completed(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
+    """Return the recorded changes without a last one that never took effect.
 
-    A champion whose version was deleted has lost its alias, too: its move did happen.
+    It did not if the champion is still the one before it. A champion whose version was deleted has
+    lost its alias, too: that change did take effect.
     """
-    told, now = journal(model), number(model.aliases.get("champion"))
-    if (
-        told
-        and now == told[-1][1]["from"] != told[-1][1]["to"]
-        and version(model.name, told[-1][1]["to"]) is not None
-    ):
-        return told[:-1]
-    return told
+    recorded = recorded_changes(model)
+    if not recorded:
+        return []
+    last, now = recorded[-1][1], version_number(model.aliases.get("champion"))
+    if now == last["from"] != last["to"] and find_version(model.name, last["to"]) is not None:
+        return recorded[:-1]
+    return recorded
 
 
-def undo_stack(told: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The champions that can be put back, the next one last: promotions push the one they replace,
-    rollbacks pop."""
+def undo_stack(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the versions that rollbacks can restore, the next one last.
+
+    A promotion pushes the champion that it replaces, a rollback pops.
+
+    >>> promotions = [{"from": "1", "to": "2"}, {"from": "2", "to": "3"}]
+    >>> undo_stack([change | {"command": "promote"} for change in promotions])
+    ['1', '2']
+    """
     stack: list[str] = []
-    for move in told:
-        if move["command"] != "rollback":
-            stack += [move["from"]] if move["from"] is not None else []
+    for change in changes:
+        if change["command"] != "rollback":
+            stack += [change["from"]] if change["from"] is not None else []
             continue
-        while stack and stack.pop() != move["to"]:
+        while stack and stack.pop() != change["to"]:
             pass
     return stack
 
@@ -250,6 +284,6 @@ def _now() -> dict[str, str]:
     return {"who": getpass.getuser(), "when": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def number(found: Any) -> str | None:
-    """A version's number as churnlab writes it, whatever MLflow makes of it."""
+def version_number(found: Any) -> str | None:
+    """Return a version's number as text: MLflow gives it as an integer or as text."""
     return None if found is None else str(found)

@@ -1,10 +1,9 @@
-"""The checks that a candidate must pass to replace the champion, as plain values, and what follows
-from them."""
+"""Check a candidate before it may replace the champion: plain values in, verdicts out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,93 +15,89 @@ from churnlab.models.metric_names import LOWER_IS_BETTER
 from churnlab.models.metrics import CLIP
 
 Interface = Mapping[str, Mapping[str, tuple[str, bool]]]
-"""The fields of a version's inputs, outputs and params, each with its type and whether it must be
-given."""
-
-NOT_MEASURED = "not measured: there are no held-out members of both outcomes to measure it on"
+"""The fields of a version's inputs, outputs and params, each with its type and whether it is
+required."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what was found, what is allowed, and in ``said`` both in words.
+    """One check: the measured value, its limit, and both in a sentence.
 
-    ``value`` is None where it cannot be measured. What passes with a ``warning`` needs a look all
-    the same.
+    ``value`` is None where it cannot be measured. A check that passes with a ``warning`` still
+    needs attention.
     """
 
     name: str
     value: Any
     limit: Any
     passed: bool
-    said: str
+    message: str
     warning: bool = False
 
     @property
     def line(self) -> dict[str, Any]:
-        """What the result line tells of it."""
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if key in ("name", "value", "limit", "passed")
-        }
+        """Return what the result line shows of the check."""
+        return {key: getattr(self, key) for key in ("name", "value", "limit", "passed")}
+
+    @property
+    def needs_attention(self) -> bool:
+        """Return whether the check failed, or passed with a warning."""
+        return self.warning or not self.passed
 
 
 def verdict(checks: Sequence[Check], *, force: bool) -> str:
-    """``passed``, ``refused``, or ``forced`` when it would have been refused."""
+    """Return ``passed``, ``refused``, or ``forced`` when it would have been refused.
+
+    >>> verdict([check_at_most("megabytes", 3.0, 500.0, unit="MB")], force=False)
+    'passed'
+    """
     if all(check.passed for check in checks):
         return "passed"
     return "forced" if force else "refused"
 
 
-def told(checks: Sequence[Check]) -> str:
-    """All checks as a table, and under it in words those that failed or need a look."""
+def format_checks(checks: Sequence[Check]) -> str:
+    """Format all checks as a table, followed by a sentence on each that needs attention."""
     table = pd.DataFrame([check.line for check in checks])
     for column in ("value", "limit"):
-        table[column] = [_shown(value) for value in table[column]]
+        table[column] = [_format_value(value) for value in table[column]]
     table["passed"] = table["passed"].map({True: "yes", False: "NO"})
-    words = [
-        f"{'warning' if check.passed else 'failed'}: {check.said}"
+    sentences = [
+        f"{'warning' if check.passed else 'failed'}: {check.message}"
         for check in checks
-        if needs_a_look(check)
+        if check.needs_attention
     ]
-    return "\n".join([table.to_string(index=False), *words])
+    return "\n".join([table.to_string(index=False), *sentences])
 
 
-def needs_a_look(check: Check) -> bool:
-    """Whether a check failed, or passed with a warning."""
-    return check.warning or not check.passed
+def check_served_predictions(trained: np.ndarray, served: np.ndarray, *, limit: float) -> Check:
+    """Check that the version predicts what its train run predicted; arrays of shape (members,)."""
+    gap = float(np.abs(served - trained).max())
+    message = f"the version's probabilities differ by up to {gap:.2g} from those of its train run"
+    return Check("served_equals_trained", gap, limit, gap <= limit, message)
 
 
-def same_answers(in_process: np.ndarray, served: np.ndarray, *, limit: float) -> Check:
-    """Whether the version answers with the probabilities that its train run has kept; arrays of
-    shape (members,)."""
-    gap = float(np.abs(served - in_process).max())
-    said = f"the version's probabilities differ by up to {gap:.2g} from those of its train run"
-    return Check("served_equals_trained", gap, limit, gap <= limit, said)
+def check_held_out_members(
+    left_out: Mapping[str, int], *, members: int, left: int, limit: int
+) -> Check:
+    """Check that enough held-out members are left to judge by; ``left_out`` counts the others by
+    reason."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
+    message = f"{left} of {members} held-out members can be used, at least {limit} are needed"
+    if reasons:
+        message += f"; left out: {reasons}"
+    return Check("held_out_members", left, limit, left >= limit, message)
 
 
-def enough_members(left_out: Mapping[str, int], *, members: int, left: int, limit: int) -> Check:
-    """Whether enough members are left to judge by; ``left_out`` says how many are not, and why."""
-    why = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
-    said = f"of {members} held-out members {left} can judge, at least {limit} must{f'; left out: {why}' if why else ''}"
-    return Check("held_out_members", left, limit, left >= limit, said)
-
-
-def known_champion(unknown: str | None) -> Check:
-    """Whether the champion can be asked and it is known who it was trained on; ``unknown`` says why
-    not."""
+def check_champion_known(unknown: str | None) -> Check:
+    """Check that the champion can be compared with; ``unknown`` is the reason why not."""
     if unknown is None:
         return Check("champion_known", "yes", "yes", True, "the champion can be compared with")
-    return Check(
-        "champion_known",
-        "no",
-        "yes",
-        False,
-        f'{unknown}. To replace it all the same: force=true reason="..."',
-    )
+    message = f'{unknown}. To replace it anyway: force=true reason="..."'
+    return Check("champion_known", "no", "yes", False, message)
 
 
-def against_champion(
+def check_against_champion(
     y: np.ndarray,
     candidate: np.ndarray,
     champion: np.ndarray,
@@ -113,60 +108,56 @@ def against_champion(
     margin: float,
     seed: int,
 ) -> Check:
-    """Whether the candidate is better than the champion on the same members, or not worse by more
-    than a margin.
+    """Check that the candidate is better than the champion on the same members, or not worse.
 
-    The value is how much worse it is at the bad end of the 95% interval of a paired bootstrap, in
-    the metric's unit, whichever way the metric runs: below 0 it is better, and for
-    ``require="not_worse"`` up to ``margin`` is allowed.
+    The value is the loss at the unfavorable end of the 95% CI of a paired bootstrap, in the
+    metric's unit and positive where the candidate is worse, for metrics of either direction.
+    ``require="better"`` needs a value below 0, ``"not_worse"`` allows up to ``margin``.
     """
     name = f"{metric}_against_champion"
     limit = margin if require == "not_worse" else 0.0
-    if not _judges(y):
-        return Check(name, None, limit, False, f"{name} is {NOT_MEASURED}")
-    worse, interval = _worse(
+    if not _has_both_outcomes(y):
+        return _not_measured(name, limit)
+    loss, difference = _largest_loss(
         y, candidate, champion, metric=metric, thresholds=thresholds, seed=seed
     )
-    passed = worse <= limit if require == "not_worse" else worse < limit
     scores = [
         classification_metrics(y, probability, threshold=threshold)[metric]
         for probability, threshold in zip((candidate, champion), thresholds, strict=True)
     ]
-    asked = (
-        f"may be worse by {margin:g} at most"
-        if require == "not_worse"
-        else "must be better beyond doubt"
-    )
-    hint = (
-        ""
-        if passed or require == "not_worse"
-        else ", or with require=not_worse as good within gate.margin"
-    )
-    said = f"{metric} {scores[0]:.4f} against the champion's {scores[1]:.4f}, {interval}; the candidate {asked}{hint}"
-    return Check(name, worse, limit, passed, said)
+    passed = loss <= limit if require == "not_worse" else loss < limit
+    if require == "not_worse":
+        needed = f"the candidate may lose at most {margin:g} at the unfavorable end of the CI"
+    else:
+        needed = "the candidate must be significantly better"
+        needed += "" if passed else " (require=not_worse allows a loss of gate.margin)"
+    message = f"{metric} {scores[0]:.4f} against the champion's {scores[1]:.4f}, {difference}"
+    return Check(name, loss, limit, passed, f"{message}; {needed}")
 
 
-def against_dummy(
+def check_against_dummy(
     y: np.ndarray, probability: np.ndarray, *, churn_rate: float, threshold: float, seed: int
 ) -> list[Check]:
-    """Whether the candidate is better than the churn rate of its training members for everybody, on
-    the same members.
+    """Check that the candidate is better than a dummy that predicts the churn rate for everyone.
 
-    As in ``against_champion``, in log_loss and in roc_auc: a model that has learned nothing fails
-    in one of them.
+    As ``check_against_champion``, in log_loss and in roc_auc: a model that has learned nothing
+    fails in one of them.
     """
     checks = []
     for metric in ("log_loss", "roc_auc"):
         name = f"{metric}_against_dummy"
-        if not _judges(y):
-            checks.append(Check(name, None, 0.0, False, f"{name} is {NOT_MEASURED}"))
+        if not _has_both_outcomes(y):
+            checks.append(_not_measured(name, 0.0))
             continue
-        guess = np.full(len(y), churn_rate)
-        worse, interval = _worse(
-            y, probability, guess, metric=metric, thresholds=(threshold, threshold), seed=seed
+        dummy = np.full(len(y), churn_rate)
+        loss, difference = _largest_loss(
+            y, probability, dummy, metric=metric, thresholds=(threshold, threshold), seed=seed
         )
-        said = f"{metric} beside a dummy's that says {churn_rate:.4f} of everybody {interval}; it must be better"
-        checks.append(Check(name, worse, 0.0, worse < 0, said))
+        message = (
+            f"{metric} against a dummy that predicts {churn_rate:.4f} for everyone: {difference}; "
+            "the candidate must be significantly better"
+        )
+        checks.append(Check(name, loss, 0.0, loss < 0, message))
     return checks
 
 
@@ -179,49 +170,45 @@ def check_calibration(
     threshold: float,
     seed: int,
 ) -> list[Check]:
-    """Whether the probabilities can be taken at their word.
+    """Check that predicted probabilities match observed churn: calibration slope and ECE.
 
-    A check fails when the whole 95% interval of slope or ece lies beyond what is allowed; its value
-    is the point of the interval that is nearest to it.
+    A check fails when the whole 95% CI lies outside its limits; its value is the point of the CI
+    that is nearest to them.
     """
-    if not _judges(y):
-        allowed = {"calibration_slope": list(slope), "calibration_ece": ece}
+    if not _has_both_outcomes(y):
         return [
-            Check(name, None, limit, False, f"{name} is {NOT_MEASURED}")
-            for name, limit in allowed.items()
+            _not_measured("calibration_slope", list(slope)),
+            _not_measured("calibration_ece", ece),
         ]
-    found = calibration_line(y, probability)
-    between = slope_interval(y, probability, slope=found["slope"], intercept=found["intercept"])
-    limits = bootstrap_intervals(y, probability, threshold=threshold, seed=seed)["ece"]
-    if np.isnan(found["slope"]):
-        checks = [
-            Check(
-                "calibration_slope",
-                None,
-                list(slope),
-                True,
-                "all probabilities are equal: there is no slope",
-            )
-        ]
+    line = calibration_line(y, probability)
+    if np.isnan(line["slope"]):
+        value, passed = None, True
+        message = "all probabilities are equal: there is no slope"
     else:
-        value = _nearest(found["slope"], between, slope)
-        said = f"the calibration slope is {found['slope']:.2f} (95% {between[0]:.2f} to {between[1]:.2f}; 1 is right)"
-        checks = [
-            Check("calibration_slope", value, list(slope), slope[0] <= value <= slope[1], said)
-        ]
-    value = _nearest(found["ece"], limits, (0.0, ece))
-    said = f"said and seen churn differ by {found['ece']:.3f} (ece, 95% {limits[0]:.3f} to {limits[1]:.3f})"
-    return [*checks, Check("calibration_ece", value, ece, value <= ece, said)]
+        low, high = slope_interval(y, probability, slope=line["slope"], intercept=line["intercept"])
+        value = _nearest(line["slope"], (low, high), slope)
+        passed = slope[0] <= value <= slope[1]
+        message = (
+            f"the calibration slope is {line['slope']:.2f} "
+            f"(95% CI {low:.2f} to {high:.2f}; ideal: 1)"
+        )
+    checks = [Check("calibration_slope", value, list(slope), passed, message)]
+    low, high = bootstrap_intervals(y, probability, threshold=threshold, seed=seed)["ece"]
+    value = _nearest(line["ece"], (low, high), (0.0, ece))
+    message = (
+        f"predicted and observed churn differ by {line['ece']:.3f} "
+        f"(expected calibration error, 95% CI {low:.3f} to {high:.3f})"
+    )
+    return [*checks, Check("calibration_ece", value, ece, value <= ece, message)]
 
 
 def slope_interval(
     y: np.ndarray, probability: np.ndarray, *, slope: float, intercept: float
 ) -> tuple[float, float]:
-    """95% Wald interval of the calibration slope, from the information matrix of the logistic
-    regression.
+    """Return the 95% Wald CI of the calibration slope.
 
-    Without end where the outcomes are told apart perfectly. Cox (1958); Hosmer and Lemeshow,
-    Applied Logistic Regression, 2.4.
+    From the information matrix of the logistic regression (Cox, 1958; Hosmer and Lemeshow, Applied
+    Logistic Regression, 2.4). Infinite where the outcomes are separated perfectly.
     """
     clipped = np.clip(probability, CLIP, 1 - CLIP)
     logit = np.log(clipped / (1 - clipped))
@@ -232,110 +219,102 @@ def slope_interval(
     return float(slope - 1.96 * error), float(slope + 1.96 * error)
 
 
-def good_enough(scores: Mapping[str, float], minimum: Mapping[str, float]) -> list[Check]:
-    """Whether each metric is at least what is asked for."""
+def check_minimum(scores: Mapping[str, float], minimum: Mapping[str, float]) -> list[Check]:
+    """Check that each metric reaches its minimum."""
     checks = []
-    for name, limit in minimum.items():
-        value, called = scores.get(name, np.nan), f"minimum_{name}"
+    for metric, limit in minimum.items():
+        name, value = f"minimum_{metric}", scores.get(metric, np.nan)
         if np.isnan(value):
-            checks.append(Check(called, None, limit, False, f"{called} is {NOT_MEASURED}"))
+            checks.append(_not_measured(name, limit))
             continue
-        said = f"{name} {value:.4f} must be at least {limit:g}"
-        checks.append(Check(called, float(value), limit, bool(value >= limit), said))
+        message = f"{metric} {value:.4f} must be at least {limit:g}"
+        checks.append(Check(name, float(value), limit, bool(value >= limit), message))
     return checks
 
 
-def plausible(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[Check]:
-    """Whether no score is too good to be true: beyond its ceiling a column is suspected to know the
-    outcome."""
+def check_ceiling(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[Check]:
+    """Check that no score is too good to be true, which would suggest leakage.
+
+    A ceiling of None is no limit.
+    """
     checks = []
-    for name, limit in ceiling.items():
-        value, called = scores.get(name, np.nan), f"ceiling_{name}"
+    for score, limit in ceiling.items():
+        name, value = f"ceiling_{score}", scores.get(score, np.nan)
         if limit is None:
             continue
         if np.isnan(value):
-            checks.append(Check(called, None, limit, False, f"{called} is {NOT_MEASURED}"))
+            checks.append(_not_measured(name, limit))
             continue
-        found = too_good(scores, {name: limit})
-        said = (
-            f"{found[0]}: a column is suspected to know the outcome"
-            if found
-            else f"{name} {value:.4f} is plausible"
-        )
-        checks.append(Check(called, float(value), limit, not found, said))
+        found = too_good(scores, {score: limit})
+        message = f"{score} {value:.4f} is plausible"
+        if found:
+            message = f"{found[0]}: leakage is suspected, a column may know the outcome"
+        checks.append(Check(name, float(value), limit, not found, message))
     return checks
 
 
-def stable_segments(unstable: str | None, *, by_hand: bool) -> Check:
-    """Whether the segments come back on other members; a number of segments that was set by hand
-    passes, marked.
+def check_stability(unstable: str | None, *, by_hand: bool) -> Check:
+    """Check that the segments are stable; a number of segments that was set by hand passes with a
+    warning.
 
-    ``unstable`` is what they miss, None for stable ones.
+    ``unstable`` is the reason why they are not, None for stable ones.
     """
+    name = "stable_segmentation"
     if unstable is None:
-        return Check(
-            "stable_segmentation",
-            "stable",
-            "stable",
-            True,
-            "the segments come back on other members",
-        )
-    said = f"the segmentation is not stable: {unstable}"
-    if by_hand:
-        return Check(
-            "stable_segmentation", "unstable", "stable, or set by hand", True, said, warning=True
-        )
-    return Check(
-        "stable_segmentation",
-        "unstable",
-        "stable, or set by hand",
-        False,
-        f"{said} Set segments.k by hand.",
-    )
+        return Check(name, "stable", "stable", True, "the segmentation is stable")
+    message = f"the segmentation is not stable: {unstable}"
+    if not by_hand:
+        message += " Set segments.k by hand."
+    return Check(name, "unstable", "stable, or set by hand", by_hand, message, warning=by_hand)
 
 
-def compatible(new: Interface, old: Interface) -> Check:
-    """Whether whoever asks the champion can ask the candidate in the same words and gets answers of
-    the same form.
+def check_signature(new: Interface, old: Interface) -> Check:
+    """Check that requests to the champion work with the candidate and get answers of the same form.
 
-    An input more is compatible when it may be left out.
+    An additional input is compatible when it is optional. The value lists what is incompatible.
     """
-    faults = []
+    changes = []
     for name, (kind, required) in new["inputs"].items():
         if name not in old["inputs"]:
-            faults += [f"{name} must be given and was not asked for"] if required else []
+            changes += [f"{name} is required and was no input"] if required else []
         elif old["inputs"][name][0] != kind:
-            faults.append(f"{name} is {kind} and was {old['inputs'][name][0]}")
+            changes.append(f"{name} is {kind} and was {old['inputs'][name][0]}")
         elif required and not old["inputs"][name][1]:
-            faults.append(f"{name} must be given and could be left out")
+            changes.append(f"{name} is required and was optional")
     for part in ("inputs", "params", "outputs"):
-        faults += [f"{name} is gone" for name in old[part] if name not in new[part]]
+        changes += [f"{name} was removed" for name in old[part] if name not in new[part]]
     for part in ("params", "outputs"):
         both = [name for name in old[part] if name in new[part]]
-        faults += [
+        changes += [
             f"{name} has another type" for name in both if old[part][name][0] != new[part][name][0]
         ]
-    said = (
-        f"who asks the champion cannot ask the candidate: {', '.join(faults)}"
-        if faults
-        else "as the champion's"
-    )
-    return Check("compatible_signature", faults, [], not faults, said)
+    message = "the signature is compatible with the champion's"
+    if changes:
+        message = f"the signature is not compatible with the champion's: {', '.join(changes)}"
+    return Check("compatible_signature", changes, [], not changes, message)
 
 
-def light(name: str, value: float, limit: float, *, unit: str) -> Check:
-    """Whether a version is small or quick enough."""
-    return Check(
-        name, value, limit, value <= limit, f"{name}: {value:.3g} {unit}, at most {limit:g}"
-    )
+def check_at_most(name: str, value: float, limit: float, *, unit: str) -> Check:
+    """Check that a size or a time is within its limit.
+
+    >>> check_at_most("one_ms", 35.0, 2000.0, unit="ms").message
+    'one_ms: 35 ms, at most 2000'
+    """
+    message = f"{name}: {value:.3g} {unit}, at most {limit:g}"
+    return Check(name, value, limit, value <= limit, message)
 
 
-def _judges(y: np.ndarray) -> bool:
-    """Whether members can tell models apart: some left and some stayed."""
+def _has_both_outcomes(y: np.ndarray) -> bool:
     return len(np.unique(y)) == 2
 
 
-def _worse(
+def _not_measured(name: str, limit: Any) -> Check:
+    """Return the failed check of what cannot be measured on these members."""
+    message = f"{name} is not measured: it needs held-out members who churned and who stayed"
+    return Check(name, None, limit, False, message)
+
+
+def _largest_loss(
     y: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
@@ -344,26 +323,26 @@ def _worse(
     thresholds: tuple[float, float],
     seed: int,
 ) -> tuple[float, str]:
-    """How much worse the first is at the bad end of the 95% interval, and the difference in words."""
+    """Return how much worse the first model is at the unfavorable end of the 95% CI, and the
+    difference as text."""
     delta, low, high = paired_difference(
         y, first, second, metric=metric, thresholds=thresholds, seed=seed
     )
-    said = f"a difference of {delta:+.4f} (95% {low:+.4f} to {high:+.4f}) on {len(y)} members"
-    return (high if metric in LOWER_IS_BETTER else 0.0 - low), said
+    difference = f"difference {delta:+.4f} (95% CI {low:+.4f} to {high:+.4f}) on {len(y)} members"
+    return (high if metric in LOWER_IS_BETTER else 0.0 - low), difference
 
 
 def _nearest(point: float, interval: tuple[float, float], allowed: tuple[float, float]) -> float:
-    """The point of an interval that is nearest to what is allowed; ``point`` is its estimate."""
+    """Return the point of an interval that is nearest to the allowed range; ``point`` is its
+    estimate."""
     return float(np.clip(np.clip(point, *allowed), *interval))
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return (
-            " to ".join(map(_shown, value))
-            if value and isinstance(value[0], float)
-            else f"{len(value)} faults"
-        )
-    return "-" if value is None else str(value)
+    if not isinstance(value, list | tuple):
+        return "-" if value is None else str(value)
+    if value and isinstance(value[0], float):
+        return " to ".join(map(_format_value, value))
+    return f"{len(value)} changes"

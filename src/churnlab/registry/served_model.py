@@ -1,9 +1,9 @@
-"""The served model: MLflow copies this file into each registered version and runs it where churnlab
-is not installed.
+"""Answer requests to a version: MLflow copies this file into each version and runs it there.
 
-So it stands alone. What it needs besides its own lines lies beside it in the version: the churn
+It must not import churnlab, which need not be installed. The version holds what it needs: the churn
 pipeline and the segmentation (skops, no pickle), ``served.json`` (inputs, checks, expressions,
-threshold, names and actions) and the evaluator of expressions, ``expressions.py``.
+threshold, names and actions), ``expressions.py`` (the evaluator) and ``skops_types.py`` (the types
+that the skops files may hold).
 """
 
 from __future__ import annotations
@@ -20,49 +20,31 @@ import skops.io
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-TRUSTED = [
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.calibration._TemperatureScaling",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.metrics._dist_metrics.ManhattanDistance64",
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils._bunch.Bunch",
-]
-"""Types a pipeline may hold besides those skops trusts itself (models.TRUSTED); never read from a
-file."""
-
-REASONS_TOLD, REASON_LOG_ODDS = 3, 0.2
-"""At most so many reasons for a member, each worth at least so much of the log odds of leaving."""
+MAX_REASONS, MIN_LOG_ODDS = 3, 0.2
+"""The most reasons that a member gets, and the least that each adds to the log odds of churn."""
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):
-    """One member in, one object out: probability, decision, segment, action and reasons."""
+    """Answer each member with probability, decision, segment, action and reasons."""
 
     def load_context(self, context: Any) -> None:
         """Read the version's files."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.served: dict[str, Any] = json.loads(files["served"].read_text(encoding="utf-8"))
-        self.churn = skops.io.load(files["churn"], trusted=TRUSTED)
-        self.segmentation = skops.io.load(files["segments"], trusted=[])
         self.expressions = _module(files["expressions"])
+        trusted = _module(files["skops_types"]).TRUSTED
+        self.churn = skops.io.load(files["churn"], trusted=trusted)
+        self.segmentation = skops.io.load(files["segments"], trusted=[])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> list[Any]:
-        """One object for each row, in order; ``params``: ``threshold`` (0 to 1) and ``reasons``
-        (true or false).
+        """Return one object per row, in order; ``params``: ``threshold`` (0 to 1) and ``reasons``.
 
-        Raises INVALID_PARAMETER_VALUE for a row that breaks the dataset's contract: a bad request
-        gets no number.
+        INVALID_PARAMETER_VALUE: a row breaks the dataset's contract; a bad request gets no number.
         """
-        asked = params or {}
-        threshold = asked.get("threshold", self.served["threshold"])
+        params = params or {}
+        threshold = params.get("threshold", self.served["threshold"])
         if not 0 <= threshold <= 1:
             raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
         members = model_input.reset_index(drop=True)
@@ -74,13 +56,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             probability, segments = self._probability(members), self._segments(members)
         except ValueError as error:  # an expression has no value for one of these members
             raise _refusal(str(error)) from error
-        reasons = self._reasons(members, probability) if asked.get("reasons", True) else None
+        reasons = self._reasons(members, probability) if params.get("reasons", True) else None
         answers = []
-        for row, (chance, label) in enumerate(zip(probability, segments, strict=True)):
+        for row, (churn, label) in enumerate(zip(probability, segments, strict=True)):
             segment = self.served["segments"][str(label)]
             answer: dict[str, Any] = {
-                "churn_probability": float(chance),
-                "will_churn": bool(chance > threshold),
+                "churn_probability": float(churn),
+                "will_churn": bool(churn > threshold),
                 "segment": segment["number"],
                 "segment_name": segment["name"],
                 "recommended_action": segment["recommended_action"],
@@ -89,16 +71,14 @@ class ServedModel(mlflow.pyfunc.PythonModel):
                 answer["reasons"] = reasons[row]
             answers.append(answer)
         if "member_id" in members:
-            given = members["member_id"]
             answers = [
                 answer if pd.isna(member) else {"member_id": str(member), **answer}
-                for member, answer in zip(given, answers, strict=True)
+                for member, answer in zip(members["member_id"], answers, strict=True)
             ]
         return answers
 
     def _check(self, members: pd.DataFrame) -> None:
-        """Refuse rows that the dataset's contract does not allow, naming row, column, value and
-        limit."""
+        """Refuse rows that break the dataset's contract, naming row, column, value and limit."""
         inputs = members[self.served["inputs"]]
         if inputs.empty:
             raise _refusal("There is no row; give at least one member.")
@@ -116,13 +96,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             if len(broken):
                 row = int(broken[0])
                 found = ", ".join(
-                    f"{name} is {_shown(inputs[name].iloc[row])}" for name in check["columns"]
+                    f"{name} is {_format_value(inputs[name].iloc[row])}"
+                    for name in check["columns"]
                 )
                 raise _refusal(f"Row {row}: {found}; {check['text']}.")
 
     def _probability(self, members: pd.DataFrame, *, finite: bool = True) -> np.ndarray:
-        """The probability of leaving; with ``finite=False`` NaN for who has a feature without a
-        value."""
+        """Return churn probabilities; with ``finite=False`` NaN where a feature has no value."""
         keep, derived = self.served["features"]["keep"], self.served["features"]["derive"]
         X = self.expressions.derive(
             _filled(members[keep], self.served["features"]["fill"]), derived, finite=finite
@@ -140,12 +120,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         )
 
     def _reasons(self, members: pd.DataFrame, probability: np.ndarray) -> list[list[str]]:
-        """What raises a member's risk most: the fall of the log odds when a group of columns is
-        made typical.
+        """Return what raises each member's risk most.
 
-        Columns that say the same thing are one group, so that their effects do not cancel;
-        "typical" is the median member who stayed. A change that no member could have (a feature has
-        no value then) is no reason.
+        A group of columns is worth the fall in the log odds of churn when its values are replaced
+        by those of the typical (median) member who stayed. Correlated columns are one group, so
+        that their effects do not cancel. A replacement that no member could have (a feature has no
+        value then) is no reason.
         """
         groups = self.served["reasons"]
         if not groups:
@@ -156,24 +136,24 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         ]
         changed = self._probability(pd.concat(typical, ignore_index=True), finite=False)
         worth = _log_odds(probability) - _log_odds(changed).reshape(len(groups), len(members))
-        worth = np.where(worth >= REASON_LOG_ODDS, worth, -np.inf)
-        order = np.argsort(-worth, axis=0, kind="stable")[:REASONS_TOLD]
+        worth = np.where(worth >= MIN_LOG_ODDS, worth, -np.inf)
+        order = np.argsort(-worth, axis=0, kind="stable")[:MAX_REASONS]
         texts: dict[tuple[int, int], str] = {}
         for place, group in enumerate(groups):
             rows = np.flatnonzero(np.isfinite(worth[place]) & (order == place).any(axis=0))
-            told = self._texts(group, members.iloc[rows])
-            texts |= {(place, int(row)): text for row, text in zip(rows, told, strict=True)}
+            found = self._texts(group, members.iloc[rows])
+            texts |= {(place, int(row)): text for row, text in zip(rows, found, strict=True)}
         return [
             [texts[place, row] for place in order[:, row] if (place, row) in texts]
             for row in range(len(members))
         ]
 
     def _texts(self, group: dict[str, Any], members: pd.DataFrame) -> list[str]:
-        """What a group says of each member: the first of its texts whose ``when`` holds, else its
-        columns' values."""
+        """Return a group's text for each member: the first whose ``when`` holds, else its columns'
+        values."""
         rows = members[self.served["inputs"]].to_dict("records")
         texts = [
-            ", ".join(f"{name} is {_shown(row[name], 6)}" for name in group["columns"])
+            ", ".join(f"{name} is {_format_value(row[name], 6)}" for name in group["columns"])
             for row in rows
         ]
         for option in reversed(group["texts"]):
@@ -196,8 +176,8 @@ def _log_odds(probability: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def _shown(value: Any, digits: int = 15) -> str:
-    """A value in words: a number without needless digits, so that 31.0 is 31."""
+def _format_value(value: Any, digits: int = 15) -> str:
+    """Format a value without needless digits: 31.0 is 31."""
     if pd.isna(value):
         return "not known"
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
@@ -208,9 +188,8 @@ def _refusal(text: str) -> MlflowException:
 
 
 def _module(path: Path) -> ModuleType:
-    """The version's own evaluator, whatever churnlab is installed around it; nothing compiled is
-    left beside it."""
-    module = ModuleType("churnlab_version_expressions")
+    """Run a Python file of the version, whatever churnlab is installed; leave nothing compiled."""
+    module = ModuleType(f"churnlab_version_{path.stem}")
     exec(
         compile(path.read_text(encoding="utf-8"), str(path), "exec", dont_inherit=True),
         module.__dict__,

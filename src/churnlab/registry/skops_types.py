@@ -1,4 +1,7 @@
-"""The types that a saved pipeline may hold besides those that skops trusts itself."""
+"""The types that a saved pipeline may hold besides those that skops itself trusts.
+
+The one list, for models that runs keep and for versions: each carries a copy of this file.
+"""
 
 TRUSTED = [
     "churnlab.models.features.Features",
@@ -15,5 +18,4 @@ TRUSTED = [
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
 ]
-"""Types that a saved model may hold besides those skops trusts itself: reviewed here, never read
-from a file."""
+"""Reviewed by hand; never read from the saved model itself."""

@@ -1,5 +1,4 @@
-"""One self-contained HTML page from a template: no script, no address outside the page, every text
-escaped."""
+"""Render one self-contained HTML page: no script, no link outside the page, every text escaped."""
 
 from __future__ import annotations
 
@@ -9,24 +8,24 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from churnlab.formatting import counted, number, percent, spoken, whole
+from churnlab.formatting import counted, number, percent, readable, whole
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 FIGURE_DPI = 120
-"""Dots an inch of the figures of churnlab.plots."""
+"""Dots per inch of the figures of churnlab.plots."""
 
 FILTERS = {
     "percent": percent,
     "number": number,
     "whole": whole,
-    "spoken": spoken,
+    "readable": readable,
     "counted": counted,
 }
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; a value that the template needs and does not get is an error."""
+    """Fill a template; a missing value is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -39,7 +38,7 @@ def render(template: str, **values: Any) -> str:
 
 
 class Picture(NamedTuple):
-    """A picture that the page itself holds: its address, and its size on the page in CSS pixels."""
+    """A picture embedded in the page: its data URI, and its size in CSS pixels."""
 
     uri: str
     width: int
@@ -47,9 +46,8 @@ class Picture(NamedTuple):
 
 
 def picture(png: bytes) -> Picture:
-    """A figure (PNG) as part of a page, where an inch has 96 CSS pixels."""
-    width, height = (
-        int.from_bytes(png[at : at + 4], "big") for at in (16, 20)
-    )  # in the first chunk, IHDR
+    """Embed a figure (PNG) at its size in inches: an inch has 96 CSS pixels."""
+    # A PNG states its size in the first chunk, IHDR.
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return Picture(uri, round(width * 96 / FIGURE_DPI), round(height * 96 / FIGURE_DPI))

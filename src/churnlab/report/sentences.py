@@ -1,7 +1,7 @@
-"""What the measured numbers say, in sentences that a manager can read.
+"""Sentences for the report: what the measured numbers say, readable for a manager.
 
-Values in, text out. A sentence claims no more than its interval does, and none of them says that
-one thing makes another happen. Texts are plain: whoever puts them on a page escapes them.
+Values in, plain text out; the page escapes it. A sentence claims no more than its confidence
+interval (CI) supports and never states a cause.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from churnlab.formatting import counted, number, percent, spoken, whole
-from churnlab.models.metric_names import METRICS
+from churnlab.formatting import counted, number, percent, readable, whole
+from churnlab.models.metric_names import LABELS
 
-TRY_FIRST = "try each action on a random half of its segment first (an A/B test), for a correlation is not an effect"
+TEST_FIRST = (
+    "test each action on a random half of its segment first (an A/B test), because a correlation "
+    "is not an effect"
+)
 
-SIMPLE_SWEEP = "train -m model=logistic_regression,random_forest"
-"""What makes the first models of any table."""
+FIRST_MODELS = "train -m model=logistic_regression,random_forest"
+"""The command that trains the first models of any table."""
 
 Part = Mapping[Any, Any]
-"""What is known of one thing, by name."""
+"""The values of one section of the report, by name."""
 
 
 class Conclusion(NamedTuple):
-    """One sentence: what it is about, the runs it rests on, and the command that comes next
-    (without churnlab)."""
+    """One sentence with its topic, the runs it rests on and the next command (without churnlab)."""
 
-    about: str
+    topic: str
     text: str
     runs: tuple[str, ...] = ()
     command: str | None = None
@@ -40,63 +42,48 @@ def five_sentences(
     *,
     registered: str,
 ) -> list[Conclusion]:
-    """Who leaves, which model, how well it ranks, which segments, what next; None is a part not
-    made yet.
+    """Return who leaves, which model, how well it ranks, which segments and what is next.
 
-    The parts are those of ``churnlab report``: members (rows, left, churn_rate, run_id, groups:
-    None when they were not explored), models (best, value, rival, difference, ...), segments
-    (portraits, run_id), champion (version, since, ...). ``registered`` is the registered model's
-    name.
+    A part is None if its command has not run. members: rows, left, churn_rate, run_id, groups (None
+    if not explored). models: best, value, rival, difference ... segments: portraits, run_id.
+    champion: version, since, recommended ... ``registered`` is the registered model's name.
     """
-    churn_rate, groups = members["churn_rate"], members["groups"]
-    leaving = who_leaves(members["rows"], members["left"], groups)
-    said = [
-        Conclusion("Who leaves", leaving, _runs(members), "explore" if groups is None else None)
-    ]
-    if models is None:
-        said += [
-            Conclusion(
-                "Which model",
-                "No model has been trained on this table and split yet.",
-                (),
-                SIMPLE_SWEEP,
-            ),
-            Conclusion(
-                "How well",
-                "How well a model ranks is measured when it is trained, on members held out from it.",
-            ),
-        ]
-    else:
-        keys = ("best", "value", "rival", "difference", "metric", "lower_is_better")
-        found = how_well(
-            models["test"], models["gains"], held_out=models["held_out"], churn_rate=churn_rate
-        )
-        said += [
-            Conclusion(
-                "Which model",
-                which_model(**{key: models[key] for key in keys}),
-                _runs(models, "rival_run_id"),
-            ),
-            Conclusion("How well", found, _runs(models)),
-        ]
-    if segments is None:
-        said.append(
-            Conclusion(
-                "Which segments",
-                "The members have not been divided into segments yet.",
-                (),
-                "segment",
-            )
-        )
-    else:
-        kinds = which_segments(segments["portraits"], churn_rate=churn_rate, left=members["left"])
-        said.append(Conclusion("Which segments", kinds, _runs(segments)))
+    rate, left, groups = members["churn_rate"], members["left"], members["groups"]
+    who = who_leaves(members["rows"], left, groups)
+    explore = "explore" if groups is None else None
     promote = champion is None or champion["recommended"] is False
     command = "promote" if promote else "score input=members.csv output=scored.csv"
+    following = what_next(registered, champion)
     return [
-        *said,
-        Conclusion("What next", what_next(registered, champion), _runs(champion or {}), command),
+        Conclusion("Who leaves", who, _runs(members), explore),
+        *_about_models(models, churn_rate=rate),
+        _about_segments(segments, churn_rate=rate, left=left),
+        Conclusion("What next", following, _runs(champion or {}), command),
     ]
+
+
+def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]:
+    if models is None:
+        missing = "No model has been trained on this table and split yet."
+        later = "How well a model ranks members is measured on held-out members when it is trained."
+        return [Conclusion("Which model", missing, (), FIRST_MODELS), Conclusion("How well", later)]
+    keys = ("best", "value", "rival", "difference", "metric", "lower_is_better")
+    which = which_model(**{key: models[key] for key in keys})
+    well = how_well(
+        models["test"], models["gains"], held_out=models["held_out"], churn_rate=churn_rate
+    )
+    return [
+        Conclusion("Which model", which, _runs(models, "rival_run_id")),
+        Conclusion("How well", well, _runs(models)),
+    ]
+
+
+def _about_segments(segments: Part | None, *, churn_rate: float, left: int) -> Conclusion:
+    if segments is None:
+        missing = "The members have not been divided into segments yet."
+        return Conclusion("Which segments", missing, (), "segment")
+    text = which_segments(segments["portraits"], churn_rate=churn_rate, left=left)
+    return Conclusion("Which segments", text, _runs(segments))
 
 
 def _runs(part: Part, *more: str) -> tuple[str, ...]:
@@ -104,15 +91,14 @@ def _runs(part: Part, *more: str) -> tuple[str, ...]:
 
 
 def model_in_words(model: str, features: str, *, tuned: bool = False) -> str:
-    """A model and its features: ``logistic regression (behaviour features, tuned)``."""
-    return f"{spoken(model)} ({spoken(features)} features{', tuned' if tuned else ''})"
+    """Name a model and its features: ``logistic regression (behaviour features, tuned)``."""
+    return f"{readable(model)} ({readable(features)} features{', tuned' if tuned else ''})"
 
 
 def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, Any]:
-    """A row of exploration.drivers turned to the side on which more leave, so that its ratio is at
-    least 1.
+    """Turn a row of statistics.risk_ratios to the side with the higher churn: its ratio is >= 1.
 
-    Keys: group (in words), n, n_other, churn, churn_other, ratio, low, high. ``kind`` and ``unit``
+    Return group (in words), n, n_other, churn, churn_other, ratio, low, high. ``kind`` and ``unit``
     are the column's.
     """
     ratio, low, high = driver["risk_ratio"], driver["low"], driver["high"]
@@ -131,34 +117,35 @@ def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, An
 
 
 def _group(feature: str, split: str, *, kind: str, unit: str | None, turned: bool) -> str:
-    """The side of a split in words: ``Lifetime at most 1 (months)``, ``Partner = 0``, ``Plan other
-    than gold``."""
+    """Name a side of a split, as ``Age at most 29 (years)``, ``Partner = 0``, ``Plan = gold``."""
+    name = readable(feature)
     sign, _, value = split.partition(" ")
     if sign == ">":
-        return f"{spoken(feature)} {'at most' if turned else 'above'} {value}{f' ({unit})' if unit else ''}"
+        units = f" ({unit})" if unit else ""
+        return f"{name} {'at most' if turned else 'above'} {value}{units}"
     if kind == "binary":
-        return f"{spoken(feature)} = {0 if turned else 1}"
-    return f"{spoken(feature)} {'other than' if turned else '='} {value}"
+        return f"{name} = {0 if turned else 1}"
+    return f"{name} {'other than' if turned else '='} {value}"
 
 
 def who_leaves(rows: int, left: int, groups: Sequence[Part] | None) -> str:
-    """How many left, and the first of the groups (of ``riskier``, the clearest first); None: not
-    looked at yet."""
-    said = f"Of {counted(rows, 'member')} {whole(left)} left ({percent(left / rows)})"
+    """Say how many members left, and among which group most clearly.
+
+    ``groups`` are those of ``riskier``, the clearest first; None if not explored yet.
+    """
+    text = f"Of {counted(rows, 'member')}, {whole(left)} left ({percent(left / rows)})"
     if groups is None:
-        return f"{said}; who they are has not been looked at yet."
+        return f"{text}; who they are has not been explored yet."
     if not groups:
-        return f"{said}; no single column says clearly who."
+        return f"{text}; no single column shows clearly who."
     first = groups[0]
     others = percent(first["churn_other"]) if first["churn_other"] else "none"
-    interval = f"95% interval {number(first['low'], 1)} to {number(first['high'], 1)}"
-    times = (
-        ""
-        if math.isinf(first["ratio"])
-        else f", {number(first['ratio'], 1)} times as many ({interval})"
-    )
+    times = ""
+    if not math.isinf(first["ratio"]):
+        ci = f"95% CI {number(first['low'], 1)} to {number(first['high'], 1)}"
+        times = f", {number(first['ratio'], 1)} times the rate ({ci})"
     return (
-        f"{said}, most clearly those with {first['group']}: {percent(first['churn'])} of them "
+        f"{text}, most clearly those with {first['group']}: {percent(first['churn'])} of them "
         f"left, against {others} of the others{times}."
     )
 
@@ -172,48 +159,51 @@ def which_model(
     metric: str,
     lower_is_better: bool,
 ) -> str:
-    """The best cross-validated model, and by how much it beats the best of another kind.
+    """Say which model is best in cross-validation, and by how much it beats the rival.
 
     ``difference`` is best minus rival: delta, ci_low, ci_high.
     """
-    said = f"The recommended model is {best}, with a cross-validated {METRICS[metric]} of {number(value, 4)}"
+    text = f"The recommended model is {best}, with a cross-validated {LABELS[metric]}"
+    text += f" of {number(value, 4)}"
     if rival is None or difference is None:
-        return f"{said}; there is no other on this table and split to compare it with."
+        return f"{text}; there is no other model on this table and split to compare it with."
     sign = -1 if lower_is_better else 1
-    gain = sign * difference["delta"]
+    gain = number(sign * difference["delta"], 4)
     low, high = sorted(sign * difference[end] for end in ("ci_low", "ci_high"))
-    interval = f"95% interval {number(low, 4)} to {number(high, 4)}"
+    ci = f"95% CI {number(low, 4)} to {number(high, 4)}"
     if low > 0:
-        return f"{said}, better than the best {rival} by {number(gain, 4)} ({interval})."
+        return f"{text}, better than the best {rival} by {gain} ({ci})."
     return (
-        f"{said}; these data do not show it to be better than the best {rival}, from which it "
-        f"differs by {number(gain, 4)} ({interval})."
+        f"{text}; these data do not show that it is better than the best {rival} (difference "
+        f"{gain}, {ci})."
     )
 
 
 def how_well(
     test: Mapping[str, float], gains: Mapping[float, float], *, held_out: int, churn_rate: float
 ) -> str:
-    """Pairs ranked rightly on the hold-out (roc_auc, low, high), and leavers found among the
-    riskiest shares.
+    """Say how well the model ranks members on the hold-out and out-of-fold.
 
-    ``gains``: the share of all leavers by share of members contacted, out of fold.
+    ``test``: roc_auc, low, high on the hold-out. ``gains``: the share of all leavers by share of
+    members contacted, out-of-fold.
     """
     found = " and ".join(
-        f"the riskiest {percent(share, 0)} hold {percent(gain)}" for share, gain in gains.items()
+        f"the riskiest {percent(share, 0)} include {percent(gain)}" for share, gain in gains.items()
     )
-    most = " and ".join(percent(min(share / churn_rate, 1)) for share in gains)
+    ideal = " and ".join(percent(min(share / churn_rate, 1)) for share in gains)
     return (
-        "Of a member who leaves and one who stays, it gives the higher risk to the one who leaves "
-        f"in {percent(test['roc_auc'])} of the pairs (95% interval {percent(test['low'])} to "
-        f"{percent(test['high'])}, on {counted(held_out, 'member')} held out); of all who leave, "
-        f"{found} (hindsight would find {most})."
+        "It ranks a member who leaves above a member who stays in "
+        f"{percent(test['roc_auc'])} of the pairs (95% CI {percent(test['low'])} to "
+        f"{percent(test['high'])}, on {whole(held_out)} held-out members); of all who leave, "
+        f"{found} (a perfect ranking would find {ideal})."
     )
 
 
 def needs_attention(portraits: Sequence[Part], *, churn_rate: float) -> Part | None:
-    """The segment with the most leavers beyond the rate of all members; None when none is clearly
-    above that rate."""
+    """Return the segment with the most leavers beyond the overall rate, or None.
+
+    Only segments whose 95% CI lies above that rate count.
+    """
     clear = [portrait for portrait in portraits if portrait["churn_low"] > churn_rate]
     return max(
         clear,
@@ -223,53 +213,54 @@ def needs_attention(portraits: Sequence[Part], *, churn_rate: float) -> Part | N
 
 
 def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -> str:
-    """How many segments there are, and which of them needs attention first, with what the playbook
-    says to do."""
-    said = f"The members fall into {counted(len(portraits), 'segment')}"
+    """Say how many segments there are, and which one needs attention first with its actions."""
+    text = f"The members fall into {counted(len(portraits), 'segment')}"
     worst = needs_attention(portraits, churn_rate=churn_rate)
     if worst is None:
-        return f"{said}, none of which leaves clearly more often than all members together."
-    gone = round(worst["size"] * worst["churn_rate"])
+        return f"{text}; no segment churns clearly more than the members overall."
+    gone, actions = round(worst["size"] * worst["churn_rate"]), worst["actions"]
+    more = f" (and {len(actions) - 3} more, below)" if len(actions) > 3 else ""
     return (
-        f"{said}; segment {worst['id']}, “{worst['name']}”, needs attention first: "
-        f"{percent(worst['churn_rate'])} of its {counted(worst['size'], 'member')} left (95% "
-        f"interval {percent(worst['churn_low'])} to {percent(worst['churn_high'])}), {whole(gone)} "
-        f"of the {whole(left)} who left in all, and the playbook advises: "
-        f"{_first(worst['actions'], 3)}."
+        f"{text}; segment {worst['id']}, “{worst['name']}”, needs attention first: "
+        f"{percent(worst['churn_rate'])} of its {counted(worst['size'], 'member')} left (95% CI "
+        f"{percent(worst['churn_low'])} to {percent(worst['churn_high'])}), {whole(gone)} of all "
+        f"{whole(left)} who left, and the playbook advises: {'; '.join(actions[:3])}{more}."
     )
 
 
-def _first(texts: Sequence[str], most: int) -> str:
-    """The first of the texts, and how many more there are."""
-    more = len(texts) - most
-    return "; ".join(texts[:most]) + (f" (and {more} more, below)" if more > 0 else "")
-
-
 def how_stable(found: Part, limits: Mapping[str, float]) -> str:
-    """Whether the segments come back on other members: a row of evidence.evidence_per_k against
-    evidence.STABLE."""
-    held = all(found[name] >= limit for name, limit in limits.items())
+    """Say whether the segments are stable: a row of evidence_per_k against choose_k.STABLE."""
+    stable = all(found[name] >= limit for name, limit in limits.items())
     ari, strength = number(limits["bootstrap_ari"], 2), number(limits["prediction_strength"], 2)
     return (
-        f"They {'are stable' if held else 'are not stable, and may look different next month'}: "
-        "made again from resampled members they agree with these by "
-        f"{number(found['bootstrap_ari'], 2)} (1 is the same, {ari} is asked for), made from one "
-        f"half of the members they hold in the other by {number(found['prediction_strength'], 2)} "
-        f"({strength} is asked for), and the smallest has {percent(found['min_share'])} of the "
-        f"members ({percent(limits['min_share'], 0)} is asked for)."
+        f"They {'are stable' if stable else 'are not stable, and may look different next month'}: "
+        "refits on resampled members agree with them at an adjusted Rand index of "
+        f"{number(found['bootstrap_ari'], 2)} (1 is identical, at least {ari} is required), their "
+        f"prediction strength is {number(found['prediction_strength'], 2)} (at least {strength}), "
+        f"and the smallest has {percent(found['min_share'])} of the members (at least "
+        f"{percent(limits['min_share'], 0)})."
     )
 
 
 def what_next(registered: str, champion: Part | None) -> str:
-    """What is in the registry and what to do.
+    """Say what is in the registry and what to do next.
 
-    ``champion``: version, since, and whether it is made of the recommended model (None: no model to
+    ``champion``: version, since, and whether it uses the recommended model (None: no model to
     recommend yet).
     """
     if champion is None:
-        return f"No version of {registered} is promoted yet, so nothing can be scored: promote one, and {TRY_FIRST}."
-    said = f"Version {champion['version']} of {registered} is the champion in the registry since {champion['since']}"
+        return (
+            f"No version of {registered} is promoted yet, so no member can be scored: promote one, "
+            f"and {TEST_FIRST}."
+        )
+    text = (
+        f"Version {champion['version']} of {registered} has been the champion "
+        f"since {champion['since']}"
+    )
     if champion["recommended"] is False:
-        return f"{said}, but not made of the recommended model: let the gate decide between them, and {TRY_FIRST}."
-    made = ", made of the recommended model" if champion["recommended"] else ""
-    return f"{said}{made}: score the members with it, and {TRY_FIRST}."
+        return (
+            f"{text}, but does not use the recommended model: let the gate decide between them, "
+            f"and {TEST_FIRST}."
+        )
+    uses = " and uses the recommended model" if champion["recommended"] else ""
+    return f"{text}{uses}: score the members with it, and {TEST_FIRST}."

@@ -1,9 +1,8 @@
-"""What an action costs and is worth, from which effect on it pays, and the test that would prove
-the effect.
+"""Compute what an action costs, what it is worth, and the A/B test that would prove its effect.
 
-Nothing here measures an effect: how many it keeps is the playbook's assumption until an A/B test
-has been made. The formulas are a few lines of SciPy; statsmodels' power analysis would be a
-dependency of its own for two of them.
+No effect is measured here: the share that an action keeps is the playbook's assumption until an A/B
+test has been run. The formulas are a few lines of SciPy; statsmodels would be a dependency for two
+of them.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ from typing import NamedTuple
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-SIDES, POWER = 0.05, 0.8
-"""Two-sided error of the test, and its chance to see an effect that is there."""
+ALPHA, POWER = 0.05, 0.8
+"""Two-sided error rate of the test, and its chance to detect an effect that exists."""
 
 
 class Worth(NamedTuple):
-    """An action on ``reach`` members (None: people outside the table), in the currency of the
-    playbook's values.
+    """Cost and worth of an action on ``reach`` members (None: people outside the table).
 
-    ``cost`` is for all of them, ``worth`` for those whom it is assumed to keep; ``break_even`` is
-    the share of would-be leavers it must keep to pay for itself (above 1: it cannot; None: nobody
-    leaves).
+    In the currency of the playbook's values: ``cost`` for all of them, ``worth`` of those whom it
+    is assumed to keep. ``break_even`` is the share of would-be leavers that it must keep to pay for
+    itself (above 1: it cannot; None: nobody leaves).
     """
 
     reach: int | None
@@ -33,12 +31,12 @@ class Worth(NamedTuple):
     break_even: float | None
 
 
-class Proof(NamedTuple):
-    """The A/B test of an action on one half of ``reach`` members, the other half left alone.
+class ABTest(NamedTuple):
+    """The A/B test of an action: one random half of ``reach`` members gets it, the other does not.
 
-    ``per_arm`` members in each arm would show the assumed effect (None: none is assumed);
-    ``smallest_cut`` is the least fall of the churn rate, in points of a share, that the halves can
-    show (None: not even all of it).
+    ``per_arm`` is the sample size per arm that detects the assumed effect (None: none is assumed);
+    ``smallest_cut`` the smallest drop of the churn rate, as a share, that the two halves can detect
+    (None: not even a drop to zero).
     """
 
     per_arm: int | None
@@ -46,39 +44,48 @@ class Proof(NamedTuple):
     too_small: bool
 
 
-def worth_of(reach: int | None, rate: float, *, cost: float, keeps: float, value: float) -> Worth:
-    """Weigh an action of ``cost`` a member that keeps the share ``keeps`` of the leavers, each
-    worth ``value``."""
+def value_action(
+    reach: int | None, rate: float, *, cost: float, keeps: float, value: float
+) -> Worth:
+    """Value an action that costs ``cost`` per member and keeps the share ``keeps`` of the leavers.
+
+    ``rate`` is the churn rate without it, ``value`` the worth of a member who stays.
+
+    >>> value_action(200, 0.25, cost=2, keeps=0.1, value=100)
+    Worth(reach=200, cost=400, worth=500.0, break_even=0.08)
+    """
     break_even = cost / (rate * value) if rate > 0 else None
     if reach is None:
         return Worth(None, None, None, break_even)
     return Worth(reach, reach * cost, reach * rate * keeps * value, break_even)
 
 
-def proof_of(reach: int | None, rate: float, *, keeps: float) -> Proof:
+def plan_ab_test(reach: int | None, rate: float, *, keeps: float) -> ABTest:
     """Plan the test of an action that is assumed to cut the churn rate by its share ``keeps``."""
     per_arm = members_per_arm(rate, rate * (1 - keeps)) if rate * keeps > 0 else None
     if reach is None:
-        return Proof(per_arm, None, too_small=False)
-    return Proof(
-        per_arm,
-        smallest_cut(rate, reach // 2),
-        too_small=per_arm is not None and per_arm > reach // 2,
-    )
+        return ABTest(per_arm, None, too_small=False)
+    half = reach // 2
+    return ABTest(per_arm, smallest_cut(rate, half), per_arm is not None and per_arm > half)
 
 
 def members_per_arm(rate: float, treated: float) -> int:
-    """Members in each of two equal arms that tell two different churn rates apart, by the normal
-    approximation.
+    """Return the sample size per arm that detects the difference of two churn rates.
 
-    Fleiss, Levin and Paik (2003), section 4.2, without the continuity correction.
+    Normal approximation; Fleiss, Levin and Paik (2003), section 4.2, without the continuity
+    correction.
+
+    >>> members_per_arm(0.5, 0.4)
+    388
     """
     return ceil((_deviations(rate, treated) / (rate - treated)) ** 2)
 
 
 def smallest_cut(rate: float, per_arm: int) -> float | None:
-    """The least fall from ``rate`` that so many members in each arm can show; None: not even a fall
-    to nothing."""
+    """Return the smallest drop from ``rate`` that this many members per arm can detect.
+
+    None: not even a drop to zero.
+    """
     if rate <= 0 or per_arm < 1 or members_per_arm(rate, 0.0) > per_arm:
         return None
     return float(
@@ -87,8 +94,8 @@ def smallest_cut(rate: float, per_arm: int) -> float | None:
 
 
 def _deviations(rate: float, treated: float) -> float:
-    """How far apart the rates must be, in deviations of their difference with one member in each
-    arm."""
+    """Return how far apart the rates must be, in standard deviations of their difference with one
+    member per arm."""
     middle = (rate + treated) / 2
-    chance = float(norm.ppf(1 - SIDES / 2)) * sqrt(2 * middle * (1 - middle))
+    chance = float(norm.ppf(1 - ALPHA / 2)) * sqrt(2 * middle * (1 - middle))
     return chance + float(norm.ppf(POWER)) * sqrt(rate * (1 - rate) + treated * (1 - treated))

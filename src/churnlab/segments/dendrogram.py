@@ -1,4 +1,4 @@
-"""Ward's tree of the members, and what its heights say about the number of segments."""
+"""Build Ward's tree of the members and read the number of segments from its heights."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from churnlab.segments.kmeans import sample_rows
 
 try:
     from fastcluster import linkage_vector
-except ImportError:  # it has no wheel for the newest Python: the tree stands on a sample earlier
+except ImportError:  # no wheel for the newest Python: the tree is sampled from fewer rows on
     linkage_vector = None
 
 PAIRWISE_ROWS = 10_000
-"""Up to here SciPy keeps the distances of all pairs (0.8 GB at most); a sample of a larger table is
-as large."""
+"""Up to this many rows SciPy stores the distances of all pairs (0.8 GB at most); also the size of a
+larger table's sample."""
 
 VECTOR_ROWS = 50_000
-"""Up to here fastcluster works on the rows: the same tree in little memory, but time grows with the
-square."""
+"""Up to this many rows fastcluster works on the rows themselves: the same tree in little memory,
+but in time that grows with the square of the rows."""
 
 
 @dataclass(frozen=True)
 class WardTree:
-    """A tree as SciPy's linkage matrix, the 0-based rows it was built on, and the number of rows of
-    the table."""
+    """Ward's tree: SciPy's linkage matrix, the 0-based rows it was built on, and the table's number
+    of rows."""
 
     linkage: np.ndarray
     rows: np.ndarray
@@ -36,53 +36,54 @@ class WardTree:
 
     @property
     def sampled(self) -> bool:
-        """Whether the tree stands on a sample of the rows."""
+        """Return whether the tree was built on a sample of the rows."""
         return len(self.rows) < self.n_rows
 
     @property
     def heights(self) -> np.ndarray:
-        """Heights of the merges, the last (two groups become one) first, in units of the
-        standardised columns."""
+        """Return the heights of the merges, the last one (from 2 groups to 1) first, in units of
+        the standardized columns."""
         return self.linkage[::-1, 2]
 
 
 def ward_tree(
     Z: np.ndarray, *, random_state: int, pairwise: int = PAIRWISE_ROWS, most: int = VECTOR_ROWS
 ) -> WardTree:
-    """Build Ward's tree on standardised columns; above ``most`` rows on a seeded sample of
-    ``pairwise`` rows.
+    """Build Ward's tree of standardized rows; of more than ``most`` rows, of a seeded sample.
 
-    Up to ``pairwise`` rows by SciPy, between the two by fastcluster, which gives the same tree.
-    Ward (1963); Müllner (2013).
+    SciPy builds it up to ``pairwise`` rows (the size of the sample, too), fastcluster, with the
+    same result, between the two limits. Ward (1963); Müllner (2013).
     """
     exact = most if linkage_vector is not None else pairwise
-    rows = (
-        np.arange(len(Z))
-        if len(Z) <= exact
-        else sample_rows(len(Z), pairwise, random_state=random_state)
-    )
+    size = len(Z) if len(Z) <= exact else pairwise
+    rows = sample_rows(len(Z), size, random_state=random_state)
     if len(rows) <= pairwise:
         return WardTree(linkage(Z[rows], method="ward"), rows, len(Z))
     return WardTree(linkage_vector(Z, method="ward"), rows, len(Z))
 
 
 def height_gaps(tree: WardTree, ks: Iterable[int]) -> dict[int, float]:
-    """Per k the height of the merge from k to k - 1 groups minus that of the merge from k + 1 to k."""
+    """Return for each k the height of the merge from k to k-1 groups minus that from k+1 to k.
+
+    >>> tree = WardTree(np.array([[0, 1, 1.0, 2], [2, 3, 2.5, 3]]), np.arange(3), 3)
+    >>> height_gaps(tree, [2, 3])
+    {2: 1.5, 3: 1.0}
+    """
     heights = np.append(tree.heights, 0.0)
     return {k: float(heights[k - 2] - heights[k - 1]) for k in ks}
 
 
 def proposed_k(tree: WardTree, ks: Iterable[int]) -> int:
-    """The number of groups at the largest height gap: what a person sees in the dendrogram."""
+    """Return the number of groups at the largest height gap, as people read a dendrogram."""
     gaps = height_gaps(tree, ks)
     return max(gaps, key=lambda k: gaps[k])
 
 
 def cut_tree(tree: WardTree, k: int) -> np.ndarray:
-    """Labels 0 .. k-1 of the tree's rows when it is cut into k groups."""
+    """Cut the tree into k groups; returns the labels 0 .. k-1 of its rows."""
     return fcluster(tree.linkage, k, criterion="maxclust") - 1
 
 
 def ward_agreement(tree: WardTree, labels: np.ndarray, k: int) -> float:
-    """Adjusted Rand index of the tree's k groups with other labels of the whole table."""
+    """Return the adjusted Rand index of the tree's k groups with labels of the whole table."""
     return float(adjusted_rand_score(cut_tree(tree, k), labels[tree.rows]))

@@ -1,5 +1,4 @@
-"""The same kinds of members under the same numbers: a new segmentation is matched to the one in
-use."""
+"""Match a new segmentation to the one in use: similar segments keep their numbers."""
 
 from __future__ import annotations
 
@@ -10,14 +9,14 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
 DISSOLVED = 0.5
-"""Two segments whose shared members are a smaller part of their union are not the same one (Hennig,
-2007, Computational Statistics and Data Analysis 52:258)."""
+"""Two segments are different ones if their shared members are a smaller share of their union than
+this (Hennig, 2007, Computational Statistics and Data Analysis 52:258)."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Which number each new segment (the key) goes by; ``new`` and ``gone`` are numbers, ``moved``
-    counts members."""
+    """The number of each new segment (the key); the numbers that are new and gone; and how many
+    members change their number."""
 
     numbers: dict[int, int]
     new: list[int]
@@ -26,22 +25,22 @@ class Matching:
     members: int
 
     def __str__(self) -> str:
-        changed = [
-            f"{what}: {', '.join(map(str, found))}"
-            for what, found in (("new", self.new), ("gone", self.gone))
-        ]
-        told = [text for text, found in zip(changed, (self.new, self.gone), strict=True) if found]
-        return "; ".join(
-            [f"{self.moved:,} of {self.members:,} members change their segment", *told]
-        )
+        changes = [f"{self.moved:,} of {self.members:,} members change their segment"]
+        for name, numbers in (("new", self.new), ("gone", self.gone)):
+            if numbers:
+                changes.append(f"{name}: {', '.join(map(str, numbers))}")
+        return "; ".join(changes)
 
 
 def match(before: np.ndarray, after: np.ndarray, *, segments: int, free: int) -> Matching:
-    """Number the segments of ``after`` as those of ``before`` that they share most members with.
+    """Number the segments of ``after`` as those of ``before`` with which they share most members.
 
-    Both are the segments of the same members in order, ``before`` by the numbers in use, ``after``
-    as 0 to ``segments`` - 1. One that continues none gets the next number from ``free`` on, so that
-    no number ever means two kinds of members.
+    Both label the same members in the same order: ``before`` with the numbers in use, ``after``
+    with 0 .. ``segments`` - 1. A segment that continues none gets the next number from ``free`` on,
+    so that no number ever means two kinds of members.
+
+    >>> match(np.array([1, 1, 0]), np.array([0, 0, 1]), segments=2, free=2).numbers
+    {0: 1, 1: 0}
     """
     used, kinds = np.unique(before), np.unique(after)
     shared = contingency_matrix(before, after) if len(before) else np.zeros((0, 0))

@@ -1,55 +1,29 @@
-"""A playbook: tests that give a segment its traits, and rules that turn traits and risk into
-actions.
+"""Declare the form of a playbook, and apply its tests and rules to a segment.
 
-It is plain data (conf/playbook/*.yaml documents its form); this module reads it and holds no word
-of any business.
+A playbook is plain data: tests give a segment its traits, and rules turn traits and risk into
+actions. conf/playbook/gym.yaml documents the form; this module holds no word of any business.
+Keep it light to import: a config is checked by it before pandas is loaded.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, get_args
 
-import pandas as pd
+from pydantic import AfterValidator, ConfigDict, Field, StrictFloat, StrictInt, with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from churnlab.data.expressions import check_expression
 from churnlab.errors import InputError
 
-PARTS = (
-    *("risk", "salient", "traits", "naming", "columns", "values", "levers", "sentences"),
-    *("actions", "rules", "fallback", "everyone"),
-)
-
-ACTION = ("text", "lever", "cost", "keeps")
-
-AUDIENCES = ("members", "left", "others")
-"""Whom an action is for: members of the segment, those of them who left, or people outside the
-table. What the table cannot tell of the last two, the share that is lost without the action, is the
-action's ``rate``."""
-
-NUMBERS = (
-    "reach",
-    "rate",
-    "keeps",
-    "cost",
-    "each",
-    "worth",
-    "break_even",
-    "per_arm",
-    "smallest_cut",
-    "points",
-)
-"""What a sentence may name: portraits.plan's numbers, the cost of each reached, and the smallest
-cut in points of a hundred."""
-
-SENTENCES = ("worth", "never", "outside", "free", "proof", "too_small", "unprovable")
-
-RISKS = ("high", "medium", "low")
+Risk = Literal["high", "medium", "low"]
+Audience = Literal["members", "left", "others"]
+"""Members of the segment, those of them who left, or people outside the table. The table does not
+show how many of the last two are lost without the action: that share is the action's ``rate``."""
 
 KINDS = ("mean", "deviation", "share")
-"""What a test may look at: a column's mean in the segment, its standardised deviation from the
-table's mean, or the share of the segment's rows for which an expression holds."""
+"""What a test looks at: a column's mean in the segment, its standardized deviation from the mean of
+the table, or the share of the segment's rows for which an expression holds."""
 
 COMPARISONS = {
     "at_least": operator.ge,
@@ -58,12 +32,182 @@ COMPARISONS = {
     "below": operator.lt,
 }
 
+NUMBERS = (
+    *("reach", "rate", "keeps", "cost", "each", "worth", "break_even"),
+    *("per_arm", "smallest_cut", "points"),
+)
+"""What a sentence may name: the numbers of portraits.plan, the cost per person reached (each), and
+the smallest cut in percentage points (points)."""
+
 Facts = Mapping[str, Any]
-"""What is known of one segment: facts[kind][column or expression] is a number."""
+"""What is known about one segment: facts[kind][column or expression] is a number."""
 
 
-def traits_of(playbook: Mapping[str, Any], facts: Facts) -> list[str]:
-    """The traits whose tests hold for a segment, in the playbook's order."""
+def _check_test(test: dict[str, Any]) -> dict[str, Any]:
+    """Return a test unchanged; ValueError if it is not one of the forms that a test can have."""
+    keys = set(test)
+    compares = keys <= {*KINDS, *COMPARISONS} and keys & set(COMPARISONS)
+    if keys not in ({"trait"}, {"all"}, {"any"}) and not (compares and len(keys & set(KINDS)) == 1):
+        raise ValueError(
+            f"{test} is not a test; give one of {', '.join(KINDS)} with one or more of "
+            f"{', '.join(COMPARISONS)}, as in {{mean: Age, above: 40}}, or {{trait: NAME}}, or a "
+            "list of tests under all or any"
+        )
+    return test
+
+
+def _check_sentence(entry: str | dict[str, str]) -> str | dict[str, str]:
+    """Return a sentence unchanged; ValueError if it cannot be filled in with the NUMBERS."""
+    for sentence in [entry] if isinstance(entry, str) else entry.values():
+        try:
+            sentence.format(**dict.fromkeys(NUMBERS, 1.0))
+        except (KeyError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"{sentence!r} cannot be filled in ({error}); it may name {', '.join(NUMBERS)} in "
+                "braces, with a format as in {reach:,.0f} or {keeps:.0%}"
+            ) from None
+    return entry
+
+
+Number = Annotated[StrictInt | StrictFloat, Field(ge=0)]
+Share = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1)]
+Text = str | dict[str, str]
+"""A text for all languages, or one text per language: {en: ..., ru: ...}."""
+Sentence = Annotated[Text, AfterValidator(_check_sentence)]
+Test = Annotated["SegmentTest", AfterValidator(_check_test)]
+Form = with_config(ConfigDict(extra="forbid"))
+
+
+@Form
+class SegmentTest(TypedDict, total=False):
+    """Declare a test on the members of a segment (_check_test says which keys go together)."""
+
+    mean: str
+    deviation: str
+    share: str
+    at_least: StrictInt | StrictFloat
+    above: StrictInt | StrictFloat
+    at_most: StrictInt | StrictFloat
+    below: StrictInt | StrictFloat
+    trait: str
+    all: Annotated[list[Test], Field(min_length=1)]
+    any: Annotated[list[Test], Field(min_length=1)]
+
+
+@Form
+class Trait(TypedDict):
+    """Declare a trait; one without a name is not part of a segment's name."""
+
+    name: NotRequired[Text]
+    when: Test
+
+
+@Form
+class RiskNames(TypedDict):
+    """Declare the words for each risk."""
+
+    high: Text
+    medium: Text
+    low: Text
+
+
+@Form
+class RiskLimits(TypedDict):
+    """Declare from which multiple of the overall churn rate on a segment's risk is high or low."""
+
+    high_above: Number
+    low_below: Number
+    names: RiskNames
+
+
+@Form
+class Naming(TypedDict):
+    """Declare how segments are named: at most ``most`` traits, or columns that stand out."""
+
+    most: int
+    more: Text
+    less: Text
+    plain: Text
+
+
+@Form
+class Values(TypedDict):
+    """Declare what a member who stays is worth, in the currency of the costs."""
+
+    member: Annotated[StrictInt | StrictFloat, Field(gt=0)]
+
+
+@Form
+class Sentences(TypedDict):
+    """Declare the sentences that portraits.plan chooses from."""
+
+    worth: Sentence
+    never: Sentence
+    outside: Sentence
+    free: Sentence
+    proof: Sentence
+    too_small: Sentence
+    unprovable: Sentence
+
+
+@Form
+class Action(TypedDict):
+    """Declare an action: whom it reaches, what it costs per person, and which share of those who
+    would leave it is assumed to keep."""
+
+    text: Text
+    lever: str
+    cost: Number
+    keeps: Share
+    reach: NotRequired[str]
+    audience: NotRequired[Audience]
+    rate: NotRequired[Share]
+
+
+@Form
+class Rule(TypedDict):
+    """Declare which actions segments with all these traits and one of these risks get."""
+
+    needs: NotRequired[list[str]]
+    risk: NotRequired[list[Risk] | None]
+    do: list[str]
+
+
+def check_names(playbook: Mapping[str, Any]) -> None:
+    """Check that a playbook defines what it names; ValueError with the key that does not.
+
+    A trait may use only traits above it.
+    """
+    traits, actions = list(playbook["traits"]), playbook["actions"]
+    used: list[tuple[str, Collection[str], Collection[str]]] = [
+        (f"traits.{name}.when", [test["trait"]], traits[: traits.index(name)])
+        for name, test in _tests(playbook)
+        if "trait" in test
+    ]
+    for place, rule in enumerate(playbook["rules"]):
+        used.append((f"rules[{place}].needs", rule.get("needs", []), traits))
+        used.append((f"rules[{place}].do", rule["do"], actions))
+    for name, action in actions.items():
+        used.append((f"actions.{name}.lever", [action["lever"]], playbook["levers"]))
+        if action.get("audience", "members") != "members" and "rate" not in action:
+            raise ValueError(
+                f"actions.{name} has no rate; give the share of its audience "
+                f"({action['audience']}) that is lost without it"
+            )
+    if not playbook["fallback"]:
+        raise ValueError("there is no fallback; name an action for segments that match no rule")
+    used += [(key, playbook[key], actions) for key in ("fallback", "everyone")]
+    for key, names, known in used:
+        if unknown := [name for name in names if name not in known]:
+            there = f"defined{' above it' if key.startswith('traits') else ''}"
+            raise ValueError(
+                f"{key} names {', '.join(unknown)}, which is not {there}; {there}: "
+                f"{', '.join(known) or 'none'}"
+            )
+
+
+def find_traits(playbook: Mapping[str, Any], facts: Facts) -> list[str]:
+    """Return the traits whose tests hold for a segment, in the playbook's order."""
     held: list[str] = []
     for name, trait in playbook["traits"].items():
         if _holds(trait["when"], facts, held):
@@ -71,80 +215,54 @@ def traits_of(playbook: Mapping[str, Any], facts: Facts) -> list[str]:
     return held
 
 
-def risk_of(playbook: Mapping[str, Any], low: float, high: float, base: float) -> str:
-    """The risk by the interval (low, high) of a segment's churn rate against ``base``, the rate of
-    all rows."""
+def rate_risk(playbook: Mapping[str, Any], low: float, high: float, base: float) -> Risk:
+    """Rate the risk of a segment by the 95% interval (low, high) of its churn rate.
+
+    ``base`` is the churn rate of all rows.
+
+    >>> limits = {"risk": {"high_above": 1.4, "low_below": 0.5}}
+    >>> rate_risk(limits, 0.30, 0.40, base=0.2), rate_risk(limits, 0.15, 0.40, base=0.2)
+    ('high', 'medium')
+    """
     if low > playbook["risk"]["high_above"] * base:
         return "high"
     return "low" if high < playbook["risk"]["low_below"] * base else "medium"
 
 
-def actions_of(playbook: Mapping[str, Any], traits: Collection[str], risk: str) -> list[str]:
-    """Names of the actions of every matching rule, in order and each once; without a match the
-    fallback's."""
+def choose_actions(playbook: Mapping[str, Any], traits: Collection[str], risk: str) -> list[str]:
+    """Return the actions of every matching rule, in order and each once; without a match those of
+    the fallback."""
     matching = [
         rule
         for rule in playbook["rules"]
-        if set(rule.get("needs", [])) <= set(traits) and risk in (rule.get("risk") or RISKS)
+        if set(rule.get("needs", [])) <= set(traits)
+        and risk in (rule.get("risk") or get_args(Risk))
     ]
     named = [action for rule in matching for action in rule["do"]] or playbook["fallback"]
     return list(dict.fromkeys(named))
 
 
-def shares_in(playbook: Mapping[str, Any]) -> list[str]:
-    """Every expression whose share of rows some trait tests."""
-    return list(dict.fromkeys(test["share"] for _, test in _tests(playbook) if "share" in test))
+def operands(playbook: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Return the columns or expressions that tests of a kind look at, each with its trait."""
+    return {test[kind]: name for name, test in _tests(playbook) if kind in test}
 
 
-def text(entry: str | Mapping[str, str], language: str) -> str:
-    """A text of the playbook in a language; one that is no {en: ..., ru: ...} serves for all
-    languages."""
+def text(entry: Text, language: str) -> str:
+    """Return a text of the playbook in a language; a plain string serves for all languages.
+
+    InputError: there is no such language.
+
+    >>> text({"en": "near", "ru": "рядом"}, "en"), text("gold", "ru")
+    ('near', 'gold')
+    """
     if isinstance(entry, str):
         return entry
     if language not in entry:
         raise InputError(
-            f"The playbook has no text in {language!r} beside "
-            f"{next(iter(entry.values()), entry)!r}; add it or choose "
-            f"playbook.language={next(iter(entry), 'en')}."
+            f"The playbook has no text in {language!r} for {next(iter(entry.values()), entry)!r}; "
+            f"add it or choose playbook.language={next(iter(entry), 'en')}."
         )
     return entry[language]
-
-
-def check_playbook(playbook: Mapping[str, Any], X: pd.DataFrame) -> None:
-    """Refuse a playbook that needs columns X does not have, lacks a part, or names a trait or
-    action it lacks."""
-    where = f"The playbook {playbook.get('name', '')}"
-    _check_parts(where, playbook, PARTS)
-    _check_parts(f"{where}, risk", playbook["risk"], ("high_above", "low_below", "names"))
-    _check_parts(f"{where}, risk.names", playbook["risk"]["names"], RISKS)
-    _check_parts(f"{where}, naming", playbook["naming"], ("most", "more", "less", "plain"))
-    for name, trait in playbook["traits"].items():
-        _check_parts(f"{where}, trait {name}", trait, ("when",))
-    numbers = X.select_dtypes("number").columns
-    used = {
-        test[kind] for _, test in _tests(playbook) for kind in ("mean", "deviation") if kind in test
-    }
-    if missing := sorted(used - set(numbers)):
-        raise InputError(
-            f"{where} needs the number columns {', '.join(missing)}, which the table does not "
-            f"have; it has {', '.join(numbers)}. Choose playbook=any, or write a playbook for this "
-            "table."
-        )
-    for name, test in _tests(playbook):
-        _check_test(f"{where}, trait {name}", name, test, playbook, list(X.columns))
-    for rule in playbook["rules"]:
-        _check_parts(f"{where}, rule {dict(rule)}", rule, ("do",))
-        _check_names(where, "trait", rule.get("needs", []), playbook["traits"])
-        _check_names(where, "risk", rule.get("risk") or [], RISKS)
-        _check_names(where, "action", rule["do"], playbook["actions"])
-    _check_actions(where, playbook, list(X.columns))
-    if not playbook["fallback"]:
-        raise InputError(
-            f"{where} has no fallback; name an action for the segments that no rule is for."
-        )
-    _check_names(
-        where, "action", [*playbook["fallback"], *playbook["everyone"]], playbook["actions"]
-    )
 
 
 def _holds(test: Mapping[str, Any], facts: Facts, held: Collection[str]) -> bool:
@@ -159,115 +277,13 @@ def _holds(test: Mapping[str, Any], facts: Facts, held: Collection[str]) -> bool
 
 
 def _tests(playbook: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every single test with the name of its trait; "all" and "any" are opened."""
-
-    def leaves(test: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        parts = test.get("all") or test.get("any")
-        if parts is None:
-            yield test
-        for part in parts or []:
-            yield from leaves(part)
-
+    """Yield every single test with the name of its trait; "all" and "any" are opened."""
     for name, trait in playbook["traits"].items():
-        yield from ((name, test) for test in leaves(trait["when"]))
+        yield from ((name, test) for test in _opened(trait["when"]))
 
 
-def _check_test(
-    where: str,
-    name: str,
-    test: Mapping[str, Any],
-    playbook: Mapping[str, Any],
-    columns: Collection[str],
-) -> None:
-    words = set(test)
-    if words == {"trait"}:
-        earlier = list(playbook["traits"])[: list(playbook["traits"]).index(name)]
-        _check_names(
-            f"{where} (a trait is tested after the ones it uses)", "trait", [test["trait"]], earlier
-        )
-    elif (
-        len(words & set(KINDS)) != 1
-        or not words & set(COMPARISONS)
-        or words - {*KINDS, *COMPARISONS}
-    ):
-        raise InputError(
-            f"{where} has the test {dict(test)}. A test is one of {', '.join(KINDS)} with one or more of "
-            f"{', '.join(COMPARISONS)}, as in {{mean: Age, above: 40}}, or {{trait: NAME}}, or a list under all or any."
-        )
-    elif "share" in words:
-        try:
-            check_expression(f"share in {name}", test["share"], columns)
-        except InputError as error:
-            raise InputError(f"{where}: {error} Or choose playbook=any.") from None
-
-
-def _check_actions(where: str, playbook: Mapping[str, Any], columns: Collection[str]) -> None:
-    _check_parts(f"{where}, values", playbook["values"], ("member",))
-    _check_number(f"{where}, values.member", playbook["values"]["member"], above=0)
-    _check_parts(f"{where}, sentences", playbook["sentences"], SENTENCES)
-    for name, entry in playbook["sentences"].items():
-        for said in [entry] if isinstance(entry, str) else entry.values():
-            _check_sentence(f"{where}, sentence {name}", said)
-    for name, action in playbook["actions"].items():
-        here = f"{where}, action {name}"
-        if not isinstance(action, Mapping):
-            raise InputError(
-                f"{here} is only a text; it has the parts {', '.join(ACTION)}, as in "
-                "conf/playbook/gym.yaml."
-            )
-        _check_parts(here, action, ACTION)
-        _check_names(here, "lever", [action["lever"]], playbook["levers"])
-        _check_names(here, "audience", [action.get("audience", "members")], AUDIENCES)
-        _check_number(f"{here}, cost", action["cost"])
-        for share in (
-            "keeps",
-            *(["rate"] if action.get("audience", "members") != "members" else []),
-        ):
-            _check_parts(here, action, [share])
-            _check_number(f"{here}, {share}", action[share], most=1)
-        if "reach" in action:
-            try:
-                check_expression(f"reach of {name}", action["reach"], columns)
-            except InputError as error:
-                raise InputError(f"{here}: {error} Or choose playbook=any.") from None
-
-
-def _check_sentence(where: str, said: str) -> None:
-    try:
-        said.format(**dict.fromkeys(NUMBERS, 1.0))
-    except (KeyError, ValueError, IndexError) as error:
-        raise InputError(
-            f"{where} cannot be filled in ({error}): {said!r}. It may name {', '.join(NUMBERS)} in braces, with a "
-            "format as in {reach:,.0f} or {keeps:.0%}."
-        ) from None
-
-
-def _check_number(
-    where: str, value: Any, *, above: float | None = None, most: float = float("inf")
-) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most or value == above:
-        allowed = (
-            "above 0"
-            if above == 0
-            else "of 0 or more"
-            if most == float("inf")
-            else f"from 0 to {most:g}"
-        )
-        raise InputError(f"{where} is {value!r}; give a number {allowed}.")
-
-
-def _check_parts(where: str, block: Mapping[str, Any], parts: Collection[str]) -> None:
-    if missing := [part for part in parts if part not in block]:
-        raise InputError(
-            f"{where} has no {', '.join(missing)}; conf/playbook/gym.yaml shows the form of a "
-            "playbook."
-        )
-
-
-def _check_names(where: str, what: str, used: Collection[str], known: Collection[str]) -> None:
-    if unknown := [name for name in used if name not in known]:
-        raise InputError(
-            f"{where} names the {what} {', '.join(unknown)}, which is not defined; defined: "
-            f"{', '.join(known)}."
-        )
+def _opened(test: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for part in test.get("all", []) + test.get("any", []):
+        yield from _opened(part)
+    if not test.keys() & {"all", "any"}:
+        yield test

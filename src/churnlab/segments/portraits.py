@@ -1,5 +1,4 @@
-"""Portraits: what each segment is like, how many of its members left, and what the playbook says to
-do."""
+"""Describe segments: what each is like, how many of its members left, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,46 +7,66 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
-from churnlab.data.expressions import derive, evaluate
-from churnlab.segments.action_value import proof_of, worth_of
-from churnlab.segments.playbook import (
-    actions_of,
-    check_playbook,
-    risk_of,
-    shares_in,
-    text,
-    traits_of,
-)
+from churnlab.data.expressions import check_expression, derive, evaluate
+from churnlab.errors import InputError
+from churnlab.segments.action_value import plan_ab_test, value_action
+from churnlab.segments.playbook import choose_actions, find_traits, operands, rate_risk, text
 
 Z95 = float(norm.ppf(0.975))
 
 
-def profile(X: pd.DataFrame, labels: np.ndarray, y: np.ndarray) -> pd.DataFrame:
-    """One row per segment: size, share, churn rate with its 95% interval; mean and deviation of
-    each number column.
+def check_columns(playbook: Mapping[str, Any], X: pd.DataFrame) -> None:
+    """Check that X has the columns that a playbook's tests and actions need; InputError if not."""
+    where, numbers = f"The playbook {playbook['name']}", X.select_dtypes("number").columns
+    needed = operands(playbook, "mean") | operands(playbook, "deviation")
+    if missing := sorted(set(needed) - set(numbers)):
+        raise InputError(
+            f"{where} needs the number columns {', '.join(missing)}, which the table does not "
+            f"have; it has {', '.join(numbers)}. Choose playbook=any, or write a playbook for this "
+            "table."
+        )
+    expressions = [
+        (f"trait {name}", share) for share, name in operands(playbook, "share").items()
+    ] + [
+        (f"action {name}", action["reach"])
+        for name, action in playbook["actions"].items()
+        if "reach" in action
+    ]
+    for name, expression in expressions:
+        try:
+            check_expression("", expression, list(X.columns))
+        except InputError as error:
+            raise InputError(f"{where}, {name}: {error} Or choose playbook=any.") from None
 
-    A deviation is (segment's mean - table's mean) / table's standard deviation, interval_low_ and
-    interval_high_ the ends of its 95% interval. ``y`` is 1 for those who left.
+
+def profile(X: pd.DataFrame, labels: np.ndarray, y: np.ndarray) -> pd.DataFrame:
+    """Profile the segments: size, share, churn rate, and each number column's mean and deviation.
+
+    One row per segment. A deviation is (segment mean - table mean) / table standard deviation;
+    interval_low_ and interval_high_ are the ends of its 95% CI. ``y`` is 1 for members who left.
+    churn_low and churn_high are Wilson's 95% CI, which Brown, Cai and DasGupta (2001) recommend.
     """
     size = np.bincount(labels)
     assert (size > 0).all(), "segments are numbered 0 .. k-1 without a gap"
-    left = np.bincount(labels, weights=y, minlength=len(size))
-    low, high = wilson_interval(left, size)
+    left = np.bincount(labels[y == 1], minlength=len(size))
+    intervals = [
+        binomtest(int(churned), int(members)).proportion_ci(method="wilson")
+        for churned, members in zip(left, size, strict=True)
+    ]
     table = pd.DataFrame(
         {
             "size": size,
             "share": size / len(labels),
             "churn_rate": left / size,
-            "churn_low": low,
-            "churn_high": high,
+            "churn_low": [interval.low for interval in intervals],
+            "churn_high": [interval.high for interval in intervals],
         }
     ).rename_axis("segment")
-    means = X.select_dtypes("number").groupby(labels).mean()
     estimate, half = deviations(X, labels)
     parts = {
-        "mean_": means,
+        "mean_": X.select_dtypes("number").groupby(labels).mean(),
         "deviation_": estimate,
         "interval_low_": estimate - half,
         "interval_high_": estimate + half,
@@ -56,10 +75,10 @@ def profile(X: pd.DataFrame, labels: np.ndarray, y: np.ndarray) -> pd.DataFrame:
 
 
 def deviations(X: pd.DataFrame, labels: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Standardised deviations of the segments' means (segments x number columns) and their 95%
-    half-widths.
+    """Return the standardized deviations of the segments' means and the half-widths of their CIs.
 
-    A column that never varies deviates by 0. A segment of one row has an infinite half-width.
+    Both are segments x number columns, the CIs 95%. A constant column deviates by 0; a segment
+    of one row has an infinite half-width.
     """
     numbers = X.select_dtypes("number")
     scale = numbers.std(ddof=0).replace(0.0, np.inf)
@@ -67,17 +86,6 @@ def deviations(X: pd.DataFrame, labels: np.ndarray) -> tuple[pd.DataFrame, pd.Da
     estimate = ((groups.mean() - numbers.mean()) / scale).rename_axis("segment")
     error = groups.std(ddof=1).div(np.sqrt(groups.size()), axis=0) / scale
     return estimate, (Z95 * error).fillna(np.inf).rename_axis("segment")
-
-
-def wilson_interval(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% score interval of proportions. Wilson (1927); recommended by Brown, Cai and DasGupta
-    (2001)."""
-    rate = successes / n
-    centre = rate + Z95**2 / (2 * n)
-    half = Z95 * np.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n**2))
-    return np.maximum((centre - half) / (1 + Z95**2 / n), 0), np.minimum(
-        (centre + half) / (1 + Z95**2 / n), 1
-    )
 
 
 def portraits(
@@ -88,43 +96,32 @@ def portraits(
     playbook: Mapping[str, Any],
     language: str,
 ) -> list[dict[str, Any]]:
-    """Describe every segment by tests on its members, never by its number, in values that JSON can
-    hold.
+    """Describe every segment by tests on its members, never by its number; the values fit JSON.
 
     Keys: id, name, size, share, churn_rate, churn_low, churn_high, risk, traits (names in the
     playbook), salient (column: deviation, the largest first), actions (texts), recommended_action
-    (the same in one string), plans (of plan, one an action), profile (column: mean, deviation and
-    the ends of its interval, None where it has none). X holds the columns the playbook names.
-    InputError: it does not, or the playbook is faulty.
+    (the same in one string), plans (of plan, one per action), profile (column: mean, deviation and
+    the ends of its interval, None where it has none).
     """
-    check_playbook(playbook, X)
     table = profile(X, labels, y)
     estimate, half = deviations(X, labels)
-    certain = estimate.where(
-        estimate.abs() > half, 0.0
-    )  # a deviation whose interval includes 0 is none
-    means, shares = (
-        X.select_dtypes("number").groupby(labels).mean(),
-        _shares(X, labels, shares_in(playbook)),
-    )
+    certain = estimate.where(estimate.abs() > half, 0.0)  # its interval includes 0: no deviation
+    means = X.select_dtypes("number").groupby(labels).mean()
+    shares = _shares(X, labels, list(operands(playbook, "share")))
     described = []
-    for segment in range(len(table)):
-        row, deviation = table.iloc[segment], certain.iloc[segment]
+    for segment, row in enumerate(table.to_dict("records")):
+        deviation, inside = certain.iloc[segment], labels == segment
         facts = {"mean": means.iloc[segment], "deviation": deviation, "share": shares.iloc[segment]}
-        traits = traits_of(playbook, facts)
-        risk = risk_of(playbook, row["churn_low"], row["churn_high"], float(np.mean(y)))
-        inside = labels == segment
+        traits = find_traits(playbook, facts)
+        risk = rate_risk(playbook, row["churn_low"], row["churn_high"], float(np.mean(y)))
         plans = [
             plan(playbook, name, X[inside], y[inside], language)
-            for name in actions_of(playbook, traits, risk)
+            for name in choose_actions(playbook, traits, risk)
         ]
         actions = [planned["text"] for planned in plans]
         described.append(
             {"id": segment, "name": "", "size": int(row["size"])}
-            | {
-                name: float(row[name])
-                for name in ("share", "churn_rate", "churn_low", "churn_high")
-            }
+            | {name: row[name] for name in ("share", "churn_rate", "churn_low", "churn_high")}
             | {"risk": risk, "traits": traits, "salient": _salient(deviation, playbook["salient"])}
             | {"actions": actions, "recommended_action": "; ".join(actions), "plans": plans}
             | {"profile": _profile(means.iloc[segment], estimate.iloc[segment], half.iloc[segment])}
@@ -137,22 +134,20 @@ def portraits(
 def segment_names(
     described: Sequence[Mapping[str, Any]], playbook: Mapping[str, Any], language: str
 ) -> list[str]:
-    """A short name for each portrait, no two alike: its first traits, without any its salient
-    columns, then its risk.
+    """Return a short name for each portrait: its first traits or salient columns, and its risk.
 
-    Where names clash they grow by the next trait or column; segments that stay alike are numbered.
+    No two are alike: names that clash grow by the next trait or column, and are numbered if that
+    does not help.
     """
     most, risks = playbook["naming"]["most"], playbook["risk"]["names"]
     ends = [text(risks[portrait["risk"]], language) for portrait in described]
     traits = [_trait_words(portrait, playbook, language) for portrait in described]
-    parts = [
-        held + _column_words(portrait, playbook, language)
-        for held, portrait in zip(traits, described, strict=True)
-    ]
+    columns = [_column_words(portrait, playbook, language) for portrait in described]
+    parts = [held + others for held, others in zip(traits, columns, strict=True)]
     lengths = [min(most, len(held) or most) for held in traits]
     while True:
         names = [
-            ", ".join([*some[:n], end]) for some, n, end in zip(parts, lengths, ends, strict=True)
+            ", ".join([*words[:n], end]) for words, n, end in zip(parts, lengths, ends, strict=True)
         ]
         clashing = [
             i
@@ -173,54 +168,45 @@ def segment_names(
 def plans_for_everyone(
     X: pd.DataFrame, y: np.ndarray, *, playbook: Mapping[str, Any], language: str
 ) -> list[dict[str, Any]]:
-    """The plan of everything the playbook advises whatever the segment, for all members."""
+    """Return the plans of the actions that the playbook advises for all members, in any segment."""
     return [plan(playbook, name, X, y, language) for name in playbook["everyone"]]
 
 
 def plan(
     playbook: Mapping[str, Any], name: str, X: pd.DataFrame, y: np.ndarray, language: str
 ) -> dict[str, Any]:
-    """What one action would do for the members X: whom it reaches, what it costs and is worth, what
-    would prove it.
+    """Plan one action for the members X: whom it reaches, its cost and worth, and its A/B test.
 
-    Keys: action, text, lever, audience, reach, rate (the share of the reached that is lost without
-    the action), keeps (assumed) and those of economics.Worth and economics.Proof; sentence says it
-    all in the language.
+    Keys: action, text, lever, audience, reach, rate (the share of those reached who leave without
+    the action), keeps (assumed), those of action_value.Worth and action_value.ABTest, and sentence,
+    which sums them up in the language.
     """
     action = playbook["actions"][name]
-    audience, keeps = action.get("audience", "members"), float(action["keeps"])
-    reached = (
-        evaluate(action["reach"], X) != 0 if "reach" in action else np.ones(len(X), dtype=bool)
-    )
+    audience = action.get("audience", "members")
+    cost, keeps = float(action["cost"]), float(action["keeps"])
+    reached = evaluate(action["reach"], X) != 0 if "reach" in action else np.ones(len(X), bool)
     reached &= (audience == "members") | (y == 1)
     reach = None if audience == "others" else int(reached.sum())
     rate = float(action["rate"] if "rate" in action else y[reached].mean() if reach else 0.0)
-    worth = worth_of(
-        reach,
-        rate,
-        cost=float(action["cost"]),
-        keeps=keeps,
-        value=float(playbook["values"]["member"]),
-    )
-    proof = proof_of(reach, rate, keeps=keeps)
-    values = {"rate": rate, "keeps": keeps} | worth._asdict() | proof._asdict()
-    sentences = (text(playbook["sentences"][part], language) for part in _said(values))
-    filled = [
-        sentence.format(
-            **values, each=float(action["cost"]), points=100 * (proof.smallest_cut or 0.0)
-        )
-        for sentence in sentences
+    value = float(playbook["values"]["member"])
+    worth = value_action(reach, rate, cost=cost, keeps=keeps, value=value)
+    test = plan_ab_test(reach, rate, keeps=keeps)
+    values = {"rate": rate, "keeps": keeps} | worth._asdict() | test._asdict()
+    points = 100 * (test.smallest_cut or 0.0)
+    sentences = [
+        text(playbook["sentences"][key], language).format(**values, each=cost, points=points)
+        for key in _sentence_keys(values)
     ]
     return (
         {"action": name, "text": text(action["text"], language)}
         | {"lever": text(playbook["levers"][action["lever"]], language), "audience": audience}
         | values
-        | {"sentence": "; ".join(filled)}
+        | {"sentence": "; ".join(sentences)}
     )
 
 
-def _said(values: Mapping[str, Any]) -> list[str]:
-    """Which of the playbook's sentences hold for the numbers of a plan."""
+def _sentence_keys(values: Mapping[str, Any]) -> list[str]:
+    """Choose the playbook's sentences that are true for the numbers of a plan."""
     if values["reach"] is None:
         return ["outside"]
     if values["cost"] == 0:
@@ -244,21 +230,20 @@ def _trait_words(
 def _column_words(
     portrait: Mapping[str, Any], playbook: Mapping[str, Any], language: str
 ) -> list[str]:
-    """Words for the salient columns, the most salient first; without any, the words for an average
+    """Return words for the salient columns, the most salient first, or those for an average
     segment."""
     naming, words = playbook["naming"], []
     for column, deviation in portrait["salient"].items():
         label = text(playbook["columns"].get(column, column), language)
-        words.append(
-            text(naming["more" if deviation > 0 else "less"], language).format(column=label)
-        )
+        word = text(naming["more" if deviation > 0 else "less"], language)
+        words.append(word.format(column=label))
     return words or [text(naming["plain"], language)]
 
 
 def _profile(
     mean: pd.Series, estimate: pd.Series, half: pd.Series
 ) -> dict[str, dict[str, float | None]]:
-    """Of each column the segment's mean, its deviation, and the ends of its interval."""
+    """Return each column's mean in the segment, its deviation, and the ends of its interval."""
     table = pd.DataFrame(
         {"mean": mean, "deviation": estimate, "low": estimate - half, "high": estimate + half}
     )
@@ -271,16 +256,13 @@ def _profile(
 
 
 def _salient(deviation: pd.Series, limit: float) -> dict[str, float]:
-    """The deviations of at least ``limit`` standard deviations, the largest first."""
-    marked = deviation[deviation.abs() >= limit]
-    return {
-        str(name): float(marked[name])
-        for name in marked.abs().sort_values(ascending=False, kind="stable").index
-    }
+    """Return the deviations of at least ``limit`` standard deviations, the largest first."""
+    order = deviation.abs().sort_values(ascending=False, kind="stable").index
+    return {str(name): float(deviation[name]) for name in order if abs(deviation[name]) >= limit}
 
 
 def _shares(X: pd.DataFrame, labels: np.ndarray, expressions: Sequence[str]) -> pd.DataFrame:
-    """Per segment and expression the share of rows for which it holds."""
+    """Return the share of each segment's rows for which each expression holds."""
     named = {f"share_of_rows_{i}": expression for i, expression in enumerate(expressions)}
     held = derive(X, named)[list(named)].set_axis(list(expressions), axis=1)
     return (held != 0).groupby(labels).mean()

@@ -1,10 +1,11 @@
-"""What a run keeps besides numbers: tables, documents and models, written and read back."""
+"""Log a run's tables, figures and documents, and read them back."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,10 @@ import mlflow
 import pandas as pd
 import yaml
 
-if TYPE_CHECKING:  # commands that draw nothing do without matplotlib
-    from matplotlib.figure import Figure
+from churnlab.tracking.names import Artifact
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # commands that draw nothing do not load matplotlib
+    from matplotlib.figure import Figure
 
 
 def log_table(frame: pd.DataFrame, path: str) -> None:
@@ -31,51 +32,49 @@ def log_table(frame: pd.DataFrame, path: str) -> None:
 
 
 def log_figure(figure: Figure, name: str, **saved: Any) -> None:
-    """Log a figure as figures/NAME.png; ``saved`` goes to its savefig."""
-    if (
-        layout := figure.get_layout_engine()
-    ):  # matplotlib would draw the whole figure once more to lay it out
-        layout.execute(figure)
+    """Log a figure as figures/NAME.png; ``saved`` are keywords of savefig."""
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)  # savefig would draw the whole figure once more for the layout
         figure.set_layout_engine(None)
     mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs=saved)
 
 
 def read_table(run_id: str, path: str) -> pd.DataFrame:
-    """Read a table that a run has logged as the artifact ``path``."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=path, dst_path=scratch
-        )
+    """Read the table that a run logged as the artifact ``path``."""
+    with _downloaded(run_id, path) as file:
         return pd.read_parquet(file) if path.endswith(".parquet") else pd.read_csv(file)
 
 
 def read_json(run_id: str, path: str) -> Any:
-    """A JSON artifact of a run."""
+    """Read a JSON artifact of a run."""
     return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
 
 
 def read_config(run_id: str) -> dict[str, Any]:
-    """The resolved config of a run."""
-    return yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/config.yaml"))
+    """Read the resolved config of a run."""
+    return yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run_id}/{Artifact.CONFIG}"))
 
 
 def read_bytes(run_id: str, path: str) -> bytes | None:
-    """The file that a run has logged as the artifact ``path``; None when it has none."""
+    """Read the file that a run logged as the artifact ``path``; None if there is none."""
     logged = mlflow.MlflowClient().list_artifacts(run_id, path.rpartition("/")[0] or None)
     if path not in {file.path for file in logged}:
         return None
-    with tempfile.TemporaryDirectory() as scratch:
-        file = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=path, dst_path=scratch
-        )
-        return Path(file).read_bytes()
+    with _downloaded(run_id, path) as file:
+        return file.read_bytes()
 
 
 def download(run_id: str, path: str, folder: Path) -> None:
-    """Put one artifact of a run into a folder, under its bare name."""
+    """Copy one artifact of a run into a folder, under its file name."""
     folder.mkdir(exist_ok=True)
+    with _downloaded(run_id, path) as file:
+        shutil.copy(file, folder / file.name)
+
+
+@contextmanager
+def _downloaded(run_id: str, path: str) -> Iterator[Path]:
+    """Download an artifact of a run to a temporary file."""
     with tempfile.TemporaryDirectory() as scratch:
-        file = mlflow.artifacts.download_artifacts(
-            run_id=run_id, artifact_path=path, dst_path=scratch
+        yield Path(
+            mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=scratch)
         )
-        shutil.copy(file, folder / Path(path).name)

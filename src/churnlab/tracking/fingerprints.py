@@ -1,5 +1,4 @@
-"""What makes two runs the same, and where runs belong: fingerprints of config and code,
-experiments, tags."""
+"""Fingerprint configs and code, and tag runs so that equal ones find each other."""
 
 from __future__ import annotations
 
@@ -16,6 +15,9 @@ from typing import Any
 from churnlab.models.splits import Split
 from churnlab.tracking.names import Tag
 
+PACKAGE = Path(__file__).parents[1]
+"""The folder of the package: all rooms, not just this one."""
+
 NOT_DECIDING = {
     "tracking",
     "engine",
@@ -27,62 +29,60 @@ NOT_DECIDING = {
     "input",
     "output",
 }
-"""Keys that do not decide a result and are no part of its config_sha256 (nor is any path)."""
+"""Keys that do not decide a result and are left out of its config_sha256 (as is any path)."""
 
-HOW_IT_IS_WRITTEN = {"path", "encoding", "rename"}
-"""Keys of a dataset that say where and how its table is written, not what it holds."""
+FILE_FORMAT = {"path", "encoding", "rename"}
+"""Keys of a dataset that describe where and how its table is written, not its content."""
 
 
 def config_sha256(command: str, config: Mapping[str, Any]) -> str:
     """Fingerprint what decides a result: the command and its deciding keys."""
-    return hashlib.sha256(
-        json.dumps([command, deciding(config)], sort_keys=True).encode()
-    ).hexdigest()
+    text = json.dumps([command, deciding(config)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that decide a result: all but paths, engines and names of runs."""
+    """Return the keys of a config that decide a result: no paths, engines or run names.
+
+    >>> deciding({"seed": 0, "force": True, "dataset": {"name": "gym", "path": "a.csv"}})
+    {'seed': 0, 'dataset': {'name': 'gym'}}
+    """
     kept = {key: value for key, value in config.items() if key not in NOT_DECIDING}
     if kept.get("dataset"):
         kept["dataset"] = {
-            key: value for key, value in kept["dataset"].items() if key not in HOW_IT_IS_WRITTEN
+            key: value for key, value in kept["dataset"].items() if key not in FILE_FORMAT
         }
     return kept
 
 
 @cache
-def code_sha256() -> str:
-    """Fingerprint the installed package: every file of it but what Python compiles."""
+def code_sha256(package: Path = PACKAGE) -> str:
+    """Fingerprint all files of a package, in all its folders, except what Python compiles."""
     digest = hashlib.sha256()
-    package = Path(__file__).parents[1]
-    for path in sorted(path for path in package.rglob("*.*") if path.parent.name != "__pycache__"):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and path.parent.name != "__pycache__":
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
 @cache
 def git_tags() -> dict[str, str]:
-    """The commit the code stands at and whether it was changed since; nothing outside a checkout."""
-    asked = ["git", "-C", str(Path(__file__).parent)]
+    """Return the commit of the checkout and whether it has uncommitted changes; {} outside git."""
+    git = ["git", "-C", str(PACKAGE)]
     try:
-        commit = subprocess.run(
-            [*asked, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        status = subprocess.run(
-            [*asked, "status", "--porcelain"], capture_output=True, text=True, check=True
+        commit, status = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {
-        Tag.GIT_COMMIT: commit.stdout.strip(),
-        Tag.GIT_DIRTY: str(bool(status.stdout)).lower(),
-    }
+    return {Tag.GIT_COMMIT: commit.strip(), Tag.GIT_DIRTY: str(bool(status)).lower()}
 
 
 def identity_tags(
     command: str, config: Mapping[str, Any], *, data_sha256: str | None = None
 ) -> dict[str, str]:
-    """The tags by which runs of the same thing find each other: command, config, code and data."""
+    """Return the tags by which equal runs find each other: command, config, code and data."""
     tags = {
         Tag.COMMAND: command,
         Tag.CONFIG: config_sha256(command, config),
@@ -91,16 +91,15 @@ def identity_tags(
     return tags if data_sha256 is None else tags | {Tag.DATA: data_sha256}
 
 
-DECIDING = ("numpy", "scipy", "pandas", "scikit-learn", "optuna", "mlflow")
-"""Packages in whose hands the last bit of a result is."""
+DECIDING_PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "optuna", "mlflow")
+"""Packages that decide the last bits of a result."""
 
 
 @cache
 def packages() -> dict[str, str]:
-    """What decides the bits of a result besides code, config and data: Python, its packages, the
-    kind of machine."""
+    """Return what else decides a result: machine type and versions of Python and packages."""
     python = {"python": platform.python_version(), "machine": platform.machine()}
-    return python | {name: version(name) for name in DECIDING}
+    return python | {name: version(name) for name in DECIDING_PACKAGES}
 
 
 def split_tags(split: Split) -> dict[str, str]:

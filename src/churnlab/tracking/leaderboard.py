@@ -19,133 +19,127 @@ from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 
 
-class Pair(NamedTuple):
-    """Two runs on the same members: their difference, what the folds say of it, each fold's values,
-    both in words."""
+class RunComparison(NamedTuple):
+    """Two runs on the same members: first minus second, the test over the folds, and the verdict.
 
-    found: comparison.Difference
-    test: comparison.FoldTest | None
+    ``folds`` has a row per fold: fold, A, B, difference. It and ``fold_test`` are None if the runs
+    have different folds. ``verdict`` is two sentences.
+    """
+
+    difference: comparison.Difference
+    fold_test: comparison.FoldTest | None
     folds: pd.DataFrame | None
-    said: tuple[str, str]
+    verdict: tuple[str, str]
 
 
 def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
-    """One row a run, the best first: what it is, its metrics out of fold and on the hold-out, of
-    what, how old.
+    """Tabulate ranked runs, one row each: model, metrics out of fold and on the hold-out, origin.
 
     ``data``, ``split`` and ``folds`` are the first twelve digits of the fingerprints, times are in
-    seconds; what an older run has not logged is nan.
+    seconds; a metric that an older run did not log is nan.
     """
+    kinds = ("cv_{}", "cv_{}_std", "test_{}", "test_{}_low", "test_{}_high")
+    logged = [kind.format(name) for name in dict.fromkeys([metric, *METRICS]) for kind in kinds]
+    logged += ["threshold", "fit_seconds", "model_bytes", "n_columns"]
+    fingerprints = {"data": Tag.DATA, "split": Tag.SPLIT, "folds": Tag.FOLDS}
     rows = []
     for rank, run in enumerate(runs, 1):
         scores, params, info = run.data.metrics, run.data.params, run.info
-        row = {
-            "rank": rank,
-            "name": info.run_name,
-            "model": params["model.name"],
-            "features": params["features.name"],
-        }
-        for name in dict.fromkeys([metric, *METRICS]):
-            asked = (
-                f"cv_{name}",
-                f"cv_{name}_std",
-                f"test_{name}",
-                f"test_{name}_low",
-                f"test_{name}_high",
-            )
-            row |= {key: scores.get(key, math.nan) for key in asked}
-        row |= {
-            key: scores.get(key, math.nan)
-            for key in ("threshold", "fit_seconds", "model_bytes", "n_columns")
-        }
-        row |= {
-            part: run.data.tags[tag][:12]
-            for part, tag in (("data", Tag.DATA), ("split", Tag.SPLIT), ("folds", Tag.FOLDS))
-        }
         started = info.start_time / 1000
-        row |= {"started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")}
-        row |= {"age": time.time() - started, "duration": info.end_time / 1000 - started}
-        rows.append(row | {"run_id": info.run_id})
+        rows.append(
+            {
+                "rank": rank,
+                "name": info.run_name,
+                "model": params["model.name"],
+                "features": params["features.name"],
+                **{key: scores.get(key, math.nan) for key in logged},
+                **{name: run.data.tags[tag][:12] for name, tag in fingerprints.items()},
+                "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+                "age": time.time() - started,
+                "duration": info.end_time / 1000 - started,
+                "run_id": info.run_id,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
-    """The id of the simplest run within one standard error of the first, and why; the runs come the
-    best first."""
-    if not runs:
-        return None, "No run is recommended: every one is too good to be true."
-    best, lower = runs[0], metric in LOWER_IS_BETTER
-    own = _by_fold(best)[metric].to_numpy()
+    """Return the id of the simplest run within one standard error of the first, and a sentence.
 
-    def enough(place: int) -> bool:
-        other, paired = (
-            _by_fold(runs[place])[metric].to_numpy(),
-            same_tag(Tag.FOLDS, best, runs[place]),
-        )
-        return place == 0 or comparison.as_good(
-            own, other, paired=paired, ratio=_ratio(best), lower=lower
+    The runs come ranked, the best first.
+    """
+    if not runs:
+        return None, "No run is recommended: every score is too good to be true."
+    best = runs[0]
+    best_scores = _fold_metrics(best)[metric].to_numpy()
+
+    def is_good_enough(place: int) -> bool:
+        return place == 0 or comparison.within_one_standard_error(
+            best_scores,
+            _fold_metrics(runs[place])[metric].to_numpy(),
+            paired=_same_folds(best, runs[place]),
+            ratio=_fold_ratio(best),
+            lower=metric in LOWER_IS_BETTER,
         )
 
     sizes = [run.data.metrics.get("model_bytes", math.inf) for run in runs]
-    chosen = runs[comparison.simplest(sizes, enough)]
+    chosen = runs[comparison.simplest(sizes, is_good_enough)]
     if chosen is best:
         return best.info.run_id, (
-            f"Recommended: {best.info.run_name}; none that is simpler is within one standard error "
-            "of it."
+            f"Recommended: {best.info.run_name}; no simpler model is within one standard error."
         )
     return chosen.info.run_id, (
-        f"Recommended: {chosen.info.run_name} ({_size(chosen)}), the simplest within one standard "
-        f"error of the best, {best.info.run_name} ({_size(best)})."
+        f"Recommended: {chosen.info.run_name} ({_format_size(chosen)}), the simplest within one "
+        f"standard error of the best, {best.info.run_name} ({_format_size(best)})."
     )
 
 
-def pair(first: Run, second: Run, *, metric: str, seed: int) -> Pair:
-    """Compare two runs of one data and split by what they predicted out of fold, first minus
-    second."""
+def compare_runs(first: Run, second: Run, *, metric: str, seed: int) -> RunComparison:
+    """Compare two runs on the same data and split by their out-of-fold predictions."""
     tables = [artifacts.read_table(run.info.run_id, Artifact.OOF) for run in (first, second)]
     (y, probability), (same_y, other) = map(comparison.by_repeat, tables)
     assert np.array_equal(y, same_y)
-    thresholds = (first.data.metrics["threshold"], second.data.metrics["threshold"])
-    found = comparison.paired_difference(
-        y, probability, other, metric=metric, thresholds=thresholds, seed=seed
+    difference = comparison.paired_difference(
+        y,
+        probability,
+        other,
+        metric=metric,
+        thresholds=(first.data.metrics["threshold"], second.data.metrics["threshold"]),
+        seed=seed,
     )
-    test = folds = None
-    if same_tag(Tag.FOLDS, first, second):
-        folds = pd.DataFrame(
-            {"A": _by_fold(first)[metric], "B": _by_fold(second)[metric]}
-        ).rename_axis("fold")
-        test = comparison.fold_test(
-            folds["A"].to_numpy(), folds["B"].to_numpy(), ratio=_ratio(first)
-        )
-        folds = folds.assign(difference=folds["A"] - folds["B"]).reset_index()
-    said = comparison.verdict(
-        found, test, metric=metric, names=run_names(first, second), members=len(y)
+    fold_test = folds = None
+    if _same_folds(first, second):
+        a, b = (_fold_metrics(run)[metric] for run in (first, second))
+        fold_test = comparison.fold_test(a.to_numpy(), b.to_numpy(), ratio=_fold_ratio(first))
+        folds = pd.DataFrame({"A": a, "B": b, "difference": a - b}).reset_index(names="fold")
+    verdict = comparison.verdict(
+        difference, fold_test, metric=metric, names=distinct_names(first, second), members=len(y)
     )
-    return Pair(found, test, folds, said)
+    return RunComparison(difference, fold_test, folds, verdict)
 
 
-def run_names(first: Run, second: Run) -> tuple[str, str]:
-    """What two runs are called; where that is the same, with the beginning of their ids."""
+def distinct_names(first: Run, second: Run) -> tuple[str, str]:
+    """Return the names of two runs, followed by the start of their ids where they are the same."""
     names = first.info.run_name, second.info.run_name
     if names[0] != names[1]:
         return names
     return f"{names[0]} ({first.info.run_id[:8]})", f"{names[1]} ({second.info.run_id[:8]})"
 
 
-def same_tag(tag: str, first: Run, second: Run) -> bool:
-    return first.data.tags[tag] == second.data.tags[tag]
+def _same_folds(first: Run, second: Run) -> bool:
+    return bool(first.data.tags[Tag.FOLDS] == second.data.tags[Tag.FOLDS])
 
 
-def _by_fold(run: Run) -> pd.DataFrame:
-    """The metrics of each fold, repeat by repeat."""
+def _fold_metrics(run: Run) -> pd.DataFrame:
+    """Return a run's metrics, one row per fold, repeat by repeat."""
     return artifacts.read_table(run.info.run_id, Artifact.FOLDS).set_index("fold")
 
 
-def _ratio(run: Run) -> float:
-    """Members of a fold over members trained on."""
+def _fold_ratio(run: Run) -> float:
+    """Return the members of a fold over the members trained on."""
     return 1 / (int(run.data.params["evaluation.folds"]) - 1)
 
 
-def _size(run: Run) -> str:
+def _format_size(run: Run) -> str:
     size = run.data.metrics.get("model_bytes", math.inf)
     return f"{whole(size)} bytes" if math.isfinite(size) else "of unknown size"

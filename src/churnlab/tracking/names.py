@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-EXPERIMENTS = {
-    "explore": "explore",
-    "train": "churn",
-    "tune": "churn",
-    "trial": "churn",
-    "claims": "explore",
-    "compare": "churn",
-    "segment": "segments",
-    "promote": "promotions",
-    "rollback": "promotions",
-    "score": "promotions",
-    "report": "promotions",
-    "pipeline": "churn",
-}
+from churnlab.config.commands import COMMANDS
+
+EXPERIMENTS = {name: command.experiment for name, command in COMMANDS.items()}
 """The experiment of a command's runs is <dataset.name>-<this>, and so is that of its sweeps."""
 
 
@@ -24,123 +13,84 @@ class Tag:
 
     COMMAND = "churnlab.command"
     """The command that made the run: train, tune, trial, segment, promote, sweep ..."""
-
     DATA = "churnlab.data_sha256"
     """SHA-256 of all rows as the contract reads them: id, features in the YAML's order, target."""
-
     SPLIT = "churnlab.split_sha256"
     """SHA-256 of the data and the row positions of the hold-out."""
-
     FOLDS = "churnlab.folds_sha256"
     """SHA-256 of the data and the row positions of every fold."""
-
     CODE = "churnlab.code_sha256"
     """SHA-256 of all files of the installed package."""
-
     CONFIG = "churnlab.config_sha256"
     """SHA-256 of the keys that decide the result: no paths, engine, storage or run names."""
-
     GIT_COMMIT = "churnlab.git_commit"
     """The commit that is checked out."""
-
     GIT_DIRTY = "churnlab.git_dirty"
     """Whether the checkout has changes that are not committed: true or false."""
-
     PACKAGES = "churnlab.packages"
     """Versions of Python and of the packages that decide the bits of a result, as JSON."""
-
     PROCESS = "churnlab.process"
-    """The process that writes the run: its machine, its number, and when it started."""
-
+    """The process that writes the run: host, process id and start time."""
     STUDY = "churnlab.study"
     """The name of the study, on a tune run and its trials."""
-
     STUDY_ID = "churnlab.study_id"
-    """The id of the study: two studies of one name are two studies."""
-
+    """The id of the study: it tells apart two studies of the same name."""
     TRIAL = "churnlab.trial"
     """The number of the trial in its study."""
-
     REUSED_FROM = "churnlab.reused_from"
     """The run whose scores this trial reused, because its parameters were the same."""
-
     N_COMPLETE = "churnlab.n_complete"
     """How many trials of the study are complete."""
-
     BEST_TRIAL = "churnlab.best_trial"
     """The number of the study's best trial."""
-
     BEST_PARAMS = "churnlab.best_params"
     """The parameters of the study's best trial, as JSON."""
-
     BEST_RUN_ID = "churnlab.best_run_id"
     """The train run that fits the study's best parameters."""
-
     CALIBRATION = "churnlab.calibration"
-    """Whether the probabilities call for calibration, and what was done about it, in words."""
-
+    """Whether the probabilities needed calibration, and what was done, in words."""
     MODEL = "churnlab.model"
     """Why the run kept no model; absent when it kept one."""
-
     K_REASON = "churnlab.k_reason"
     """Why the segmentation has this number of segments, in one sentence."""
-
     K_ALONE = "churnlab.k_alone"
     """The number of segments that each criterion alone would have chosen, as JSON."""
-
     STABLE = "churnlab.stable"
-    """Whether the segmentation comes back on other members: true or false."""
-
+    """Whether the segmentation is stable on resampled members: true or false."""
     UNSTABLE = "churnlab.unstable"
     """Why the segmentation is marked as unstable; absent when it is stable."""
-
     COLLINEAR = "churnlab.collinear"
-    """Columns of the segmentation that say the same; absent when there are none."""
-
+    """Collinear columns of the segmentation; absent when there are none."""
     LATE = "churnlab.late"
-    """Columns of the segmentation that are known only close to the event, and the result without."""
-
+    """The segmentation's late columns (known only close to churn), and the result without them."""
     SAMPLED = "churnlab.sampled"
-    """On how many members a large table was examined; absent when all were."""
-
+    """How many members of a large table were sampled; absent when all were used."""
     CHURN_RUN_ID = "churnlab.churn_run_id"
     """The train run whose model a version serves."""
-
     SEGMENT_RUN_ID = "churnlab.segment_run_id"
     """The segment run whose segmentation a version serves."""
-
     SEGMENTS = "churnlab.segments"
     """How the segments of a version relate to those of the champion it was compared with."""
-
     GATE = "churnlab.gate"
-    """The verdict of the gate: promoted, forced or refused; ``churnlab.gate.<check>`` has its value."""
-
+    """The gate's verdict: passed, forced or refused; ``churnlab.gate.<check>`` has each value."""
     REPLACED = "churnlab.replaced"
     """The version that a version replaced as champion."""
-
     REASON = "churnlab.reason"
     """Why a version was promoted, as the user gave it."""
-
     WHO = "churnlab.who"
     """The user who registered the version."""
-
     WHEN = "churnlab.when"
     """When the version was registered (UTC)."""
-
     MOVE = "churnlab.move"
     """``churnlab.move.NNNNNN`` on a registered model: one move of the champion, as JSON."""
-
     VERSION = "churnlab.version"
-    """The version that the run registered, put back, reported on or scored with."""
-
+    """The version that the run registered, restored, reported on or scored with."""
     MODEL_URI = "churnlab.model_uri"
     """The model that scored the members."""
-
     REPRODUCES = "churnlab.reproduces"
-    """The run that this run repeats."""
-
+    """The run that this run reproduces."""
     IDENTICAL = "churnlab.identical"
-    """Whether a repeated run gave the same bits: true or false."""
+    """Whether the reproduction gave the same bits: true or false."""
 
 
 class Artifact:
@@ -148,76 +98,70 @@ class Artifact:
 
     CONFIG = "config.yaml"
     """The resolved config of the run."""
-
     DATA_REPORT = "data_report.json"
     """What was found in the table: rows, churn rate, source, warnings."""
-
     FINDINGS = "findings.md"
-    """explore: what the table says, in words."""
-
+    """explore: the findings in words."""
+    SUMMARY = "summary.csv"
+    """explore: kind, range and distinct values of each feature."""
+    COMPLETENESS = "completeness.csv"
+    """explore: missing values of each feature, and the churn of members with and without one."""
+    CLASS_MEANS = "class_means.csv"
+    """explore: means of members who stayed and who left, and their difference with 95% CI."""
+    CORRELATIONS = "correlations.csv"
+    """explore: correlation of each feature with churn, with 95% CI."""
+    LINKS = "links.csv"
+    """explore: uncertainty coefficient of each feature with 95% CI, and whether it has a signal."""
+    DRIVERS = "drivers.csv"
+    """explore: the risk ratio of each split of a feature, with 95% CI."""
+    GRADIENTS = "gradients.csv"
+    """explore: the churn rate of each value or bin of a feature, with 95% CI."""
+    COLLINEAR = "collinear.csv"
+    """explore: pairs of features that are nearly the same."""
+    SAME_GROUPS = "same_groups.csv"
+    """explore: groups of two features that are the same members."""
     OOF = "predictions/oof.parquet"
     """train: out-of-fold predictions, one row per member and repeat: row, y, probability, fold."""
-
     TEST = "predictions/test.parquet"
     """train: predictions for the hold-out, one row per member: row, y, probability."""
-
     FOLDS = "folds.csv"
     """train: the metrics of each fold."""
-
     CALIBRATION = "calibration.csv"
-    """train: each way to calibrate that was tried: slope, intercept, error, log loss, kept or not."""
-
+    """train: each calibration that was tried: slope, intercept, error, log loss, kept or not."""
     IMPORTANCE = "importance.csv"
     """train: permutation importance of columns and of groups of correlated columns."""
-
     COEFFICIENTS = "coefficients.csv"
     """train: the estimator's own coefficient or importance of each column that it sees."""
-
     PROFIT = "profit.csv"
     """train: profit on the hold-out by share of members contacted."""
-
     TRIALS = "trials.csv"
     """tune: one row per trial, with its parameters and scores."""
-
     EVIDENCE = "evidence.csv"
     """segment: every criterion for each number of segments."""
-
     SEGMENTS = "segments.csv"
     """segment: the profile of each segment."""
-
     MEMBERS = "segments/members.parquet"
     """segment: the segment of each row."""
-
     PORTRAITS = "portraits.json"
     """segment: each segment's name, risk, traits and recommended actions."""
-
     SEGMENTATION = "segmentation.json"
     """segment: columns, fill values, stability and the result without late columns."""
-
     ACTIONS = "actions.csv"
     """segment: each action with its reach, cost, worth and the test that would prove it."""
-
     LEADERBOARD = "leaderboard.csv"
     """compare: one row per run, with all metrics and their CIs."""
-
     DIFFERENCES = "differences.csv"
     """compare: the config keys in which two runs differ."""
-
     FOLD_DIFFERENCES = "fold_differences.csv"
     """compare: the metric of both runs, fold by fold."""
-
     GATE = "gate.json"
     """promote: every check of the gate with its value, limit and verdict."""
-
     TRAINED_ON = "trained_on.parquet"
     """promote: content hashes of the members that the churn model was trained on."""
-
     CLAIMS = "claims.csv"
     """claims: each claim with its measured value, 95% CI and verdict."""
-
     REPORT = "report.html"
     """report: the page for a manager."""
-
     REPRODUCTION = "reproduction.json"
     """reproduce: what was compared, and what differs."""
 

@@ -1,5 +1,4 @@
-"""Where a job runs: the packages that decide its bits, and the process that others can tell alive
-from dead."""
+"""Identify processes, so that others can see whether the process that opened a run is alive."""
 
 from __future__ import annotations
 
@@ -14,41 +13,38 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @cache
 def process() -> str:
-    """This process in three words: its machine, its number there, and since when it has that
-    number."""
+    """Return the identity of this process: ``HOST PID STARTED``.
+
+    The start time distinguishes it from an earlier process with the same number.
+    """
     pid = os.getpid()
-    return f"{socket.gethostname()} {pid} {_since(pid)}"
+    return f"{socket.gethostname()} {pid} {_started(pid)}"
 
 
 def is_alive(process: str) -> bool | None:
-    """Whether a process, in the words of `process`, is still there; None when another machine must
-    be asked."""
-    machine, pid, since = process.split(" ", 2)
+    """Return whether the process with this identity runs; None if it is on another machine."""
+    machine, pid, started = process.split(" ", 2)
     if machine != socket.gethostname():
         return None
-    return _since(int(pid)) == since
+    return _started(int(pid)) == started
 
 
 def runs(pid: int) -> bool:
-    """Whether this machine has a process of that number."""
-    return _since(pid) is not None
+    """Return whether this machine has a process with this number."""
+    return _started(pid) is not None
 
 
-def _since(pid: int) -> str | None:
-    """When a process was started, in words that no second process of its number has; None when
-    there is none."""
+def _started(pid: int) -> str | None:
+    """Return when a process started, unique across reboots; None if there is no such process."""
     try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        after_name = told.rpartition(")")[2].split()  # a name may hold blanks and brackets
-        return (
-            None
-            if after_name[0] == "Z"
-            else f"{after_name[19]}-{BOOT.read_text(encoding='utf-8').strip()}"
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = stat.rpartition(")")[2].split()  # the name may contain spaces and parentheses
+        if fields[0] == "Z":
+            return None
+        return f"{fields[19]}-{BOOT.read_text(encoding='utf-8').strip()}"
     except FileNotFoundError:
         if BOOT.exists():
             return None
-    asked = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True
-    )  # no /proc: macOS
-    return "-".join(asked.stdout.split()) or None
+    # macOS has no /proc
+    ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
+    return "-".join(ps.stdout.split()) or None

@@ -1,4 +1,4 @@
-"""How a job becomes an MLflow run, with all that a run carries."""
+"""Open, fill and end the MLflow runs of jobs, trials and sweeps."""
 
 from __future__ import annotations
 
@@ -28,32 +28,29 @@ from churnlab.tracking.store import experiment_id
 
 log = logging.getLogger(__name__)
 
-TAGS_OF_A_TRIAL = {Tag.STUDY, "mlflow.user", "mlflow.source.name", "mlflow.source.type"}
-"""Tags that a trial's run shares with the study's."""
+TRIAL_TAGS = {Tag.STUDY, "mlflow.user", "mlflow.source.name", "mlflow.source.type"}
+"""Tags that a trial's run takes over from its study's run."""
 
 job_label: ContextVar[str] = ContextVar("job_label", default="")
-"""What sets the job of a sweep that is under way apart from the others; part of its run's name."""
+"""What distinguishes the current job of a sweep from the others; part of its run's name."""
 
 reproduces: ContextVar[str] = ContextVar("reproduces", default="")
-"""The id of the run that is being run again; the run that does so, not those inside it, tells it as
-a tag."""
-
-DATA_REPORT = Artifact.DATA_REPORT
+"""The id of the run that is being reproduced; a tag of the new run, not of the runs inside it."""
 
 
 @contextmanager
 def reproducing(run_id: str) -> Iterator[None]:
-    """The run that is opened inside does the same as an earlier one: its name and a tag say so."""
-    label, of = job_label.set("again"), reproduces.set(run_id)
+    """Mark the run that is opened inside as a reproduction, in its name and in a tag."""
+    label, original = job_label.set("again"), reproduces.set(run_id)
     try:
         yield
     finally:
         job_label.reset(label)
-        reproduces.reset(of)
+        reproduces.reset(original)
 
 
-def _circumstances() -> dict[str, str]:
-    """With what a run is made, and by which process: of one that died, doctor says so."""
+def _environment_tags() -> dict[str, str]:
+    """Return the commit, the packages and this process, by which doctor finds runs of dead ones."""
     return git_tags() | {
         Tag.PACKAGES: json.dumps(packages()),
         Tag.PROCESS: processes.process(),
@@ -72,20 +69,18 @@ def start_run(
     resume: str | None = None,
     growing: Collection[str] = (),
 ) -> Iterator[Run]:
-    """Open a run with everything that design.md says a run carries, and close it truthfully.
+    """Open a run with everything that design.md says a run carries, and end it with its outcome.
 
     It becomes a child of the run that is open, or of the outer run of ``mlflow run``. An exception
     ends it as FAILED with the message as its note; Ctrl-C and SIGTERM end it as KILLED. ``resume``
-    is the id of an earlier run that goes on; the keys that begin as ``growing`` says may change
-    when it does: they are tags, for a param never changes.
+    is the id of an earlier run to continue; keys that start with one of ``growing`` may then have
+    changed, so they are logged as tags: MLflow does not let a param change.
     """
-    called = dataset.contract.name if dataset is not None else dataset_name
-    assert called is not None
     scalars = _scalars(config)
     scalars.pop("run_name", None)  # it is the run's name, not one of its differences
     all_tags = (
         identity_tags(command, config, data_sha256=dataset.sha256 if dataset is not None else None)
-        | _circumstances()
+        | _environment_tags()
         | {key: str(scalars.pop(key)) for key in list(scalars) if key.startswith(tuple(growing))}
         | dict(tags or {})
     )
@@ -96,75 +91,82 @@ def start_run(
             run = mlflow.start_run(run_id=resume, nested=True)
             mlflow.set_tags(all_tags)
         else:
+            prefix = dataset_name if dataset is None else dataset.contract.name
             run = mlflow.start_run(
-                experiment_id=experiment_id(f"{called}-{EXPERIMENTS[command]}"),
+                experiment_id=experiment_id(f"{prefix}-{EXPERIMENTS[command]}"),
                 run_name=config.get("run_name") or f"{name} {job_label.get()}".strip(),
                 nested=True,
                 parent_run_id=_parent_run_id(),
                 tags=all_tags,
             )
-        mlflow.log_params(
-            {key: value for key, value in scalars.items() if key not in run.data.params}
-        )
-        ordered = yaml.safe_dump(
-            json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True
-        )
-        mlflow.log_text(ordered, Artifact.CONFIG)  # the order of the columns decides the result
-        if dataset is not None:
-            _log_table(dataset, run)
-        warned = len(dataset.warnings) if dataset is not None else 0
+        _log_config(config, {key: scalars[key] for key in scalars if key not in run.data.params})
+        if dataset is None:
+            yield run
+            return
+        _log_table(dataset, run)
+        warned = len(dataset.warnings)
         yield run
-        if dataset is not None and len(dataset.warnings) > warned:
-            mlflow.log_dict(dataset.report(), DATA_REPORT)
+        if len(dataset.warnings) > warned:
+            mlflow.log_dict(dataset.report(), Artifact.DATA_REPORT)
+
+
+def _log_config(config: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """Log the config as params and, in its own order (that of columns decides results), as YAML."""
+    mlflow.log_params(dict(params))
+    plain = json.loads(json.dumps(config))
+    mlflow.log_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), Artifact.CONFIG)
 
 
 def _log_table(dataset: Members, run: Run) -> None:
-    """Log what was found in the table, and the table as the run's input."""
-    mlflow.log_dict(dataset.report(), DATA_REPORT)
+    """Log the report on the table, and the table as the run's input."""
+    mlflow.log_dict(dataset.report(), Artifact.DATA_REPORT)
     if run.inputs.dataset_inputs:
         return
     source = dataset.source if "://" in dataset.source else str(Path(dataset.source).absolute())
-    frame, target = dataset.frame, dataset.contract.target
+    frame, name, target = dataset.frame, dataset.contract.name, dataset.contract.target
     known = target if target in frame else None
-    shown = mlflow.data.from_pandas(frame, source=source, name=dataset.contract.name, targets=known)
-    mlflow.log_input(shown, context="training" if known else "inference")
+    table = mlflow.data.from_pandas(frame, source=source, name=name, targets=known)
+    mlflow.log_input(table, context="training" if known else "inference")
 
 
 @contextmanager
 def _closing() -> Iterator[None]:
-    """End the run that is opened inside by what happened to it."""
+    """End the run that is opened inside: FINISHED, FAILED or KILLED."""
     outer = mlflow.active_run()
     try:
         yield
     except BaseException as error:
-        if run_id := _opened_since(outer):
-            stopped = interruption(error)
-            error.run_id = run_id  # type: ignore[attr-defined]  # where it is recorded
-            with suppress(MlflowException):  # the store may be what has failed
-                if not stopped:
-                    mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
-            with suppress(MlflowException):
-                mlflow.end_run("KILLED" if stopped else "FAILED")
+        if _opened_since(outer):
+            _end_unfinished(error)
         raise
-    mlflow.end_run("FINISHED")
+    if _opened_since(outer):
+        mlflow.end_run("FINISHED")
 
 
-def _opened_since(outer: Run | None) -> str | None:
-    """The id of the run that is open inside the outer one."""
+def _end_unfinished(error: BaseException) -> None:
+    """End the open run as KILLED after a signal, else as FAILED with the error as its note."""
+    stopped, run = interruption(error), mlflow.active_run()
+    error.run_id = run.info.run_id  # type: ignore[attr-defined]  # where it is recorded
+    with suppress(MlflowException):  # the store itself may have failed
+        if not stopped:
+            mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
+    with suppress(MlflowException):
+        mlflow.end_run("KILLED" if stopped else "FAILED")
+
+
+def _opened_since(outer: Run | None) -> bool:
+    """Return whether a run is open inside the outer one."""
     run = mlflow.active_run()
-    if run is None or (outer is not None and outer.info.run_id == run.info.run_id):
-        return None
-    return run.info.run_id
+    return run is not None and (outer is None or outer.info.run_id != run.info.run_id)
 
 
 def log_metrics(metrics: Mapping[str, float], *, step: int | None = None) -> None:
-    """Log metrics, leaving out those that do not exist here (NaN)."""
+    """Log metrics; leave out those that are undefined (NaN)."""
     mlflow.log_metrics({key: value for key, value in metrics.items() if value == value}, step=step)
 
 
 def take_outer_run() -> None:
-    """Remember the run that ``mlflow run`` opened around this process and make it the parent of
-    ours.
+    """Make the run that ``mlflow run`` opened around this process the parent of ours.
 
     MLflow would resume it instead, in an experiment and an artifact folder of its own.
     """
@@ -181,12 +183,12 @@ def _parent_run_id() -> str | None:
 
 
 def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
-    """Open the run of one trial of the study whose run is ``parent``; returns its id.
+    """Open the run of one trial inside its study's run ``parent``; return its id.
 
-    Its params come with its scores or its end: three calls a trial are what MLflow costs at least.
-    Until then its description tells them.
+    Params are logged with the scores or at the end, to keep MLflow at three calls per trial. Until
+    then they are in the description.
     """
-    tags = {key: value for key, value in parent.data.tags.items() if key in TAGS_OF_A_TRIAL}
+    tags = {key: value for key, value in parent.data.tags.items() if key in TRIAL_TAGS}
     tags |= {
         Tag.COMMAND: "trial",
         Tag.TRIAL: str(number),
@@ -207,8 +209,7 @@ def log_trial(
     per_fold: Mapping[str, Sequence[float]],
     reused_from: str | None,
 ) -> None:
-    """Log a trial's params and scores in one go: ``per_fold`` as steps, and the run that had the
-    scores before."""
+    """Log a trial's params and scores in one call, with ``per_fold`` as steps."""
     now = int(time.time() * 1000)
     logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
     logged += [
@@ -224,8 +225,7 @@ def log_trial(
 def end_trial(
     run_id: str, status: str, *, params: Mapping[str, Any] | None = None, note: str | None = None
 ) -> None:
-    """End a trial's run as FINISHED, FAILED or KILLED; ``params`` and ``note`` are what is still to
-    be said of it."""
+    """Log ``params`` and ``note``, then end a trial's run as FINISHED, FAILED or KILLED."""
     client = mlflow.MlflowClient()
     if params or note:
         tags = [] if note is None else [RunTag("mlflow.note.content", note)]
@@ -240,8 +240,7 @@ def _params(params: Mapping[str, Any]) -> list[Param]:
 def open_sweep(
     command: str, words: Sequence[str], *, dataset_name: str, data_sha256: str | None = None
 ) -> None:
-    """Open the parent run of a sweep unless it is open: the one of the same sweep on the same data,
-    or a new one."""
+    """Open the parent run of a sweep unless one is open; resume that of an equal earlier sweep."""
     if mlflow.active_run():
         return
     name = f"{dataset_name}-{EXPERIMENTS[command]}"
@@ -251,37 +250,33 @@ def open_sweep(
     found = find_runs(name, tags)
     earlier = [run for run in found if run.data.tags.get(Tag.DATA) == data_sha256]
     if earlier:
-        _end_what_died_with(earlier[0])
+        _end_dead_jobs(earlier[0])
         mlflow.start_run(run_id=earlier[0].info.run_id)
-        mlflow.set_tags(_circumstances())
+        mlflow.set_tags(_environment_tags())
         return
     mlflow.start_run(
         experiment_id=experiment_id(name),
         run_name=f"sweep: {_label(words)}"[:250],
         parent_run_id=_parent_run_id(),
-        tags=tags | _circumstances(),
+        tags=tags | _environment_tags(),
     )
     mlflow.log_params({"command": command, "sweep": " ".join(words)})
 
 
-def _end_what_died_with(parent: Run) -> None:
-    """End as KILLED what the process that held a sweep left open when it was killed: its jobs, not
-    the sweep itself."""
+def _end_dead_jobs(parent: Run) -> None:
+    """End as KILLED the jobs, but not the sweep itself, that its dead process left RUNNING."""
     process = parent.data.tags.get(Tag.PROCESS, "")
     if parent.info.status != "RUNNING" or not process or is_alive(process) is not False:
         return
     left = search(f"attributes.status = 'RUNNING' and tags.`{Tag.PROCESS}` = '{process}'")
     end_dead([run for run in left if run.info.run_id != parent.info.run_id])
-    log.info(
-        "The last start of this sweep was killed; what it was at work on is KILLED and done again."
-    )
+    log.info("This sweep was killed before; its unfinished jobs are now KILLED and run again.")
 
 
 def end_dead(runs: Sequence[Run]) -> None:
-    """End runs whose process is dead as KILLED, what is inside first, and the models it was writing
-    as FAILED.
+    """End runs of a dead process as KILLED, children first, and its half-written models as FAILED.
 
-    A run that somebody has taken up in the meantime is left alone.
+    A run that another process has resumed in the meantime is left alone.
     """
     client, ids = mlflow.MlflowClient(), {run.info.run_id for run in runs}
     for model in logged_models(sorted({run.info.experiment_id for run in runs})):
@@ -295,13 +290,13 @@ def end_dead(runs: Sequence[Run]) -> None:
 
 
 def _label(words: Sequence[str]) -> str:
-    """A sweep's name: its experiment, or what it varies."""
+    """Name a sweep after its experiment, or after the keys that it varies."""
     named = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
     return " ".join(named or [word for word in words if "," in word] or words)
 
 
 def close_sweep(status: str, *, note: str) -> str | None:
-    """End the parent run of a sweep; returns its id, None when there was none to open."""
+    """End the parent run of a sweep; return its id, None if none was open."""
     run = mlflow.active_run()
     if run is None:
         return None
@@ -313,24 +308,20 @@ def close_sweep(status: str, *, note: str) -> str | None:
 def record_failure(
     command: str, config: Mapping[str, Any], error: Exception, *, dataset_name: str
 ) -> None:
-    """Give a job that failed before its run was opened a FAILED run with the message as its note."""
-    with (
-        suppress(type(error)),
-        start_run(command, config, name=f"{command} failed", dataset_name=dataset_name),
-    ):
-        raise error
+    """Record a job that failed before its run was opened as a FAILED run with a note."""
+    with start_run(command, config, name=f"{command} failed", dataset_name=dataset_name):
+        _end_unfinished(error)
 
 
 def log_reproduction(run: Run, answer: Mapping[str, Any]) -> None:
-    """Keep in a finished run how it compares with the run that it was to reproduce."""
+    """Log in a finished run how it compares with the run that it reproduces."""
     client, run_id = mlflow.MlflowClient(), run.info.run_id
     client.log_dict(run_id, dict(answer), Artifact.REPRODUCTION)
     client.set_tag(run_id, Tag.IDENTICAL, str(answer["identical"]).lower())
 
 
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The config's plain values by dotted key; columns of the dataset and claims are in config.yaml
-    only."""
+    """Flatten plain values to dotted keys; columns and claims are in config.yaml only."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

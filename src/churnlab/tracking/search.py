@@ -1,4 +1,4 @@
-"""Runs found again in MLflow, by the tags that tracking gives them."""
+"""Find runs in MLflow by the tags that tracking gives them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
 
 
 def find_run(run_id: str) -> Run:
-    """A run by its id; InputError when there is none."""
+    """Return the run with this id; InputError if there is none."""
     try:
         return mlflow.get_run(run_id)
     except MlflowException:
@@ -26,19 +26,18 @@ def find_run(run_id: str) -> Run:
 
 
 def get_run(run_id: str, *, command: str) -> Run:
-    """A finished run of one command by its id; InputError when there is none."""
+    """Return a finished run of this command; InputError if the id is of anything else."""
     run = find_run(run_id)
     if run.data.tags.get(Tag.COMMAND) != command or run.info.status != "FINISHED":
         raise InputError(
-            f"Run {run_id} is a {run.info.status} "
-            f"{run.data.tags.get(Tag.COMMAND, 'foreign')} run; name a FINISHED {command} "
-            "run."
+            f"Run {run_id} is a {run.info.status} {run.data.tags.get(Tag.COMMAND, 'foreign')} run; "
+            f"name a FINISHED {command} run."
         )
     return run
 
 
 def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) -> list[Run]:
-    """The runs of an experiment with all of these tags, newest first."""
+    """Return the runs of an experiment with all of these tags, newest first."""
     experiment = mlflow.MlflowClient().get_experiment_by_name(name)
     return [] if experiment is None else _find_runs(experiment.experiment_id, tags, status=status)
 
@@ -46,43 +45,41 @@ def find_runs(name: str, tags: Mapping[str, str], *, status: str | None = None) 
 def _find_runs(
     experiment_id: str, tags: Mapping[str, str], *, status: str | None = None
 ) -> list[Run]:
-    client = mlflow.MlflowClient()
-    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
     if status is not None:
-        wanted.append(f"attributes.status = '{status}'")
-    order = ["attributes.start_time DESC"]
+        conditions.append(f"attributes.status = '{status}'")
     return pages(
-        client.search_runs,
+        mlflow.MlflowClient().search_runs,
         experiment_ids=[experiment_id],
-        filter_string=" and ".join(wanted),
-        order_by=order,
+        filter_string=" and ".join(conditions),
+        order_by=["attributes.start_time DESC"],
     )
 
 
-def search(wanted: str, *, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-    """The runs of all experiments for which a filter of MLflow's holds."""
+def search(condition: str, *, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """Return the runs of all experiments that match an MLflow filter string."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in pages(client.search_experiments)]
     if not experiments:
         return []
     return pages(
-        client.search_runs, experiment_ids=experiments, filter_string=wanted, run_view_type=view
+        client.search_runs, experiment_ids=experiments, filter_string=condition, run_view_type=view
     )
 
 
 def logged_models(experiment_ids: Sequence[str]) -> list[LoggedModel]:
-    """All models that were logged in these experiments, half-written ones too."""
+    """Return all models that were logged in these experiments, half-written ones too."""
     if not experiment_ids:
         return []
     return pages(mlflow.MlflowClient().search_logged_models, experiment_ids=list(experiment_ids))
 
 
-def pages(search: Callable[..., Any], **asked: Any) -> list[Any]:
-    """All that one of MLflow's searches finds, page after page."""
+def pages(search: Callable[..., Any], **criteria: Any) -> list[Any]:
+    """Return all pages of one of MLflow's searches as one list."""
     found: list[Any] = []
     token = None
     while True:
-        page = search(**asked, page_token=token)
+        page = search(**criteria, page_token=token)
         found += page
         token = page.token
         if not token:
@@ -90,24 +87,25 @@ def pages(search: Callable[..., Any], **asked: Any) -> list[Any]:
 
 
 def latest_run(command: str, dataset: Dataset) -> Run | None:
-    """The newest finished run of a command on this table, None when there is none."""
+    """Return the newest finished run of a command on this table; None if there is none."""
     tags = {Tag.COMMAND: command, Tag.DATA: dataset.sha256}
     found = find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", tags, status="FINISHED")
     return found[0] if found else None
 
 
 def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
-    """The finished train runs on one data and split, the best cv_<metric> first; of equal runs the
-    newest only."""
+    """Return the finished train runs on one table and split, best cv_<metric> first.
+
+    Of runs with equal configs only the newest is kept.
+    """
     same = {key: tags[key] for key in SAME_QUESTION}
     return _ranked(_train_runs(dataset_name, same), metric=metric)
 
 
 def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str, ...], list[Run]]:
-    """All finished train runs, by what they share when they can be compared (SAME_QUESTION), the
-    newest question first.
+    """Group all finished train runs into comparable ones (equal SAME_QUESTION), newest group first.
 
-    Each list is in ``ranked_train_runs``' order.
+    Each group has the order of ``ranked_train_runs``.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in _train_runs(dataset_name, {}):
@@ -116,8 +114,8 @@ def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str,
 
 
 def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
-    wanted = {Tag.COMMAND: "train"} | dict(tags)
-    return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", wanted, status="FINISHED")
+    tags = {Tag.COMMAND: "train"} | dict(tags)
+    return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", tags, status="FINISHED")
 
 
 def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
@@ -127,7 +125,7 @@ def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
 
 
 def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:
-    """The runs of one command inside another, newest first."""
+    """Return the child runs of one command, newest first."""
     tags = {Tag.COMMAND: command, "mlflow.parentRunId": parent.info.run_id}
     return _find_runs(parent.info.experiment_id, tags, status=status)
 
@@ -135,7 +133,7 @@ def children(parent: Run, command: str, *, status: str | None = None) -> list[Ru
 def finished_inside(
     parent: Run, command: str, config: Mapping[str, Any], dataset: Dataset
 ) -> str | None:
-    """The run inside another in which the same was done with the same config, data and code."""
+    """Return the finished child run with the same config, data and code; None if there is none."""
     same = identity_tags(command, config, data_sha256=dataset.sha256) | {
         "mlflow.parentRunId": parent.info.run_id
     }
@@ -144,11 +142,11 @@ def finished_inside(
 
 
 def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
-    """The run of any sweep in which the same was done with the same config, data and code."""
+    """Return the finished job of any sweep with the same config, data and code; None if there is
+    none."""
     same = identity_tags(command, config, data_sha256=dataset.sha256)
-    for run in find_runs(
-        f"{dataset.contract.name}-{EXPERIMENTS[command]}", same, status="FINISHED"
-    ):
+    name = f"{dataset.contract.name}-{EXPERIMENTS[command]}"
+    for run in find_runs(name, same, status="FINISHED"):
         parent = run.data.tags.get("mlflow.parentRunId")
         if parent and mlflow.get_run(parent).data.tags.get(Tag.COMMAND) == "sweep":
             return run.info.run_id
@@ -156,19 +154,18 @@ def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Datase
 
 
 def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
-    """The parent run of a study that was begun earlier; of two studies of one name the id tells
-    which."""
+    """Return the parent run of a study; its id tells it from a deleted study of the same name."""
     tags = {Tag.COMMAND: "tune", Tag.STUDY: study, Tag.STUDY_ID: study_id}
     found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)
     return found[0] if found else None
 
 
 def reproductions(run: Run) -> list[Run]:
-    """The finished runs that did the same as another, newest first."""
+    """Return the finished runs that reproduce a run, newest first."""
     return _find_runs(run.info.experiment_id, {Tag.REPRODUCES: run.info.run_id}, status="FINISHED")
 
 
 def source(run: Run) -> str | None:
-    """Where the table of a run was, an absolute path or an address; None when that is not known."""
+    """Return the absolute path or URL of a run's table; None if the run does not record it."""
     inputs = run.inputs.dataset_inputs
     return json.loads(inputs[0].dataset.source).get("uri") if inputs else None

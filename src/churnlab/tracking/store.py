@@ -1,5 +1,4 @@
-"""Where runs are kept: the store is opened, its schema and its experiments are made, by one process
-at a time."""
+"""Open the store, and create its schema and experiments, one process at a time."""
 
 from __future__ import annotations
 
@@ -24,9 +23,9 @@ language models."""
 
 
 def locate(uri: str, *, home: Path) -> tuple[str, Path]:
-    """The address of the store, absolute, and the folder beside it: ``home`` for a server.
+    """Return the absolute address of the store and its folder (``home`` for a server).
 
-    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for the file store.
+    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for MLflow's old file store.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
     if uri.startswith(SQLITE):
@@ -34,15 +33,14 @@ def locate(uri: str, *, home: Path) -> tuple[str, Path]:
         return f"{SQLITE}{path}", path.parent
     if "://" not in uri or uri.startswith("file:"):
         raise InputError(
-            f"tracking.uri={uri} is a folder of files, which MLflow no longer keeps runs in; "
+            f"tracking.uri={uri} is a folder of files, a store that MLflow no longer supports; "
             "use sqlite:////absolute/path/mlflow.db, or the address of an MLflow server."
         )
     return uri, home
 
 
 def open_store(uri: str, *, home: Path) -> None:
-    """Point MLflow at the store and create its schema if it is new; safe for processes that start
-    together.
+    """Point MLflow at the store; create its schema if it is new, also when processes start at once.
 
     Raises InputError for the file store and for a store that cannot be written.
     """
@@ -56,18 +54,17 @@ def open_store(uri: str, *, home: Path) -> None:
 
 
 def point_at(uri: str, *, home: Path) -> None:
-    """Let MLflow, and what lies beside its store, be looked for there."""
+    """Point MLflow, and all code that reads CHURNLAB_STORE, at the store."""
     mlflow.set_tracking_uri(uri)
     os.environ["CHURNLAB_STORE"] = str(home)
 
 
 def schemas(path: Path) -> tuple[str | None, str]:
-    """The version of a database's schema, None for a file that has none, and the one that this
-    MLflow works with."""
+    """Return the schema version of a database (None if it has none) and the one MLflow expects."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
-    # Not mode=ro: a kill in a commit leaves a journal, and who may only read cannot roll it back,
-    # nor read past it.
+    # Not mode=ro: a kill during a commit leaves a journal, which a read-only connection can neither
+    # roll back nor ignore.
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as database:
         try:
             found = database.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -77,15 +74,15 @@ def schemas(path: Path) -> tuple[str | None, str]:
 
 
 def _check_writable(path: Path) -> None:
-    """Find out before the work, not after it, that nothing can be kept."""
+    """Refuse a folder that cannot be written, before the work and not after it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise InputError(
-            f"Nothing can be written to {path.parent} ({error.strerror}), where the runs are kept; "
-            "set CHURNLAB_HOME to a folder of yours."
+            f"Nothing can be written to {path.parent} ({error.strerror}), where runs are stored; "
+            "set CHURNLAB_HOME to a folder that you can write to."
         ) from error
 
 
@@ -94,8 +91,7 @@ def _store_lock(home: Path) -> FileLock:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Build the schema beside the database and move it into place: a kill in between leaves no
-    broken store."""
+    """Create the schema in a temporary file and rename it: a kill leaves no broken store."""
     for left_over in path.parent.glob(f"{path.name}.*.tmp*"):
         left_over.unlink()
     if path.exists():
@@ -109,7 +105,7 @@ def _create_sqlite(path: Path) -> None:
 
 
 def experiment_id(name: str) -> str:
-    """The id of an experiment, which is created when it is new, its artifacts beside the store."""
+    """Return the id of an experiment; create a new one with its artifacts next to the store."""
     client = mlflow.MlflowClient()
     home = Path(os.environ["CHURNLAB_STORE"])
     served = mlflow.get_tracking_uri().startswith("http")
@@ -119,15 +115,14 @@ def experiment_id(name: str) -> str:
             try:
                 location = None if served else (home / "mlartifacts").as_uri()
                 return client.create_experiment(name, location, tags=EXPERIMENT_TAGS)
-            except (
-                MlflowException
-            ) as error:  # a server has no lock of ours: another client may have been first
+            except MlflowException:
+                # A server has no lock of ours: another client may have created it first.
                 found = client.get_experiment_by_name(name)
                 if found is None:
-                    raise error
+                    raise
     if found.lifecycle_stage != "active":
         raise InputError(
-            f"The experiment {name} has been deleted in the store; bring it back with "
+            f"The experiment {name} has been deleted in the store; restore it with "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
         )
     return found.experiment_id

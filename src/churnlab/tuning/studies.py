@@ -1,13 +1,12 @@
-"""Studies: where Optuna keeps them, whose question one answers, and the spaces that can be walked
-through.
+"""Open Optuna studies, keep different questions apart, and enumerate finite search spaces.
 
-Everything above this module knows Optuna's storage interface only. ``Local`` is for the processes
-of one machine: one driver at a time holds the lock of a study, so it knows that every trial which
-is not its own workers' is dead, and the lock, which its workers inherit, is free when the last of
-them is gone. On several machines no process can know that of another's workers. There a storage of
-the same two methods must give an ``RDBStorage`` with ``heartbeat_interval`` and ``grace_period``, a
-lock of the database's (an advisory one), and trials.reconcile must fail only the trials that
-``optuna.storages.fail_stale_trials`` finds, instead of all that nobody here is working on.
+All other modules use only Optuna's storage interface. ``Local`` works for the processes of one
+machine: one driver at a time holds the lock of a study, so every trial that does not belong to its
+own workers is orphaned. The workers inherit the lock, so it is free once the last of them has
+ended. Across machines no process can see another's workers: a storage for that needs the same
+methods, an ``RDBStorage`` with ``heartbeat_interval`` and ``grace_period``, and an advisory lock of
+the database, and trials.reconcile must then fail only the trials that
+``optuna.storages.fail_stale_trials`` finds.
 """
 
 from __future__ import annotations
@@ -44,29 +43,31 @@ log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+QUESTION = "asked"
+"""The user attribute with a study's question; this is its key in the journals that exist."""
+
 
 @dataclass(frozen=True)
 class Local:
-    """A folder with a file a study: Optuna's journal, an order of magnitude faster than its sqlite."""
+    """Keep each study in a file of a folder: Optuna's journal, ten times faster than its SQLite."""
 
     folder: str
 
     def open(self, name: str) -> BaseStorage:
-        """The storage that the study of this name is in, made when it is new."""
+        """Open the storage of a study; create it if it is new."""
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         path = str(Path(self.folder) / f"{name}.log")
         return JournalStorage(JournalFileBackend(path, lock_obj=_JournalLock(path)))
 
     def names(self) -> list[str]:
-        """The studies there are."""
+        """Return the names of all studies."""
         return sorted(path.stem for path in Path(self.folder).glob("*.log"))
 
     @contextmanager
     def locked(self, name: str, *, wait: bool = True) -> Iterator[int]:
-        """Be the only driver of a study, waiting for one that is at work; yields the descriptor
-        that holds the lock.
+        """Lock a study against other drivers; yield the file descriptor that holds the lock.
 
-        Without ``wait``, BlockingIOError is raised when another is at work.
+        Wait for a driver that has the lock, or, without ``wait``, raise BlockingIOError.
         """
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         held = os.open(Path(self.folder) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -76,7 +77,7 @@ class Local:
             except BlockingIOError:
                 if not wait:
                     raise
-                log.info("Another process is at work on the study %s; waiting for it to end.", name)
+                log.info("Another process is running the study %s; waiting for it to end.", name)
                 fcntl.flock(held, fcntl.LOCK_EX)
             yield held
         finally:
@@ -84,11 +85,11 @@ class Local:
 
 
 class _JournalLock:
-    """A lock on the journal itself, which the kernel takes back from a process that dies.
+    """Lock the journal file itself; the kernel releases the lock of a process that dies.
 
-    Optuna's own locks are files: after a kill they hold everybody up for half a minute. Whoever
-    gets the lock cuts off the line that a kill or a full disk has left unfinished: the next one
-    would make nonsense of it, and of the study.
+    Optuna's own locks are files, which block everybody for half a minute after a kill. The new
+    owner of the lock cuts off a line that a kill or a full disk left unfinished: the next write
+    would make it, and the whole study, unreadable.
     """
 
     def __init__(self, path: str) -> None:
@@ -107,40 +108,42 @@ class _JournalLock:
         os.close(self._held)
 
 
-def name_of(asked: Mapping[str, Any], *, prefix: str) -> str:
-    """A study's name made from what it is asked, so that the same question finds its own study."""
-    text = json.dumps(asked, sort_keys=True)
+def study_name(question: Mapping[str, Any], *, prefix: str) -> str:
+    """Name a study after a hash of its question, so that the same question finds its study.
+
+    >>> study_name({"metric": "log_loss", "seed": 0}, prefix="gym")
+    'gym-611be29d'
+    """
+    text = json.dumps(question, sort_keys=True)
     return f"{prefix}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def open_study(
-    storage: BaseStorage, name: str, asked: Mapping[str, Any], *, direction: str
+    storage: BaseStorage, name: str, question: Mapping[str, Any], *, direction: str
 ) -> optuna.Study:
-    """The study of this name, new or as it was left; InputError, naming what differs, when it was
-    asked otherwise."""
+    """Create or resume a study; InputError, naming the differences, if it has another question."""
     study = optuna.create_study(
         storage=storage, study_name=name, direction=direction, load_if_exists=True
     )
-    before, now = study.user_attrs.get("asked"), json.loads(json.dumps(asked))
+    before, now = study.user_attrs.get(QUESTION), json.loads(json.dumps(question))
     if before is None:
-        study.set_user_attr(
-            "id", uuid.uuid4().hex
-        )  # tells it from a study of this name whose file was deleted
-        study.set_user_attr("asked", now)
+        # The id tells it from a study of the same name whose file was deleted.
+        study.set_user_attr("id", uuid.uuid4().hex)
+        study.set_user_attr(QUESTION, now)
     elif before != now:
         keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
         differ = [_difference(key, before.get(key), now.get(key)) for key in keys]
         raise InputError(
-            f"tune.study={name} holds trials of another question: {'; '.join(differ)}. Trials of "
-            "different questions are not mixed; choose another tune.study, or leave it out, and "
-            "the question finds its own study."
+            f"tune.study={name} has trials for a different question: {'; '.join(differ)}. Trials "
+            "for different questions are not mixed: choose another tune.study, or leave it out to "
+            "get a study of its own for this question."
         )
     return study
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
-    """What differs, in one phrase: both values where they are short, else the names of the parts
-    that differ."""
+    """Describe a difference in one phrase: both values if they are short, else the parts in which
+    they differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         if before.get("name") == now.get("name"):
             parts = [part for part in {**before, **now} if before.get(part) != now.get(part)]
@@ -150,8 +153,12 @@ def _difference(key: str, before: Any, now: Any) -> str:
     return f"{key} ({before} there, {now} here)" if short else key
 
 
-def same(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What is equal for equal parameters; steps of a float add up to neighbours of one number."""
+def params_key(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return a key that is equal for equal parameters, despite rounding errors of stepped floats.
+
+    >>> params_key({"C": 0.1 + 0.2, "depth": 3}) == params_key({"depth": 3, "C": 0.3})
+    True
+    """
     return tuple(
         sorted(
             (key, f"{value:.12g}" if isinstance(value, float) else repr(value))
@@ -161,12 +168,20 @@ def same(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def size(space: Mapping[str, BaseDistribution]) -> float:
-    """How many points a space has; inf when one of its parameters is continuous."""
+    """Return the number of points of a space; inf if a parameter is continuous.
+
+    >>> size({"depth": IntDistribution(1, 9, step=2), "kind": CategoricalDistribution(["a", "b"])})
+    10
+    """
     return math.prod(_count(distribution) for distribution in space.values())
 
 
 def points(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
-    """Every point of a finite space, the last parameter changing fastest."""
+    """Yield every point of a finite space; the last parameter changes fastest.
+
+    >>> list(points({"depth": IntDistribution(1, 2), "C": FloatDistribution(0, 0.5, step=0.5)}))[:2]
+    [{'depth': 1, 'C': 0.0}, {'depth': 1, 'C': 0.5}]
+    """
     for values in itertools.product(*[_values(distribution) for distribution in space.values()]):
         yield dict(zip(space, values, strict=True))
 
@@ -179,11 +194,9 @@ def _count(distribution: BaseDistribution) -> float:
     assert isinstance(distribution, FloatDistribution)
     if distribution.single():
         return 1
-    return (
-        math.inf
-        if distribution.step is None
-        else round((distribution.high - distribution.low) / distribution.step) + 1
-    )
+    if distribution.step is None:
+        return math.inf
+    return round((distribution.high - distribution.low) / distribution.step) + 1
 
 
 def _values(distribution: BaseDistribution) -> list[Any]:

@@ -1,10 +1,10 @@
-"""One worker of a study: take a trial, fit, log it as a run, tell, until the study has its trials.
+"""Run one worker of a study: take a trial, fit it, log its run, until the study has all its trials.
 
-Workers know nothing of each other. What they agree on is in the study's storage, the book of
-record: a trial is RUNNING when a worker has taken it, COMPLETE when its value is told, and what a
-dead worker left is failed by the driver and its parameters are asked again. Whoever writes to a
-trial that was failed under its hands learns it from the storage and drops it. So nothing here
-depends on the order of two processes.
+Workers do not know each other: they coordinate through the study's storage, the book of record. A
+trial is RUNNING once a worker has taken it and COMPLETE once it has a value. The driver fails the
+trials of a dead worker and enqueues their parameters again. The last successful writer owns a
+trial. A worker whose trial was failed in the meantime gets an error from the storage and drops it.
+So nothing here depends on the order in which two processes run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from churnlab.errors import interruption
+from churnlab.formatting import counted
 from churnlab.models.cross_validation import (
     PreparedFold,
     cv_metrics,
@@ -43,27 +44,25 @@ from churnlab.tuning.workers import WorkerSlot
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
 ENQUEUED, DEATHS, SURPLUS = "enqueued", "deaths", "surplus"
-"""A trial's user attributes: who does it, its MLflow run, what it scored, the run whose scores it
-took over, why its fit failed; that its parameters were asked for, not drawn, and how many workers
-have died of them; that it came when others had taken the last one."""
+"""A trial's user attributes: its worker, its MLflow run, its scores, the run whose scores it
+reused, why its fit failed; whether its parameters were enqueued instead of sampled, and how many
+workers have died of them; whether it was taken after others had taken the last one."""
 
 FAILURES_IN_A_ROW = 5
-"""So many failed fits one after another stop a study: it is the space or the data, not the trial.
-"""
+"""A study stops after this many failed fits in a row: the space or the data is wrong."""
 
-DEATHS_IN_ALL = 5
-"""A trial that so many workers have died of has failed: it takes more memory than there is."""
+MAX_DEATHS = 5
+"""A trial that has killed this many workers is failed: it needs more memory than there is."""
 
-CLAIMING = 2.0
-"""Seconds after which a trial that nobody has claimed is its dead worker's."""
+CLAIM_SECONDS = 2.0
+"""A RUNNING trial that no worker has claimed after this time is orphaned."""
 
-PATIENCE = 0.05
-"""Seconds between two looks at the study by a worker that waits for another's trial."""
+POLL = 0.05
+"""Seconds between two polls of the study by a worker that waits for another's trial."""
 
 
-class Remains(NamedTuple):
-    """As much of a study's job as is known of one whose driver is dead: enough to put right what it
-    left."""
+class DeadJob(NamedTuple):
+    """The part of a job that is known after its driver has died: enough to clean up after it."""
 
     space: Collection[str]
     n_trials: int
@@ -72,10 +71,10 @@ class Remains(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a study is given.
+    """Hold what every worker of a study needs.
 
-    ``first`` is the number of trials that the study had when this work began; ``n_trials`` how many
-    it shall complete.
+    ``n_trials`` is how many trials the study should complete; ``first`` is how many, in any state,
+    it had when this job began.
     """
 
     storage: studies.Local
@@ -93,47 +92,43 @@ class Job:
     first: int
 
     @property
-    def walked(self) -> bool:
-        """Whether the space has so few points that all of them are tried; then they are enqueued,
-        not sampled."""
+    def exhaustive(self) -> bool:
+        """Return whether all points of the space are tried: they are then enqueued, not sampled."""
         return studies.size(self.space) <= self.n_trials
 
 
-def work(job: Job, seat: WorkerSlot) -> Iterator[None]:
-    """Do trials until the study has all of them; yields after each."""
+def work(job: Job, slot: WorkerSlot) -> Iterator[None]:
+    """Run trials until the study has all of them; yield after each."""
     mlflow.set_tracking_uri(job.tracking_uri)
-    mlflow.get_run(
-        job.parent.info.run_id
-    )  # opens the store, which takes seconds: before a trial is taken, not in it
+    # The first call opens the store, which takes seconds: before a trial is taken, not during one.
+    mlflow.get_run(job.parent.info.run_id)
     study = optuna.load_study(study_name=job.study, storage=job.storage.open(job.study))
     folds = list(prepare_folds(job.pipeline, job.X, job.y, job.folds))
-    while (trial := _take(study, job, seat)) is not None:
-        _do(study, trial, job, folds)
+    while (trial := _take(study, job, slot)) is not None:
+        _run_trial(study, trial, job, folds)
         yield
 
 
 def is_dead(trial: FrozenTrial) -> bool:
-    """Whether a trial ended without a value and without a message: its worker died, or had come too
-    late."""
+    """Return whether a trial ended without value and message: its worker died or was too late."""
     return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
 
 
-def parameters(trial: FrozenTrial) -> tuple[tuple[str, str], ...]:
-    """What is equal for trials of equal parameters, those that are still to be done included."""
-    return studies.same(trial.params or trial.system_attrs.get("fixed_params", {}))
+def key_of(trial: FrozenTrial) -> tuple[tuple[str, str], ...]:
+    """Return a key that is equal for trials with equal parameters, enqueued trials included."""
+    return studies.params_key(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def enqueue(study: optuna.Study, params: Mapping[str, Any], *, deaths: int = 0) -> None:
-    """Ask for these parameters: the next worker takes them."""
+    """Enqueue parameters for the next free worker."""
     study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True, DEATHS: deaths})
 
 
 def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
-    """The messages of the fits that failed one after another, up to the last that ended; the oldest
-    first.
+    """Return the messages of the latest fits if they failed in a row, oldest first.
 
-    Trials before number ``first`` are left out: an earlier start may have been stopped by them, and
-    since been mended.
+    Trials before number ``first`` are ignored: they may have stopped an earlier start, and the user
+    may have fixed the cause since.
     """
     ended = [
         trial for trial in study.get_trials(deepcopy=False)[first:] if trial.state.is_finished()
@@ -147,8 +142,8 @@ def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
     return messages
 
 
-def _take(study: optuna.Study, job: Job, seat: WorkerSlot) -> Trial | None:
-    """The next trial to do, parameters chosen; None when there is none and will be none."""
+def _take(study: optuna.Study, job: Job, slot: WorkerSlot) -> Trial | None:
+    """Take the next trial, with its parameters; None if there is none and will be none."""
     while True:
         trials = study.get_trials(deepcopy=False)
         states = Counter(trial.state for trial in trials)
@@ -156,41 +151,38 @@ def _take(study: optuna.Study, job: Job, seat: WorkerSlot) -> Trial | None:
         complete = states[TrialState.COMPLETE]
         if complete >= job.n_trials or len(failures(study, first=job.first)) >= FAILURES_IN_A_ROW:
             return None
-        if not waiting and (job.walked or complete + running >= job.n_trials):
+        if not waiting and (job.exhaustive or complete + running >= job.n_trials):
             if not running:
                 return None
-            time.sleep(PATIENCE)  # for the trials of others: one that dies is to be done again
+            time.sleep(POLL)  # another worker may die: its trial must then be run again
             continue
-        # A sampler made again with one seed would repeat its draws, so each trial and seat has a
-        # seed of its own. Dead attempts do not count: with one worker a resumed study draws what it
-        # would have drawn without the kill.
+        # A new sampler with an old seed would repeat its draws, so each trial and slot has its own
+        # seed. Dead attempts do not count: with one worker a resumed study draws what it would have
+        # drawn without the kill.
         drawn = sum(not is_dead(trial) for trial in trials)
-        seed = int(np.random.SeedSequence([job.seed, seat.number, drawn]).generate_state(1)[0])
-        # TPE is blind to fits that failed and would look again and again where nothing was ever
-        # found.
-        samplers = optuna.samplers
-        study.sampler = (
-            samplers.RandomSampler(seed=seed) if failures(study) else samplers.TPESampler(seed=seed)
-        )
+        seed = int(np.random.SeedSequence([job.seed, slot.number, drawn]).generate_state(1)[0])
+        # TPE ignores failed fits, and would sample again and again where they fail.
+        sampler = optuna.samplers.RandomSampler if failures(study) else optuna.samplers.TPESampler
+        study.sampler = sampler(seed=seed)
         try:
             trial = study.ask(dict(job.space))
-            trial.set_user_attr(WORKER, str(seat))
-            if not _too_many(study, trial, job):
+            trial.set_user_attr(WORKER, str(slot))
+            if not _is_surplus(study, trial, job):
                 return trial
             trial.set_user_attr(SURPLUS, True)
             _tell(study, trial, state=TrialState.FAIL)
         except UpdateFinishedTrialError:
-            pass  # the driver took it for a dead worker's, and asks for it again
+            pass  # the driver took it for an orphan and enqueues it again
 
 
-def _too_many(study: optuna.Study, trial: Trial, job: Job) -> bool:
-    """Whether workers that asked at the same moment have left nothing to do.
+def _is_surplus(study: optuna.Study, trial: Trial, job: Job) -> bool:
+    """Return whether workers that took trials at the same moment left nothing for this one.
 
-    Trials are numbered by the storage: of all that are done, under way or waiting, the first
-    n_trials are to be done. Of n + 1 completed trials the last would have seen n before it; so
-    there are never more than n.
+    The storage numbers the trials: of all that are complete, running or waiting, only the first
+    n_trials are run. If n + 1 trials were complete, the last would have seen n before it; so there
+    are never more than n.
     """
-    if job.walked:
+    if job.exhaustive:
         return ENQUEUED not in trial.user_attrs
     live = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
     before = [
@@ -201,37 +193,41 @@ def _too_many(study: optuna.Study, trial: Trial, job: Job) -> bool:
     return len(before) >= job.n_trials
 
 
-def _do(study: optuna.Study, trial: Trial, job: Job, folds: list[PreparedFold]) -> None:
-    """Fit one trial, or take over what its parameters have scored before; log it and tell the
-    study."""
+def _run_trial(study: optuna.Study, trial: Trial, job: Job, folds: list[PreparedFold]) -> None:
+    """Score one trial, log its run, and report its value or its failure to the study."""
     run_id = create_trial(job.parent, trial.number, trial.params)
     try:
         trial.set_user_attr(RUN_ID, run_id)
-        twin = _twin(study, trial)
-        reused = None
-        if twin is not None:
-            scores, reused = twin.user_attrs[SCORES], twin.user_attrs[RUN_ID]
-            trial.set_user_attr(REUSED, reused)
+        outcome = _outcome(study, trial, job, folds)
+        if isinstance(outcome, str):
+            trial.set_user_attr(ERROR, outcome)
+            _tell(study, trial, state=TrialState.FAIL)
+            end_trial(run_id, "FAILED", params=trial.params, note=outcome)
         else:
-            try:
-                if trial.user_attrs.get(DEATHS, 0) >= DEATHS_IN_ALL:
-                    raise MemoryError(f"{DEATHS_IN_ALL} workers died of it (out of memory?).")
-                scores = _score(trial.params, job, folds)
-            except Exception as error:
-                if stopped := interruption(error):
-                    raise stopped from None
-                message = f"{type(error).__name__}: {error}"
-                trial.set_user_attr(ERROR, message)
-                _tell(study, trial, state=TrialState.FAIL)
-                end_trial(run_id, "FAILED", params=trial.params, note=message)
-                return
-        trial.set_user_attr(SCORES, scores)
-        _log(run_id, trial.params, scores, reused=reused)
-        _tell(study, trial, scores["metrics"][f"cv_{job.metric}"])
+            trial.set_user_attr(SCORES, outcome)
+            _log(run_id, trial.params, outcome, reused=trial.user_attrs.get(REUSED))
+            _tell(study, trial, outcome["metrics"][f"cv_{job.metric}"])
+            end_trial(run_id, "FINISHED")
     except UpdateFinishedTrialError:
         end_trial(run_id, "KILLED", params=trial.params)
-    else:
-        end_trial(run_id, "FINISHED")
+
+
+def _outcome(
+    study: optuna.Study, trial: Trial, job: Job, folds: list[PreparedFold]
+) -> dict[str, Any] | str:
+    """Return a trial's scores, reused from equal parameters or new, or why its fit failed."""
+    equal = _completed_equal(study, trial)
+    if equal is not None:
+        trial.set_user_attr(REUSED, equal.user_attrs[RUN_ID])
+        return equal.user_attrs[SCORES]
+    if trial.user_attrs.get(DEATHS, 0) >= MAX_DEATHS:
+        return f"MemoryError: {MAX_DEATHS} workers died of it (out of memory?)."
+    try:
+        return _score(trial.params, job, folds)
+    except Exception as error:
+        if stopped := interruption(error):
+            raise stopped from None
+        return f"{type(error).__name__}: {error}"
 
 
 def _log(
@@ -249,30 +245,29 @@ def _tell(
     *,
     state: TrialState | None = None,
 ) -> None:
-    """Tell how a trial ended; UpdateFinishedTrialError when somebody else has ended it."""
+    """Report a trial's end to Optuna; UpdateFinishedTrialError if another process ended it."""
     try:
         study.tell(trial, value, state=state)
-    except ValueError as error:  # so says Optuna when it sees it before it writes
+    except ValueError as error:  # Optuna's error if it notices before it writes
         raise UpdateFinishedTrialError(str(error)) from error
 
 
-def _twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
-    """A completed trial with the same parameters; one that is under way is waited for."""
-    key = studies.same(trial.params)
+def _completed_equal(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
+    """Return a completed trial with the same parameters; wait for one that is still running."""
+    key = studies.params_key(trial.params)
     while True:
-        equal = [other for other in study.get_trials(deepcopy=False) if parameters(other) == key]
+        equal = [other for other in study.get_trials(deepcopy=False) if key_of(other) == key]
         for other in equal:
             if other.state == TrialState.COMPLETE:
                 return other
-        if not any(
-            other.state == TrialState.RUNNING and other.number < trial.number for other in equal
-        ):
+        earlier = [other for other in equal if other.number < trial.number]
+        if TrialState.RUNNING not in [other.state for other in earlier]:
             return None
-        time.sleep(PATIENCE)
+        time.sleep(POLL)
 
 
 def _score(params: Mapping[str, Any], job: Job, folds: list[PreparedFold]) -> dict[str, Any]:
-    """Fit on every fold: the run's ``metrics``, and those ``per_fold``."""
+    """Fit on every fold; return the run's ``metrics`` and, ``per_fold``, the tuned one."""
     started = time.perf_counter()
     estimator = clone(job.pipeline[-1]).set_params(**params)
     per_fold = estimator_metrics(estimator, folds)
@@ -282,7 +277,7 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[PreparedFold]) -> di
         key: value for key, value in means.items() if key == spread or not key.endswith("_std")
     }
     if np.isnan(metrics[f"cv_{job.metric}"]):
-        raise ValueError(f"{job.metric} is not a number: a fold lacks one of the two outcomes.")
+        raise ValueError(f"{job.metric} is undefined: a fold has only one of the two outcomes.")
     return {
         "metrics": metrics | {"fit_seconds": time.perf_counter() - started},
         "per_fold": {f"fold_{job.metric}": [scores[job.metric] for scores in per_fold]},
@@ -290,38 +285,34 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[PreparedFold]) -> di
 
 
 def reconcile(
-    study: optuna.Study, job: Job | Remains, *, living: Collection[WorkerSlot] | None = None
+    study: optuna.Study, job: Job | DeadJob, *, living: Collection[WorkerSlot] | None = None
 ) -> str:
-    """Put right what dead workers left, in the study and among its runs; says what was found, ""
-    for nothing.
+    """Clean up after dead workers, in the study and its runs; return the findings, "" if none.
 
-    A dead attempt is failed, its parameters are asked again, and its run is KILLED; a run of a
-    trial whose value the study has is FINISHED. ``living`` are the workers that are still at work,
-    when one has died: their trials are not touched. Without it nobody is at work, and runs that are
-    gone are logged anew. A kill in here does no harm: the next call goes on.
+    An orphaned trial is failed, its parameters are enqueued again, and its run is KILLED; a run
+    whose trial is COMPLETE becomes FINISHED. ``living`` are the workers that are alive after one
+    has died: their trials are left alone. Without it no worker is alive, and runs that are missing
+    are logged again. A kill in here does no harm: the next call continues.
     """
-    dead = _unfinished(study, living)
-    for trial in dead:
-        _ask_again(study, job, trial, alone=living is not None)
-        with suppress(
-            UpdateFinishedTrialError
-        ):  # a worker that had just taken it has found it surplus
+    orphaned = _orphaned(study, living)
+    for trial in orphaned:
+        _enqueue_again(study, job, trial, died=living is not None)
+        with suppress(UpdateFinishedTrialError):  # its worker had just found it surplus
             _tell(study, trial.number, state=TrialState.FAIL)
-    for trial in _forgotten(study):
-        _ask_again(study, job, trial, alone=False)
-    found = [f"{len(dead)} unfinished trials to be done again"] if dead else []
-    ended = Counter(_end_runs(study, job, every=living is None))
-    return "; ".join(found + [f"{count} {what}" for what, count in ended.items()])
+    for trial in _not_enqueued_again(study):
+        _enqueue_again(study, job, trial, died=False)
+    found = Counter([("unfinished trial", "to run again")] * len(orphaned))
+    found.update(_end_runs(study, job, every=living is None))
+    return "; ".join(f"{counted(count, noun)} {what}" for (noun, what), count in found.items())
 
 
-def _unfinished(study: optuna.Study, living: Collection[WorkerSlot] | None) -> list[FrozenTrial]:
-    """The trials under way that no living worker has.
+def _orphaned(study: optuna.Study, living: Collection[WorkerSlot] | None) -> list[FrozenTrial]:
+    """Return the RUNNING trials that have no living worker.
 
-    A worker claims a trial right after it has taken it: one that nobody has claimed is looked at
-    for a while.
+    A worker claims a trial right after it has taken it, so give unclaimed ones a moment.
     """
-    alive = {str(seat) for seat in living or ()}
-    deadline = time.monotonic() + CLAIMING
+    alive = {str(slot) for slot in living or ()}
+    deadline = time.monotonic() + CLAIM_SECONDS
     while True:
         running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
         dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
@@ -331,51 +322,53 @@ def _unfinished(study: optuna.Study, living: Collection[WorkerSlot] | None) -> l
             or all(WORKER in trial.user_attrs for trial in dead)
         ):
             return dead
-        time.sleep(PATIENCE)
+        time.sleep(POLL)
 
 
-def _forgotten(study: optuna.Study) -> list[FrozenTrial]:
-    """Dead trials whose parameters were not asked again: they were drawn when the trial had been
-    given up already."""
+def _not_enqueued_again(study: optuna.Study) -> list[FrozenTrial]:
+    """Return dead trials whose parameters were sampled after the driver had failed the trial."""
     trials = study.get_trials(deepcopy=False)
-    last = {parameters(trial): trial for trial in trials}  # of equal ones the last
-    return [trial for trial in last.values() if is_dead(trial) and SURPLUS not in trial.user_attrs]
+    latest = {key_of(trial): trial for trial in trials}
+    return [
+        trial for trial in latest.values() if is_dead(trial) and SURPLUS not in trial.user_attrs
+    ]
 
 
-def _ask_again(study: optuna.Study, job: Job | Remains, dead: FrozenTrial, *, alone: bool) -> None:
-    """Enqueue what a dead trial had drawn; ``alone`` says that its worker died and not all there
-    was."""
-    if ERROR in dead.user_attrs or dead.params.keys() != set(job.space):
-        return  # it had failed by itself, or had no parameters yet
+def _enqueue_again(
+    study: optuna.Study, job: Job | DeadJob, trial: FrozenTrial, *, died: bool
+) -> None:
+    """Enqueue a dead trial's parameters; ``died``: its worker alone died, maybe because of them."""
+    if ERROR in trial.user_attrs or trial.params.keys() != set(job.space):
+        return  # its fit failed, or it had no parameters yet
     if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) >= job.n_trials:
-        return  # nobody would take it; a larger n_trials finds it forgotten
+        return  # no worker would take it; a start with a larger n_trials enqueues it
     waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
-    if parameters(dead) not in map(parameters, waiting):
-        enqueue(study, dead.params, deaths=dead.user_attrs.get(DEATHS, 0) + alone)
+    if key_of(trial) not in map(key_of, waiting):
+        enqueue(study, trial.params, deaths=trial.user_attrs.get(DEATHS, 0) + died)
 
 
-def _end_runs(study: optuna.Study, job: Job | Remains, *, every: bool) -> Iterator[str]:
-    """End the runs that no living worker will end; yields what became of each."""
+def _end_runs(study: optuna.Study, job: Job | DeadJob, *, every: bool) -> Iterator[tuple[str, str]]:
+    """End the runs that no living worker will end; yield what each was and what was done."""
     runs = children(job.parent, "trial", status=None if every else "RUNNING")
     trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does
     for run in [run for run in runs if run.info.status == "RUNNING"]:
         trial = trials[int(run.data.tags[Tag.TRIAL])]
         if trial.state.is_finished():
             unfinished = "FAILED" if ERROR in trial.user_attrs else "KILLED"
-            told = "FINISHED" if trial.state == TrialState.COMPLETE else unfinished
-            end_trial(run.info.run_id, told, params=trial.params, note=trial.user_attrs.get(ERROR))
-            yield f"open runs ended as {told}"
+            status = "FINISHED" if trial.state == TrialState.COMPLETE else unfinished
+            note = trial.user_attrs.get(ERROR)
+            end_trial(run.info.run_id, status, params=trial.params, note=note)
+            yield "open run", f"ended as {status}"
     if not every:
         return
     logged = {int(run.data.tags[Tag.TRIAL]) for run in runs}
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.number not in logged:
             run_id = create_trial(job.parent, trial.number, trial.params)
-            _log(
-                run_id, trial.params, trial.user_attrs[SCORES], reused=trial.user_attrs.get(REUSED)
-            )
+            reused = trial.user_attrs.get(REUSED)
+            _log(run_id, trial.params, trial.user_attrs[SCORES], reused=reused)
             end_trial(run_id, "FINISHED")
-            yield "missing runs logged anew"
+            yield "missing run", "logged again"
     for run in children(job.parent, "train", status="RUNNING"):
         end_trial(run.info.run_id, "KILLED")
-        yield "open trainings ended as KILLED"
+        yield "open training", "ended as KILLED"

@@ -1,9 +1,8 @@
-"""Where the workers of a study run: copies of one function, in this process or in processes of
-their own.
+"""Run the workers of a study, in this process or in processes of their own.
 
-An engine knows neither Optuna nor MLflow: the workers coordinate through the storage of the study.
-What it owes them is that a worker which dies is told of and replaced, and that no worker outlives
-the process that started it.
+An engine knows neither Optuna nor MLflow: workers coordinate through the study's storage. It
+guarantees that a dead worker is reported and replaced, and that no worker outlives the process that
+started it.
 """
 
 from __future__ import annotations
@@ -24,12 +23,15 @@ POLL = 0.1
 """Seconds between two looks at the workers."""
 
 DEATHS = 5
-"""So many deaths per worker without a finished trial between them stop an engine."""
+"""An engine stops after this many deaths per worker without a finished trial in between."""
 
 
 class WorkerSlot(NamedTuple):
-    """A worker's place and how many have died in it before; a place is taken again, the pair never
-    is."""
+    """Number a worker's slot and count the earlier deaths in it: slots are reused, pairs are not.
+
+    >>> str(WorkerSlot(number=2, deaths=1))
+    '2.1'
+    """
 
     number: int
     deaths: int
@@ -39,107 +41,107 @@ class WorkerSlot(NamedTuple):
 
 
 Work = Callable[[WorkerSlot], Iterator[None]]
-"""What a worker does: a picklable function that yields after each trial and ends when there are no
-more."""
+"""The work of one worker: a picklable function that yields after each trial until none is left."""
 
-Lost = Callable[[Collection[WorkerSlot]], int]
-"""Told which seats are alive after a worker has died; returns how many trials are finished."""
+OnDeath = Callable[[Collection[WorkerSlot]], int]
+"""Called with the slots still alive when a worker has died; returns the number of finished
+trials."""
 
 
 @dataclass(frozen=True)
 class Inline:
-    """One worker, in this process."""
+    """Run one worker, in this process."""
 
     workers: int = 1
 
     def __post_init__(self) -> None:
         if self.workers != 1:
             raise InputError(
-                f"engine.workers={self.workers}: engine=inline works in this one process; give "
-                "engine=processes."
+                f"engine.workers={self.workers}: engine=inline runs in this one process; use "
+                "engine=processes for several workers."
             )
 
     def run(
-        self, work: Work, *, watch: Callable[[], None], lost: Lost, keep: Sequence[int] = ()
+        self, work: Work, *, watch: Callable[[], None], on_death: OnDeath, keep: Sequence[int] = ()
     ) -> None:
-        """Do the work to its end; ``watch`` is called after each trial."""
+        """Do all the work; call ``watch`` after each trial."""
         for _ in work(WorkerSlot(0, 0)):
             watch()
 
 
 @dataclass(frozen=True)
 class Processes:
-    """As many workers as asked for, each a process of its own on this machine."""
+    """Run each of ``workers`` workers in a process of its own on this machine."""
 
     workers: int
 
     def __post_init__(self) -> None:
         if not isinstance(self.workers, int) or not 1 <= self.workers <= 1000:
             raise InputError(
-                f"engine.workers={self.workers} is not a number of processes; give one from 1 to "
-                "1000."
+                f"engine.workers={self.workers} is not a number of processes; give a whole number "
+                "from 1 to 1000."
             )
 
     def run(
-        self, work: Work, *, watch: Callable[[], None], lost: Lost, keep: Sequence[int] = ()
+        self, work: Work, *, watch: Callable[[], None], on_death: OnDeath, keep: Sequence[int] = ()
     ) -> None:
-        """Start the workers, replace those that die, and return when all have come to their end.
+        """Start the workers, replace those that die, and return when all have ended.
 
-        ``watch`` is called all the time; ``keep`` are file descriptors that the workers hold open,
-        too: a lock is theirs until the last of them is gone. Raises a worker's own exception, and
+        ``watch`` is called repeatedly; ``keep`` are file descriptors that the workers inherit, so
+        that a lock is held until the last of them has ended. Raises a worker's own exception, and
         JobError when workers keep dying.
         """
-        seats: dict[WorkerSlot, subprocess.Popen[bytes]] = {}
+        workers: dict[WorkerSlot, subprocess.Popen[bytes]] = {}
         finished, deaths = 0, 0
         try:
-            for number in range(self.workers):
-                seats[WorkerSlot(number, 0)] = _start(work, WorkerSlot(number, 0), keep)
-            while seats:
+            for slot in [WorkerSlot(number, 0) for number in range(self.workers)]:
+                workers[slot] = _start(work, slot, keep)
+            while workers:
                 time.sleep(POLL)
-                for seat, process in list(seats.items()):
+                for slot, process in list(workers.items()):
                     code = process.poll()
                     if code is None:
                         continue
-                    del seats[seat]
-                    error = _said(process)
+                    del workers[slot]
+                    error = _worker_error(process)
                     if error is not None:
                         raise error
                     if code == 0:
                         continue
-                    before, finished = finished, lost(list(seats))
+                    before, finished = finished, on_death(list(workers))
                     deaths = 1 if finished > before else deaths + 1
                     if deaths >= DEATHS * self.workers:
                         raise JobError(
-                            f"{deaths} workers died one after another without finishing a trial, "
-                            f"the last {_ended(code)}. Give fewer workers (engine.workers) or a "
-                            "smaller model; the same command then goes on where this one stopped."
+                            f"{deaths} workers died in a row without finishing a trial, the last "
+                            f"{_cause_of_death(code)}. Use fewer workers (engine.workers) or a "
+                            "smaller model; the same command then resumes where this one stopped."
                         )
-                    again = WorkerSlot(seat.number, seat.deaths + 1)
-                    seats[again] = _start(work, again, keep)
+                    successor = WorkerSlot(slot.number, slot.deaths + 1)
+                    workers[successor] = _start(work, successor, keep)
                 watch()
         finally:
-            for process in seats.values():
-                process.kill()  # what it was doing is put right by who called, as after any other death
-            for process in seats.values():
+            for process in workers.values():
+                process.kill()  # the caller cleans up after it, as after any other death
+            for process in workers.values():
                 process.communicate()
 
 
-def _start(work: Work, seat: WorkerSlot, keep: Sequence[int]) -> subprocess.Popen[bytes]:
+def _start(work: Work, slot: WorkerSlot, keep: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a worker process and send it its work."""
     process = subprocess.Popen(
         [sys.executable, "-m", "churnlab.tuning.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=keep,
-        process_group=0,  # Ctrl-C is for the process that started it, which ends its workers itself
+        process_group=0,  # Ctrl-C must reach only this process, which ends its workers itself
     )
     assert process.stdin is not None
     try:
-        pickle.dump(
-            pickle.dumps((work, seat)), process.stdin
-        )  # as bytes: what it imports must not hold us up
-        process.stdin.flush()  # and left open: that it closes tells the worker that it is alone
+        # Pickled twice: the worker reads bytes at once and imports what they need later.
+        pickle.dump(pickle.dumps((work, slot)), process.stdin)
+        process.stdin.flush()  # left open: when it closes, the worker knows that its parent died
     except BrokenPipeError:
-        pass  # it died at once: seen at the next look
+        pass  # it died at once: the next poll notices
     except BaseException:
         process.kill()
         process.communicate()
@@ -147,42 +149,39 @@ def _start(work: Work, seat: WorkerSlot, keep: Sequence[int]) -> subprocess.Pope
     return process
 
 
-def _said(process: subprocess.Popen[bytes]) -> Exception | None:
-    """The exception that ended a worker, None when there was none."""
+def _worker_error(process: subprocess.Popen[bytes]) -> Exception | None:
+    """Return the exception that ended a worker; None if there was none."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with process.stdin, process.stdout as answer:
-        said = answer.read()
-    return pickle.loads(said) if said else None
+    with process.stdin, process.stdout as stdout:
+        pickled = stdout.read()
+    return pickle.loads(pickled) if pickled else None
 
 
-def _ended(code: int) -> str:
-    return (
-        f"by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-        if code < 0
-        else f"with exit code {code}"
-    )
+def _cause_of_death(code: int) -> str:
+    if code >= 0:
+        return f"with exit code {code}"
+    return f"by signal {-code}" + (" (out of memory?)" if code == -9 else "")
 
 
-def _work_here() -> None:
-    """The worker's side: read the work from stdin, do it, and answer with the exception that ended
-    it, if any."""
-    answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what an estimator prints is for people
-    sent = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_end_when_alone, daemon=True).start()
-    work, seat = pickle.loads(sent)
+def _run_worker() -> None:
+    """Read the work from stdin, do it, and write the exception that ended it, if any, to stdout."""
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what an estimator prints goes to stderr
+    pickled = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    work, slot = pickle.loads(pickled)
     try:
-        for _ in work(seat):
+        for _ in work(slot):
             pass
     except Exception as error:
-        answer.write(_pickled(error))
-        answer.close()
+        stdout.write(_pickled(error))
+        stdout.close()
         os._exit(1)
 
 
-def _end_when_alone() -> None:
-    """Die with the process that started this one: its end of the pipe closes however it ends."""
+def _die_with_parent() -> None:
+    """Exit when the process that started this one ends: then the pipe from it closes."""
     os.read(0, 1)
     os._exit(1)
 
@@ -191,13 +190,13 @@ def _pickled(error: Exception) -> bytes:
     try:
         text = pickle.dumps(error)
         pickle.loads(text)
-    except Exception:  # some exceptions cannot be made again from their arguments
+    except Exception:  # some exceptions cannot be rebuilt from their arguments
         return pickle.dumps(JobError(f"{type(error).__name__}: {error}"))
     return text
 
 
 if __name__ == "__main__":
-    # under its own name, by which the work was pickled
-    from churnlab.tuning.workers import _work_here as work_here
+    # imported under its own name, not __main__, because the work was pickled with it
+    from churnlab.tuning.workers import _run_worker as run_worker
 
-    work_here()
+    run_worker()

@@ -1,7 +1,7 @@
-"""The pages of the documentation as text: fenced blocks, the commands in them, prose, links and headings.
+"""Read the pages of the documentation: blocks, the commands in them, prose, links, headings.
 
-A fenced ``sh`` block holds commands, a ``text`` block the output of the commands above it, and a ``yaml`` block that opens
-with ``# my_conf/...`` is that file.
+A fenced ``sh`` block holds commands, a ``text`` block the output of the commands above it, and a
+``yaml`` block that opens with ``# my_conf/...`` is that file.
 """
 
 import re
@@ -23,7 +23,7 @@ CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 HERE_DOCUMENT = re.compile(r"<<'(\w+)'")
-FILE = re.compile(r"# (my_conf/\S+\.yaml)")
+FILE = re.compile(r"(?:# @package _global_\n)?# (my_conf/\S+\.yaml)")
 
 
 class Block(NamedTuple):
@@ -36,17 +36,17 @@ class Block(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Page and line, as an editor opens them."""
+        """Return page and line, as an editor opens them."""
         return f"{name(self.page)}:{self.line}"
 
 
 def name(page: Path) -> str:
-    """The path of a page within the project."""
+    """Return the path of a page within the project."""
     return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
-    """The fenced blocks of a page in order, only those of some languages if any are given."""
+    """Return the fenced blocks of a page in order; with ``languages``, only theirs."""
     text = page.read_text(encoding="utf-8")
     found = [
         Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2])
@@ -56,7 +56,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """The commands of an sh block: one a line, but for continued lines and here-documents."""
+    """Return the commands of an sh block: one a line, or a continued line or here-document."""
     found, rest = [], iter(block.text.splitlines())
     for line in rest:
         while line.endswith("\\"):
@@ -72,17 +72,17 @@ def commands(block: Block) -> list[str]:
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks and inline code; lines keep their numbers."""
+    """Return a page without fenced blocks and inline code; lines keep their numbers."""
     text = page.read_text(encoding="utf-8")
     return CODE.sub("", FENCE.sub(lambda match: "\n" * match[0].count("\n"), text))
 
 
 def links(page: Path) -> list[str]:
-    """The targets of the relative links and images of a page."""
+    """Return the targets of the relative links and images of a page."""
     return [target for target in LINK.findall(prose(page)) if "://" not in target]
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     titles = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,4 +1,4 @@
-"""A reader of the documentation, who types its commands into a terminal and looks at what comes out."""
+"""Type documented commands into a terminal, as a reader would, and compare what it shows."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 import pytest
 
-from conftest import environment
-from pages import ROOT
+from support.pages import ROOT
+from support.running import environment
 
 SCRIPTS = Path(sys.executable).parent
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?"
 CLOSE, NEAR = 0.02, 0.002
-"""How far a documented number may be from one on this machine: relatively, and absolutely."""
+"""How far a documented number may be from this machine's: relative, and absolute."""
 
 COMMANDS = """
 import json, os, sys
@@ -106,7 +106,7 @@ class Reader:
         pytest.fail(f"{words} ended the process: {''.join(shown)}")
 
     def _serve(self, words: list[str]) -> Ended:
-        """Start the server on a free port instead of the documented one, and wait until it answers."""
+        """Start the server on a free port instead of the documented one; wait until it answers."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -148,16 +148,17 @@ class Reader:
 
 @contextmanager
 def reading(home: Path) -> Iterator[Reader]:
-    """A reader in a folder, made when it is not there; servers end with it."""
+    """Yield a reader in a folder, which is created if needed; servers end with it."""
     home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         yield Reader(home, stack)
 
 
 def not_shown(documented: str, output: str) -> str | None:
-    """The first documented line that the output does not show where it should; None when all are there.
+    """Return the first documented line that the output does not show in its place, or None.
 
-    ``...`` stands for anything, on a line of its own for any lines. Blanks count as one; numbers may be close.
+    ``...`` stands for anything, and on a line of its own for any lines. Runs of blanks are one
+    blank. Numbers may differ by CLOSE (relative) or NEAR (absolute).
     """
     lines = [line for line in map(_tidy, output.splitlines()) if line]
     at, anywhere = 0, False
@@ -178,7 +179,7 @@ def _tidy(line: str) -> str:
 
 
 def _shows(documented: str, shown: str) -> bool:
-    """Whether a line is as documented, numbers aside by no more than another machine's last digits."""
+    """Return whether a line is as documented, up to the last digits of its numbers."""
     parts = [re.split(f"({NUMBER})", part) for part in documented.split("...")]
     pattern = ".*".join(
         "".join(f"({NUMBER})" if odd % 2 else re.escape(text) for odd, text in enumerate(part))

@@ -1,0 +1,93 @@
+"""Turn the outcomes of jobs into messages, the result line and the exit code."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DONE = 0
+"""The command did its work, and its answer, if it has one, is yes."""
+
+FAILED = 1
+"""A job failed. A sweep says how many failed, which, and how to run only those."""
+
+WRONG_INPUT = 2
+"""The input is wrong: one paragraph says where, what was found and how to fix it."""
+
+ANSWER_IS_NO = 3
+"""The command did its work, and the answer is no: runs not comparable, gate refused, not
+reproduced, problems found."""
+
+INTERRUPTED = 130
+"""Ctrl-C (SIGINT) stopped the command; its runs are KILLED."""
+
+TERMINATED = 143
+"""SIGTERM stopped the command; its runs are KILLED."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended: done (yes), with the answer no, on wrong input, or failed."""
+
+    status: Literal["done", "no", "input", "failed"]
+    overrides: list[str]
+    values: dict[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+
+def refuse(message: str) -> int:
+    """Print what is wrong with the input; returns the exit code."""
+    print(message, file=sys.stderr)
+    return WRONG_INPUT
+
+
+def report_job(command: str, outcome: Outcome) -> int:
+    """Print the message or the result line of a single job; returns the exit code."""
+    if outcome.status == "input":
+        return refuse(outcome.message)
+    if outcome.status == "failed":
+        print(outcome.message, file=sys.stderr)
+        return FAILED
+    _print_line({"command": command, "run_id": None} | outcome.values)
+    return ANSWER_IS_NO if outcome.status == "no" else DONE
+
+
+def report_sweep(
+    command: str, outcomes: list[Outcome], *, parent: str | None, options: list[str]
+) -> int:
+    """Print which jobs of a sweep failed, or its result line; returns the exit code.
+
+    ``options`` are Hydra's options of the command line, to be repeated for a failed job.
+    """
+    failed = [outcome for outcome in outcomes if outcome.message]
+    if failed:
+        print(f"{len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
+        for outcome in failed:
+            print(f"  {' '.join(outcome.overrides)}\n    {outcome.message}", file=sys.stderr)
+        print("Finished jobs are kept. To run a failed one again, corrected:", file=sys.stderr)
+        for outcome in failed:
+            words = ["churnlab", command, *options, *outcome.overrides]
+            print(f"  {shlex.join(words)}", file=sys.stderr)
+        return FAILED
+    runs = [outcome.values.get("run_id") for outcome in outcomes]
+    _print_line({"command": command, "run_id": parent, "runs": runs})
+    return ANSWER_IS_NO if any(outcome.status == "no" for outcome in outcomes) else DONE
+
+
+def _print_line(values: dict[str, Any]) -> None:
+    print(json.dumps(_to_json(values), allow_nan=False, ensure_ascii=False))
+
+
+def _to_json(value: Any) -> Any:
+    """Return a result in JSON's own types; NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(key): _to_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(part) for part in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

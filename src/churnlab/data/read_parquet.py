@@ -1,0 +1,71 @@
+"""Read a Parquet file, or a folder of them, as a raw table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from churnlab.data.contract import Contract
+from churnlab.data.table import Table, contract_names, named, needed, not_a_table
+from churnlab.formatting import listed
+
+if TYPE_CHECKING:
+    import pyarrow.dataset
+
+MAGIC = b"PAR1"
+"""First bytes of every Parquet file."""
+
+
+def read_parquet(file: Path, path: str, contract: Contract | None, *, whole: bool) -> Table:
+    """Read the columns that the contract needs, or all if ``whole``; a named index is a column."""
+    data = _open_dataset(file, path)
+    written = list(data.schema.names)
+    names, violations, warnings = contract_names(written, contract.rename if contract else {})
+    columns = named(name for name in names if not name.startswith("__index_level_"))
+    if violations:
+        frame, cells = pd.DataFrame(columns=names), None
+    else:
+        wanted = range(len(names)) if whole else needed(names, contract)
+        cells = data.to_table(columns=[written[number] for number in wanted]).to_pandas()
+        if any(name is not None for name in cells.index.names):
+            cells = cells.reset_index()
+        cells = cells.reset_index(drop=True)
+        frame = cells.rename(columns=dict(zip(written, names, strict=True)))
+    return Table(
+        frame,
+        path,
+        columns,
+        violations=tuple(violations),
+        warnings=tuple(warnings),
+        written=cells if whole else None,
+    )
+
+
+def _open_dataset(file: Path, path: str) -> pyarrow.dataset.Dataset:
+    """Open the file or folder; parts whose types differ (int64 and double) get a common schema."""
+    import pyarrow as pa
+    import pyarrow.dataset
+
+    if file.is_dir():
+        parts = [part for part in file.rglob("*") if not part.name.startswith((".", "_"))]
+        parts = [part for part in parts if part.is_file()]
+        if not parts:
+            raise not_a_table(path, ": there is no file in the folder")
+        strange = [part.name for part in parts if first_bytes(part) != MAGIC]
+        if strange:
+            raise not_a_table(path, f": {listed(strange)} in the folder is not Parquet")
+    hive = "hive" if file.is_dir() else None
+    data = pa.dataset.dataset(file, format="parquet", partitioning=hive)
+    schemas = [part.physical_schema for part in data.get_fragments()]
+    if all(schema == schemas[0] for schema in schemas):
+        return data
+    schema = pa.unify_schemas([data.schema, *schemas], promote_options="permissive")
+    return pa.dataset.dataset(file, format="parquet", partitioning=hive, schema=schema)
+
+
+def first_bytes(file: Path) -> bytes:
+    """Return the first four bytes of a file, which identify its format."""
+    with file.open("rb") as handle:
+        return handle.read(4)

@@ -1,0 +1,245 @@
+"""Build a candidate version: a churn model and a segmentation as self-contained files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import skops.io
+from mlflow.entities import Run
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from sklearn.pipeline import Pipeline
+
+from churnlab.data import drift, expressions
+from churnlab.data.dataset import Dataset
+from churnlab.data.validation import row_checks
+from churnlab.explore.redundancy import correlated_groups
+from churnlab.models.features import typical
+from churnlab.registry import skops_types
+from churnlab.registry.model_artifacts import input_columns, load_pipeline, requirements
+from churnlab.registry.versions import Champion, Served, answerable, answers, load
+from churnlab.segments.matching import match
+from churnlab.segments.playbook import text
+from churnlab.tracking import artifacts
+from churnlab.tracking.names import Artifact, Tag
+
+SEGMENTATION_FILES = (Artifact.PORTRAITS, Artifact.SEGMENTS, "figures/dendrogram.png")
+"""Artifacts of the segmentation run that a version holds, readable without its code."""
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """The number, and the name if it has one already, under which users see each segment of a run.
+
+    ``free`` is the first number that was never used; ``summary`` says what changes for members.
+    """
+
+    numbers: Mapping[int, int]
+    names: Mapping[int, str]
+    free: int
+    summary: str
+
+
+def number_segments(segments: Run, dataset: Dataset, champion: Champion | None) -> Numbering:
+    """Number the segments of a run like the champion's that they continue, and keep their names.
+
+    Names are kept as long as the playbook is the same; a new segment gets an unused number.
+    """
+    members = artifacts.read_table(segments.info.run_id, Artifact.MEMBERS)
+    k = int(segments.data.metrics["k"])
+    if champion is None or champion.served is None or "free" not in champion.served.spec:
+        # There is none to continue, or it is an older one that kept no numbers.
+        return Numbering({segment: segment for segment in range(k)}, {}, k, "numbered by size")
+    served, spec = champion.served, champion.served.spec
+    able = answerable(served, dataset.X.iloc[members["row"]])
+    before = [answer["segment"] for answer in answers(served, dataset.X.iloc[members["row"][able]])]
+    after = members["segment"].to_numpy()[able]
+    matched = match(np.array(before, dtype=int), after, segments=k, free=spec["free"])
+    known = {segment["number"]: segment["name"] for segment in spec["segments"].values()}
+    same_playbook = spec["playbook"] == _fingerprint(_playbook(segments))
+    names = {
+        segment: known[number]
+        for segment, number in matched.numbers.items()
+        if same_playbook and number in known
+    }
+    summary = f"compared with version {champion.number}, {matched}"
+    return Numbering(matched.numbers, names, spec["free"] + len(matched.new), summary)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version before it is registered: the runs it is made of, and what they were made into.
+
+    ``model_id`` is the logged bundle, ``served`` the same loaded.
+    """
+
+    churn: Run
+    segments: Run
+    model_id: str
+    served: Served
+    numbering: Numbering
+    megabytes: float
+
+
+def build(churn: Run, segments: Run, dataset: Dataset, champion: Champion | None) -> Candidate:
+    """Log the version that would be registered, and load it as it would be served."""
+    numbering = number_segments(segments, dataset, champion)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write(folder, churn, segments, dataset, numbering)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        model_id = _log_bundle(folder, dataset, threshold=churn.data.metrics["threshold"])
+    served = load(f"models:/{model_id}")
+    return Candidate(churn, segments, model_id, served, numbering, size / 1e6)
+
+
+def _log_bundle(folder: Path, dataset: Dataset, *, threshold: float) -> str:
+    """Log served_model.py with the files of a folder, without pickle; return the model's id."""
+    inputs = input_columns(dataset.contract, dataset.gaps)
+    inputs.append(ColSpec("string", "member_id", required=False))
+    outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long"}
+    outputs |= {"segment_name": "string", "recommended_action": "string"}
+    params = ParamSchema(
+        [ParamSpec("threshold", "double", threshold), ParamSpec("reasons", "boolean", True)]
+    )
+    fields = Schema([ColSpec(kind, name) for name, kind in outputs.items()])
+    signature = ModelSignature(Schema(inputs), fields, params)
+    with tempfile.TemporaryDirectory() as neutral:  # MLmodel records from where code was logged
+        info = mlflow.pyfunc.log_model(
+            name="bundle",
+            python_model=str(shutil.copy(Path(__file__).with_name("served_model.py"), neutral)),
+            artifacts={path.stem: str(path) for path in sorted(folder.iterdir())},
+            signature=signature,
+            pip_requirements=requirements(),
+        )
+    return info.model_id
+
+
+def _write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering: Numbering) -> None:
+    """Write the files that served_model reads, and those that people read."""
+    pipeline: Pipeline = load_pipeline(churn.info.run_id)
+    portraits = _renumbered(
+        artifacts.read_json(segments.info.run_id, Artifact.PORTRAITS), numbering
+    )
+    trained = artifacts.read_table(churn.info.run_id, Artifact.OOF)
+    playbook = _playbook(segments)
+    spec = {
+        **_churn_spec(churn, dataset, pipeline[0], trained),
+        **_segment_spec(segments, portraits),
+        "free": numbering.free,
+        "playbook": _fingerprint(playbook),
+        "reasons": _reasons(playbook, dataset.X.iloc[trained["row"].unique()]),
+    }
+    _write_json(spec, folder / "served.json")
+    skops.io.dump(pipeline[1:], folder / "churn.skops")
+    skops.io.dump(load_pipeline(segments.info.run_id), folder / "segments.skops")
+    for module in (expressions, skops_types):
+        shutil.copy(str(module.__file__), folder)
+    _write_segmentation(folder / "segmentation", segments, portraits, numbering)
+
+
+def _churn_spec(
+    churn: Run, dataset: Dataset, features: Any, trained: pd.DataFrame
+) -> dict[str, Any]:
+    """Return what the served model needs besides the churn pipeline: inputs, checks, threshold.
+
+    ``trained`` are the out-of-fold predictions: row, y.
+    """
+    stayed = trained.loc[trained["y"] == 0, "row"].unique()
+    return {
+        "dataset": dataset.contract.name,
+        "inputs": list(dataset.contract.columns),
+        "checks": row_checks(dataset.contract),
+        "may_be_missing": dataset.gaps,
+        "features": {
+            "keep": list(features.keep),
+            "derive": dict(features.derive),
+            "fill": features.fill_,
+        },
+        "threshold": churn.data.metrics["threshold"],
+        "typical": typical(dataset.X.iloc[stayed]),
+        "training": drift.remember(dataset.frame.iloc[trained["row"].unique()]),
+    }
+
+
+def _segment_spec(segments: Run, portraits: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the served model needs besides the segmentation: columns, numbers, actions."""
+    segmentation = artifacts.read_json(segments.info.run_id, Artifact.SEGMENTATION)
+    return {
+        "segment_columns": segmentation["columns"],
+        "segment_fill": segmentation["fill"],
+        "segments": {
+            str(segment): {
+                "number": portrait["id"],
+                "name": portrait["name"],
+                "recommended_action": portrait["recommended_action"],
+            }
+            for segment, portrait in enumerate(portraits)
+        },
+    }
+
+
+def _renumbered(portraits: list[dict[str, Any]], numbering: Numbering) -> list[dict[str, Any]]:
+    """Return the portraits in the run's own order, with the numbers and names that users know."""
+    ordered = sorted(portraits, key=lambda portrait: portrait["id"])
+    return [
+        portrait
+        | {"id": numbering.numbers[segment], "name": numbering.names.get(segment, portrait["name"])}
+        for segment, portrait in enumerate(ordered)
+    ]
+
+
+def _write_segmentation(
+    folder: Path, segments: Run, portraits: list[dict[str, Any]], numbering: Numbering
+) -> None:
+    """Write the readable part of the segmentation, with the version's numbers and names."""
+    for path in SEGMENTATION_FILES:
+        artifacts.download(segments.info.run_id, path, folder)
+    _write_json(portraits, folder / Artifact.PORTRAITS)
+    profile = pd.read_csv(folder / Artifact.SEGMENTS)
+    names = dict(enumerate(portrait["name"] for portrait in portraits))
+    profile["name"] = profile["segment"].map(names)
+    profile["segment"] = profile["segment"].map(numbering.numbers)
+    profile.sort_values("segment").to_csv(folder / Artifact.SEGMENTS, index=False)
+    reason = segments.data.tags[Tag.K_REASON]
+    (folder / "k_reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+
+
+def _write_json(content: Any, path: Path) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _playbook(segments: Run) -> dict[str, Any]:
+    return artifacts.read_config(segments.info.run_id)["playbook"]
+
+
+def _fingerprint(playbook: Mapping[str, Any]) -> str:
+    """Hash a playbook and its language: while it is the same, segments keep their names."""
+    return hashlib.sha256(json.dumps(playbook, sort_keys=True).encode()).hexdigest()
+
+
+def _reasons(playbook: Mapping[str, Any], X: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the playbook's reasons in its language, or one per group of correlated columns."""
+    if not playbook["reasons"]:
+        return [{"columns": columns, "texts": []} for columns in correlated_groups(X)]
+    language = playbook["language"]
+    return [
+        {
+            "columns": group["columns"],
+            "texts": [
+                {"when": option.get("when"), "text": text(option["text"], language)}
+                for option in group["texts"]
+            ],
+        }
+        for group in playbook["reasons"]
+    ]

@@ -1,0 +1,88 @@
+"""The parts of the report: what its sections show, from the tables and values of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from churnlab.claims.claim import format_interval
+from churnlab.data.contract import Contract
+from churnlab.formatting import short_value
+from churnlab.report.sentences import model_in_words, riskier
+
+ESTIMATOR = "model.estimator."
+
+
+def explored(
+    contract: Contract, risk_ratios: pd.DataFrame, correlations: pd.DataFrame, pairs: pd.DataFrame
+) -> dict[str, Any]:
+    """Return what an explore run found: groups with higher churn, correlations, redundant pairs.
+
+    ``groups`` are the sides of risk ratios whose 95% CI excludes 1, ``unclear`` the other features.
+    """
+    known = risk_ratios.dropna(subset=["risk_ratio", "low", "high"])
+    clear = known[(known["low"] > 1) | (known["high"] < 1)]
+    columns = contract.columns
+    return {
+        "groups": [
+            riskier(row, kind=columns[row["feature"]].kind, unit=columns[row["feature"]].unit)
+            for row in clear.to_dict("records")
+        ],
+        "unclear": [
+            name for name in known["feature"].unique() if name not in set(clear["feature"])
+        ],
+        "correlations": correlations.dropna(subset="pearson_r").to_dict("records"),
+        "pairs": pairs.to_dict("records"),
+    }
+
+
+def varied_params(params: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the estimator's parameters in which a run differs from others of its model.
+
+    >>> first, second = {"model.estimator.C": "1", "seed": "42"}, {"model.estimator.C": "10"}
+    >>> varied_params(first, [first, second])
+    {'C': '1'}
+    """
+    return {
+        key.removeprefix(ESTIMATOR): short_value(params[key])
+        for key in sorted(params)
+        if key.startswith(ESTIMATOR) and any(other.get(key) != params[key] for other in others)
+    }
+
+
+def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of claims.csv with the measured value and its interval as text."""
+    values = zip(table["measured"], table["low"], table["high"], strict=True)
+    table = table.assign(
+        # A column that holds nothing but "false" is read as booleans.
+        verdict=table["verdict"].astype(str).str.lower(),
+        measured=[format_interval(*row) for row in values],
+    )
+    return table.to_dict("records")  # type: ignore[return-value]
+
+
+def sources(
+    members: Mapping[str, Any],
+    models: Mapping[str, Any] | None,
+    segments: Mapping[str, Any] | None,
+    champion: Mapping[str, Any] | None,
+    claims: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    """Name every run that the page takes a number from, by its id."""
+    named = {members["run_id"]: "explore"} if members["run_id"] else {}
+    for row in models["rows"] if models else []:
+        model = model_in_words(row["model"], row["features"], tuned=row["tuned"])
+        named[row["run_id"]] = f"train: {model}"
+    if models and models["rival_run_id"]:
+        named.setdefault(models["rival_run_id"], f"train: {models['rival']}")
+    if segments:
+        named[segments["run_id"]] = "segment"
+    if champion:
+        named[champion["run_id"]] = f"promote: version {champion['version']}"
+        named.setdefault(champion["churn_run_id"], f"train: {champion['model']}, the champion's")
+        named.setdefault(champion["segment_run_id"], "segment: the champion's")
+    if claims:
+        named[claims["run_id"]] = "claims"
+    return named

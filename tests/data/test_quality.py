@@ -1,0 +1,202 @@
+"""Leakage is refused, other oddities of a valid table are reported, chance is neither."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from churnlab.data.contract import Column, Contract
+from churnlab.data.quality import duplicate_rows
+from churnlab.data.table import in_memory
+from churnlab.data.validation import Checked, check
+from churnlab.errors import InputError
+
+
+def checked(frame: pd.DataFrame, contract: Contract) -> Checked:
+    return check(in_memory(frame, source="members.csv"), contract)
+
+
+def refusal(frame: pd.DataFrame, contract: Contract) -> str:
+    with pytest.raises(InputError) as raised:
+        checked(frame, contract)
+    return str(raised.value)
+
+
+def club(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, Contract]:
+    """Members with a strong, honest feature, a weak one, a category and noise."""
+    rng = np.random.default_rng(seed)
+    left = rng.random(n) < 0.3
+    frame = pd.DataFrame(
+        {
+            "strong": rng.normal(left * 2.5, 1),
+            "weak": rng.normal(left * 0.3, 1),
+            "town": rng.choice(list("abcd"), n),
+            "coin": rng.integers(0, 2, n),
+            "y": left.astype(int),
+        }
+    )
+    columns = {
+        name: Column(kind="category" if name == "town" else "numeric")
+        for name in frame
+        if name != "y"
+    }
+    return frame, Contract("club", "y", 1, columns)
+
+
+LEAKS = {
+    "a copy": lambda y, rng: y,
+    "the opposite": lambda y, rng: 1 - y,
+    "words": lambda y, rng: np.where(y == 1, "gone", "here"),
+    "codes": lambda y, rng: np.where(y == 1, 5, rng.choice([3, 8], len(y))),
+    "reasons": lambda y, rng: np.where(
+        y == 1, rng.choice(["price", "moved"], len(y)), rng.choice(["-", "+"], len(y))
+    ),
+    "a refund": lambda y, rng: np.where(y == 1, rng.normal(50, 3, len(y)), 0),
+    "a number that jumps": lambda y, rng: rng.normal(-100.0 * y, 5),
+    "a copy with few slips": lambda y, rng: np.where(np.arange(len(y)) < len(y) // 400, 1 - y, y),
+    "when they left": lambda y, rng: np.where(y == 1, rng.normal(50, 3, len(y)), np.nan),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+@pytest.mark.parametrize("n", [60, 400, 30_000])
+def test_a_leaking_column_is_refused(leak, n):
+    frame, contract = club(n)
+    frame["leak"] = LEAKS[leak](frame["y"].to_numpy(), np.random.default_rng(1))
+    kind = "category" if frame["leak"].dtype.kind not in "if" else "numeric"
+    message = refusal(
+        frame, replace(contract, columns={**contract.columns, "leak": Column(kind=kind)})
+    )
+    assert "column leak alone predicts who left (AUC " in message
+    assert (
+        "a copy of y or was recorded after the event (leakage); take it out of dataset.columns in "
+        "the YAML of club" in message
+    )
+    assert "strong" not in message
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    n=st.integers(10, 50),
+    left=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+    levels=st.sampled_from([2, 3, 99]),
+)
+def test_a_small_table_is_not_refused_by_chance(n, left, seed, levels):
+    rng = np.random.default_rng(seed)
+    names = [f"f{number}" for number in range(20)]
+    frame = pd.DataFrame({name: rng.integers(0, levels, n) for name in names[:10]})
+    frame = frame.assign(**{name: rng.normal(size=n) for name in names[10:]})
+    frame["y"] = rng.permutation([1] * left + [0] * (n - left))
+    checked(frame, Contract("few", "y", 1, {name: Column(kind="numeric") for name in names}))
+
+
+@pytest.mark.parametrize("n", [12, 50, 400, 30_000])
+def test_a_strong_honest_feature_and_identifiers_are_no_leakage(n):
+    for seed in range(5):
+        frame, contract = club(n, seed)
+        if 0 < frame["y"].sum() < n:
+            frame["name"] = [f"member {number}" for number in range(n)]
+            checked(
+                frame,
+                replace(contract, columns={**contract.columns, "name": Column(kind="category")}),
+            )
+
+
+# --- warnings
+
+
+def warned(n: int = 400, **more: object) -> list[str]:
+    """The warnings of the club's table with more columns, or others."""
+    frame, contract = club(n)
+    frame = frame.assign(**more)
+    kinds = {
+        name: Column(kind="category" if frame[name].dtype.kind not in "if" else "numeric")
+        for name in frame
+    }
+    return checked(
+        frame, replace(contract, columns={name: kinds[name] for name in frame if name != "y"})
+    ).warnings
+
+
+def test_a_table_without_oddities_is_read_without_a_warning():
+    assert warned() == []
+
+
+def test_constant_columns_are_reported():
+    assert warned(zero=0, fax="none") == ["constant columns, of no use to a model: zero, fax"]
+
+
+def test_identifiers_among_the_features_are_reported_and_floats_never_are():
+    numbers = np.random.default_rng(1).permutation(400)
+    warnings = warned(
+        card=15_600_000 + numbers, mail=[f"{number}@club" for number in numbers], sum=numbers + 0.5
+    )
+    assert warnings[0].startswith(
+        "columns that look like identifiers, distinct in nearly every row: card, mail;"
+    )
+    assert "sum" not in warnings[0]
+    assert warned(50, card=np.arange(50)) == [], (
+        "small tables of whole numbers are different by nature"
+    )
+
+
+def test_redundant_columns_are_reported():
+    frame, _ = club()
+    assert warned(again=frame["weak"] * 3 + 1) == [
+        "redundant columns (absolute correlation of 0.99 or more): weak and again"
+    ]
+
+
+def test_a_strong_imbalance_is_reported():
+    left = np.zeros(400, int)
+    left[:12] = 1
+    rare = "members left (y): accuracy says little here; look at average_precision and log_loss"
+    assert warned(y=left) == [f"only 3.00% of 400 {rare}"]
+    assert warned(y=1 - left) == [f"only 3.00% of 400 {rare.replace('left', 'stayed')}"]
+
+
+def test_repeated_rows_and_conflicting_outcomes_are_reported():
+    frame, contract = club()
+    again = pd.concat([frame, frame.iloc[:7], frame.iloc[:3].assign(y=1 - frame["y"].iloc[:3])])
+    assert checked(again, contract).warnings == [
+        "7 of 410 rows repeat an earlier row, outcome included: was the table joined twice?",
+        "3 times members are equal in every feature but differ in outcome: no model can separate "
+        "them",
+    ]
+
+
+@pytest.mark.parametrize("names", [["town", "coin"], ["town"], ["coin"], ["weak"]])
+def test_duplicates_by_chance_are_not_reported(names):
+    frame, contract = club()
+    columns = {name: contract.columns[name] for name in names}
+    assert checked(frame[[*names, "y"]], replace(contract, columns=columns)).warnings == []
+
+
+def test_absurdly_large_numbers_are_read_if_the_yaml_allows_them():
+    frame, contract = club()
+    columns = {
+        "weak": Column(kind="numeric", min=-1e308, max=1e308),
+        "strong": contract.columns["strong"],
+    }
+    frame = frame[["weak", "strong", "y"]].assign(weak=frame["weak"].clip(-1, 1) * 1e308)
+    assert checked(frame, replace(contract, columns=columns)).warnings == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from([0.5, 1, 2, None]), st.sampled_from(["a", "b", None]), st.integers(0, 1)
+        )
+    )
+)
+def test_duplicates_are_counted_as_by_hand(rows):
+    frame = pd.DataFrame(rows, columns=["x", "town", "y"]).astype({"x": "float64", "town": "str"})
+    repeated, conflicting = duplicate_rows(frame[["x", "town"]], frame["y"].to_numpy(dtype="int64"))
+    assert repeated == frame.duplicated().sum()
+    outcomes = frame.groupby(["x", "town"], dropna=False)["y"].nunique()
+    assert conflicting == (outcomes == 2).sum()

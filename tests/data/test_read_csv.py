@@ -1,0 +1,51 @@
+"""CSV: encodings, columns of numbers and text, and violations by line."""
+
+import gzip
+
+import pytest
+
+from churnlab.data.contract import Contract
+from churnlab.data.validation import check
+from support.shop import SHOP, TEXT, read, refusal
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "utf-16", "utf-16-le", "utf-8", "UTF_8"])
+def test_a_declared_encoding_is_read(tmp_path, encoding):
+    contract = Contract(**{**vars(SHOP), "encoding": encoding})
+    for content in (TEXT.encode(encoding), gzip.compress(TEXT.encode(encoding))):
+        assert check(read(content, tmp_path / "t.csv", contract), contract).X["Plan"][1] == "золото"
+
+
+def test_a_column_of_numbers_and_text_is_text_however_long_the_file(tmp_path):
+    ages = ["20"] * 300_000 + ["old"] + ["20"] * 10
+    rows = "".join(
+        f"{number},{age},basic,{'yes' if number % 3 else 'no'}\n" for number, age in enumerate(ages)
+    )
+    message = refusal(f"Client,Age,Plan,Left\n{rows}", tmp_path / "t.csv")
+    assert "line 300002, column Age: 'old' is not a number;" in message
+
+
+def test_violations_of_a_file_and_of_its_cells_are_reported_together_worst_first(tmp_path):
+    text = (
+        "Client,Age,Age,Plan\n007,-1,3,basic\n\n008,-2,3,basic\n009,3\n010,-3,3,silver\n010,20,3,basic\n"
+        '011,20,3,"a\nb"\n012,130,3,basic\n'
+    )
+    message = refusal(text, tmp_path / "t.csv")
+    assert message.splitlines() == [
+        f"{tmp_path}/t.csv violates the contract of dataset shop (7 problems):",
+        "  - 2 columns are called Age; keep one of them, or rename the others.",
+        message.splitlines()[2],
+        "  - line 2, column Age: -1 is below 0 (and in 2 more rows); correct it, or change "
+        "dataset.columns.Age.min in the YAML of shop.",
+        "  - line 6, column Plan: 'silver' is not one of basic, None, золото (and in 1 more row); "
+        "correct it, or add it to dataset.columns.Plan.values in the YAML of shop.",
+        "  - line 5, 2 cells where the header has 4; correct the line: is a comma or a closing "
+        "quote missing?",
+        "  - line 10, column Age: 130 is above 120; correct it, or change dataset.columns.Age.max "
+        "in the YAML of shop.",
+        "  - line 7, id Client: '010' occurs in an earlier row, too; keep one row per member, or "
+        "set dataset.id=null if it is not an identifier.",
+    ]
+    assert message.splitlines()[2].startswith(
+        "  - there is no target column Left (the table has Client, Age,"
+    )

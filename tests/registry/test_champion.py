@@ -1,0 +1,154 @@
+"""Champions: how they are found, replaced and recorded, in a real registry without files."""
+
+import mlflow
+import pytest
+
+from churnlab.errors import InputError, JobError
+from churnlab.registry.champion import (
+    champion_changes,
+    find_champion,
+    find_version,
+    registered_model,
+    resolve,
+    undo_stack,
+)
+from support.champions import change, registered, store_at
+
+
+@pytest.fixture(scope="module", autouse=True)
+def at(shared_home):
+    """The store, open in this process."""
+    with store_at(shared_home) as home:
+        yield home
+
+
+@pytest.fixture
+def model():
+    """A registered model with four versions; the name of its dataset."""
+    with registered("shop") as dataset:
+        yield dataset
+
+
+def aliases(dataset: str) -> dict[str, str]:
+    found = mlflow.MlflowClient().get_registered_model(f"{dataset}-churn").aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def completed(dataset: str) -> list[tuple[str | None, str]]:
+    changes = champion_changes(registered_model(f"{dataset}-churn"))
+    return [(entry["from"], entry["to"]) for entry in changes]
+
+
+def test_an_alias_is_resolved_to_the_number_that_it_has_at_that_moment(model):
+    change(model, None, "2")
+    assert resolve("models:/shop-churn@champion") == ("models:/shop-churn/2", "2")
+    change(model, "2", "3")
+    assert resolve("models:/shop-churn@champion") == ("models:/shop-churn/3", "3")
+    assert resolve("models:/shop-churn@previous") == ("models:/shop-churn/2", "2")
+
+
+@pytest.mark.parametrize(("given", "number"), [("1", "1"), ("4", "4"), ("latest", "4")])
+def test_a_number_and_latest_are_resolved_to_the_number(model, given, number):
+    assert resolve(f"models:/shop-churn/{given}") == (f"models:/shop-churn/{number}", number)
+
+
+@pytest.mark.parametrize("uri", ["models:/m-0123", "runs:/0123/bundle", "a/folder", "file:///x"])
+def test_a_model_outside_the_registry_keeps_its_address_and_has_no_version(uri):
+    assert resolve(uri) == (uri, None)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "models:/shop-churn@champion",
+        "models:/shop-churn/5",
+        "models:/shop-churn/Production",
+        "models:/other-churn/1",
+        "models:/",
+    ],
+)
+def test_what_is_not_in_the_registry_is_the_users_mistake(model, uri):
+    with pytest.raises(InputError, match=f"There is no model {uri} .*model_uri=models:/NAME/VERSI"):
+        resolve(uri)
+
+
+def test_what_is_not_there_is_none(model):
+    assert find_champion("shop-churn") is None
+    assert find_champion("other-churn") is None
+    assert find_version("shop-churn", "5") is None
+    assert registered_model("other-churn") is None
+
+
+def test_a_recorded_change_that_never_took_effect_is_left_out_and_overwritten_by_the_next(
+    model,
+):
+    client, name = mlflow.MlflowClient(), f"{model}-churn"
+    change(model, None, "1")
+    client.set_registered_model_tag(
+        name, "churnlab.move.000002", '{"from": "1", "to": "2", "command": "promote"}'
+    )
+    assert completed(model) == [(None, "1")]
+    change(model, "1", "3")
+    assert completed(model) == [(None, "1"), ("1", "3")]
+    assert sorted(client.get_registered_model(name).tags) == [
+        "churnlab.move.000001",
+        "churnlab.move.000002",
+    ]
+    assert aliases(model) == {"champion": "3", "previous": "1"}
+
+
+def test_a_champion_that_was_deleted_stays_in_the_history(model):
+    change(model, None, "1")
+    change(model, "1", "2")
+    mlflow.MlflowClient().delete_model_version(f"{model}-churn", "2")
+    assert aliases(model) == {"previous": "1"}
+    assert completed(model) == [(None, "1"), ("1", "2")]
+    change(model, None, "3", previous="1")
+    assert completed(model) == [(None, "1"), ("1", "2"), (None, "3")]
+
+
+def test_the_only_champion_that_was_deleted_stays_in_the_history(model):
+    change(model, None, "1")
+    mlflow.MlflowClient().delete_model_version(f"{model}-churn", "1")
+    assert completed(model) == [(None, "1")]
+
+
+def test_nothing_changes_when_another_machine_has_replaced_the_champion_meanwhile(model):
+    change(model, None, "1")
+    change(model, "1", "2")
+    with pytest.raises(
+        JobError, match=r"\(before: 1, now: 2\). Nothing was replaced; run the command again"
+    ):
+        change(model, "1", "3")
+    assert aliases(model) == {"champion": "2", "previous": "1"}
+    assert completed(model) == [(None, "1"), ("1", "2")]
+
+
+def test_more_than_nine_changes_keep_their_order(model):
+    change(model, None, "1")
+    for number in range(11):
+        change(model, str(1 + number % 2), str(2 - number % 2))
+    assert completed(model) == [(None, "1"), *[(str(1 + n % 2), str(2 - n % 2)) for n in range(11)]]
+
+
+@pytest.mark.parametrize(
+    ("story", "stack"),
+    [
+        ("", []),
+        ("+1", []),
+        ("+1 +2 +3", ["1", "2"]),
+        ("+1 +2 +3 -2", ["1"]),
+        ("+1 +2 +3 -2 -1", []),
+        ("+1 +2 -1 +3", ["1"]),
+        ("+1 +2 -1 +3 +4 -3 +5", ["1", "3"]),
+        ("+1 +2 +3 +4 -1", []),  # 3 and 2 were skipped
+    ],
+)
+def test_promotions_push_the_champion_they_replace_and_rollbacks_pop(story, stack):
+    changes, now = [], None
+    for word in story.split():
+        changes.append(
+            {"from": now, "to": word[1:], "command": "promote" if word[0] == "+" else "rollback"}
+        )
+        now = word[1:]
+    assert undo_stack(changes) == stack
