@@ -20,13 +20,8 @@ if TYPE_CHECKING:
     pass
 
 NOT_IN_A_SWEEP = {
-    "force",
-    "dry_run",
-    "run_name",
-    "reason",
-    "tracking",
-    "tracking.uri",
-    "dataset.path",
+    *("force", "dry_run", "run_name", "reason"),
+    *("tracking", "tracking.uri", "dataset.path"),
 }
 """Keys that do not make it another sweep."""
 

@@ -1,5 +1,4 @@
-"""Find leftovers of crashes and manual edits in the store, the studies and the registry; fix=true
-repairs them.
+"""Find leftovers of crashes and manual edits; ``fix=true`` repairs them.
 
 Why: a kill -9, a full disk or a manual edit leaves runs that stay RUNNING forever, orphaned trials
 (RUNNING, no live worker), half-written models, or a champion that did not pass the gate. Only what

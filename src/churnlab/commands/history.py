@@ -1,6 +1,6 @@
 """List every change of champion: from which version to which, when, by whom, why, by which command.
 
-Why: "which model said that in May?" must have an answer. Every change is recorded with the
+Why: "which model predicted that in May?" must have an answer. Every change is recorded with the
 registered model; the list begins with the oldest. The command only reads.
 
     churnlab history

@@ -330,10 +330,7 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
     artifacts.log_table(_table(study), Artifact.TRIALS)
     mlflow.log_metric(f"best_cv_{metric}", study.best_value)
     mlflow.set_tags(
-        {
-            Tag.BEST_TRIAL: study.best_trial.number,
-            Tag.BEST_PARAMS: json.dumps(study.best_params),
-        }
+        {Tag.BEST_TRIAL: study.best_trial.number, Tag.BEST_PARAMS: json.dumps(study.best_params)}
     )
     if len(study.get_trials(states=[TrialState.COMPLETE])) < 2:
         return  # the figures compare trials

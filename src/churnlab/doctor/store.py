@@ -20,12 +20,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot, read_store
-from churnlab.doctor.processes import (
-    dead_processes,
-    interrupted_writes,
-    orphaned_trials,
-    reconcile,
-)
+from churnlab.doctor.processes import dead_processes, interrupted_writes, orphaned_trials, reconcile
 from churnlab.doctor.registry import interrupted_changes, registry_problems
 from churnlab.formatting import counted, listed
 from churnlab.registry.model_artifacts import outdated_modules

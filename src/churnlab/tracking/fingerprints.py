@@ -19,15 +19,8 @@ PACKAGE = Path(__file__).parents[1]
 """The folder of the package: all rooms, not just this one."""
 
 NOT_DECIDING = {
-    "tracking",
-    "engine",
-    "storage",
-    "run_name",
-    "force",
-    "dry_run",
-    "reason",
-    "input",
-    "output",
+    *("tracking", "engine", "storage", "run_name", "force"),
+    *("dry_run", "reason", "input", "output"),
 }
 """Keys that do not decide a result and are left out of its config_sha256 (as is any path)."""
 

@@ -51,10 +51,7 @@ def reproducing(run_id: str) -> Iterator[None]:
 
 def _environment_tags() -> dict[str, str]:
     """Return the commit, the packages and this process, by which doctor finds runs of dead ones."""
-    return git_tags() | {
-        Tag.PACKAGES: json.dumps(packages()),
-        Tag.PROCESS: processes.process(),
-    }
+    return git_tags() | {Tag.PACKAGES: json.dumps(packages()), Tag.PROCESS: processes.process()}
 
 
 @contextmanager
@@ -189,11 +186,7 @@ def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
     then they are in the description.
     """
     tags = {key: value for key, value in parent.data.tags.items() if key in TRIAL_TAGS}
-    tags |= {
-        Tag.COMMAND: "trial",
-        Tag.TRIAL: str(number),
-        "mlflow.parentRunId": parent.info.run_id,
-    }
+    tags |= {Tag.COMMAND: "trial", Tag.TRIAL: str(number), "mlflow.parentRunId": parent.info.run_id}
     tags["mlflow.note.content"] = ", ".join(f"{key}={value}" for key, value in params.items())
     run = mlflow.MlflowClient().create_run(
         parent.info.experiment_id, tags=tags, run_name=f"trial {number}"
