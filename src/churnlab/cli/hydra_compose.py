@@ -26,21 +26,25 @@ NOT_IN_A_SWEEP = {
 """Keys that do not make it another sweep."""
 
 
-def register_experiments(folder: Path, *, command: str) -> None:
-    """Register the experiments of one command with Hydra as the choices of ``experiment=``."""
+def register_experiments(folder: Path, *, command: str) -> set[str]:
+    """Register the experiments of one command with Hydra as the choices of ``experiment=``.
+
+    Returns the overrides that choose a sweep: Hydra 1.4 does not read the mode of an experiment.
+    """
+    sweeps, store = set(), ConfigStore.instance()
+    store.repo.pop("experiment", None)  # of the command that this process ran before
     for name, of in command_of_experiment(folder).items():
         if of == command:
             path = folder / f"{name}.yaml"
             experiment = OmegaConf.load(path)
             assert isinstance(experiment, DictConfig)
             experiment.pop("command")
-            ConfigStore.instance().store(
-                group="experiment",
-                name=name,
-                node=experiment,
-                package="_global_",
-                provider=str(path),
+            if OmegaConf.select(experiment, "hydra.mode") == "MULTIRUN":
+                sweeps.add(f"experiment={name}")
+            store.store(
+                name, experiment, group="experiment", package="_global_", provider=str(path)
             )
+    return sweeps
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

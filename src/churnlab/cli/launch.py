@@ -154,9 +154,10 @@ def launch(command: str, options: list[str], overrides: list[str], *, root: Path
     ``root`` holds conf/ and experiments/; ``options`` are Hydra's own. InputError: Hydra refused.
     """
     jobs = Jobs(command)
-    register_experiments(root / "experiments", command=command)
+    sweeps = register_experiments(root / "experiments", command=command)
+    mode = ["hydra.mode=MULTIRUN"] if sweeps.intersection(overrides) else []
     try:
-        _compose_and_run(jobs, options, overrides, conf=root / "conf")
+        _compose_and_run(jobs, [*options, *mode], overrides, conf=root / "conf")
     except (KeyboardInterrupt, Terminated):
         with suppress(Exception):  # the store itself may be what was interrupted
             jobs.close(ended="KILLED")

@@ -20,12 +20,13 @@ from churnlab.models.features import Features
 
 def build_object(spec: Mapping[str, Any], *, key: str) -> Any:
     """Build the object that a block with ``_target_`` describes; InputError: it cannot be built."""
-    try:
+    try:  # without Hydra 1.4's whitelist: one of all that users may name would lift its blocklist
         return instantiate(dict(spec))
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        reason = " ".join(str(error.__cause__ or error).split())
+    except Exception as error:  # Hydra 1.3 wraps what the target raises, Hydra 1.4 does not
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, InputError):
+            raise cause from None
+        reason = " ".join(str(cause or error).split())
         raise InputError(f"{key} cannot be made of {dict(spec)}: {reason}") from error
 
 
