@@ -151,7 +151,7 @@ def _tune(home: Path, task: Told, *words: str) -> Told:
 
 
 def time_parts(estimator: type) -> Counter[str]:
-    """Put clocks into what a worker calls: seconds by part, those of calls inside each other once."""
+    """Time the parts of what a worker calls: seconds by part, nested calls counted once."""
     import mlflow
     import optuna
 

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
-    """The whole experiment beside the plain loop: k-means, silhouette and bootstraps, nothing else."""
+    """Compare the whole experiment with a plain loop of k-means, silhouette and bootstraps."""
     contenders: dict[str, tuple[str, dict[str, str], int | None]] = {
         WHOLE: ("whole", {}, None),
         WHOLE_ON_ONE: ("whole", {}, 1),

@@ -238,11 +238,9 @@ def report(words: list[str], measured: Measured) -> None:
             ", ".join(f"{part} {ms:.1f}" for part, ms in parts.items()),
         )
     print(
-        f"\nThe whole command, training the best included: {middle(one, 'whole'):.0f} s in one process,",
-        end=" ",
-    )
-    print(
-        f"{middle(two, 'whole'):.0f} s with two workers, of whose trials {middle(two, 'counted'):.0f} are counted.\n"
+        "\nThe whole command, training the best included: "
+        f"{middle(one, 'whole'):.0f} s in one process, {middle(two, 'whole'):.0f} s with two "
+        f"workers, of whose trials {middle(two, 'counted'):.0f} count.\n"
     )
     if any("random_forest" in word for word in words):
         untracked = per_trial(one, "fits cpu") + per_trial(one, "metrics cpu")
