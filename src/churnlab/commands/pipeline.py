@@ -27,17 +27,8 @@ from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 
 from churnlab.commands import compare, explore, promote, report, segment, train, tune
-from churnlab.config.commands import (
-    Compare,
-    Explore,
-    Pipeline,
-    Promote,
-    Report,
-    Result,
-    Segment,
-    Train,
-    Tune,
-)
+from churnlab.config import commands as keys
+from churnlab.config.commands import Pipeline, Result
 from churnlab.config.groups import FeaturesKeys, ModelKeys
 from churnlab.data.dataset import Dataset
 from churnlab.models.splits import make_split
@@ -57,11 +48,11 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
         "pipeline", settings.model_dump(), name=f"pipeline {name}", dataset=dataset
     ) as mlflow_run:
         with _step("explore"):
-            explore.run(settings.part(Explore), dataset)
+            explore.run(settings.part(keys.Explore), dataset)
         for model in settings.models.values():
             for features in settings.feature_sets.values():
                 with _step(f"train {model.name} on {features.name}"):
-                    train.run(settings.part(Train, model=model, features=features), dataset)
+                    train.run(settings.part(keys.Train, model=model, features=features), dataset)
         tags = split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
         for model in settings.models.values():
             if model.space:
@@ -69,11 +60,11 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
                 with _step(
                     f"tune {model.name} on {features.name}, {settings.tune.n_trials} trials"
                 ):
-                    tune.run(settings.part(Tune, model=model, features=features), dataset)
+                    tune.run(settings.part(keys.Tune, model=model, features=features), dataset)
         with _step("compare"):
-            compare.run(settings.part(Compare, runs=None), dataset)
+            compare.run(settings.part(keys.Compare, runs=None), dataset)
         with _step("segment"):
-            segments = segment.run(settings.part(Segment), dataset).values
+            segments = segment.run(settings.part(keys.Segment), dataset).values
         ranked = ranked_train_runs(name, tags, metric=metric)
         with _step("promote"):
             chosen = {
@@ -81,9 +72,9 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
                 "segment_run": segments["run_id"],
                 "force": False,
             }
-            promoted = promote.run(settings.part(Promote, **chosen), dataset)
+            promoted = promote.run(settings.part(keys.Promote, **chosen), dataset)
         with _step("report"):
-            page = report.run(settings.part(Report, output=None), dataset).values["path"]
+            page = report.run(settings.part(keys.Report, output=None), dataset).values["path"]
         summary = recommendation(ranked, metric=metric, seed=settings.seed)
         mlflow.set_tag("mlflow.note.content", summary)
     log.info("\n%s\n\n%s", summary, next_steps(dataset, page=Path(page)))

@@ -32,22 +32,19 @@ COMMANDS: dict[str, type[Command]] = {}
 
 
 class Command(Keys):
-    """Declare a command: a subclass has its name, its keys as fields, and these properties."""
+    """Declare a command: a subclass has its name, its keys as fields, and its properties.
 
-    experiment: ClassVar[str | None] = None
-    """Its runs are in the experiment <dataset.name>-<this>; None for a command without runs."""
+    ``experiment``: its runs are kept in <dataset.name>-<this>; None for a command without runs.
+    ``reads_table``: it works on the table of its dataset. ``reads_store``: earlier runs or versions
+    decide the result, so that a sweep runs every job again. ``opens_store``: it has no runs of its
+    own, but reads those of others. ``positional``: the key that a word without a key belongs to.
+    """
 
-    reads_table: ClassVar[bool] = True
-    """Whether the command works on the table of its dataset."""
-
-    reads_store: ClassVar[bool] = False
-    """Whether earlier runs or versions decide the result: a sweep then runs every job again."""
-
-    opens_store: ClassVar[bool] = False
-    """Whether a command without runs of its own reads those of others."""
-
-    positional: ClassVar[str | None] = None
-    """The key whose value may be given without the key: ``churnlab init FILE``."""
+    experiment: ClassVar[str | None]
+    reads_table: ClassVar[bool]
+    reads_store: ClassVar[bool]
+    opens_store: ClassVar[bool]
+    positional: ClassVar[str | None]
 
     seed: groups.Seed
     tracking: groups.TrackingKeys
@@ -55,16 +52,23 @@ class Command(Keys):
     force: bool
     dry_run: bool
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+    def __init_subclass__(
+        cls,
+        *,
+        experiment: str | None = None,
+        reads_table: bool = True,
+        reads_store: bool = False,
+        opens_store: bool = False,
+        positional: str | None = None,
+    ) -> None:
+        super().__init_subclass__()
+        cls.experiment, cls.positional, cls.opens_store = experiment, positional, opens_store
+        cls.reads_table, cls.reads_store = reads_table, reads_store
         COMMANDS[cls.__name__.lower()] = cls
 
 
-class Init(Command):
+class Init(Command, reads_table=False, positional="path"):
     """``churnlab init``."""
-
-    reads_table: ClassVar[bool] = False
-    positional: ClassVar[str | None] = "path"
 
     path: str
     encoding: groups.Encoding
@@ -73,18 +77,14 @@ class Init(Command):
     output: str | None
 
 
-class Explore(Command):
+class Explore(Command, experiment="explore"):
     """``churnlab explore``."""
-
-    experiment: ClassVar[str | None] = "explore"
 
     dataset: groups.DatasetKeys
 
 
-class Train(Command):
+class Train(Command, experiment="churn"):
     """``churnlab train``."""
-
-    experiment: ClassVar[str | None] = "churn"
 
     dataset: groups.DatasetKeys
     features: groups.FeaturesKeys
@@ -94,7 +94,7 @@ class Train(Command):
     metric: Metric
 
 
-class Tune(Train):
+class Tune(Train, experiment="churn"):
     """``churnlab tune``."""
 
     tune: groups.StudyKeys
@@ -108,11 +108,8 @@ class Tune(Train):
         return Train(**keys | {"model": model, "run_name": run_name})
 
 
-class Compare(Command):
+class Compare(Command, experiment="churn", reads_store=True):
     """``churnlab compare``."""
-
-    experiment: ClassVar[str | None] = "churn"
-    reads_store: ClassVar[bool] = True
 
     dataset: groups.DatasetKeys
     evaluation: groups.EvaluationKeys
@@ -121,21 +118,16 @@ class Compare(Command):
     ceiling: groups.Ceiling
 
 
-class Segment(Command):
+class Segment(Command, experiment="segments"):
     """``churnlab segment``."""
-
-    experiment: ClassVar[str | None] = "segments"
 
     dataset: groups.DatasetKeys
     segments: groups.SegmentsKeys
     playbook: groups.PlaybookKeys
 
 
-class Promote(Command):
+class Promote(Command, experiment="promotions", reads_store=True):
     """``churnlab promote``."""
-
-    experiment: ClassVar[str | None] = "promotions"
-    reads_store: ClassVar[bool] = True
 
     dataset: groups.DatasetKeys
     evaluation: groups.EvaluationKeys
@@ -156,32 +148,21 @@ class Promote(Command):
         return self
 
 
-class Rollback(Command):
+class Rollback(Command, experiment="promotions", reads_store=True, reads_table=False):
     """``churnlab rollback``."""
-
-    experiment: ClassVar[str | None] = "promotions"
-    reads_store: ClassVar[bool] = True
-    reads_table: ClassVar[bool] = False
 
     dataset: groups.NamedDataset
     reason: groups.Reason
 
 
-class History(Command):
+class History(Command, reads_table=False, opens_store=True):
     """``churnlab history``."""
-
-    reads_table: ClassVar[bool] = False
-    opens_store: ClassVar[bool] = True
 
     dataset: groups.NamedDataset
 
 
-class Score(Command):
+class Score(Command, experiment="promotions", reads_store=True, reads_table=False):
     """``churnlab score``."""
-
-    experiment: ClassVar[str | None] = "promotions"
-    reads_store: ClassVar[bool] = True
-    reads_table: ClassVar[bool] = False
 
     dataset: groups.DatasetKeys
     input: str
@@ -190,11 +171,8 @@ class Score(Command):
     score: groups.ScoringKeys
 
 
-class Report(Command):
+class Report(Command, experiment="promotions", reads_store=True):
     """``churnlab report``."""
-
-    experiment: ClassVar[str | None] = "promotions"
-    reads_store: ClassVar[bool] = True
 
     dataset: groups.DatasetKeys
     evaluation: groups.EvaluationKeys
@@ -202,10 +180,8 @@ class Report(Command):
     output: str | None
 
 
-class Claims(Command):
+class Claims(Command, experiment="explore"):
     """``churnlab claims``."""
-
-    experiment: ClassVar[str | None] = "explore"
 
     dataset: groups.DatasetKeys
     claims: groups.StatementsKeys
@@ -213,32 +189,24 @@ class Claims(Command):
     resamples: int = Field(ge=100, le=100_000)
 
 
-class Reproduce(Command):
+class Reproduce(Command, reads_table=False, opens_store=True, positional="run"):
     """``churnlab reproduce``: its runs are those of the commands that it repeats."""
-
-    reads_table: ClassVar[bool] = False
-    opens_store: ClassVar[bool] = True
-    positional: ClassVar[str | None] = "run"
 
     run: str
     dataset: groups.DatasetPlace
     storage: dict[str, Any]
 
 
-class Doctor(Command):
+class Doctor(Command, reads_table=False):
     """``churnlab doctor``: it reads the store before anything opens it, and keeps no run."""
-
-    reads_table: ClassVar[bool] = False
 
     storage: dict[str, Any]
     fix: bool
     elsewhere: bool
 
 
-class Pipeline(Command):
+class Pipeline(Command, experiment="churn"):
     """``churnlab pipeline``: the keys of its steps, with models and feature sets by name."""
-
-    experiment: ClassVar[str | None] = "churn"
 
     dataset: groups.DatasetKeys
     feature_sets: dict[str, groups.FeaturesKeys] = Field(min_length=1)
