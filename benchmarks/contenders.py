@@ -26,16 +26,16 @@ from sklearn.base import clone
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import cross_val_score
 
-Told = dict[str, Any]
+Values = dict[str, Any]
 
 
 @contextmanager
-def clock() -> Iterator[Told]:
+def clock() -> Iterator[Values]:
     """Wall and CPU seconds of what is done inside."""
-    told: Told = {}
+    measured: Values = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    yield told
-    told |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    yield measured
+    measured |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def clipped_log_loss(y: np.ndarray, probability: np.ndarray) -> float:
@@ -47,7 +47,7 @@ def clipped_log_loss(y: np.ndarray, probability: np.ndarray) -> float:
 SCORING = make_scorer(clipped_log_loss, response_method="predict_proba", greater_is_better=False)
 
 
-def scores(task: Told, params: Told) -> np.ndarray:
+def scores(task: Values, params: Values) -> np.ndarray:
     """What everybody but churnlab calls: scikit-learn's own cross-validation of churnlab's
     pipeline."""
     candidate = clone(task["pipeline"]).set_params(
@@ -62,15 +62,15 @@ def figures(found: np.ndarray) -> dict[str, float]:
     return {"cv_log_loss": found.mean(), "cv_log_loss_std": found.std(), **folds}
 
 
-def plain(home: Path, task: Told) -> Told:
+def plain(home: Path, task: Values) -> Values:
     """The untracked loop over the parameters that churnlab had chosen."""
     chosen = json.loads((home / "params.json").read_text(encoding="utf-8"))
-    with clock() as told:
+    with clock() as measured:
         best = min(scores(task, params).mean() for params in chosen)
-    return told | {"best": best}
+    return measured | {"best": best}
 
 
-def naive(home: Path, task: Told) -> Told:
+def naive(home: Path, task: Values) -> Values:
     """Optuna in sqlite and a nested run a trial, as tutorials write it; it draws its own
     parameters."""
     import mlflow
@@ -90,42 +90,46 @@ def naive(home: Path, task: Told) -> Told:
             mlflow.log_metrics(figures(found))
         return float(found.mean())
 
-    with mlflow.start_run(), clock() as told:
+    with mlflow.start_run(), clock() as measured:
         study.optimize(objective, n_trials=task["n_trials"])
-    return told | {"best": study.best_value}
+    return measured | {"best": study.best_value}
 
 
-def inline(home: Path, task: Told) -> Told:
+def inline(home: Path, task: Values) -> Values:
     """``churnlab tune`` in one process; the clocks run around its worker and inside."""
     from churnlab.tuning import trials
 
-    as_it_is, told, parts = trials.work, {}, time_parts(type(task["pipeline"][-1]))
+    original, measured, parts = trials.work, {}, time_parts(type(task["pipeline"][-1]))
 
     def work(*arguments: Any) -> Iterator[None]:
         parts.clear()
         with clock() as seconds:
-            yield from as_it_is(*arguments)
-        told.update(seconds | parts)
+            yield from original(*arguments)
+        measured.update(seconds | parts)
 
     trials.work = work
-    return _tune(home, task) | told
+    return _tune(home, task) | measured
 
 
-def processes(home: Path, task: Told) -> Told:
+def processes(home: Path, task: Values) -> Values:
     """``churnlab tune`` with two workers, from the moment both are in trials to the end of the last
     trial."""
-    told = _tune(home, task, "engine=processes", "engine.workers=2")
+    measured = _tune(home, task, "engine=processes", "engine.workers=2")
     up = max(
-        min(start for seat, start, _ in told["runs"] if seat == worker) for worker in ("0.0", "1.0")
+        min(start for slot, start, _ in measured["runs"] if slot == worker)
+        for worker in ("0.0", "1.0")
     )
-    last = max(end for _, _, end in told["runs"])
+    last = max(end for _, _, end in measured["runs"])
     counted = sum(
-        max(0, end - max(start, up)) / max(1, end - start) for _, start, end in told["runs"]
+        max(0, end - max(start, up)) / max(1, end - start) for _, start, end in measured["runs"]
     )
-    return told | {"wall": (last - up) / 1000 / counted * len(told["runs"]), "counted": counted}
+    return measured | {
+        "wall": (last - up) / 1000 / counted * len(measured["runs"]),
+        "counted": counted,
+    }
 
 
-def _tune(home: Path, task: Told, *words: str) -> Told:
+def _tune(home: Path, task: Values, *words: str) -> Values:
     """Run the command: its trials' parameters and runs (worker, start and end in ms), and the whole
     command's time."""
     os.environ |= {"CHURNLAB_HOME": str(home), "CHURNLAB_LOG": "ERROR"}
@@ -155,7 +159,8 @@ def time_parts(estimator: type) -> Counter[str]:
     import mlflow
     import optuna
 
-    from churnlab.models import evaluation
+    from churnlab.models import cross_validation
+    from churnlab.tuning import trials
 
     seconds: Counter[str] = Counter()
     open_parts: list[str] = []
@@ -165,10 +170,12 @@ def time_parts(estimator: type) -> Counter[str]:
             if open_parts:
                 return call(*arguments, **options)
             open_parts.append(part)
-            with clock() as told:
-                answer = call(*arguments, **options)
-            open_parts.clear()
-            seconds.update({f"{part} {kind}": value for kind, value in told.items()})
+            try:
+                with clock() as measured:
+                    answer = call(*arguments, **options)
+            finally:  # a call that raises must not stop the clocks
+                open_parts.clear()
+            seconds.update({f"{part} {kind}": value for kind, value in measured.items()})
             return answer
 
         return with_clock
@@ -180,7 +187,8 @@ def time_parts(estimator: type) -> Counter[str]:
     ]
     for part, owner, names in [
         ("fits", estimator, ["fit", "predict_proba"]),
-        ("metrics", evaluation, ["classification_metrics", "cv_metrics"]),
+        ("metrics", cross_validation, ["classification_metrics"]),
+        ("metrics", trials, ["cv_metrics"]),
         ("MLflow", mlflow.MlflowClient, client),
         ("Optuna", optuna.Study, ["ask", "tell", "get_trials"]),
         ("Optuna", optuna.Trial, ["set_user_attr"]),

@@ -1,9 +1,9 @@
 """The official Hydra-Optuna sweeper with a run a trial: ``python official.py HOME``, in an
 environment of its own.
 
-As it is documented: one job after another, the study in memory (so that nothing of it can be
-resumed), TPE. The job is contenders.scores inside a run; the clock runs around the sweeper's own
-loop.
+With its defaults: the study in memory, TPE, one process; batches of one trial, since the basic
+launcher runs the jobs of a batch one after another. The job is contenders.scores inside a run; the
+clock runs around the sweeper's own loop.
 """
 
 import json
@@ -23,27 +23,27 @@ from contenders import clock, figures, scores
 
 HOME = Path(sys.argv.pop())
 TASK = joblib.load(HOME / "task.joblib")
-TOLD: dict[str, Any] = {}
+MEASURED: dict[str, Any] = {}
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="official")
+@hydra.main(config_path=None, config_name="official")
 def job(config: DictConfig) -> float:
     """One trial: cross-validation in a run."""
     with mlflow.start_run():
         found = scores(TASK, {"C": config.C})
         mlflow.log_params({"C": config.C})
         mlflow.log_metrics(figures(found))
-    TOLD["best"] = min(TOLD.get("best", float("inf")), float(found.mean()))
+    MEASURED["best"] = min(MEASURED.get("best", float("inf")), float(found.mean()))
     return float(found.mean())
 
 
 def sweep(
-    self: OptunaSweeperImpl, arguments: list[str], as_it_is: Any = OptunaSweeperImpl.sweep
+    self: OptunaSweeperImpl, arguments: list[str], original: Any = OptunaSweeperImpl.sweep
 ) -> None:
     """The sweeper's loop with a clock around it."""
-    with clock() as told:
-        as_it_is(self, arguments)
-    TOLD.update(told)
+    with clock() as measured:
+        original(self, arguments)
+    MEASURED.update(measured)
 
 
 if __name__ == "__main__":
@@ -73,4 +73,4 @@ if __name__ == "__main__":
     mlflow.set_experiment("official")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     job()
-    print(json.dumps(TOLD))
+    print(json.dumps(MEASURED))

@@ -37,7 +37,7 @@ WHOLE, EVIDENCE = "churnlab segment, all of it", "churnlab, evidence alone"
 WHOLE_ON_ONE = "churnlab segment, all of it, on one core"
 PLAIN, PLAIN_THREADS = "plain loop, one thread on one core", "plain loop, threads as they come"
 
-Told = dict[str, float]
+Values = dict[str, float]
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
     }
     if threads:
         contenders[PLAIN_THREADS] = ("plain", {}, None)
-    measured: dict[str, list[Told]] = {name: [] for name in contenders}
+    measured: dict[str, list[Values]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, (role, environment, cores) in contenders.items():
             measured[name].append(contend(role, rows, last, environment, cores=cores))
@@ -87,15 +87,15 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
         "|"
     )
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, told in measured.items():
+    for name, measured in measured.items():
         wall, cpu = (
-            [ours[key] / plain[key] for ours, plain in zip(told, measured[PLAIN], strict=True)]
+            [ours[key] / plain[key] for ours, plain in zip(measured, measured[PLAIN], strict=True)]
             for key in ("wall", "cpu")
         )
         print(
-            f"| {name} | {middle(told, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to "
-            f"{max(wall):.2f}) | {middle(told, 'cpu'):.1f} | {median(cpu):.2f} | "
-            f"{middle(told, 'peak'):.0f} |"
+            f"| {name} | {middle(measured, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to "
+            f"{max(wall):.2f}) | {middle(measured, 'cpu'):.1f} | {median(cpu):.2f} | "
+            f"{middle(measured, 'peak'):.0f} |"
         )
     for name in (WHOLE, WHOLE_ON_ONE):
         pairs = zip(measured[name], measured[PLAIN], strict=True)
@@ -124,7 +124,7 @@ def curve(sizes: tuple[int, ...], last: int) -> None:
 
 def contend(
     role: str, rows: int, last: int, environment: dict[str, str], *, cores: int | None = None
-) -> Told:
+) -> Values:
     """One contender in a process and a store of its own, on so many cores (None: all); returns its
     JSON line."""
     ours = ("MLFLOW_", "CHURNLAB_HOME", *ONE_THREAD)
@@ -141,7 +141,7 @@ def contend(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def timed(role: Callable[[Any, range], Callable[[], object]], rows: int, ks: range) -> Told:
+def timed(role: Callable[[Any, range], Callable[[], object]], rows: int, ks: range) -> Values:
     """Wall and CPU seconds and peak memory of a contender; imports, the table and the store come
     before the clock."""
     work = role(prepared(rows, ks), ks)
@@ -245,9 +245,9 @@ def plain_with_tree(prepared: Any, ks: range) -> Callable[[], object]:
 ROLES = {"whole": whole, "evidence": evidence, "plain": plain, "plain_with_tree": plain_with_tree}
 
 
-def middle(told: list[Told], key: str) -> float:
+def middle(measured: list[Values], key: str) -> float:
     """The median of the rounds."""
-    return median(line[key] for line in told)
+    return median(line[key] for line in measured)
 
 
 def verdict(what: str, value: float, limit: float) -> None:

@@ -38,10 +38,9 @@ QUICK = {
 }
 ROUNDS = {"lr": 5, "rf": 3}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-SWEEPER = "hydra-optuna-sweeper==1.3.0"
+SWEEPER = ("hydra-optuna-sweeper==1.4.0rc3", "hydra-core==1.4.0rc3")
 SHARED = (
-    "hydra-core",
-    "omegaconf",
+    "optuna",
     "mlflow",
     "scikit-learn",
     "numpy",
@@ -50,7 +49,7 @@ SHARED = (
     "joblib",
     "threadpoolctl",
 )
-"""What the official sweeper's environment has in the same versions as this one; its Optuna is 2."""
+"""Packages that the official sweeper's environment has in the same versions as this one."""
 
 PLAIN, PLAIN_THREADS = "plain loop, BLAS with one thread", "plain loop, BLAS as it comes"
 ONE, TWO, OF_TWO = (
@@ -60,8 +59,8 @@ ONE, TWO, OF_TWO = (
 )
 PARTS = ("fits", "metrics", "MLflow", "Optuna")
 
-Told = dict[str, Any]
-Measured = dict[str, list[Told]]
+Values = dict[str, Any]
+Measured = dict[str, list[Values]]
 
 
 def main() -> None:
@@ -92,16 +91,16 @@ def main() -> None:
 
 
 def measure(words: list[str], rounds: int, folder: Path, official: str | None) -> Measured:
-    """What each contender told, round by round."""
+    """What each contender measured, round by round."""
     prepare(folder, words)
     linear = words[0] == WORKLOADS["lr"][0]
     measured: Measured = {}
 
-    def run(name: str, role: str, **options: Any) -> list[Told]:
-        told = contend(role, folder, **options)
-        print(f"{name}: {told['wall']:.2f} s", file=sys.stderr)
-        measured.setdefault(name, []).append(told)
-        return told.get("params", [])
+    def run(name: str, role: str, **options: Any) -> list[Values]:
+        measured = contend(role, folder, **options)
+        print(f"{name}: {measured['wall']:.2f} s", file=sys.stderr)
+        measured.setdefault(name, []).append(measured)
+        return measured.get("params", [])
 
     for _ in range(rounds):
         for name, role, of in ((ONE, "inline", ""), (TWO, "processes", OF_TWO)):
@@ -140,7 +139,7 @@ def prepare(folder: Path, words: list[str]) -> None:
     task = {
         "words": words,
         "n_trials": settings.tune.n_trials,
-        "pipeline": build_pipeline(settings, dataset),
+        "pipeline": build_pipeline(settings.model, dataset, features=settings.features),
         "X": dataset.X.iloc[question.train],
         "y": dataset.y[question.train],
         "folds": [(fold.train, fold.validation) for fold in question.folds],
@@ -148,7 +147,7 @@ def prepare(folder: Path, words: list[str]) -> None:
     joblib.dump(task, folder / "task.joblib")
 
 
-def contend(role: str, folder: Path, *, python: str = sys.executable, **given: Any) -> Told:
+def contend(role: str, folder: Path, *, python: str = sys.executable, **given: Any) -> Values:
     """One contender in a process and a folder of its own, given params and environment; returns its
     JSON line."""
     script = [HERE / "official.py"] if role == "official" else [HERE / "contenders.py", role]
@@ -177,12 +176,8 @@ def contend(role: str, folder: Path, *, python: str = sys.executable, **given: A
 def official_python() -> str | None:
     """The interpreter of the official sweeper's environment, made when it is new; None when it
     cannot be made."""
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "churnlab"
-        / "official-sweeper"
-    )
-    wanted = "\n".join([SWEEPER, *(f"{name}=={version(name)}" for name in SHARED)])
+    folder = HERE.parent / ".venv-sweeper"
+    wanted = "\n".join([*SWEEPER, *(f"{name}=={version(name)}" for name in SHARED)])
     made, python = folder / "made", folder / "bin" / "python"
     if made.exists() and made.read_text(encoding="utf-8") == wanted:
         return str(python)
@@ -212,17 +207,17 @@ def official_python() -> str | None:
 def report(words: list[str], measured: Measured) -> None:
     """The table, where churnlab's time goes, and what was asked for."""
     one, two, rows = measured[ONE], measured[TWO], []
-    for name, told in measured.items():
+    for name, measured in measured.items():
         wall, cpu = ratios(measured, name, "wall"), ratios(measured, name, "cpu")
         rows.append(
             [
                 name,
-                f"{middle(told, 'wall'):.2f}",
+                f"{middle(measured, 'wall'):.2f}",
                 f"{median(wall):.2f} ({min(wall):.2f} to {max(wall):.2f})",
             ]
         )
-        rows[-1] += [f"{middle(told, 'cpu'):.2f}", f"{median(cpu):.2f}"] if cpu else ["", ""]
-        rows[-1].append(f"{middle(told, 'best'):.4f}")
+        rows[-1] += [f"{middle(measured, 'cpu'):.2f}", f"{median(cpu):.2f}"] if cpu else ["", ""]
+        rows[-1].append(f"{middle(measured, 'best'):.4f}")
     print(f"\n{' '.join(words)}: rounds: {len(one)}, cores: {os.cpu_count()}\n")
     print(
         "| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | best log "
@@ -279,18 +274,20 @@ def ratios(measured: Measured, name: str, key: str) -> list[float]:
         return []
     of = OF_TWO if name == TWO or name.endswith(OF_TWO) else ""
     loops = [measured[loop + of] for loop in (PLAIN, PLAIN_THREADS) if loop + of in measured]
-    fastest = min(loops, key=lambda told: middle(told, key))
-    return [told[key] / plain[key] for told, plain in zip(measured[name], fastest, strict=True)]
+    fastest = min(loops, key=lambda measured: middle(measured, key))
+    return [
+        measured[key] / plain[key] for measured, plain in zip(measured[name], fastest, strict=True)
+    ]
 
 
-def per_trial(told: list[Told], key: str) -> float:
+def per_trial(measured: list[Values], key: str) -> float:
     """Milliseconds a trial, the median of the rounds."""
-    return median(1000 * line[key] / len(line["params"]) for line in told)
+    return median(1000 * line[key] / len(line["params"]) for line in measured)
 
 
-def middle(told: list[Told], key: str) -> float:
+def middle(measured: list[Values], key: str) -> float:
     """The median of the rounds."""
-    return median(line[key] for line in told)
+    return median(line[key] for line in measured)
 
 
 if __name__ == "__main__":
