@@ -32,10 +32,10 @@ Values = dict[str, Any]
 @contextmanager
 def clock() -> Iterator[Values]:
     """Wall and CPU seconds of what is done inside."""
-    measured: Values = {}
+    times: Values = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    yield measured
-    measured |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    yield times
+    times |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def clipped_log_loss(y: np.ndarray, probability: np.ndarray) -> float:
@@ -65,9 +65,9 @@ def figures(found: np.ndarray) -> dict[str, float]:
 def plain(home: Path, task: Values) -> Values:
     """The untracked loop over the parameters that churnlab had chosen."""
     chosen = json.loads((home / "params.json").read_text(encoding="utf-8"))
-    with clock() as measured:
+    with clock() as times:
         best = min(scores(task, params).mean() for params in chosen)
-    return measured | {"best": best}
+    return times | {"best": best}
 
 
 def naive(home: Path, task: Values) -> Values:
@@ -90,43 +90,40 @@ def naive(home: Path, task: Values) -> Values:
             mlflow.log_metrics(figures(found))
         return float(found.mean())
 
-    with mlflow.start_run(), clock() as measured:
+    with mlflow.start_run(), clock() as times:
         study.optimize(objective, n_trials=task["n_trials"])
-    return measured | {"best": study.best_value}
+    return times | {"best": study.best_value}
 
 
 def inline(home: Path, task: Values) -> Values:
     """``churnlab tune`` in one process; the clocks run around its worker and inside."""
     from churnlab.tuning import trials
 
-    original, measured, parts = trials.work, {}, time_parts(type(task["pipeline"][-1]))
+    original, times, parts = trials.work, {}, time_parts(type(task["pipeline"][-1]))
 
     def work(*arguments: Any) -> Iterator[None]:
         parts.clear()
         with clock() as seconds:
             yield from original(*arguments)
-        measured.update(seconds | parts)
+        times.update(seconds | parts)
 
     trials.work = work
-    return _tune(home, task) | measured
+    return _tune(home, task) | times
 
 
 def processes(home: Path, task: Values) -> Values:
     """``churnlab tune`` with two workers, from the moment both are in trials to the end of the last
     trial."""
-    measured = _tune(home, task, "engine=processes", "engine.workers=2")
+    times = _tune(home, task, "engine=processes", "engine.workers=2")
     up = max(
-        min(start for slot, start, _ in measured["runs"] if slot == worker)
+        min(start for slot, start, _ in times["runs"] if slot == worker)
         for worker in ("0.0", "1.0")
     )
-    last = max(end for _, _, end in measured["runs"])
+    last = max(end for _, _, end in times["runs"])
     counted = sum(
-        max(0, end - max(start, up)) / max(1, end - start) for _, start, end in measured["runs"]
+        max(0, end - max(start, up)) / max(1, end - start) for _, start, end in times["runs"]
     )
-    return measured | {
-        "wall": (last - up) / 1000 / counted * len(measured["runs"]),
-        "counted": counted,
-    }
+    return times | {"wall": (last - up) / 1000 / counted * len(times["runs"]), "counted": counted}
 
 
 def _tune(home: Path, task: Values, *words: str) -> Values:
@@ -171,11 +168,11 @@ def time_parts(estimator: type) -> Counter[str]:
                 return call(*arguments, **options)
             open_parts.append(part)
             try:
-                with clock() as measured:
+                with clock() as times:
                     answer = call(*arguments, **options)
             finally:  # a call that raises must not stop the clocks
                 open_parts.clear()
-            seconds.update({f"{part} {kind}": value for kind, value in measured.items()})
+            seconds.update({f"{part} {kind}": value for kind, value in times.items()})
             return answer
 
         return with_clock

@@ -23,7 +23,7 @@ from contenders import clock, figures, scores
 
 HOME = Path(sys.argv.pop())
 TASK = joblib.load(HOME / "task.joblib")
-MEASURED: dict[str, Any] = {}
+TIMES: dict[str, Any] = {}
 
 
 @hydra.main(config_path=None, config_name="official")
@@ -33,7 +33,7 @@ def job(config: DictConfig) -> float:
         found = scores(TASK, {"C": config.C})
         mlflow.log_params({"C": config.C})
         mlflow.log_metrics(figures(found))
-    MEASURED["best"] = min(MEASURED.get("best", float("inf")), float(found.mean()))
+    TIMES["best"] = min(TIMES.get("best", float("inf")), float(found.mean()))
     return float(found.mean())
 
 
@@ -41,9 +41,9 @@ def sweep(
     self: OptunaSweeperImpl, arguments: list[str], original: Any = OptunaSweeperImpl.sweep
 ) -> None:
     """The sweeper's loop with a clock around it."""
-    with clock() as measured:
+    with clock() as times:
         original(self, arguments)
-    MEASURED.update(measured)
+    TIMES.update(times)
 
 
 if __name__ == "__main__":
@@ -73,4 +73,4 @@ if __name__ == "__main__":
     mlflow.set_experiment("official")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     job()
-    print(json.dumps(MEASURED))
+    print(json.dumps(TIMES))

@@ -1,4 +1,4 @@
-"""What the evidence for a number of segments costs beside the plain way with scikit-learn and
+"""Measure the evidence for a number of segments against the plain way with scikit-learn and
 SciPy.
 
     python benchmarks/segmenting.py                    about a quarter of an hour on two idle cores
@@ -42,21 +42,21 @@ Values = dict[str, float]
 
 def main() -> None:
     """Measure and report; with a role, be one contender."""
-    asked = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument("--quick", action="store_true", help="1,000 members, k up to 4, one round")
-    asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument(
+    parser.add_argument("--quick", action="store_true", help="1,000 members, k up to 4, one round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
         "--threads",
         action="store_true",
         help="the plain loop with threads as they come, too: slower",
     )
-    asked.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
-    asked.add_argument("--rows", type=int, help=argparse.SUPPRESS)
-    asked.add_argument("--last", type=int, help=argparse.SUPPRESS)
-    asked.add_argument("--cores", type=int, help=argparse.SUPPRESS)
-    options = asked.parse_args()
+    parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--last", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
     if options.role:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
         print(json.dumps(timed(ROLES[options.role], options.rows, range(2, options.last + 1))))
@@ -87,15 +87,15 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
         "|"
     )
     print("| --- | --- | --- | --- | --- | --- |")
-    for name, measured in measured.items():
+    for name, times in measured.items():
         wall, cpu = (
-            [ours[key] / plain[key] for ours, plain in zip(measured, measured[PLAIN], strict=True)]
+            [ours[key] / plain[key] for ours, plain in zip(times, measured[PLAIN], strict=True)]
             for key in ("wall", "cpu")
         )
         print(
-            f"| {name} | {middle(measured, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to "
-            f"{max(wall):.2f}) | {middle(measured, 'cpu'):.1f} | {median(cpu):.2f} | "
-            f"{middle(measured, 'peak'):.0f} |"
+            f"| {name} | {middle(times, 'wall'):.1f} | {median(wall):.2f} ({min(wall):.2f} to "
+            f"{max(wall):.2f}) | {middle(times, 'cpu'):.1f} | {median(cpu):.2f} | "
+            f"{middle(times, 'peak'):.0f} |"
         )
     for name in (WHOLE, WHOLE_ON_ONE):
         pairs = zip(measured[name], measured[PLAIN], strict=True)
@@ -104,7 +104,7 @@ def compare(rows: int, last: int, rounds: int, *, threads: bool) -> None:
 
 
 def curve(sizes: tuple[int, ...], last: int) -> None:
-    """How cost grows with the members, beside the plain way with silhouette and Ward's tree of all
+    """How cost grows with the members, next to the plain way with silhouette and Ward's tree of all
     pairs."""
     print(f"\nk = 2..{last}, once each\n")
     print("| members | churnlab wall s | CPU s | peak MiB | plain wall s | CPU s | peak MiB |")
@@ -245,15 +245,15 @@ def plain_with_tree(prepared: Any, ks: range) -> Callable[[], object]:
 ROLES = {"whole": whole, "evidence": evidence, "plain": plain, "plain_with_tree": plain_with_tree}
 
 
-def middle(measured: list[Values], key: str) -> float:
+def middle(times: list[Values], key: str) -> float:
     """The median of the rounds."""
-    return median(line[key] for line in measured)
+    return median(line[key] for line in times)
 
 
 def verdict(what: str, value: float, limit: float) -> None:
-    """One line: what was measured, what was asked."""
+    """Return one line: the measured value and the target."""
     print(
-        f"- {what}: {value:.3g}, at most {limit:g} was asked: "
+        f"- {what}: {value:.3g}, target at most {limit:g}: "
         f"{'met' if value <= limit else 'NOT MET'}"
     )
 

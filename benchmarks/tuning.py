@@ -1,4 +1,4 @@
-"""What tracked, resumable tuning costs beside the plain loop, naive tracking and the official
+"""Measure tracked, resumable tuning against the plain loop, naive tracking and the official
 sweeper.
 
     python benchmarks/tuning.py                        about an hour on two idle cores
@@ -65,22 +65,22 @@ Measured = dict[str, list[Values]]
 
 def main() -> None:
     """Measure and report."""
-    asked = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    asked.add_argument(
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="fewer and smaller trials, one round, no official sweeper",
     )
-    asked.add_argument("--only", choices=WORKLOADS, help="one of the two workloads")
-    asked.add_argument("--rounds", type=int, help=f"instead of {ROUNDS}")
-    asked.add_argument(
+    parser.add_argument("--only", choices=WORKLOADS, help="one of the two workloads")
+    parser.add_argument("--rounds", type=int, help=f"instead of {ROUNDS}")
+    parser.add_argument(
         "--official",
         action=argparse.BooleanOptionalAction,
         help="with the official sweeper, or not",
     )
-    options = asked.parse_args()
+    options = parser.parse_args()
     wanted = not options.quick if options.official is None else options.official
     official = official_python() if wanted and options.only != "rf" else None
     for workload, words in (QUICK if options.quick else WORKLOADS).items():
@@ -91,16 +91,16 @@ def main() -> None:
 
 
 def measure(words: list[str], rounds: int, folder: Path, official: str | None) -> Measured:
-    """What each contender measured, round by round."""
+    """What each contender times, round by round."""
     prepare(folder, words)
     linear = words[0] == WORKLOADS["lr"][0]
     measured: Measured = {}
 
     def run(name: str, role: str, **options: Any) -> list[Values]:
-        measured = contend(role, folder, **options)
-        print(f"{name}: {measured['wall']:.2f} s", file=sys.stderr)
-        measured.setdefault(name, []).append(measured)
-        return measured.get("params", [])
+        times = contend(role, folder, **options)
+        print(f"{name}: {times['wall']:.2f} s", file=sys.stderr)
+        measured.setdefault(name, []).append(times)
+        return times.get("params", [])
 
     for _ in range(rounds):
         for name, role, of in ((ONE, "inline", ""), (TWO, "processes", OF_TWO)):
@@ -205,19 +205,19 @@ def official_python() -> str | None:
 
 
 def report(words: list[str], measured: Measured) -> None:
-    """The table, where churnlab's time goes, and what was asked for."""
+    """Print the table, where churnlab spends its time, and the targets."""
     one, two, rows = measured[ONE], measured[TWO], []
-    for name, measured in measured.items():
+    for name, times in measured.items():
         wall, cpu = ratios(measured, name, "wall"), ratios(measured, name, "cpu")
         rows.append(
             [
                 name,
-                f"{middle(measured, 'wall'):.2f}",
+                f"{middle(times, 'wall'):.2f}",
                 f"{median(wall):.2f} ({min(wall):.2f} to {max(wall):.2f})",
             ]
         )
-        rows[-1] += [f"{middle(measured, 'cpu'):.2f}", f"{median(cpu):.2f}"] if cpu else ["", ""]
-        rows[-1].append(f"{middle(measured, 'best'):.4f}")
+        rows[-1] += [f"{middle(times, 'cpu'):.2f}", f"{median(cpu):.2f}"] if cpu else ["", ""]
+        rows[-1].append(f"{middle(times, 'best'):.4f}")
     print(f"\n{' '.join(words)}: rounds: {len(one)}, cores: {os.cpu_count()}\n")
     print(
         "| contender | wall s | wall / plain, median (min to max) | CPU s | CPU / plain | best log "
@@ -260,9 +260,9 @@ def report(words: list[str], measured: Measured) -> None:
 
 
 def verdict(what: str, value: float, limit: float) -> None:
-    """One line: what was measured, what was asked."""
+    """Return one line: the measured value and the target."""
     print(
-        f"- {what}: {value:.3g}, at most {limit:g} was asked: "
+        f"- {what}: {value:.3g}, target at most {limit:g}: "
         f"{'met' if value <= limit else 'NOT MET'}"
     )
 
@@ -274,20 +274,18 @@ def ratios(measured: Measured, name: str, key: str) -> list[float]:
         return []
     of = OF_TWO if name == TWO or name.endswith(OF_TWO) else ""
     loops = [measured[loop + of] for loop in (PLAIN, PLAIN_THREADS) if loop + of in measured]
-    fastest = min(loops, key=lambda measured: middle(measured, key))
-    return [
-        measured[key] / plain[key] for measured, plain in zip(measured[name], fastest, strict=True)
-    ]
+    fastest = min(loops, key=lambda times: middle(times, key))
+    return [times[key] / plain[key] for times, plain in zip(measured[name], fastest, strict=True)]
 
 
-def per_trial(measured: list[Values], key: str) -> float:
+def per_trial(times: list[Values], key: str) -> float:
     """Milliseconds a trial, the median of the rounds."""
-    return median(1000 * line[key] / len(line["params"]) for line in measured)
+    return median(1000 * line[key] / len(line["params"]) for line in times)
 
 
-def middle(measured: list[Values], key: str) -> float:
+def middle(times: list[Values], key: str) -> float:
     """The median of the rounds."""
-    return median(line[key] for line in measured)
+    return median(line[key] for line in times)
 
 
 if __name__ == "__main__":
