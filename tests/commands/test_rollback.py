@@ -17,7 +17,7 @@ def story(shared_home, client_at):
     ended_as = {}
     with churnlab_process(shared_home) as churnlab:
 
-        def churnlab(name: str, *words: str) -> None:
+        def step(name: str, *words: str) -> None:
             ended = churnlab(*words)
             found = client.get_registered_model(NAME).aliases
             aliases = {
@@ -26,7 +26,7 @@ def story(shared_home, client_at):
             ended_as[name] = (ended, aliases)
 
         def promote(version: str) -> None:
-            churnlab(
+            step(
                 f"promote {version}",
                 "promote",
                 *TRAINED,
@@ -40,20 +40,20 @@ def story(shared_home, client_at):
         assert churnlab("train", *TRAINED).code == 0
         assert churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS).code == 0
         promote("1")
-        churnlab("only one", "rollback")
+        step("only one", "rollback")
         promote("2")
         promote("3")
-        churnlab("tried", "rollback", "dry_run=true")
-        churnlab("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
-        churnlab("back to 1", "rollback")
-        churnlab("no further", "rollback")
+        step("tried", "rollback", "dry_run=true")
+        step("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
+        step("back to 1", "rollback")
+        step("no further", "rollback")
         ended_as["another dataset"] = churnlab("rollback", "dataset=gym")
         promote("4")
         promote("5")
         promote("6")
         client.delete_model_version(NAME, "5")
         (version_folder(client, NAME, "4") / "artifacts" / "churn.skops").unlink()
-        churnlab("past 5 and 4", "rollback")
+        step("past 5 and 4", "rollback")
         ended_as["history"] = churnlab("history")
     return ended_as
 
