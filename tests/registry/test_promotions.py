@@ -36,10 +36,10 @@ def step(home: Path, before: set[str]) -> int:
         sqlite3.connect(home / "mlflow.db", timeout=20)
     ) as db:  # a kill leaves a journal to be rolled back
 
-        def churnlab(query: str, *values: str) -> list[tuple]:
+        def rows(query: str, *values: str) -> list[tuple]:
             return db.execute(query, values).fetchall()
 
-        promotions = churnlab(
+        promotions = rows(
             "select r.run_uuid, r.status, r.artifact_uri from runs r join tags t on t.run_uuid = "
             "r.run_uuid where t.key = 'churnlab.command' and t.value = 'promote'"
         )
@@ -48,10 +48,10 @@ def step(home: Path, before: set[str]) -> int:
             return 0
         ((run_id, status, uri),) = new
         aliases = dict(
-            churnlab("select alias, version from registered_model_aliases where name = ?", NAME)
+            rows("select alias, version from registered_model_aliases where name = ?", NAME)
         )
-        made = churnlab("select version from model_versions where run_id = ?", run_id)
-        recorded = churnlab(
+        made = rows("select version from model_versions where run_id = ?", run_id)
+        recorded = rows(
             "select value from registered_model_tags where name = ? and value like ?",
             NAME,
             f"%{run_id}%",
@@ -59,7 +59,7 @@ def step(home: Path, before: set[str]) -> int:
         change = json.loads(recorded[0][0]) if recorded else {"from": "", "to": ""}
         taken = {
             "run": True,
-            "bundle": bool(churnlab("select 1 from logged_models where source_run_id = ?", run_id)),
+            "bundle": bool(rows("select 1 from logged_models where source_run_id = ?", run_id)),
             "version": bool(made),
             "kept": (folder(uri) / "gate.json").exists(),
             "ended": status == "FINISHED",
