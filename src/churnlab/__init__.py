@@ -19,9 +19,6 @@ os.environ.update(
 for needless in (
     "The specified dataset source can be interpreted",
     ".*input example was not provided",
-    # Hydra 1.4; Hydra 1.3 needs version_base, and config.build says why there is no whitelist.
-    "The version_base parameter is deprecated",
-    r"hydra\.utils\.instantiate\(\) resolved",
 ):
     warnings.filterwarnings("ignore", message=needless)
 # It logs with SQL and traceback what it raises anyway.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -16,8 +17,9 @@ from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
 from churnlab.errors import InputError, unknown_choice, unknown_key
 
-if TYPE_CHECKING:
-    pass
+# Hydra 1.4 warns of both; Hydra 1.3 needs version_base, config.build says why without a whitelist.
+for needless in ("The version_base parameter is deprecated", r"hydra\.utils\.instantiate"):
+    warnings.filterwarnings("ignore", message=needless)
 
 NOT_IN_A_SWEEP = {
     *("force", "dry_run", "run_name", "reason"),
