@@ -253,8 +253,7 @@ def middle(times: list[Values], key: str) -> float:
 def verdict(what: str, value: float, limit: float) -> None:
     """Print one line: the measured value and the target."""
     print(
-        f"- {what}: {value:.3g}, target at most {limit:g}: "
-        f"{'met' if value <= limit else 'NOT MET'}"
+        f"- {what}: {value:.3g}, target at most {limit:g}: {'met' if value <= limit else 'NOT MET'}"
     )
 
 

@@ -262,8 +262,7 @@ def report(words: list[str], measured: Measured) -> None:
 def verdict(what: str, value: float, limit: float) -> None:
     """Print one line: the measured value and the target."""
     print(
-        f"- {what}: {value:.3g}, target at most {limit:g}: "
-        f"{'met' if value <= limit else 'NOT MET'}"
+        f"- {what}: {value:.3g}, target at most {limit:g}: {'met' if value <= limit else 'NOT MET'}"
     )
 
 
