@@ -25,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     sys.unraisablehook = _repeat_signal
     words = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    logging.getLogger("churnlab").setLevel(os.environ.get("CHURNLAB_LOG", "INFO"))
+    level = os.environ.get("CHURNLAB_LOG", "INFO").upper()
+    if level not in logging.getLevelNamesMapping():
+        return outcomes.refuse(f"CHURNLAB_LOG={level} is no level; give DEBUG, INFO or WARNING.")
+    logging.getLogger("churnlab").setLevel(level)
     if not words or words[0] in ("--help", "-h", "help"):
         _show(help.overview())
         return outcomes.DONE
@@ -51,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         return outcomes.refuse(str(error))
     except (KeyboardInterrupt, Terminated) as stop:
-        print(f"Stopped. To resume: {shlex.join(['churnlab', command, *rest])}", file=sys.stderr)
+        print(
+            f"Stopped. To run it again: {shlex.join(['churnlab', command, *rest])}", file=sys.stderr
+        )
         interrupted = isinstance(stop, KeyboardInterrupt)
         return outcomes.INTERRUPTED if interrupted else outcomes.TERMINATED
 

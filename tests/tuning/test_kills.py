@@ -277,7 +277,7 @@ def stopped_until_done(home: Path) -> list[str]:
             )
             assert "Traceback" not in ended.err
             last = ended.err.splitlines()[-1]
-            assert last.startswith("Stopped. To resume: churnlab tune "), ended.err
+            assert last.startswith("Stopped. To run it again: churnlab tune "), ended.err
             assert last.endswith(command_line[-1])
             assert {run.info.status for run in runs(home)} <= ENDED
             assert gone(workers)

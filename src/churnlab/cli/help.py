@@ -122,14 +122,11 @@ def _comments(file: Path) -> dict[str, str]:
 def _keys(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the keys that a user may type, dotted, with their defaults."""
     for key, value in block.items():
-        if isinstance(value, Mapping) and value and key not in CONTENT:
-            yield from _keys(value, f"{prefix}{key}.")
-        elif not isinstance(value, Mapping) and not _is_content(value):
+        if isinstance(value, Mapping):
+            if key not in CONTENT:
+                yield from _keys(value, f"{prefix}{key}.")
+        elif not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
             yield f"{prefix}{key}", _format_value(value)
-
-
-def _is_content(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(part, Mapping) for part in value)
 
 
 def _format_value(value: Any) -> str:

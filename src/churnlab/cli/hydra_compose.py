@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from churnlab.cli.arguments import command_of_experiment
 from churnlab.config import validation
@@ -93,6 +94,10 @@ def explain(error: Exception, *, command: str) -> str:
             "or equals signs in double quotes, and the whole in single quotes: 'KEY=\"VALUE\"'."
         )
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    if isinstance(error, YAMLError):
+        return f"A YAML file cannot be read: {' '.join(text.split())}."
+    if "Config group override must be a string" in text:
+        return f"A group needs the name of a choice; churnlab {command} --help lists the choices."
     if "Multiple values for experiment" in text:
         return "The experiment is given twice; give it once: experiment=NAME."
     if "No match in the defaults list" in text:

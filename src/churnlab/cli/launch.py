@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from churnlab.cli.hydra_compose import (
     describe_job,
@@ -164,7 +165,7 @@ def launch(command: str, options: list[str], overrides: list[str], *, root: Path
         raise
     except SystemExit as leaving:  # argparse refused a word
         return WRONG_INPUT if leaving.code else DONE
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         jobs.close(ended="FAILED")
         raise InputError(explain(error, command=command)) from None
     except OSError as error:  # jobs do not raise: Hydra could not make its folder

@@ -17,7 +17,10 @@ def read(command: str, config: Mapping[str, Any]) -> Any:
     """Validate a composed config; returns the command's keys. InputError: names every error."""
     missing = list(_not_given(config))
     if missing:
-        raise InputError(f"{missing[0]} has no value yet; give one: {missing[0]}=VALUE.")
+        key, positional = missing[0], COMMANDS[command].positional
+        if key == positional:
+            raise InputError(f"The {key} is missing: churnlab {command} {key.upper()}.")
+        raise InputError(f"{key} has no value yet; give one: {key}=VALUE.")
     try:
         return COMMANDS[command].model_validate(config)
     except ValidationError as invalid:
@@ -57,11 +60,9 @@ def _sentence(model: type[BaseModel], error: Any, config: Mapping[str, Any]) -> 
             error["loc"][-1], int
         ) else f"The key {key} is missing", ""
     if error["type"] == "value_error":
-        return f"{key or 'The config'}: {error['ctx']['error']}", ""
-    return (
-        f"{key}={error['input']!r} is not possible: ",
-        f"{error['msg'][0].lower()}{error['msg'][1:]}",
-    )
+        return ": ".join([*([key] if key else []), str(error["ctx"]["error"])]), ""
+    reason = error["msg"].partition(", unable to parse")[0].replace("Input should", "it must")
+    return f"{key}={error['input']!r} is not possible: ", f"{reason[0].lower()}{reason[1:]}"
 
 
 def _path(error: Any, config: Mapping[str, Any]) -> list[str]:

@@ -154,7 +154,8 @@ def _column(raw: pd.Series, leakage: float | None) -> ColumnDraft:
         remark = f"alone predicts who left (AUC {leakage:.3f}): recorded after the event?"
         return ColumnDraft(name, None, remark)
     if values is not None:
-        return ColumnDraft(name, _numeric(values, whole=whole), f"{_range(values)}{missing}")
+        found = f"{values.min():g} to {values.max():g}, median {np.median(values):g}{missing}"
+        return ColumnDraft(name, _numeric(values, whole=whole), found)
     if pd.api.types.infer_dtype(known) == "boolean":
         return ColumnDraft(name, {"kind": "binary"}, f"true or false{missing}")
     text = known.astype("str")
@@ -190,10 +191,6 @@ def _outward(value: float) -> float | int:
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     rounded = math.copysign(math.ceil(abs(value) / unit) * unit, value)
     return int(rounded) if rounded == int(rounded) else float(f"{rounded:.2g}")
-
-
-def _range(values: np.ndarray) -> str:
-    return f"{values.min():g} to {values.max():g}, median {np.median(values):g}"
 
 
 def _are_dates(text: pd.Series) -> bool:

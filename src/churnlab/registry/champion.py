@@ -82,7 +82,7 @@ def dataset_name(name: str) -> str:
 
 
 def find_model(dataset: str | None) -> RegisteredModel | None:
-    """Return the registered model of a dataset; without a dataset, the only one with a champion.
+    """Return the registered model of a dataset; without one, the only one that had a champion.
 
     InputError: several have a champion.
     """
@@ -91,7 +91,8 @@ def find_model(dataset: str | None) -> RegisteredModel | None:
     names = sorted(
         model.name
         for model in pages(mlflow.MlflowClient().search_registered_models)
-        if model.name.endswith(SUFFIX) and "champion" in model.aliases
+        if model.name.endswith(SUFFIX)
+        and ("champion" in model.aliases or recorded_changes(model))  # its version may be deleted
     )
     if len(names) > 1:
         raise InputError(

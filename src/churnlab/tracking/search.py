@@ -110,7 +110,8 @@ def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str,
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in _train_runs(dataset_name, {}):
         groups.setdefault(tuple(run.data.tags[key] for key in SAME_QUESTION), []).append(run)
-    return {question: _ranked(runs, metric=metric) for question, runs in groups.items()}
+    ranked = {question: _ranked(runs, metric=metric) for question, runs in groups.items()}
+    return {question: runs for question, runs in ranked.items() if runs}
 
 
 def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
@@ -119,9 +120,11 @@ def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
 
 
 def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
-    newest = {run.data.tags[Tag.CONFIG]: run for run in reversed(newest_first)}
-    sign = 1 if metric in LOWER_IS_BETTER else -1
-    return sorted(newest.values(), key=lambda run: sign * run.data.metrics[f"cv_{metric}"])
+    """Rank the newest run of each config; runs older than the metric have no rank."""
+    key, sign = f"cv_{metric}", 1 if metric in LOWER_IS_BETTER else -1
+    known = [run for run in newest_first if key in run.data.metrics]
+    newest = {run.data.tags[Tag.CONFIG]: run for run in reversed(known)}
+    return sorted(newest.values(), key=lambda run: sign * run.data.metrics[key])
 
 
 def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:
