@@ -113,7 +113,7 @@ def test_a_yaml_is_not_overwritten_unless_forced(churnlab, written, shared_home)
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ((), "The path is missing: churnlab init PATH."),
+        ((), "path has no value yet; give one: churnlab init PATH."),
         (("nothing.csv",), "There is no file nothing.csv"),
         (("clients.csv", "target=Exitd"), "has no column Exitd. Did you mean Exited?"),
         (("clients.csv", "name=a b"), "name="),

@@ -15,12 +15,10 @@ from churnlab.errors import InputError, unknown_key
 
 def read(command: str, config: Mapping[str, Any]) -> Any:
     """Validate a composed config; returns the command's keys. InputError: names every error."""
-    missing = list(_not_given(config))
-    if missing:
-        key, positional = missing[0], COMMANDS[command].positional
-        if key == positional:
-            raise InputError(f"The {key} is missing: churnlab {command} {key.upper()}.")
-        raise InputError(f"{key} has no value yet; give one: {key}=VALUE.")
+    for key in _not_given(config):
+        positional = key == COMMANDS[command].positional
+        example = f"churnlab {command} {key.upper()}" if positional else f"{key}=VALUE"
+        raise InputError(f"{key} has no value yet; give one: {example}.")
     try:
         return COMMANDS[command].model_validate(config)
     except ValidationError as invalid:
