@@ -16,10 +16,7 @@ os.environ.update(
         "TQDM_DISABLE": "1",
     }
 )
-for needless in (
-    "The specified dataset source can be interpreted",
-    ".*input example was not provided",
-):
+for needless in ("The specified dataset source can be", ".*input example was not provided"):
     warnings.filterwarnings("ignore", message=needless)
 # It logs with SQL and traceback what it raises anyway.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
