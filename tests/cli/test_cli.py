@@ -141,6 +141,8 @@ WRONG = {
     ),
     "a key of another command": (["train", "segments.k=3"], ["There is no key segments", "model"]),
     "a choice": (["train", "model=forest"], ["There is no model=forest", "dummy", "random_forest"]),
+    "no choice": (["train", "model=null"], ["needs the name of a choice", "train --help"]),
+    "a number for a group": (["train", "=3"], ["churnlab train --help"]),
     "a choice of a sweep": (
         ["train", "-m", "model=dummy,forest"],
         ["There is no model=forest", "random_forest"],
@@ -255,6 +257,24 @@ def test_a_key_misspelt_inside_the_users_own_yaml_is_refused_with_the_keys_there
     )
     assert "no key dataset.columns.Age.minimum" in message("dataset=mine")
     assert "no key tunning. " in message("experiment=mine")
+
+
+def test_a_yaml_of_the_user_that_cannot_be_read_is_wrong_input(home, run_command, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/broken.yaml").write_text("name: broken\nestimator: [\n")
+    ended = run_command(home, "train", "--config-dir", str(tmp_path), "model=broken")
+    assert (ended.code, ended.out) == (2, "")
+    assert "A YAML file cannot be read: " in ended.err
+    assert 'broken.yaml", line 3' in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_level_of_logging_that_does_not_exist_is_wrong_input(home, run_command):
+    ended = run_command(home, "history", settings={"CHURNLAB_LOG": "loud"})
+    assert (ended.code, ended.err) == (
+        2,
+        "CHURNLAB_LOG=LOUD is no level; give DEBUG, INFO or WARNING.\n",
+    )
 
 
 @pytest.mark.parametrize("options", ["before", "between", "after"])

@@ -7,6 +7,7 @@ from churnlab.errors import InputError, JobError
 from churnlab.registry.champion import (
     champion_changes,
     find_champion,
+    find_model,
     find_version,
     registered_model,
     resolve,
@@ -37,6 +38,15 @@ def aliases(dataset: str) -> dict[str, str]:
 def completed(dataset: str) -> list[tuple[str | None, str]]:
     changes = champion_changes(registered_model(f"{dataset}-churn"))
     return [(entry["from"], entry["to"]) for entry in changes]
+
+
+def test_a_model_whose_champion_was_deleted_is_still_found_without_a_name(model):
+    change(model, None, "1")
+    change(model, "1", "2")
+    mlflow.MlflowClient().delete_model_version("shop-churn", "2")
+    found = find_model(None)
+    assert found is not None
+    assert (found.name, "champion" in found.aliases) == ("shop-churn", False)
 
 
 def test_an_alias_is_resolved_to_the_number_that_it_has_at_that_moment(model):
