@@ -14,17 +14,8 @@ from churnlab.models.metrics import all_metrics, group_members, one_metric, will
 
 
 def test_the_names_of_the_metrics_are_a_contract():
-    assert list(METRICS)[:9] == [
-        "roc_auc",
-        "average_precision",
-        "log_loss",
-        "brier",
-        "ece",
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-    ]
+    contract = {"roc_auc", "average_precision", "log_loss", "brier", "ece", "accuracy"}
+    assert contract | {"precision", "recall", "f1"} <= METRICS.keys()
 
 
 def test_everything_about_a_metric_follows_from_its_entry():
