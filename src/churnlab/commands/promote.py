@@ -185,7 +185,8 @@ def _looks(name: str, tags: dict[str, str]) -> int:
 
 
 def _format_looks(looks: int, limits: GateKeys) -> str:
-    before = f"The gate has used this hold-out {counted(looks, 'time')} before"
+    often = f"{counted(looks, 'time')} before" if looks else "for the first time"
+    before = f"The gate has used this hold-out {often}"
     if looks + 1 < limits.looks:
         return f"{before}."
     return (

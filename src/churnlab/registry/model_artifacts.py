@@ -41,10 +41,9 @@ def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str
     except MlflowException as error:
         if "untrusted types" not in str(error):
             raise
-        log.warning("warning: the model was not kept: %s", str(error).splitlines()[0])
-        mlflow.set_tag(
-            Tag.MODEL, "not kept: it holds types that registry/skops_types.py does not list"
-        )
+        reason = "not kept: it holds types that registry/skops_types.py does not list"
+        log.warning("warning: the model was %s (%s)", reason, str(error).rpartition(": ")[2])
+        mlflow.set_tag(Tag.MODEL, reason)
         return None
     kept = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{model_id}")
     return next(file.file_size for file in kept if file.path.endswith(".skops"))
