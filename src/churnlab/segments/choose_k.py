@@ -202,7 +202,7 @@ def choose_k(evidence: pd.DataFrame) -> Choice:
     if stable.empty:
         k = min(map(int, evidence.index), key=lambda number: abs(number - FALLBACK_K))
         limits = f"at least {_figures(STABLE)}"
-        why = f"the fallback, no number of segments among {_ks(evidence)} is stable ({limits})"
+        why = f"the fallback, because none of {_ks(evidence)} segments is stable ({limits})"
         return _choice(evidence, k, why)
     order = stable.sort_values(["ward_height_gap", "silhouette"], ascending=False, kind="stable")
     gap = f"Ward gap ({stable['ward_height_gap'].max():.1f})"
