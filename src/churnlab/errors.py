@@ -51,7 +51,7 @@ def unknown_key(parents: Sequence[str], key: str, known: Sequence[str]) -> str:
     prefix = "".join(f"{parent}." for parent in parents)
     place = f"under {'.'.join(parents)}" if parents else "here"
     hint = did_you_mean(key, known, prefix)
-    return f"There is no key {prefix}{key}.{hint} The keys {place}: {', '.join(known)}."
+    return f"There is no key {prefix}{key}.{hint} The keys {place}: {', '.join(known) or 'none'}."
 
 
 def unknown_choice(group: str, name: str, options: Sequence[str]) -> str:

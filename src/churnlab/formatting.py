@@ -79,6 +79,19 @@ def day(when: date) -> str:
     return f"{when.day} {when:%B %Y}"
 
 
+def typed(value: Any) -> str:
+    """Spell a value as one types it on a command line.
+
+    >>> typed([None, True, 0.5, {"kind": "numeric"}])
+    '[null,true,0.5,{kind: numeric}]'
+    """
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {typed(part)}' for key, part in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(typed, value))}]" if isinstance(value, list) else str(value)
+
+
 def clipped(text: Any, length: int = 40) -> str:
     """Cut a text to at most this length.
 

@@ -163,9 +163,9 @@ def test_segments_are_chosen_by_their_means_and_a_number_by_a_condition(frame, c
         context.segments["by_age"][np.isin(context.segments["by_age"], chosen)].mean()
     )
     oldest = claim("correlation", of="Lifetime", segments="by_age", among={"highest": "Age"})
-    assert (
-        measure(oldest, context).about == f"over {(context.segments['by_age'] == 3).sum()} members"
-    )
+    count = (context.segments["by_age"] == 3).sum()
+    about = measure(oldest, context).about
+    assert about == f"nothing can be said about {count} members: too few, or all alike"
     numbered = claim("risk_ratio", segments="by_age", among="segment == 0", against="segment == 2")
     assert measure(numbered, context).value == pytest.approx(rate[0] / rate[2])
 
@@ -221,32 +221,56 @@ def test_a_row_without_a_value_is_left_out_of_the_claims_that_need_it_and_of_no_
     assert measure(claim("correlation", of="Age"), context).about == "over 1,200 members"
 
 
+ALIKE = "nothing can be said about 1,500 members: too few, or all alike"
+NOBODY = "no member is in the group Age > 1000, so nothing can be said"
 NOTHING = {
-    "a constant": claim("correlation", of="0 * Age"),
-    "a constant of several": claim("correlation_margin", of=["Age", "0 * Age"], against="Partner"),
-    "nobody": claim("risk_ratio", among="Age > 1000"),
-    "everybody": claim("risk_ratio", among="Age < 1000"),
-    "nobody to compare": claim("mean_difference", of="Age", among="Age < 30", against="Age > 1000"),
-    "the mean of nobody": claim("mean", of="Age", among="Age > 1000", than=0),
-    "the share of nobody": claim("mean", of="Partner == 1", among="Age > 1000", than=0),
-    "correlation of nobody": claim("correlation", of="Age", among="Age > 1000"),
-    "a margin of nobody": claim(
-        "correlation_margin", of="Age", against="Partner", among="Age > 1000"
+    "a constant": (claim("correlation", of="0 * Age"), ALIKE),
+    "a constant of several": (
+        claim("correlation_margin", of=["Age", "0 * Age"], against="Partner"),
+        ALIKE,
     ),
-    "one segment against the segments of nobody": claim(
-        "risk_ratio", segments="one", among={"highest": "Age"}, against={"lowest": "Age"}
+    "nobody": (claim("risk_ratio", among="Age > 1000"), NOBODY),
+    "everybody": (
+        claim("risk_ratio", among="Age < 1000"),
+        "no member is outside the group Age < 1000, so nothing can be said",
+    ),
+    "nobody to compare": (
+        claim("mean_difference", of="Age", among="Age < 30", against="Age > 1000"),
+        NOBODY,
+    ),
+    "the mean of nobody": (claim("mean", of="Age", among="Age > 1000", than=0), NOBODY),
+    "the share of nobody": (
+        claim("mean", of="Partner == 1", among="Age > 1000", than=0),
+        NOBODY,
+    ),
+    "correlation of nobody": (claim("correlation", of="Age", among="Age > 1000"), NOBODY),
+    "a margin of nobody": (
+        claim("correlation_margin", of="Age", against="Partner", among="Age > 1000"),
+        NOBODY,
+    ),
+    "one segment against the segments of nobody": (
+        claim("risk_ratio", segments="one", among={"highest": "Age"}, against={"lowest": "Age"}),
+        "no member is in the group {lowest: Age}, so nothing can be said",
+    ),
+    "a column without a value": (
+        claim("mean", of="Empty", than=0),
+        "no member is in the group without gaps, so nothing can be said",
     ),
 }
 
 
-@pytest.mark.parametrize("nothing", NOTHING.values(), ids=NOTHING)
-def test_without_anything_to_compare_a_quantity_has_no_interval_and_is_not_shown(frame, nothing):
+@pytest.mark.parametrize(("nothing", "why"), NOTHING.values(), ids=NOTHING)
+def test_without_anything_to_compare_a_quantity_has_no_interval_and_says_why(frame, nothing, why):
     context = ClaimContext(
-        frame, "Churn", segments={"one": np.zeros(len(frame), dtype=int)}, resamples=100
+        frame.assign(Empty=np.nan),
+        "Churn",
+        segments={"one": np.zeros(len(frame), dtype=int)},
+        resamples=100,
     )
     found = measure(nothing, context)
     assert math.isnan(found.low)
     assert verdict(nothing, found.low, found.high) == "not shown"
+    assert found.about == why
 
 
 def test_an_expression_that_is_not_a_condition_is_refused(context):

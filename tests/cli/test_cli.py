@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.killing import PATIENCE
-from support.running import environment, start, wait
+from support.running import churnlab_process, environment, start, wait
 
 COMMANDS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "src/churnlab/commands").glob("[a-z]*.py")
@@ -168,7 +168,10 @@ WRONG = {
         ["There is no option --mulitrun", "--multirun", "--config-dir"],
     ),
     "an option without its value": (["train", "--config-dir"], ["--config-dir needs a value"]),
-    "a folder of configs": (["train", "--config-dir", "nowhere"], ["nowhere", "not found"]),
+    "a folder of configs": (
+        ["train", "--config-dir", "nowhere"],
+        ["no folder", "nowhere; --config-dir"],
+    ),
     "a word": (["train", "seed"], ["seed cannot be read as KEY=VALUE"]),
     "a bracket": (
         ["segment", "segments.range=[2"],
@@ -177,27 +180,27 @@ WRONG = {
     "a sweep without -m": (["train", "seed=1,2"], ["seed", "--multirun"]),
     "a share above one": (
         ["train", "evaluation.test_size=1.5"],
-        ["evaluation.test_size=1.5", "less than 1"],
+        ["evaluation.test_size=1.5", "below 1"],
     ),
     "a number below zero": (
         ["tune", "tune.n_trials=-1"],
-        ["tune.n_trials=-1", "greater than or equal to 1"],
+        ["tune.n_trials=-1", "at least 1"],
     ),
     "one segment": (
         ["segment", "segments.k=1"],
-        ["segments.k=1", "greater than or equal to 2, or", "'auto'"],
+        ["segments.k=1", "at least 2 or auto"],
     ),
     "a range from above": (
         ["segment", "segments.range=[5,2]"],
         ["range=[5,2]", "2 <= FIRST <= LAST"],
     ),
-    "no rows": (["train", "dataset.rows=0"], ["dataset.rows=0", "greater than or equal to 1"]),
+    "no rows": (["train", "dataset.rows=0"], ["dataset.rows=0", "at least 1"]),
     "a text for a number": (
         ["train", "evaluation.folds=many"],
-        ["evaluation.folds='many'", "integer"],
+        ["evaluation.folds=many", "a whole number"],
     ),
-    "a number for yes or no": (["train", "model.scale=7"], ["model.scale=7", "boolean"]),
-    "a metric": (["train", "metric=auc"], ["metric='auc'", "roc_auc", "log_loss", "f1"]),
+    "a number for yes or no": (["train", "model.scale=7"], ["model.scale=7", "true or false"]),
+    "a metric": (["train", "metric=auc"], ["metric=auc", "roc_auc", "log_loss", "f1"]),
     "two values at once": (
         ["train", "seed=-1", "evaluation.folds=1"],
         ["seed=-1", "evaluation.folds=1"],
@@ -233,6 +236,106 @@ def test_wrong_input_is_one_short_message_that_lists_what_there_is(
     assert not (home / "mlflow.db").exists()
 
 
+PARAGRAPHS = {
+    ("train", "sed=1"): "There is no key sed. Did you mean seed? The keys here: ",
+    ("train", "model=forst"): "There is no model=forst. Choices of model: ",
+    ("train", "seed=1.5"): "seed=1.5 is not possible: it must be a whole number.",
+    ("compare", "runs=[a,b,c]"): "runs=[a,b,c] is not possible: it must be a list of two, [A,B].",
+    ("train", "evaluation.folds=1"): "evaluation.folds=1 is not possible: it must be at least 2.",
+    ("init", "nowhere.csv"): "There is no file nowhere.csv",
+    ("init", "a.csv", "b.csv"): "churnlab init takes one path and got 2: a.csv, b.csv. ",
+    ("reproduce", "run=a", "b"): "churnlab reproduce takes one run and got 2: run=a, b. ",
+    (
+        "score",
+        "input=it's.csv",
+    ): """input=it's.csv cannot be read as KEY=VALUE. Brackets must be closed; accents, Cyrillic
+ letters, quotes and signs such as # and = need quotes around the value: "input='it\\'s.csv'".""",
+    ("score", "input=клиенты.csv"): "input=клиенты.csv cannot be read as KEY=VALUE. ",
+    ("init", "path=a#1.csv"): "path=a#1.csv cannot be read as KEY=VALUE. ",
+    (
+        "score",
+        "input=a,b.csv",
+    ): """input=a,b.csv is several values: add -m (--multirun) to run a job for each. One value
+ with commas needs quotes, 'input="a,b.csv"', and a list brackets: input=[a,b.csv].""",
+    ("trian",): "There is no command trian. Did you mean train? Commands: ",
+    ("score", "input=a.csv"): "output has no value yet; give one: output=VALUE.",
+    ("train", "--config-dir", "nowhere"): "There is no folder ",
+    ("train", "dataset.path=${nope}"): "dataset.path cannot be resolved: ${KEY} stands for ",
+    ("train", "+seed=3"): "seed cannot be set, added (+), deleted (~) or swept like this; ",
+    ("train", "~foo"): "foo cannot be set, added (+), deleted (~) or swept like this; ",
+    ("train", "-m", "seed=interval(1,2)"): "A word cannot be set, added (+), deleted (~) or swept ",
+    (
+        "score",
+        "-m",
+        "input=a.csv,b.csv",
+        "output=x.csv",
+    ): "Several jobs of this sweep would write the same file, each over the last. Put input into ",
+    ("report", "-m", "metric=log_loss,f1"): "Several jobs of this sweep would write the same file",
+}
+"""Command lines with one mistake, and how the only paragraph on stderr begins."""
+
+
+def test_a_mistake_is_answered_by_one_paragraph_in_our_own_words(home):
+    with churnlab_process(home) as churnlab:
+        for words, opening in PARAGRAPHS.items():
+            ended = churnlab(*words)
+            assert (ended.code, ended.out) == (2, ""), words
+            assert ended.err.startswith(opening.replace("\n", "")), words
+            assert ended.err.rstrip("\n").count("\n") == 0, words
+            for word in ("Traceback", "omegaconf", "hydra.errors", "pydantic", "Error executing"):
+                assert word not in ended.err, words
+    assert not (home / "mlflow.db").exists()
+
+
+STRANGE_NAMES = (
+    "it's.csv",
+    "клиенты.csv",
+    "café.csv",
+    "a#1=2.csv",
+    "a (1).csv",
+    "a,b.csv",
+    'a"b.csv',
+)
+ADVICE = re.compile(r"""(?:the value: |needs quotes, )(.+?['"])(?:\.\n|, and )""")
+
+
+def test_the_quotes_that_a_message_advises_work_in_a_shell(home):
+    with churnlab_process(home) as churnlab:
+        for name in STRANGE_NAMES:
+            refused = churnlab("init", f"path={name}").err
+            advice = ADVICE.search(f"{refused}\n")
+            assert advice, refused
+            shell = ["bash", "-c", f"printf %s {advice[1]}"]
+            word = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+            assert f"There is no file {name}" in churnlab("init", word).err
+
+
+def test_a_sweep_whose_jobs_name_their_own_output_runs(home, run_command):
+    words = ("score", "-m", "input=a.csv,b.csv", "dry_run=true")
+    ended = run_command(home, *words, "output=${input}.scored.csv")
+    assert (ended.code, ended.line["runs"]) == (0, [None, None]), ended.err
+
+
+IDLE = {"rollback": "force", "history": "force", "doctor": "force", "score": "force"}
+"""Commands to which a key that all have means nothing."""
+
+
+def test_the_help_shows_no_key_without_effect_and_no_content_of_a_yaml(home):
+    with churnlab_process(home) as churnlab:
+        helped = {command: churnlab(command, "--help").out for command in COMMANDS}
+    for command, text in helped.items():
+        assert not re.search(
+            r"``|_target_|\.levers\.|\.sentences\.|@claims|segments\.early\.", text
+        )
+        assert not re.search(r"^  [\w.]+=.{200}", text, re.MULTILINE), command
+        assert f"{IDLE.get(command, 'hydra')}=" not in text
+    assert re.search(r"^  force=false +overwrite the output", helped["init"], re.MULTILINE)
+    assert re.search(r"^  force=false +promote in spite of", helped["promote"], re.MULTILINE)
+    assert re.search(r"^  force=false +with -m: run a job again", helped["train"], re.MULTILINE)
+    assert re.search(r"^  ceiling\.cv_roc_auc=0\.995 +\w+", helped["compare"], re.MULTILINE)
+    assert re.search(r"^  dataset\.target=Churn +\w+", helped["explore"], re.MULTILINE)
+
+
 def test_a_key_misspelt_inside_the_users_own_yaml_is_refused_with_the_keys_there_are(
     home, run_command, tmp_path
 ):
@@ -264,7 +367,7 @@ def test_a_yaml_of_the_user_that_cannot_be_read_is_wrong_input(home, run_command
     (tmp_path / "model/broken.yaml").write_text("name: broken\nestimator: [\n")
     ended = run_command(home, "train", "--config-dir", str(tmp_path), "model=broken")
     assert (ended.code, ended.out) == (2, "")
-    assert "A YAML file cannot be read: " in ended.err
+    assert "A YAML file cannot be read; check brackets, quotes and indents: " in ended.err
     assert 'broken.yaml", line 3' in ended.err
     assert "Traceback" not in ended.err
 

@@ -282,7 +282,7 @@ FAULTY = {
     "an unknown quantity": (
         faulty(quantity="corelation"),
         "statements.so_they_say.quantity",
-        "'correlation'",
+        "it must be correlation, correlation_margin, ",
     ),
     "a missing field": (faulty(source=None), "statements.so_they_say.source", "is missing"),
     "a field that a quantity needs": (

@@ -9,6 +9,7 @@ import pytest
 from churnlab.commands import doctor
 from churnlab.config import validation
 from churnlab.config.commands import Result
+from churnlab.doctor.problems import Problem
 from support.killing import SUPPORT, Command, notes, own_model, runs, trials
 from support.running import SMALL_SEGMENTS, churnlab_process
 
@@ -120,6 +121,21 @@ def run_doctor(monkeypatch, home):
     return lambda **keys: doctor.run(
         validation.read("doctor", shared | paths | {"elsewhere": False} | keys)
     )
+
+
+def test_what_is_repaired_is_listed_without_its_fix(caplog):
+    caplog.set_level("INFO")
+    problem = Problem("dead process", "it is dead", "a run", "churnlab doctor fix=true")
+    for title in ("Found", "Repaired", "Left"):
+        doctor._report(title, [problem])
+    doctor._report("Found", [])
+    listed = ["  dead process: it is dead (a run)", "    Fix: churnlab doctor fix=true"]
+    assert caplog.messages == [
+        *("Found: 1 problem", *listed),
+        *("Repaired: 1 problem", listed[0]),
+        *("Left: 1 problem", *listed),
+        "Found: nothing",
+    ]
 
 
 def test_a_home_without_a_store_has_no_problems_and_gets_no_store(home, run_doctor):

@@ -1,5 +1,8 @@
 """The draft YAML of a table without one, and the way from there to a dataset."""
 
+import shlex
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,9 +117,11 @@ def test_a_yaml_is_not_overwritten_unless_forced(churnlab, written, shared_home)
     ("words", "text"),
     [
         ((), "path has no value yet; give one: churnlab init PATH."),
+        (("nothing.csv",), "name an existing table with path=FILE."),
         (("nothing.csv",), "There is no file nothing.csv"),
         (("clients.csv", "target=Exitd"), "has no column Exitd. Did you mean Exited?"),
         (("clients.csv", "name=a b"), "name="),
+        (("clients.csv", "output=clients.csv/x.yaml"), "cannot be written"),
     ],
 )
 def test_a_mistake_is_explained_in_one_paragraph(churnlab, words, text):
@@ -139,6 +144,62 @@ def test_without_a_likely_target_the_yaml_requires_one(churnlab, shared_home):
     explored = churnlab("explore", "--config-dir", "my_conf", "dataset=other_table")
     assert explored.code == 2
     assert "dataset.target has no value yet" in explored.err
+
+
+NAMED = {
+    "Клиенты банка.csv": "klienty_banka",
+    "Ærø-café.csv": "r_cafe",
+    "会员.csv": "members",
+    "2024-05.csv": "members_2024_05",
+    "true.csv": "members_true",
+    "it's [a] #list?.csv": "it_s_a_list",
+}
+
+
+@pytest.mark.parametrize("file", NAMED)
+def test_a_dataset_gets_a_latin_name_of_its_file_and_the_next_command_works(
+    churnlab, shared_home, file
+):
+    name, folder = NAMED[file], shared_home.parent
+    clients().to_csv(folder / file, index=False)
+    quoted = file.replace("'", "\\'")
+    ended = churnlab("init", f"path='{quoted}'")
+    assert ended.code == 0, ended.err
+    assert ended.line["output"] == f"my_conf/dataset/{name}.yaml"
+    assert f"the dataset's name is {name}; choose another with name=NAME" in ended.err
+    _, _, command = ended.err.partition("Check it, then run: churnlab ")
+    explored = churnlab(*shlex.split(command))
+    assert explored.code == 0, explored.err
+
+
+@pytest.mark.parametrize("output", ["own/x.yaml", "o n/dataset/y.yml", "z.yaml"])
+def test_the_next_command_moves_a_yaml_to_where_datasets_are_found(churnlab, shared_home, output):
+    ended = churnlab("init", "clients.csv", f"output='{output}'")
+    assert ended.code == 0, ended.err
+    *moves, explore = ended.err.partition("then run: ")[2].strip().split(" && churnlab ")
+    subprocess.run(moves[0], shell=True, check=True, cwd=shared_home.parent)
+    explored = churnlab(*shlex.split(explore))
+    assert explored.code == 0, explored.err
+
+
+@pytest.mark.parametrize(
+    ("target", "holds"),
+    [
+        ("Age", "54 (21 rows), "),
+        ("Country", "France ("),
+        ("Currency", "EUR (900 rows)"),
+        ("Fax", "nothing"),
+    ],
+)
+def test_a_target_without_two_values_is_refused_with_its_values_and_what_to_do(
+    churnlab, target, holds
+):
+    ended = churnlab("init", "clients.csv", f"target={target}", "name=none")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"The column {target} holds " in ended.err
+    assert holds in ended.err
+    assert "cannot be the target, which has two values: who left and who stayed." in ended.err
+    assert "(one of Active, Exited)" in ended.err
 
 
 def test_nested_and_boolean_columns_of_parquet_are_recognized(churnlab, shared_home):

@@ -288,7 +288,7 @@ def test_a_model_trained_on_the_hold_out_is_refused_with_the_reason(story, commo
     )
     reason = (
         f"{len(common)} of 120 held-out members can be used, at least 50 are needed; "
-        f"left out: {120 - len(common)} were in the candidate's training part"
+        f"left out: {120 - len(common)} in the candidate's training part"
     )
     assert reason in story["unseen"].err
 
@@ -434,7 +434,7 @@ def test_the_champions_training_members_are_recognized_in_another_table(tables, 
     known = held_out.merge(trained.drop_duplicates(), how="inner")
     assert 60 < len(known) < 120
     assert checks(ended)["held_out_members"]["value"] == 140 - len(known)
-    assert f"left out: {len(known)} more were in the champion's training part" in ended.err
+    assert f"left out: {len(known)} more in the champion's training part" in ended.err
 
 
 def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrules(
@@ -451,7 +451,9 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
     )
     assert refused.code == 3, refused.err
     assert "champion_known" in failed(refused)
-    assert "version 2 cannot be compared with: it has no train run, so it was" in refused.err
+    assert (
+        "no comparison with the champion, version 2: it has no train run, so it was" in refused.err
+    )
     assert "force=true reason=" in refused.err
     assert "Traceback" not in refused.err
     assert (forced.code, forced.line["version"]) == (0, "4")

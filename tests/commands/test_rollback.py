@@ -1,5 +1,7 @@
 """Rollbacks to earlier champions, repeated, and past versions that were deleted or damaged."""
 
+import shlex
+
 import pytest
 
 from support.running import THREE_SEGMENTS, churnlab_process, version_folder
@@ -55,6 +57,10 @@ def story(shared_home, client_at):
         (version_folder(client, NAME, "4") / "artifacts" / "churn.skops").unlink()
         step("past 5 and 4", "rollback")
         ended_as["history"] = churnlab("history")
+        (version_folder(client, NAME, "1") / "artifacts" / "churn.skops").unlink()
+        ended_as["without files"] = churnlab("doctor")
+        fix = ended_as["without files"].line["problems"][-1]["fix"]
+        ended_as["pasted"] = churnlab(*shlex.split(fix.rpartition(": ")[2])[1:])
     return ended_as
 
 
@@ -78,6 +84,12 @@ def test_each_rollback_restores_the_champion_before_and_previous_points_to_the_n
     assert (ended.code, found) == (code, aliases), ended.err
     if not name.startswith("promote") and name != "tried":
         assert ended.line["version"] == aliases["champion"]
+
+
+def test_a_dry_run_names_the_two_versions_and_changes_nothing(story):
+    ended, _ = story["tried"]
+    assert ended.line == {"command": "rollback", "run_id": None, "dry_run": True}
+    assert "would change the champion of demo-churn from version 3 to 2" in ended.err
 
 
 def test_a_rollback_is_a_run_of_its_own_with_its_reason(story, shared_home, client_at):
@@ -105,6 +117,16 @@ def test_a_rollback_with_nothing_to_go_back_to_changes_nothing_and_says_so(story
         assert (story[name].code, story[name].line["version"]) == (3, None)
         assert "no registered model" in story[name].err.lower()
         assert "run churnlab promote first" in story[name].err
+    other = story["another dataset"].err
+    assert "choose a dataset that has one: dataset=demo." in other
+
+
+def test_the_command_that_doctor_prints_for_a_champion_without_files_works_when_it_is_pasted(story):
+    problems = story["without files"].line["problems"]
+    assert [problem["where"] for problem in problems] == ["demo-churn/4", "demo-churn/1"]
+    ended = story["pasted"]
+    assert (ended.code, ended.line["promoted"]) == (0, True), ended.err
+    assert "by force: version 1 lost its files" in ended.err
 
 
 def test_versions_that_were_deleted_or_damaged_are_skipped_and_named(story):

@@ -96,7 +96,7 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
     assert client_at(shared_home).get_experiment(run.info.experiment_id).name == "demo-segments"
     assert run.data.tags["churnlab.command"] == "segment"
     assert len(run.data.tags["churnlab.data_sha256"]) == 64
-    assert run.data.tags["churnlab.k_reason"].startswith("k=4: set by hand, the rule ")
+    assert run.data.tags["churnlab.k_reason"].startswith("k=4 was set by hand, and the rule ")
     assert run.data.params["segments.n_init"] == "2"
     assert run.data.metrics["k"] == 4
     pictures = {"dendrogram", "stability", "criteria", "profile", "churn_by_segment", "members"}
@@ -284,7 +284,7 @@ def test_a_sweep_compares_column_sets(home, succeed, client_at):
     runs = [client_at(home).get_run(run_id) for run_id in line["runs"]]
     assert [run.data.params["segments.name"] for run in runs] == ["behaviour", "seed002", "course"]
     assert all(
-        run.data.tags["churnlab.k_reason"].startswith(f"k={run.data.metrics['k']:.0f}: ")
+        run.data.tags["churnlab.k_reason"].startswith(f"k={run.data.metrics['k']:.0f} ")
         for run in runs
     )
 
@@ -368,7 +368,7 @@ def test_the_behaviour_segments_choose_four_by_themselves(gym_csv, home, succeed
     line, run = segmented(home, gym_csv, succeed, client_at, "segments.range=[2,6]", *effort)
     assert line["k"] == 4
     assert run.data.metrics["k_dendrogram"] == 4
-    assert run.data.tags["churnlab.k_reason"].startswith("k=4: ")
+    assert run.data.tags["churnlab.k_reason"].startswith("k=4 has ")
     assert "Ward gap (30.3)" in run.data.tags["churnlab.k_reason"]
     evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k")
     assert evidence.loc[4, "inertia"] == pytest.approx(9173.9, rel=0.001)

@@ -322,10 +322,9 @@ def test_a_run_reports_whether_it_needs_calibration(trained, model):
         run.data.tags["churnlab.calibration"],
         0.9 <= found["slope"] <= 1.1 and found["ece"] <= 0.02,
     )
-    assert summary.startswith(
-        "none: not needed" if calibrated else "none, although the out-of-fold "
-    )
-    assert summary in run.data.tags["mlflow.note.content"]
+    begins = "not needed (slope " if calibrated else "none, although the out-of-fold "
+    assert summary.startswith(begins)
+    assert run.data.tags["mlflow.note.content"].endswith(f". Calibration: {summary}.")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -574,7 +573,7 @@ def test_on_the_real_table_the_forest_needs_calibration_and_logistic_regression_
     assert (
         runs["logistic_regression"]
         .data.tags["churnlab.calibration"]
-        .startswith("none: not needed (slope 1.0")
+        .startswith("not needed (slope 1.0")
     )
     table = pd.read_csv(artifact(runs["random_forest"], "calibration.csv")).set_index("method")
     assert table.index[table["kept"]].tolist() == ["isotonic"]

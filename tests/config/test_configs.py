@@ -1,8 +1,11 @@
 """The vocabulary: every YAML composes with every command that uses it, and is valid."""
 
+import copy
 import inspect
 import itertools
+import math
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from churnlab.cli.hydra_compose import plain
 from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
 from churnlab.config.groups import Keys
+from churnlab.errors import InputError
 
 CONF = Path(__file__).parents[2] / "conf"
 GIVEN = {
@@ -71,6 +75,7 @@ def composed(monkeypatch, tmp_path):
                 block = block.get(part, {})
             if block.get(name) == "???":
                 block[name] = value
+        read.config = config
         return validation.read(command, config)
 
     return read
@@ -138,6 +143,89 @@ def test_the_pipelines_gate_has_the_limits_of_promote(composed):
     alone, inside = composed("promote"), composed("pipeline")
     assert (alone.gate, alone.ceiling) == (inside.gate, inside.ceiling)
     assert (alone.require, inside.require) == ("better", "not_worse")
+
+
+BAD = (None, True, -1, 0.5, 10**30, math.nan, math.inf, "", "a b", "x" * 3000)
+BAD_BLOCKS = ([], [1], ["a"] * 3, {}, {"a b": 1}, {"nope": {"nope": []}}, [{"nope": 1}], [[1, 2]])
+OF_A_LIBRARY = re.compile(
+    r"should|validation|Input |valid |pattern|greater than|less than|instance|unable|parse|"
+    r"\bNone\b|\bTrue\b|\bFalse\b|another value"
+)
+"""Words of pydantic and Python, and ours for an error that nobody thought of."""
+
+
+def places(block: dict | list, path: tuple = ()) -> Iterator[tuple]:
+    """The path of every value in a config; of deeper blocks only the first values."""
+    parts = list(block.items() if isinstance(block, dict) else enumerate(block))
+    for key, value in parts if len(path) < 2 else parts[:4]:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def refusal(command: str, config: dict, path: tuple, wrong: object) -> str:
+    """The message for a config with a wrong value at one place, empty if it is accepted."""
+    changed = copy.deepcopy(config)
+    block = changed
+    for part in path[:-1]:
+        block = block[part]
+    block[path[-1]] = wrong
+    try:
+        validation.read(command, changed)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_no_wrong_value_of_any_key_is_answered_in_the_words_of_a_library(composed):
+    refused: dict[tuple, int] = {}
+    for command in COMMANDS:
+        composed(command)
+        config = composed.config
+        for path in [place for place in places(config) if place not in refused]:
+            messages = [
+                (wrong, refusal(command, config, path, wrong)) for wrong in (*BAD, *BAD_BLOCKS)
+            ]
+            refused[path] = sum(bool(message) for _, message in messages)
+            for wrong, message in messages:
+                foreign = OF_A_LIBRARY.search(message.replace(str(wrong), ""))
+                assert not foreign, (command, path, wrong, message)
+    assert len(refused) > 250
+    assert sum(refused.values()) > 2000
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "wrong", "message"),
+    [
+        ("compare", "runs", ["a"], "runs=[a] is not possible: it must be a list of two, [A,B]."),
+        ("tune", "tune.study", "a b", "tune.study=a b is not possible: it must be made of A-Z"),
+        ("train", "seed", 1.5, "seed=1.5 is not possible: it must be a whole number."),
+        ("train", "seed", 2**32, "it must be at most 4294967295."),
+        ("train", "model.scale", 7, "model.scale=7 is not possible: it must be true or false."),
+        ("train", "evaluation.folds", None, "evaluation.folds=null is not possible"),
+        ("train", "evaluation.calibrated", 5, "it must be a block of keys, {KEY: VALUE}."),
+        ("train", "dataset.late", 5, "dataset.late=5 is not possible: it must be a list, [A,B]."),
+        ("train", "dataset.columns", {}, "it must be not empty."),
+        ("train", "features.derive", {"1a": "Age"}, "features.derive.1a is not possible: it must"),
+        ("promote", "gate.minimum", {"ece": 1}, "gate.minimum.ece is not possible: it must be roc"),
+        ("promote", "reason", "x" * 2001, "it must be at most 2000 characters long."),
+        ("segment", "segments.k", "x", "it must be a whole number or auto."),
+        ("segment", "segments.columns", {"a": [1]}, "segments.columns.a=[1] is not possible: it"),
+        (
+            "segment",
+            "playbook.rules",
+            [{"do": [], "of": 1}],
+            "no key playbook.rules[0].of. The keys",
+        ),
+        ("segment", "playbook.rules", [{}], "The key playbook.rules[0].do is missing"),
+    ],
+)
+def test_the_error_of_each_kind_names_the_key_and_what_it_must_be(
+    composed, command, path, wrong, message
+):
+    composed(command)
+    (line,) = refusal(command, composed.config, tuple(path.split(".")), wrong).splitlines()
+    assert message in line
 
 
 EXAMPLES = [

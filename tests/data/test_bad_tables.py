@@ -128,7 +128,7 @@ def test_an_unusual_format_is_declared_in_a_yaml_of_its_own(churnlab, path):
     ("word", "text"),
     [
         ("dataset.encoding=klingon", "there is no encoding klingon"),
-        ("+dataset.rename={a: b}", "rename leads to b, which is not among the columns"),
+        ("+dataset.rename={a: b}", "rename leads to b, which is no column, target or id"),
     ],
 )
 def test_an_unknown_encoding_or_name_is_refused(churnlab, path, word, text):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +69,12 @@ def test_all_values_are_allowed_in_a_served_message_and_ten_are_listed_in_a_tabl
     (limit,) = Column(kind="numeric", values=tuple(range(12))).limits("x")
     assert limit.allowed == "one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     assert limit.broken == "is not one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+
+
+@pytest.mark.parametrize("text", ["[]", "[basic, on]", "[yes, no]", "[basic, null]"])
+def test_values_that_a_yaml_does_not_read_as_numbers_or_texts_are_refused(text):
+    with pytest.raises(ValueError, match="yes, no, on, off and null need quotes"):
+        Column(kind="category", values=tuple(yaml.safe_load(text)))
 
 
 def test_an_infinite_bound_is_no_limit():

@@ -38,7 +38,7 @@ def test_violations_of_a_file_and_of_its_cells_are_reported_together_worst_first
         "  - line 2, column Age: -1 is below 0 (and in 2 more rows); correct it, or change "
         "dataset.columns.Age.min in the YAML of shop.",
         "  - line 6, column Plan: 'silver' is not one of basic, None, золото (and in 1 more row); "
-        "correct it, or add it to dataset.columns.Plan.values in the YAML of shop.",
+        "correct it, or add 'silver' to dataset.columns.Plan.values in the YAML of shop.",
         "  - line 5, 2 cells where the header has 4; correct the line: is a comma or a closing "
         "quote missing?",
         "  - line 10, column Age: 130 is above 120; correct it, or change dataset.columns.Age.max "

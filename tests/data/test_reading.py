@@ -174,6 +174,68 @@ def test_a_path_without_a_file_is_refused(name):
     assert len(str(raised.value)) < LONGEST_MESSAGE
 
 
+PLACES = {
+    "a missing file": ("nowhere.csv", "There is no file nowhere.csv ({folder}/nowhere.csv); name"),
+    "a missing folder": ("no/t.csv", "There is no file no/t.csv ({folder}/no/t.csv); name"),
+    "no name": ("", "There is no file '' ({folder}); name"),
+    "an empty folder": ("folder", "there is no file in the folder; give CSV"),
+    "an empty file": ("empty.csv", "it is empty; give CSV"),
+    "a device": ("/dev/null", "it is neither a file nor a folder; give CSV"),
+    "a URL": ("http://127.0.0.1:9/t.csv", "cannot be reached (Connection refused); check"),
+}
+
+
+@pytest.mark.parametrize("key", ["dataset.path", "path", "input"])
+@pytest.mark.parametrize(("path", "text"), PLACES.values(), ids=PLACES)
+def test_a_path_without_a_table_is_refused_with_the_key_that_gives_it(
+    tmp_path, monkeypatch, path, text, key
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(InputError) as raised:
+        read_table(path, SHOP, key=key)
+    assert text.format(folder=tmp_path) in str(raised.value)
+    assert str(raised.value).endswith((f" {key}=FILE.", f" {key}=URL."))
+
+
+def test_a_file_that_may_not_be_read_is_refused_in_the_words_of_the_system(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    path.write_text(TEXT, encoding="utf-8")
+
+    def forbid(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("churnlab.data.reading.first_bytes", forbid)
+    with pytest.raises(InputError, match="table: the system reports 'Permission denied'; correct"):
+        read_table(str(path), SHOP)
+
+
+DAMAGED = {
+    "a cut gzip": ("t.csv.gz", gzip.compress(TEXT.encode() * 99)[:-30], "damaged or cut off"),
+    "a cut Parquet": ("t.parquet", b"PAR1 and nothing", "damaged or cut off"),
+    "an open quote": ("t.csv", TEXT.replace("009", '"009').encode(), "quotes do not match"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "text"), DAMAGED.values(), ids=DAMAGED)
+def test_no_message_of_a_library_is_shown_for_a_damaged_file(tmp_path, name, content, text):
+    message = refusal(content, tmp_path / name)
+    assert " cannot be read as a table: it" in message
+    assert text in message
+    for library in ("Error", "error", "magic", "token", "marker"):
+        assert library not in message
+
+
+NAMES = ["it's.csv", 'dq"x.csv', "a b.csv", "a#b?.csv", "100%41.csv", "[x]{y}.csv", "Клиенты.csv"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "$x;&.csv", "a\\b.csv", "a=b,c.csv", "*.csv"])
+def test_a_file_of_any_name_is_read(tmp_path, name):
+    assert len(read(TEXT, tmp_path / name).frame) == 3
+    assert len(read(parquet(FRAME), tmp_path / f"{name}.parquet").frame) == 3
+
+
 class Answers(http.server.BaseHTTPRequestHandler):
     """A web server with one table, and with one that breaks off."""
 

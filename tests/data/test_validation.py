@@ -204,7 +204,7 @@ def test_the_first_of_several_rows_is_reported_with_the_number_of_others():
             "there is no column Age (the table has Client, Near, Months,",
             "dataset.columns in the YAML of bank",
         ),
-        (["Age", "Plan"], "there is no column Age, Plan", "add it"),
+        (["Age", "Plan"], "there are no columns Age, Plan", "add them, or take them out"),
         (["Left"], "there is no target column Left", "dataset.target="),
         (["Client"], "there is no id column Client", "dataset.id=null"),
     ],
@@ -230,6 +230,58 @@ def test_a_missing_column_is_reported_with_the_columns_of_the_table(missing, tex
 )
 def test_a_target_without_two_outcomes_is_refused(values, text):
     assert text in refusal(table().assign(Left=values))
+
+
+@pytest.mark.parametrize(
+    ("yaml_text", "values"),
+    [
+        ("positive: yes", ["no", "yes"]),
+        ("positive: on", ["off", "ON"]),
+        ("positive: no", ["Yes", "No"]),
+        ("positive: true", [False, True]),
+        ("positive: true", [0, 1]),
+        ("positive: y", ["n", "y"]),
+    ],
+)
+def test_truth_without_quotes_in_a_yaml_is_the_word_for_it_in_the_table(yaml_text, values):
+    positive = yaml.safe_load(yaml_text)["positive"]
+    left = [values[0], values[1], values[0], values[1]]
+    y = checked(table().assign(Left=left), replace(BANK, positive=positive)).y
+    assert y.tolist() == [0, 1, 0, 1]
+
+
+def test_truth_without_a_word_for_it_in_the_table_is_refused():
+    message = refusal(table().assign(Left=["gone", "here"] * 2), replace(BANK, positive=True))
+    assert "target Left is never True (found: gone, here); set dataset.positive=" in message
+
+
+def test_a_category_to_add_is_shown_in_quotes_since_yaml_reads_007_and_on_otherwise():
+    plan = Column(kind="category", values=(7, "basic", "gold"))
+    for value in ("007", "on"):
+        message = refusal(
+            changed(3, "Plan", value), replace(BANK, columns={**BANK.columns, "Plan": plan})
+        )
+        assert f"'{value}' is not one of 7, basic, gold; correct it, or add '{value}' to" in message
+
+
+EMPTY = {
+    "no target": (replace(BANK, target=""), "there is no target column '' (the table has"),
+    "no id": (replace(BANK, id=""), "there is no id column '' (the table has"),
+    "no positive value": (replace(BANK, positive=""), "target Left is never '' (found: no, yes)"),
+    "a rule without a column": (
+        replace(BANK, rules={"odd": "1 < 0"}),
+        "rule odd: 1 < 0 does not hold (it names no column)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("contract", "text"), EMPTY.values(), ids=EMPTY)
+def test_no_message_prints_an_empty_name_or_list(contract, text):
+    assert text in refusal(table(), contract)
+
+
+def test_a_table_without_columns_is_no_empty_list():
+    assert "(the table has no columns)" in refusal(pd.DataFrame(index=range(3)))
 
 
 def test_a_table_without_rows_is_refused():

@@ -33,7 +33,11 @@ def test_everything_that_a_dead_process_left_open_is_one_problem_and_is_ended(
     )
     (problem,) = problems()
     assert problem.kind == "dead process"
-    for part in (dead.split()[1], "1 pipeline, 1 train", model.model_id):
+    for part in (
+        dead.split()[1],
+        "1 pipeline run, 1 train run, still RUNNING",
+        f"1 half-written model: {model.model_id}",
+    ):
         assert part in problem.what
     assert problems(fix=True) == []
     assert {status(client, run_id) for run_id in (outer, inner)} == {"KILLED"}

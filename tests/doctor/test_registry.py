@@ -6,8 +6,9 @@ from contextlib import closing
 
 import pytest
 
+from churnlab.errors import InputError
 from churnlab.registry.champion import promotion_lock
-from support.stores import aliases, record_change, write_version
+from support.stores import aliases, record_change, write_run, write_study, write_version
 
 
 def test_a_champion_with_gate_files_and_history_has_no_problems(champion, problems):
@@ -69,13 +70,53 @@ def test_a_running_promotion_is_left_alone_and_one_that_finishes_in_the_meantime
     assert "churnlab.move.000003" in client.get_registered_model("demo-churn").tags
 
 
-def test_a_deleted_version_is_reported_and_a_deleted_champion_too(champion, client, problems):
+def test_a_deleted_champion_is_reported_but_not_a_version_that_rollback_skips_anyway(
+    champion, client, problems
+):
     client.delete_model_version("demo-churn", "1")
-    (problem,) = problems(fix=True)
-    assert (problem.kind, problem.where) == ("deleted version", "demo-churn")
+    assert problems() == []
     client.delete_model_version("demo-churn", "2")
     (problem,) = problems(fix=True)
-    assert "including the champion" in problem.what
+    assert (problem.kind, problem.where) == ("deleted version", "demo-churn")
+    assert problem.what == "demo-churn: version 2, the champion, was deleted"
+    assert problem.fix == "churnlab rollback dataset=demo, or churnlab promote"
+
+
+def test_the_command_that_replaces_a_version_without_files_has_the_keys_of_its_promotion(
+    client, problems, here
+):
+    keys = {"dataset.name": "demo", "dataset.path": "None", "dataset.rows": "400", "seed": "3"}
+    for number in ("1", "2"):
+        run_id = write_run(client, "promote", status="FINISHED")
+        for key, value in (keys | {"metric": "roc_auc"}).items():
+            client.log_param(run_id, key, value)
+        runs = {"churn_run_id": f"a{number}", "segment_run_id": f"b{number}"}
+        write_version(client, here, gate="passed", run_id=run_id, **runs)
+        shutil.rmtree(here / f"versions/demo-churn-{int(number) - 1}")
+    client.set_registered_model_alias("demo-churn", "champion", "2")
+    fixes = {problem.where: problem.fix.rpartition(": ")[2] for problem in problems()}
+    words = "churnlab promote dataset=demo seed=3 dataset.rows=400"
+    assert fixes == {
+        "demo-churn/1": f"{words} churn_run=a1 segment_run=b1",
+        "demo-churn/2": f"{words} churn_run=a2 segment_run=b2 force=true "
+        "'reason=version 2 lost its files'",
+    }
+
+
+def test_a_store_that_cannot_be_locked_is_examined_all_the_same(
+    champion, client, problems, storage, here
+):
+    record_change(client, 3, "2", write_version(client, here, gate="passed"))
+    write_study(storage, client, status="KILLED")
+    for lock in (".promotion.lock", ".store.lock", "studies/s.lock"):
+        shutil.rmtree(here / lock) if (here / lock).is_dir() else (here / lock).unlink(True)
+        (here / lock).mkdir()
+    assert [problem.kind for problem in problems()] == [
+        "interrupted champion change",
+        "orphaned trials",
+    ]
+    with pytest.raises(InputError, match="Nothing can be written to .*promotion.lock"):
+        promotion_lock().__enter__()
 
 
 def test_a_champion_that_was_changed_by_hand_is_reported(champion, client, kinds, here):

@@ -33,6 +33,17 @@ def test_a_ready_model_without_files_is_reported(client, kinds):
     assert kinds(fix=True) == ["model without files"]
 
 
+def test_what_a_promotion_or_a_deleted_run_logged_needs_no_files_of_its_own(client, kinds):
+    for command in ("promote", "train"):
+        run_id = write_run(client, command, status="FINISHED")
+        experiment = client.get_run(run_id).info.experiment_id
+        model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+        client.finalize_logged_model(model.model_id, "READY")
+    assert kinds() == ["model without files"]
+    client.delete_run(run_id)
+    assert kinds() == []
+
+
 @pytest.fixture
 def skops_file(client, here) -> tuple[str, Path]:
     """Log a real churn pipeline; return the run's id and the skops file."""
@@ -97,7 +108,8 @@ def test_a_damaged_model_file_is_reported(skops_file, problems):
     file.write_bytes(file.read_bytes()[:100])
     (problem,) = problems(fix=True)
     assert (problem.kind, problem.where) == ("damaged model", run_id)
-    assert problem.fix == f"churnlab reproduce run={run_id}"
+    again = f"churnlab reproduce run={run_id}"
+    assert problem.fix == f"replace it, then delete the run in the MLflow UI: {again}"
 
 
 # Parents and children
@@ -206,3 +218,5 @@ def test_a_store_with_another_schema_is_reported_with_the_upgrade_command(here):
     assert f"mlflow db upgrade sqlite:///{path}" in problem.fix
     path.write_bytes(b"")
     assert store.schemas(path)[0] is None
+    (problem,) = schema_problems(path, None, expected)
+    assert problem.what == "this file cannot be read as a database of MLflow"

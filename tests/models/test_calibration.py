@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -70,7 +71,9 @@ def test_a_miscalibrated_forest_gets_the_calibration_with_the_lowest_log_loss(he
     assert helped.kept.method != "none"
     assert tried.loc["none", "log_loss"] - tried["log_loss"].min() > 0.01
     assert "is outside 0.9 to 1.1" in helped.reason
-    assert helped.summary.startswith(f"{helped.kept.method}: {helped.reason}; out-of-fold log loss")
+    assert helped.summary.startswith(
+        f"{helped.kept.method}, because {helped.reason}; it changes the out-of-fold log loss from "
+    )
 
 
 def test_the_scores_are_those_of_the_predictions_that_are_kept(helped):
@@ -114,7 +117,7 @@ def test_a_well_calibrated_model_stays_unchanged(table):
     assert choice.kept.model is made
     assert (choice.reason, choice.table["method"].tolist()) == ("", ["none"])
     slope = choice.kept.scores["slope"]
-    assert choice.summary.startswith(f"none: not needed (slope {slope:.2f}, calibration error ")
+    assert choice.summary.startswith(f"not needed (slope {slope:.2f}, calibration error ")
 
 
 def test_calibration_that_does_not_help_is_kept_only_on_request(table):
@@ -127,13 +130,24 @@ def test_calibration_that_does_not_help_is_kept_only_on_request(table):
     requested = chosen(made, table, method="isotonic", slope=(0.5, 2.0), ece=1.0)
     assert requested.kept.method == "isotonic"
     assert requested.kept.scores["log_loss"] > requested.tried[0].scores["log_loss"]
-    assert "isotonic: requested, although not needed; out-of-fold log loss" in requested.summary
+    assert requested.summary.startswith(
+        "isotonic, as requested, although not needed; it changes the out-of-fold log loss from "
+    )
 
 
 def test_without_a_request_nothing_is_tried_and_the_summary_names_the_key(table):
     choice = chosen(forest(table[0]), table, method="none")
     assert choice.table["method"].tolist() == ["none"]
     assert choice.summary == f"none, although {choice.reason}: try evaluation.calibration=auto"
+
+
+def test_nobody_is_advised_to_calibrate_a_model_that_predicts_the_same_for_everyone(table):
+    constant = model(DummyClassifier(), table[0])
+    choice = chosen(constant, table, method="none", slope=(0.9, 1.1), ece=0.0)
+    assert choice.reason
+    assert choice.summary == (
+        "not applicable, because the model predicts the same probability for everyone"
+    )
 
 
 def test_each_limit_is_a_reason_of_its_own():

@@ -277,7 +277,7 @@ def test_a_verdict_names_the_better_model_and_the_difference():
     found = Difference(-0.01432, -0.018, -0.011)
     sentence, folds = sentences(found, FoldTest(-0.0141, -0.019, -0.009, 0.0004, 5))
     assert (
-        sentence == "linear is better than forest by 0.0143 (95% CI 0.0110 to 0.0180) in log_loss."
+        sentence == "linear is better than forest by 0.0143 (95% CI 0.0110 to 0.0180) in log loss."
     )
     assert (
         folds == "The fold test agrees over 5 folds: 0.0141 (95% CI 0.0090 to 0.0190), p = 0.0004 "
@@ -285,7 +285,7 @@ def test_a_verdict_names_the_better_model_and_the_difference():
     )
     sentence, _ = sentences(Difference(-0.01432, -0.018, -0.011), None, "roc_auc")
     assert (
-        sentence == "forest is better than linear by 0.0143 (95% CI 0.0110 to 0.0180) in roc_auc."
+        sentence == "forest is better than linear by 0.0143 (95% CI 0.0110 to 0.0180) in ROC AUC."
     )
 
 
@@ -295,7 +295,7 @@ def test_a_verdict_of_no_difference_states_the_number_of_members():
     )
     assert sentence == (
         "No significant difference between linear and forest on these 4,000 members: the first "
-        "minus the second is +0.0015 (95% CI -0.0012 to +0.0041) in log_loss."
+        "minus the second is +0.0015 (95% CI -0.0012 to +0.0041) in log loss."
     )
     assert folds.startswith(
         "The fold test agrees over 25 folds: +0.0014 (95% CI -0.0040 to +0.0070), p = 0.57"

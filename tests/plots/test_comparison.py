@@ -76,6 +76,8 @@ def test_a_difference_is_drawn_with_its_interval_and_the_folds_if_there_are_any(
     assert len(labels) == (1 if test is None else 2)
     assert ("5 folds" in labels[-1]) == (test is not None)
     assert figure.get_suptitle() == "linear\nminus forest"
+    label = "difference in log loss (95% CI; below 0, the first is better)"
+    assert figure.axes[0].get_xlabel() == label
     assert_nothing_is_cut_off(figure)
 
 

@@ -186,6 +186,20 @@ def test_churn_by_value_shows_the_strongest_columns_on_one_scale_with_the_base_r
     assert [bar.get_height() for bar in panels[0].patches] == pytest.approx(rates.tolist())
 
 
+@pytest.mark.parametrize("longest", ["34–40", "over 34"])
+def test_neighboring_values_of_a_panel_do_not_touch(longest):
+    values = ["18–24", "25–26", *map(str, range(27, 34)), longest]
+    panel = pd.DataFrame({"value": values, "churn_rate": 0.2, "low": 0.1, "high": 0.3})
+    gradients = pd.concat([panel.assign(feature=name) for name in ("Age", "Years", "Seniority")])
+    figure = explore.churn_by_value(gradients, base_rate=0.2)
+    drawn(figure)
+    for axes in figure.axes:
+        labels = [label for label in axes.get_xticklabels() if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        apart = all(left.x1 < right.x0 for left, right in pairwise(boxes))
+        assert apart or all(label.get_rotation() == 40 for label in labels)
+
+
 def test_nothing_to_draw_is_an_empty_figure():
     X, y = pd.DataFrame({"flat": [1.0] * 4}), np.array([0, 1, 0, 1])
     for figure in figures(X, y, {"flat": Column("numeric")}).values():

@@ -145,7 +145,9 @@ def test_an_importance_is_drawn_with_its_interval_and_direction():
 
 def test_importances_of_zero_can_be_drawn():
     nothing = importances(2).assign(importance=0.0, low=0.0, high=0.0, direction="no effect shown")
-    assert (drawn(models.importance(nothing))[..., :3] < 0.9).any()
+    figure = models.importance(nothing)
+    assert (drawn(figure)[..., :3] < 0.9).any()
+    assert figure.axes[0].xaxis.get_offset_text().get_text() == "", "no axis in billionths"
 
 
 def test_only_the_highest_of_many_importances_are_shown():

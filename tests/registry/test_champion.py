@@ -78,7 +78,8 @@ def test_a_model_outside_the_registry_keeps_its_address_and_has_no_version(uri):
     ],
 )
 def test_what_is_not_in_the_registry_is_the_users_mistake(model, uri):
-    with pytest.raises(InputError, match=f"There is no model {uri} .*model_uri=models:/NAME/VERSI"):
+    listed = "models:/NAME/VERSION .there is models:/shop-churn/4, "
+    with pytest.raises(InputError, match=f"There is no model {uri} .*model_uri={listed}"):
         resolve(uri)
 
 

@@ -186,3 +186,29 @@ def test_the_table_lists_every_check_and_sentences_explain_those_that_need_atten
         "failed: 7 of 10 held-out members can be used, at least 50 are needed; "
         "left out: 3 were trained on",
     ]
+
+
+def test_the_table_of_checks_says_in_words_where_a_good_value_lies(world):
+    y, chance = world
+    checks = [
+        *gate.check_against_dummy(y, chance, churn_rate=0.3, threshold=0.5, seed=0),
+        against(y, chance, chance),
+        against(y, chance, chance, require="not_worse", margin=0.02),
+        *calibrated(y, chance).values(),
+        gate.check_held_out_members({}, members=80, left=80, limit=50),
+        *gate.check_minimum({"roc_auc": 0.9}, {"roc_auc": 0.6}),
+        *gate.check_ceiling(
+            {"test_f1": 0.9, "cv_log_loss": 0.3}, {"test_f1": 1, "cv_log_loss": 0.01}
+        ),
+        gate.check_stability(None, by_hand=False),
+        gate.check_at_most("megabytes", 3.0, 500.0, unit="MB"),
+    ]
+    assert [check.cells["limit"] for check in checks] == [
+        *("below 0", "below 0", "below 0", "at most 0.02"),
+        *("0.5 to 2", "at most 0.1", "at least 50", "at least 0.6"),
+        *("at most 1", "at least 0.01", "stable", "at most 500"),
+    ]
+    printed = gate.format_checks(checks)
+    assert all(check.cells["limit"] in printed for check in checks)
+    assert "log loss" in checks[0].message
+    assert "log_loss" not in checks[0].message

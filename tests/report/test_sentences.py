@@ -4,6 +4,7 @@ from typing import Any, get_args
 import pytest
 
 from churnlab.config.commands import Metric
+from churnlab.models.comparison import Difference, verdict
 from churnlab.models.metric_names import LABELS
 from churnlab.report.sentences import (
     five_sentences,
@@ -50,7 +51,7 @@ MODELS = {
         "rival_run_id": None,
         "difference": None,
     },
-    **{"metric": "log_loss", "lower_is_better": True, "value": 0.3, "held_out": 80},
+    **{"metric": "log_loss", "value": 0.3, "held_out": 80},
     **{"test": {"roc_auc": 0.9, "low": 0.85, "high": 0.95}, "gains": {0.1: 0.3, 0.5: 0.9}},
 }
 
@@ -107,9 +108,8 @@ def test_who_leaves_claims_no_more_than_was_explored():
 
 
 def compared(delta: float, low: float, high: float, *, lower: bool) -> str:
-    difference = {"delta": delta, "ci_low": low, "ci_high": high}
     metric = "log_loss" if lower else "roc_auc"
-    return which_model("logistic", 0.1, "forest", difference, metric=metric, lower_is_better=lower)
+    return which_model("logistic", 0.1, "forest", Difference(delta, low, high), metric=metric)
 
 
 def test_a_model_is_better_by_a_positive_number_whichever_way_the_metric_goes():
@@ -126,8 +126,29 @@ def test_a_model_is_not_called_better_when_the_interval_includes_no_difference(d
     assert "−" in text
 
 
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("delta", [-0.0123, 0.0123])
+def test_the_report_states_a_difference_with_the_same_sign_as_compare(delta, lower):
+    found = Difference(delta, delta - 0.03, delta + 0.03)
+    metric = "log_loss" if lower else "roc_auc"
+    names = ("logistic", "forest")
+    sentence, _ = verdict(found, None, metric=metric, names=names, members=100)
+    start = "the first minus the second is "
+    stated = sentence.partition(start)[2].partition(" in ")[0]
+    assert stated.startswith("-0.0123 (" if delta < 0 else "+0.0123 (")
+    text = compared(*found, lower=lower)
+    assert text.endswith(f"{start}{stated.replace('-', '−')}.")
+
+
+def test_a_rival_that_is_better_is_not_reported_as_worse():
+    assert compared(0.03, 0.02, 0.04, lower=True).endswith(
+        "do not show that it is better than the best forest: the first minus the second is +0.0300 "
+        "(95% CI +0.0200 to +0.0400)."
+    )
+
+
 def test_a_model_alone_is_compared_with_nothing():
-    text = which_model("forest", 0.3, None, None, metric="log_loss", lower_is_better=True)
+    text = which_model("forest", 0.3, None, None, metric="log_loss")
     assert "no other model on this table" in text
 
 

@@ -170,9 +170,24 @@ def test_the_largest_ward_gap_among_the_stable_wins():
     choice = choose_k(evidence)
     assert (choice.k, choice.warning) == (4, None)
     assert choice.reason == (
-        "k=4: largest Ward gap (20.0) among the stable numbers of segments 3, 4, 5; "
-        "bootstrap ARI 0.85, prediction strength 0.90, smallest 10.0%"
+        "k=4 has the largest Ward gap (20.0) of the stable numbers of segments, 3, 4 and 5: "
+        "bootstrap ARI 0.85, prediction strength 0.90, smallest segment 10.0% of the members"
     )
+
+
+def test_every_reason_for_k_is_a_sentence_that_can_be_read_aloud():
+    evidence = table(ward_height_gap=[9.0, 1.0], prediction_strength=[0.9, 0.47])
+    found = [choose_k(evidence), given_k(evidence, 2), given_k(evidence, 3)]
+    found.append(choose_k(table(prediction_strength=[0.5])))
+    begins = [
+        "k=2 is the only stable number of segments among 2 and 3 (Ward gap 9.0): ",
+        "k=2 was set by hand, and the rule agrees: ",
+        "k=3 was set by hand, and the rule would choose 2: ",
+        "k=2 is the fallback, because no number among 2 is stable (required: bootstrap ARI 0.85, "
+        "prediction strength 0.80, smallest segment 5.0% of the members): ",
+    ]
+    for choice, begin in zip(found, begins, strict=True):
+        assert choice.reason.startswith(begin)
 
 
 @pytest.mark.parametrize("criterion", ["bootstrap_ari", "prediction_strength", "min_share"])

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from churnlab.data.demo import members
 from churnlab.segments.kmeans import fit_segmentation, segment_frame
+from churnlab.segments.playbook import text
 from churnlab.segments.portraits import (
     deviations,
     plan,
@@ -269,3 +270,16 @@ def test_the_far_segment_by_behaviour_is_medium_and_gets_the_fallback(gym_csv):
     assert "far" in segments[3]["traits"]
     assert segments[3]["actions"] == [playbook("gym")["actions"]["no_special_action"]["text"]["en"]]
     assert {"falling", "newcomers"} <= set(segments[2]["traits"])
+
+
+@pytest.mark.parametrize(("by", "language"), [("gym", "en"), ("gym", "ru")])
+def test_an_action_that_reaches_nobody_says_so_in_the_playbooks_words(demo, by, language):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    partners = (X["Partner"] == 1).to_numpy()
+    book = playbook(by)
+    planned = plan(book, "partner_discount", X[~partners], y[~partners], language)
+    assert (planned["reach"], planned["cost"]) == (0, 0)
+    assert planned["sentence"] == text(book["sentences"]["nobody"], language).format(reach=0)
+    older = book | {"sentences": {k: v for k, v in book["sentences"].items() if k != "nobody"}}
+    planned = plan(older, "partner_discount", X[~partners], y[~partners], language)
+    assert planned["sentence"] == text(book["sentences"]["free"], language).format(reach=0)

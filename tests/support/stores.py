@@ -55,7 +55,12 @@ def states(study: optuna.Study) -> list[str]:
 
 
 def write_version(
-    client: MlflowClient, home: Path, *, name: str = "demo-churn", **tags: str
+    client: MlflowClient,
+    home: Path,
+    *,
+    name: str = "demo-churn",
+    run_id: str | None = None,
+    **tags: str,
 ) -> str:
     """Write a version with one file, as promote does; return its number."""
     if not [model for model in client.search_registered_models() if model.name == name]:
@@ -66,7 +71,8 @@ def write_version(
     model = "flavors: {python_function: {artifacts: {served: {path: artifacts/served.json}}}}"
     (folder / "MLmodel").write_text(model)
     ours = {f"churnlab.{key}": value for key, value in tags.items()}
-    return str(client.create_model_version(name, folder.as_uri(), tags=ours).version)
+    made = client.create_model_version(name, folder.as_uri(), run_id=run_id, tags=ours)
+    return str(made.version)
 
 
 def record_change(

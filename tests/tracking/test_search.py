@@ -3,7 +3,8 @@
 import mlflow
 import pytest
 
-from churnlab.tracking.search import ranked_train_runs, train_runs_by_question
+from churnlab.errors import InputError
+from churnlab.tracking.search import get_run, ranked_train_runs, train_runs_by_question
 from support.champions import store_at
 from support.stores import write_run
 
@@ -34,6 +35,23 @@ def test_runs_are_ranked_by_the_metric_and_a_loss_the_other_way_round(client):
     second = train_run(client, "b", roc_auc=0.9, log_loss=0.6)
     assert ranked("roc_auc") == [second, first]
     assert ranked("log_loss") == [first, second]
+
+
+def test_a_run_that_is_not_there_or_deleted_is_refused_with_where_to_look_or_how_to_restore_it(
+    client,
+):
+    with pytest.raises(InputError, match="There is no run 1234 .*`churnlab compare` lists"):
+        get_run("1234", command="train")
+    run_id = train_run(client, "a", roc_auc=0.8)
+    with pytest.raises(InputError, match="a FINISHED train run; name a FINISHED segment run"):
+        get_run(run_id, command="segment")
+    client.delete_run(run_id)
+    with pytest.raises(InputError) as refused:
+        get_run(run_id, command="train")
+    command = str(refused.value).rpartition("restore it: ")[2]
+    assert command == (
+        f"MLFLOW_TRACKING_URI={mlflow.get_tracking_uri()} mlflow runs restore --run-id {run_id}"
+    )
 
 
 def test_a_run_that_is_older_than_a_metric_has_no_rank_in_it(client):

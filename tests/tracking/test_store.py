@@ -4,12 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from support.running import environment, folder, start, wait
+from churnlab.errors import InputError
+from churnlab.tracking import store
+from churnlab.tuning.studies import Local
+from support.running import environment, folder, start, tracked_at, wait
 
 SMALL = ("dataset.rows=300", "evaluation.folds=3", "model=dummy")
 
@@ -109,6 +114,66 @@ def test_a_store_of_files_is_refused(home, run_command, words, settings):
     assert "a folder of files" in ended.err
     assert "sqlite:////absolute/path/mlflow.db" in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def listing(home: Path) -> dict[str, bytes]:
+    """Return the files in a folder with their content, and its folders."""
+    return {
+        str(path.relative_to(home)): path.read_bytes() if path.is_file() else b"folder"
+        for path in home.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("content", [b"\x9f\x01" * 2500, b"", None])
+def test_a_file_or_folder_that_is_no_database_of_mlflow_is_refused_and_left_alone(home, content):
+    home.mkdir()
+    (home / "mlflow.db").mkdir() if content is None else (home / "mlflow.db").write_bytes(content)
+    before = listing(home)
+    with pytest.raises(InputError, match=r"mlflow.db is not a database .* churnlab doctor says"):
+        store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
+    assert listing(home) == before
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A web server that knows nothing of MLflow."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("foo://bar", "foo://bar is not the address of a store"),
+        ("http://127.0.0.1:9", "No MLflow server answers at http://127.0.0.1:9"),
+        ("http://127.0.0.1:{stranger}", "No MLflow server answers at http://127.0.0.1:"),
+    ],
+)
+def test_an_address_where_no_store_answers_is_refused_within_seconds(home, uri, message):
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started = time.monotonic()
+        with pytest.raises(InputError, match=message):
+            store.open_store(uri.format(stranger=server.server_port), home=home)
+        assert time.monotonic() - started < 10
+        server.shutdown()
+    assert not home.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_before_a_run_is_opened(home):
+    home.mkdir()
+    for name in ("mlartifacts", "studies"):
+        (home / name).write_text("not a folder")
+    with tracked_at(home):
+        store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
+        with pytest.raises(InputError, match="written to .*mlartifacts .it is a file., .*HOME"):
+            store.experiment_id("demo-churn")
+    with pytest.raises(InputError, match="written to .*studies .it is a file., .*HOME"):
+        Local(str(home / "studies")).locked("s").__enter__()
+    assert {(home / name).read_text() for name in ("mlartifacts", "studies")} == {"not a folder"}
 
 
 @pytest.mark.parametrize("words", [["train"], ["train", "-m", "seed=1,2"]])

@@ -28,6 +28,11 @@ SEGMENT = "segment"
 REPORTED = 3
 """Faulty claims that are reported at once: each message lists all columns."""
 
+Interval = tuple[float, float, float]
+"""A value and the ends of its 95% CI."""
+
+NOTHING: Interval = (math.nan, math.nan, math.nan)
+
 EXTREMES: Mapping[str, Callable[[pd.Series], object]] = {
     "highest": lambda means: means == means.max(),
     "lowest": lambda means: means == means.min(),
@@ -37,7 +42,7 @@ EXTREMES: Mapping[str, Callable[[pd.Series], object]] = {
 
 class Measured(NamedTuple):
     """A quantity with its 95% CI (NaN where there is nothing to measure), and the members it
-    describes."""
+    describes or, without a CI, why nothing can be said about them."""
 
     value: float
     low: float
@@ -153,8 +158,7 @@ def _correlation(claim: Claim, context: ClaimContext) -> Measured:
     against = f"`{context.target}`" if claim.against is None else str(claim.against)
     frame = _among(claim, _rows(claim, context, against))
     x, y = evaluate(str(claim.of), frame), evaluate(against, frame)
-    value, low, high = statistics.correlation(x, y)
-    return Measured(value, low, high, f"over {counted(len(frame), 'member')}")
+    return _measured(claim, statistics.correlation(x, y), len(frame))
 
 
 def _correlation_margin(claim: Claim, context: ClaimContext) -> Measured:
@@ -170,11 +174,10 @@ def _correlation_margin(claim: Claim, context: ClaimContext) -> Measured:
     columns = np.column_stack([evaluate(text, frame) for text in [*sides[0], *sides[1], target]])
     drawn = np.abs(_resampled_correlations(columns, resamples=context.resamples, seed=context.seed))
     margins = drawn[:, : len(sides[0])].min(axis=1) - drawn[:, len(sides[0]) :].max(axis=1)
-    about = f"over {counted(len(frame), 'member')}"
     if np.isnan(margins[0]):
-        return Measured(math.nan, math.nan, math.nan, about)
+        return _measured(claim, NOTHING, len(frame))
     low, high = np.nanpercentile(margins[1:], [2.5, 97.5])
-    return Measured(float(margins[0]), float(low), float(high), about)
+    return _measured(claim, (float(margins[0]), float(low), float(high)), len(frame))
 
 
 def _resampled_correlations(columns: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -202,7 +205,8 @@ def _risk_ratio(claim: Claim, context: ClaimContext) -> Measured:
     of = f"`{context.target}`" if claim.of is None else str(claim.of)
     frame, first = _two_groups(claim, _rows(claim, context, of))
     found = statistics.risk_ratio(first, _condition(of, frame).astype(int))
-    return Measured(found["risk_ratio"], found["low"], found["high"], _about(first))
+    interval = found["risk_ratio"], found["low"], found["high"]
+    return _measured(claim, interval, first.sum(), (~first).sum())
 
 
 def _mean_difference(claim: Claim, context: ClaimContext) -> Measured:
@@ -214,34 +218,33 @@ def _mean_difference(claim: Claim, context: ClaimContext) -> Measured:
     of = str(claim.of)
     frame, first = _two_groups(claim, _rows(claim, context))
     values = evaluate(of, frame)
-    about = _about(first)
-    if first.all() or not first.any():
-        return Measured(math.nan, math.nan, math.nan, about)
+    sizes = first.sum(), (~first).sum()
+    if not all(sizes):
+        return _measured(claim, NOTHING, *sizes)
     if np.isin(values, (0, 1)).all():
         (p, a, b), (q, c, d) = (_share(values[side]) for side in (first, ~first))
         low, high = p - q - math.hypot(p - a, d - q), p - q + math.hypot(b - p, q - c)
-        return Measured(p - q, low, high, about)
+        return _measured(claim, (p - q, low, high), *sizes)
     means = statistics.class_means(pd.DataFrame({"of": values}), first.astype(int)).iloc[0]
-    return Measured(float(means["difference"]), float(means["low"]), float(means["high"]), about)
+    interval = float(means["difference"]), float(means["low"]), float(means["high"])
+    return _measured(claim, interval, *sizes)
 
 
 def _mean(claim: Claim, context: ClaimContext) -> Measured:
     """Measure the mean with Student's CI, or the share with Wilson's."""
     frame = _among(claim, _rows(claim, context))
-    values, about = evaluate(str(claim.of), frame), f"of {counted(len(frame), 'member')}"
+    values = evaluate(str(claim.of), frame)
+    n = len(values)
     if np.isin(values, (0, 1)).all():
-        return Measured(*_share(values), about)
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return Measured(mean, math.nan, math.nan, about)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    return Measured(mean, mean - half, mean + half, about)
+        return _measured(claim, _share(values) if n else NOTHING, n)
+    mean, half = float(values.mean()), math.nan
+    if n > 1:
+        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return _measured(claim, (mean, mean - half, mean + half), n)
 
 
-def _share(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the share of ones with Wilson's CI; NaN without values."""
-    if not len(values):
-        return math.nan, math.nan, math.nan
+def _share(values: np.ndarray) -> Interval:
+    """Return the share of ones with Wilson's CI."""
     found = statistics.churn_rate(int(values.sum()), len(values))
     return found["churn_rate"], found["low"], found["high"]
 
@@ -256,8 +259,19 @@ def _model_difference(claim: Claim, context: ClaimContext) -> Measured:
     return Measured(*found, f"{claim.metric} out of fold")
 
 
-def _about(first: np.ndarray) -> str:
-    return f"{counted(int(first.sum()), 'member')} against {counted(int((~first).sum()), 'member')}"
+def _measured(claim: Claim, interval: Interval, *sizes: int) -> Measured:
+    """Add whom an interval is about, or why there is none; ``sizes`` are those of the groups."""
+    about = " against ".join(counted(size, "member") for size in sizes)
+    if 0 in sizes:
+        group = claim.against if sizes[0] and claim.against else claim.among
+        where = "outside" if sizes[0] and not claim.against else "in"
+        shown = str(group).replace("'", "") if isinstance(group, dict) else group or "without gaps"
+        about = f"no member is {where} the group {shown}, so nothing can be said"
+    elif math.isnan(interval[1]):
+        about = f"nothing can be said about {about}: too few, or all alike"
+    elif len(sizes) == 1:
+        about = f"over {about}"
+    return Measured(*interval, about)
 
 
 MEASURES: Mapping[Quantity, Callable[[Claim, ClaimContext], Measured]] = {

@@ -24,6 +24,9 @@ OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL
 CHOICES = re.compile(r"[\w-]+(,[\w-]+)*")
 """One choice, or several of a sweep; Hydra reads other values, such as choice(a,b)."""
 
+SEVERAL = re.compile(r"[^\[{'\"]*[,(]")
+"""Several values of a sweep: no list, block or quoted text."""
+
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """Split words into Hydra's options, which may stand anywhere, and overrides."""
@@ -41,9 +44,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
         elif name in (*OPTIONS, *OPTIONS_WITH_A_VALUE):
             options.append(word)
         else:
-            known = [
-                option for option in (*OPTIONS_WITH_A_VALUE, *OPTIONS) if option.startswith("--")
-            ]
+            known = [full for full in (*OPTIONS_WITH_A_VALUE, *OPTIONS) if full[:2] == "--"]
             raise InputError(
                 f"There is no option {name}.{did_you_mean(name, known)} Options: --help, "
                 f"{', '.join(known)}."
@@ -54,12 +55,31 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 def named(command: str, overrides: list[str]) -> list[str]:
     """Add the key to a word that needs none: ``churnlab init FILE`` is ``path=FILE``."""
     key = COMMANDS[command].positional
-    if key is None:
+    bare = [word for word in overrides if "=" not in word and word[:1] not in "~+"]
+    if key is None or not bare:
         return overrides
-    quoted = {word: word.replace("\\", "\\\\").replace("'", "\\'") for word in overrides}
-    return [
-        word if "=" in word or word[:1] in "~+" else f"{key}='{quoted[word]}'" for word in overrides
-    ]
+    given = [word for word in overrides if word in bare or word.startswith(f"{key}=")]
+    if len(given) > 1:
+        raise InputError(
+            f"churnlab {command} takes one {key} and got {len(given)}: {', '.join(given)}. A word "
+            f"without a key is its {key}; run the command once for each."
+        )
+    quoted = bare[0].replace("\\", "\\\\").replace("'", "\\'")
+    return [f"{key}='{quoted}'" if word in bare else word for word in overrides]
+
+
+def check_outputs(command: str, options: list[str], overrides: list[str]) -> None:
+    """Refuse a sweep in which several jobs write the same file; the default has a name of these."""
+    if "output" not in COMMANDS[command].model_fields or not {"-m", "--multirun"} & {*options}:
+        return
+    given = dict(word.lstrip("+").partition("=")[::2] for word in overrides)
+    swept = {key for key, value in given.items() if SEVERAL.match(value)}
+    names = {"output"} if "output" in given else {"dataset", "dataset.name", "path", "name"}
+    if swept - names and "${" not in given.get("output", ""):
+        raise InputError(
+            "Several jobs of this sweep would write the same file, each over the last. Put "
+            f"{' and '.join(sorted(swept - names))} into its name: 'output=${{KEY}}.csv'."
+        )
 
 
 def check(command: str, overrides: list[str], *, root: Path | None) -> None:

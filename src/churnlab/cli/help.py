@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from churnlab.formatting import typed
+
 COMMANDS = Path(__file__).parents[1] / "commands"
 
 CONTENT = {
-    *("columns", "rules", "derive", "space", "risk", "traits"),
-    *("naming", "actions", "reasons", "claims"),
+    *("columns", "rules", "derive", "space", "risk", "traits", "naming", "actions", "reasons"),
+    *("claims", "early", "levers", "sentences", "fallback", "everyone", "_target_"),
 }
-"""Blocks that are the content of a choice, not keys to type."""
+"""What belongs to a choice and is edited in its YAML, not typed."""
 
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# *(?P<comment>.*))?$")
 
@@ -33,17 +35,13 @@ def docstring(command: str) -> str:
 def overview() -> str:
     """Return the list of all commands, each with the first line of its docstring."""
     width = max(map(len, commands()))
-    lines = [f"  {name:{width}}  {docstring(name).splitlines()[0]}" for name in commands()]
-    return "\n".join(
-        [
-            "churnlab COMMAND [KEY=VALUE ...]   who will leave, what kinds of members there are, "
-            "and what to do about each",
-            "",
-            *lines,
-            "",
-            "churnlab COMMAND --help   what it does, its keys, and examples",
-            "churnlab COMMAND -m KEY=A,B   every combination, as one sweep",
-        ]
+    firsts = {name: docstring(name).splitlines()[0].replace("``", "") for name in commands()}
+    lines = "\n".join(f"  {name:{width}}  {first}" for name, first in firsts.items())
+    return (
+        "churnlab COMMAND [KEY=VALUE ...]   who will leave, what kinds of members there are, "
+        f"and what to do about each\n\n{lines}\n\n"
+        "churnlab COMMAND --help   what it does, its keys, and examples\n"
+        "churnlab COMMAND -m KEY=A,B   every combination, as one sweep"
     )
 
 
@@ -51,17 +49,22 @@ def command_help(command: str, *, root: Path) -> str:
     """Return the help text of one command; ``root`` is the folder of conf/ and experiments/."""
     from omegaconf import OmegaConf
 
-    config, groups, options = _composed(command, root=root)
-    comments = _all_comments(command, groups, conf=root / "conf")
+    from churnlab.config.commands import COMMANDS as DECLARED
+
+    config, choices = _composed(command, root=root)
+    comments = _all_comments(command, choices, conf=root / "conf")
     keys = OmegaConf.to_container(config, resolve=False)
     assert isinstance(keys, dict)
-    own = {key: value for key, value in keys.items() if key != "hydra"}
-    shown = [f"{key}={value}" for key, value in _keys(own)]
+    kind, own = DECLARED[command], _comments(root / "conf" / f"{command}.yaml")
+    forced = "force" in own or (kind.reads_table and not kind.reads_store)
+    idle = {"hydra": True, "run_name": kind.experiment is None, "force": not forced}
+    keys = {key: value for key, value in keys.items() if not idle.get(str(key))}
+    shown = [f"{key}={value}" for key, value in _keys(keys)]
     width = min(max(map(len, shown)), 48)
-    lines = [docstring(command), "", "Choices (the default first):"]
-    for group, choice in sorted(groups.items()):
-        others = [option for option in options[group] if option != choice]
-        lines.append(f"  {group}={'|'.join([str(choice or 'none'), *others])}")
+    lines = [docstring(command).replace("``", ""), "", "Choices (the default first):"]
+    for group, options in sorted(choices.items()):
+        if group.partition("@")[2].partition(".")[0] not in CONTENT:
+            lines.append(f"  {group}={'|'.join(options)}")
     lines += ["", "Keys and their defaults:"]
     lines += [
         f"  {text:{width}}  {comments.get(text.partition('=')[0], '')}".rstrip() for text in shown
@@ -69,40 +72,35 @@ def command_help(command: str, *, root: Path) -> str:
     return "\n".join(lines)
 
 
-def _composed(command: str, *, root: Path) -> tuple[Any, dict[str, Any], dict[str, list[str]]]:
-    """Return a command's composed config, and of each group the choice and the options."""
+def _composed(command: str, *, root: Path) -> tuple[Any, dict[str, list[str]]]:
+    """Return a command's composed config, and the choices of each group, the default first."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     from churnlab.cli.hydra_compose import register_experiments
 
     register_experiments(root / "experiments", command=command)
+    choices = {}
     with initialize_config_dir(str(root / "conf"), version_base="1.3"):
         config = compose(command, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-        chosen = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
-        groups = {group: choice for group, choice in chosen.items() if "hydra/" not in group}
-        options = {
-            group: [
-                option
-                for option in loader.get_group_options(group.partition("@")[0])
-                if not option.startswith("_")
-            ]
-            for group in groups
-        }
-    return config, groups, options
+        for group, choice in config.hydra.runtime.choices.items():
+            if "hydra/" not in group:
+                default, known = choice or "none", loader.get_group_options(group.partition("@")[0])
+                others = [name for name in known if name != choice and name[0] != "_"]
+                choices[str(group)] = [default, *others]
+    return config, choices
 
 
-def _all_comments(command: str, groups: Mapping[str, Any], *, conf: Path) -> dict[str, str]:
-    """Return the comments on a command's keys, from its own YAML and those of its choices."""
-    found = _comments(conf / "base.yaml") | _comments(conf / f"{command}.yaml")
-    for group, choice in groups.items():
+def _all_comments(command: str, choices: Mapping[str, list[str]], *, conf: Path) -> dict[str, str]:
+    """Return the comments on a command's keys: its own YAML's, its choices', the other choices'."""
+    found: dict[str, str] = {}
+    for group, (choice, *_) in choices.items():
         folder, _, place = group.partition("@")
-        for file in (conf / folder / f"{choice}.yaml", *sorted((conf / folder).glob("_*.yaml"))):
-            if file.exists():
-                own = _comments(file)
-                found |= {f"{place or folder}.{key}": comment for key, comment in own.items()}
-    return found
+        for file in sorted((conf / folder).glob("*.yaml"), key=lambda file: file.stem == choice):
+            own = _comments(file)
+            found |= {f"{place or folder}.{key}": comment for key, comment in own.items()}
+    return found | _comments(conf / "base.yaml") | _comments(conf / f"{command}.yaml")
 
 
 def _comments(file: Path) -> dict[str, str]:
@@ -122,14 +120,9 @@ def _comments(file: Path) -> dict[str, str]:
 def _keys(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the keys that a user may type, dotted, with their defaults."""
     for key, value in block.items():
+        if key in CONTENT:
+            continue
         if isinstance(value, Mapping):
-            if key not in CONTENT:
-                yield from _keys(value, f"{prefix}{key}.")
-        elif not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
-            yield f"{prefix}{key}", _format_value(value)
-
-
-def _format_value(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", typed(value)

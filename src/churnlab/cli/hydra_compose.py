@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,11 @@ NOT_IN_A_SWEEP = {
     *("tracking", "tracking.uri", "dataset.path"),
 }
 """Keys that do not make it another sweep."""
+
+UNRESOLVED = (
+    "{key} cannot be resolved: ${{KEY}} stands for the value of another key and ${{oc.env:NAME}} "
+    "for an environment variable, and this one leads to none. For the sign itself write \\${{."
+)
 
 
 def register_experiments(folder: Path, *, command: str) -> set[str]:
@@ -55,7 +61,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         container = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
+        raise InputError(UNRESOLVED.format(key=error.full_key)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -81,54 +87,58 @@ def explain(error: Exception, *, command: str) -> str:
     """Explain Hydra's error in one paragraph: what was found, what was meant, what exists."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_choice(error, command=command)
-    if (
-        isinstance(cause, OmegaConfBaseException)
-        and isinstance(cause.parent_node, DictConfig)
-        and cause.key is not None
-    ):
-        return _explain_key(cause, command=command)
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options or [] if not option.startswith("_")]
+        missing = f"There is no config {name} for churnlab {command}."
+        return unknown_choice(group, name, options) if group else missing
+    if isinstance(parent := getattr(cause, "parent_node", None), DictConfig):
+        return _explain_key(cause, parent, command=command)
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} cannot be read as KEY=VALUE. Put a value with brackets, commas "
-            "or equals signs in double quotes, and the whole in single quotes: 'KEY=\"VALUE\"'."
-        )
+        return _explain_word(error.override, command=command)
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    named = [*re.findall("'(.*?)'", text), ""][0]
     if isinstance(error, YAMLError):
-        return f"A YAML file cannot be read: {' '.join(text.split())}."
+        mark = getattr(error, "problem_mark", error)
+        return f"A YAML file cannot be read; check brackets, quotes and indents:{mark}."
+    if "--multirun" in text:
+        key, _, value = named.partition("=")
+        return (
+            f"{named} is several values: add -m (--multirun) to run a job for each. One value with "
+            f"commas needs quotes, '{key}=\"{value}\"', and a list brackets: {key}=[{value}]."
+        )
+    if "Additional config directory" in text:
+        return f"There is no folder {named}; --config-dir takes the folder of your YAMLs."
     if "Config group override must be a string" in text:
         return f"A group needs the name of a choice; churnlab {command} --help lists the choices."
-    if "Multiple values for experiment" in text:
-        return "The experiment is given twice; give it once: experiment=NAME."
-    if "No match in the defaults list" in text:
-        key = text.split("'")[1]
-        return f"churnlab {command} has no key {key}; churnlab {command} --help lists its keys."
-    return " ".join(text.split())
+    return (
+        f"{named or 'A word'} cannot be set, added (+), deleted (~) or swept like this; churnlab "
+        f"{command} --help lists its keys and choices."
+    )
 
 
-def _explain_choice(error: MissingConfigException, *, command: str) -> str:
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
-    options = [option for option in error.options or [] if not option.startswith("_")]
-    if not group:
-        return f"There is no config {name} for churnlab {command}."
-    return unknown_choice(group, name, options)
+def _explain_word(word: str, *, command: str) -> str:
+    """Say how to write a word that Hydra's grammar does not read."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"{word} cannot be read as KEY=VALUE; churnlab {command} --help lists the keys."
+    value = value.strip("'\"")
+    single, double = value.replace("'", "\\'"), value.replace('"', '\\"')
+    text = f"'{key}=\"{double}\"'" if single == value else f"\"{key}='{single}'\""
+    return (
+        f"{word} cannot be read as KEY=VALUE. Brackets must be closed; accents, Cyrillic letters, "
+        f"quotes and signs such as # and = need quotes around the value: {text}."
+    )
 
 
-def _explain_key(error: OmegaConfBaseException, *, command: str) -> str:
-    parent = error.parent_node
-    assert isinstance(parent, DictConfig)
+def _explain_key(error: Any, parent: DictConfig, *, command: str) -> str:
     full = str(error.full_key or error.key)
     *parents, key = full.split(".")
     if "is not in struct" not in str(error):
         return f"{full}: {str(error).splitlines()[0]}."
     if key in validation.known_keys(COMMANDS[command], parents):
-        return (
-            f"The YAML in use does not set {full}; to set it, put a plus before it: +{full}=VALUE."
-        )
+        return f"The YAML in use does not set {full}; add it with a plus: +{full}=VALUE."
     known = [str(name) for name in parent if name != "hydra"]
-    hint = (
-        f" A parameter that the YAML does not set needs a plus: +{full}=VALUE."
-        if full.startswith("model.")
-        else ""
-    )
-    return unknown_key(parents, key, known) + hint
+    message = unknown_key(parents, key, known)
+    if full.startswith("model."):
+        message += f" A parameter that the YAML does not set needs a plus: +{full}=VALUE."
+    return message

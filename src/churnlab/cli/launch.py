@@ -19,17 +19,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from churnlab.cli.hydra_compose import (
-    describe_job,
-    explain,
-    plain,
-    register_experiments,
-    sweep_words,
-)
+from churnlab.cli import arguments, hydra_compose
 from churnlab.cli.outcomes import DONE, WRONG_INPUT, Outcome, report_job, report_sweep
 from churnlab.config.commands import COMMANDS, Result
 from churnlab.errors import InputError, JobError, Terminated, exception_chain, interruption
@@ -62,14 +56,16 @@ class Jobs:
             log.info("job %d: %s", len(self.outcomes) + 1, " ".join(overrides))
         config: dict[str, Any] = {}
         try:
-            config = plain(composed)
+            config = hydra_compose.plain(composed)
             settings = validation.read(self.command, config)
             if settings.dry_run:
                 log.info("would run: churnlab %s", " ".join([self.command, *overrides]))
-                outcome = Outcome("done", overrides, {"dry_run": True})
-            else:
-                result = self._perform(settings, label=describe_job(self.sweep or [], overrides))
-                outcome = Outcome("done" if result.yes else "no", overrides, result.values)
+            if settings.previews or not settings.dry_run:
+                label = hydra_compose.describe_job(self.sweep or [], overrides)
+                result = self._perform(settings, label=label)
+            if settings.dry_run:
+                result = Result({"dry_run": True})
+            outcome = Outcome("done" if result.yes else "no", overrides, result.values)
         except InputError as error:
             outcome = Outcome("input", overrides, message=str(error))
             self._record_failure(config, error)
@@ -98,8 +94,8 @@ class Jobs:
     def _perform(self, settings: Any, *, label: str) -> Result:
         """Open the store, read the table, and run the command unless a sweep has done so before."""
         command = importlib.import_module(f"churnlab.commands.{self.command}")
-        if settings.experiment is None:
-            if settings.opens_store:
+        if settings.experiment is None or settings.dry_run:
+            if settings.opens_store or settings.dry_run:
                 _open_store(settings.tracking.uri)
             return command.run(settings)
         from churnlab.config.build import load_dataset
@@ -154,8 +150,9 @@ def launch(command: str, options: list[str], overrides: list[str], *, root: Path
 
     ``root`` holds conf/ and experiments/; ``options`` are Hydra's own. InputError: Hydra refused.
     """
+    arguments.check_outputs(command, options, overrides)
     jobs = Jobs(command)
-    sweeps = register_experiments(root / "experiments", command=command)
+    sweeps = hydra_compose.register_experiments(root / "experiments", command=command)
     mode = ["hydra.mode=MULTIRUN"] if sweeps.intersection(overrides) else []
     try:
         _compose_and_run(jobs, [*options, *mode], overrides, conf=root / "conf")
@@ -167,7 +164,8 @@ def launch(command: str, options: list[str], overrides: list[str], *, root: Path
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         jobs.close(ended="FAILED")
-        raise InputError(explain(error, command=command)) from None
+        log.debug("%s", traceback.format_exc())
+        raise InputError(hydra_compose.explain(error, command=command)) from None
     except OSError as error:  # jobs do not raise: Hydra could not make its folder
         raise InputError(
             f"Nothing can be written to {os.environ['CHURNLAB_HOME']} ({error.strerror}); set "
@@ -185,9 +183,10 @@ def launch(command: str, options: list[str], overrides: list[str], *, root: Path
 def _compose_and_run(jobs: Jobs, options: list[str], overrides: list[str], *, conf: Path) -> None:
     def job(config: DictConfig) -> None:
         composed = HydraConfig.get()
+        task: Any = OmegaConf.to_container(composed.overrides.task, resolve=False)
         if composed.mode == RunMode.MULTIRUN:
-            jobs.sweep = sweep_words(overrides, composed.sweeper.get("params"))
-        jobs.run(config, overrides=list(composed.overrides.task))
+            jobs.sweep = hydra_compose.sweep_words(overrides, composed.sweeper.get("params"))
+        jobs.run(config, overrides=task)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own messages are for programmers
     sys.argv = [f"churnlab {jobs.command}", *options, *overrides]

@@ -13,6 +13,7 @@ result, too: the exit code is 0.
 from __future__ import annotations
 
 import logging
+import math
 
 import mlflow
 import numpy as np
@@ -115,14 +116,10 @@ def measure_all(file: StatementsKeys, context: ClaimContext) -> pd.DataFrame:
             value, low, high, about = measure(claim, context)
         except InputError as error:
             raise InputError(f"claims.statements.{name}: {error}") from None
-        why = f"{format_interval(value, low, high)}, {about}; claimed: {claimed_value(claim)}"
-        found = {"measured": value, "low": low, "high": high, "verdict": verdict(claim, low, high)}
-        rows.append(
-            {"claim": name, "source": claim.source, "statement": claim.statement}
-            | {"quantity": claim.quantity}
-            | found
-            | {"why": why}
-        )
+        measured = about if math.isnan(low) else f"{format_interval(value, low, high)}, {about}"
+        why = f"{measured}; claimed: {claimed_value(claim)}"
+        stated = name, claim.source, claim.statement, claim.quantity
+        rows.append((*stated, value, low, high, verdict(claim, low, high), why))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -130,6 +127,6 @@ def format_table(table: pd.DataFrame) -> str:
     """Format the claims for the terminal: the verdict, the statement, and what was measured."""
     return "\n".join(
         f"{row['verdict']:9}  {row['statement']} [{row['claim']}]\n"
-        f"           {row['quantity']} {row['why']}"
+        f"           {row['quantity']}: {row['why']}"
         for row in table.to_dict("records")
     )

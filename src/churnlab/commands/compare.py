@@ -73,11 +73,8 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     table = pd.concat(tables, ignore_index=True)
     table["recommended"] = table["run_id"] == recommended
     table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspects.get(run_id, [])))
-    values: dict[str, Any] = {
-        "comparable": len(runs) > 1,
-        "winner": runs[0].info.run_id,
-        **NO_DIFFERENCE,
-    }
+    values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": runs[0].info.run_id}
+    values |= NO_DIFFERENCE
     sentences = [f"The only run is {runs[0].info.run_name}."]
     if len(runs) > 1:
         best_two = compare_runs(runs[0], runs[1], metric=settings.metric, seed=settings.seed)
@@ -236,9 +233,8 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
             f"{best[f'cv_{metric}']:.4f}"
         )
     if len(others) > MOST_GROUPS:
-        lines.append(
-            f"... and {len(others) - MOST_GROUPS} more tables and splits in leaderboard.csv"
-        )
+        more = counted(len(others) - MOST_GROUPS, "more group")
+        lines.append(f"... and {more} of runs on other tables or splits in leaderboard.csv")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from churnlab.config.build import build_object
 from churnlab.config.commands import Doctor, Result
 from churnlab.doctor import store as doctor
 from churnlab.doctor.problems import Problem
+from churnlab.formatting import counted
 from churnlab.tracking import store
 
 log = logging.getLogger(__name__)
@@ -54,17 +55,19 @@ def examine(settings: Doctor) -> list[Problem]:
         if incompatible:
             return problems + incompatible
     store.point_at(uri, home=folder)
+    if settings.fix:
+        store.check_writable(folder)
     storage = build_object(settings.storage, key="storage")
     return problems + doctor.examine(storage, elsewhere=settings.elsewhere and settings.fix)
 
 
 def _report(title: str, problems: list[Problem]) -> list[dict[str, Any]]:
     """Log problems under a title; return them for the result line."""
-    lines = [
-        f"\n  {problem.kind}: {problem.what} ({problem.where})\n    Fix: {problem.fix}"
-        for problem in problems
-    ]
-    log.info("%s: %s", title, "".join(lines) or "nothing")
+    log.info("%s: %s", title, counted(len(problems), "problem") if problems else "nothing")
+    for problem in problems:
+        log.info("  %s: %s (%s)", problem.kind, problem.what, problem.where)
+        if title != "Repaired":
+            log.info("    Fix: %s", problem.fix)
     return [
         {key: value for key, value in vars(problem).items() if key != "repair"}
         for problem in problems

@@ -75,9 +75,8 @@ def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figu
     """Draw the figures, by name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
     units = {name: column.unit for name, column in columns.items() if column.unit}
-    missing = dict(
-        zip(tables["completeness"]["feature"], tables["completeness"]["share"], strict=True)
-    )
+    gaps = tables["completeness"]
+    missing = dict(zip(gaps["feature"], gaps["share"], strict=True))
     return {
         "links": plots.links(tables["links"]),
         "distributions": plots.distributions(

@@ -25,16 +25,12 @@ COLUMNS = ("from", "to", "when", "who", "why", "command")
 def run(settings: History) -> Result:
     """Read the recorded changes of champion and print them."""
     model = find_model(settings.dataset.name if settings.dataset else None)
-    changes = champion_changes(model) if model else []
-    if model is None or not changes:
-        missing = "There is no registered model with a champion"
-        log.info(
-            "%s; run churnlab promote first.", f"{model.name} has no history" if model else missing
-        )
+    if model is None:
         return Result({"entries": []}, yes=False)
-    entries = [{key: change[key] for key in COLUMNS} for change in changes]
-    champion = model.aliases.get("champion")
-    table = pd.DataFrame(entries).fillna({"from": "-"}).to_string(index=False)
+    entries = [{key: change[key] for key in COLUMNS} for change in champion_changes(model)]
+    champion, table = model.aliases.get("champion"), "No change of the champion is recorded."
+    if entries:
+        table = pd.DataFrame(entries).fillna({"from": "-"}).to_string(index=False)
     now = f"version {champion}" if champion else "none"
     log.info("%s\nThe champion of %s is %s.", table, model.name, now)
-    return Result({"entries": entries})
+    return Result({"entries": entries}, yes=bool(entries))

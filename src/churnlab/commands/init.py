@@ -13,54 +13,78 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
+import unicodedata
 from pathlib import Path
 
 from churnlab.config.commands import Init, Result
 from churnlab.data.draft_contract import as_yaml, draft
 from churnlab.data.reading import read_table
 from churnlab.errors import InputError, did_you_mean
+from churnlab.formatting import counted, listed
 
 log = logging.getLogger(__name__)
+
+LATIN = dict(zip("абвгдеёзийклмнопрстуфыэ", "abvgdeeziyklmnoprstufye", strict=True))
+LATIN |= {"ж": "zh", "х": "kh", "ц": "ts", "ч": "ch", "ш": "sh", "щ": "shch", "ю": "yu", "я": "ya"}
 
 
 def run(settings: Init) -> Result:
     """Read the table, write the YAML, log what to check in it."""
-    frame = read_table(settings.path, encoding=settings.encoding).frame
+    frame = read_table(settings.path, key="path", encoding=settings.encoding).frame
     if settings.target is not None and settings.target not in frame:
         known = [str(name) for name in frame]
         hint = did_you_mean(settings.target, known)
+        shown = settings.target or repr(settings.target)
         raise InputError(
-            f"{settings.path} has no column {settings.target}.{hint} It has "
-            f"{', '.join(known[:40])}."
+            f"{settings.path} has no column {shown}.{hint} It has {listed(known, 40)}."
         )
-    name = settings.name or _dataset_name(settings.path)
+    if frame.empty:
+        raise InputError(f"{settings.path} has a header and no rows; give at least one row.")
+    name = settings.name or _dataset_name(settings.path).replace("-", "_")
     output = Path(settings.output or f"my_conf/dataset/{name}.yaml")
-    if output.exists() and not settings.force:
+    if output.is_dir() or (output.exists() and not settings.force):
         raise InputError(
             f"{output} exists already; choose another file with output=FILE, or overwrite it with "
             "force=true."
         )
     found = draft(frame, target=settings.target)
     source = settings.path if "://" in settings.path else str(Path(settings.path).absolute())
-    output.parent.mkdir(parents=True, exist_ok=True)
     text = as_yaml(found, name=name, path=source, encoding=settings.encoding)
-    output.write_text(text, encoding="utf-8")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}); give another file with output=FILE."
+        ) from None
     left_out = [column for column in found.columns if column.declared is None]
-    log.info("Wrote %s: %d columns.", output, len(found.columns) - len(left_out))
+    log.info("Wrote %s: %s.", output, counted(len(found.columns) - len(left_out), "column"))
+    if settings.name is None and name not in settings.path:
+        log.info("  the dataset's name is %s; choose another with name=NAME", name)
     for column in left_out:
         log.info("  left out: %s, %s", column.name, column.remark)
     if found.target is None:
         log.info("  fill in: target, the column that says who left")
-    log.info(
-        "Check it, then run: churnlab explore --config-dir %s dataset=%s",
-        output.parent.parent,
-        name,
-    )
+    log.info("Check it, then run: %s", _next_step(output))
     values = {"run_id": None, "output": str(output), "target": found.target, "id": found.id}
     return Result(values | {"left_out": [column.name for column in left_out]})
 
 
+def _next_step(output: Path) -> str:
+    """Return the command to run next, which first moves the YAML to where Hydra finds datasets."""
+    folder = output.parent.parent if output.parent.name == "dataset" else output.parent
+    place = folder / "dataset" / f"{_dataset_name(output.name)}.yaml"
+    steps = [["mkdir", "-p", place.parent], ["mv", output, place]] if place != output else []
+    steps.append(["churnlab", "explore", "--config-dir", folder, f"dataset={place.stem}"])
+    return " && ".join(shlex.join(map(str, step)) for step in steps)
+
+
 def _dataset_name(path: str) -> str:
-    """Make a dataset's name of a file's."""
+    """Make a dataset's name of a file's: Latin letters, nothing that Hydra reads as a number."""
     stem = path.rstrip("/").rpartition("/")[2].partition(".")[0]
-    return re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_") or "members"
+    latin = "".join(LATIN.get(letter.lower(), letter) for letter in stem)
+    plain = unicodedata.normalize("NFKD", latin).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^\w-]+", "_", plain).strip("_-")
+    misread = re.fullmatch(r"[\de_-]*|true|false|null|nan|inf", name.lower())
+    return f"members_{name}".strip("_") if misread else name

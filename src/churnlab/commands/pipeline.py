@@ -31,6 +31,7 @@ from churnlab.config import commands as keys
 from churnlab.config.commands import Pipeline, Result
 from churnlab.config.groups import FeaturesKeys, ModelKeys
 from churnlab.data.dataset import Dataset
+from churnlab.models.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import find_champion, model_name
 from churnlab.tracking.fingerprints import split_tags
@@ -117,10 +118,12 @@ def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
         for kind in list(kinds)[1:]
     ]
     scores = best.data.metrics
+    shown = [
+        f"{LABELS[name]} {scores[f'cv_{name}']:.4f}" for name in dict.fromkeys([metric, "roc_auc"])
+    ]
     lines = [
-        f"Best: {best.info.run_name} with cross-validated {metric} {scores[f'cv_{metric}']:.4f} "
-        f"and ROC AUC {scores['cv_roc_auc']:.4f}; on the hold-out ROC AUC "
-        f"{scores['test_roc_auc']:.4f} ({scores['test_roc_auc_low']:.4f} to "
+        f"Best: {best.info.run_name} with cross-validated {' and '.join(shown)}; on the hold-out "
+        f"ROC AUC {scores['test_roc_auc']:.4f} (95% CI {scores['test_roc_auc_low']:.4f} to "
         f"{scores['test_roc_auc_high']:.4f})."
     ]
     for rival in rivals:

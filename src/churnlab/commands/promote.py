@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import timeit
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -38,7 +39,6 @@ from churnlab.registry.champion import (
     promotion_lock,
     register_version,
     replace_champion,
-    set_challenger,
 )
 from churnlab.registry.gate import Check
 from churnlab.registry.versions import Champion, Served
@@ -115,7 +115,7 @@ def run(settings: Promote, dataset: Dataset) -> Result:
                 run_id=run_id,
             )
         else:
-            set_challenger(name, version)
+            mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
     log.info("%s\n%s.", gate.format_checks(checks), summary)
     log.info("Segments: %s.", candidate.numbering.summary)
     log.info("%s", _format_looks(decision.looks, settings.gate))
@@ -311,9 +311,7 @@ def _held_out(
     """Select the hold-out rows that neither model was trained on and both accept."""
     seen = np.isin(test, trained)
     left_out = {
-        "were in the candidate's training part (name its own seed= and evaluation keys)": int(
-            seen.sum()
-        )
+        "in the candidate's training part (name its own seed= and evaluation keys)": int(seen.sum())
     }
     if champion is None:
         return HeldOut(test[~seen], left_out)
@@ -324,12 +322,12 @@ def _held_out(
         except LookupError as error:
             served, unknown = None, str(error)
     if served is None:
-        unknown = f"version {champion.number} cannot be compared with: {unknown}"
+        unknown = f"no comparison with the champion, version {champion.number}: {unknown}"
         return HeldOut(test[~seen], left_out, unknown=unknown)
     able = versions.answerable(served, dataset.X.iloc[test])
     left_out |= {
-        "more were in the champion's training part": int((~seen & seen_before).sum()),
-        "more break the champion's contract": int((~seen & ~seen_before & ~able).sum()),
+        "more in the champion's training part": int((~seen & seen_before).sum()),
+        "more that the champion's contract refuses": int((~seen & ~seen_before & ~able).sum()),
     }
     return HeldOut(test[~seen & ~seen_before & able], left_out, served)
 
@@ -339,12 +337,10 @@ def _one_ms(version: Served, member: pd.DataFrame) -> float:
 
     The best of five: the cost of the model, not the load of the machine.
     """
-    spent = []
-    for _ in range(5):
-        started = time.perf_counter()
-        versions.answers(version, member, reasons=True)
-        spent.append((time.perf_counter() - started) * 1000)
-    return min(spent)
+    seconds = timeit.repeat(
+        lambda: versions.answers(version, member, reasons=True), number=1, repeat=5
+    )
+    return min(seconds) * 1000
 
 
 def _check_form(limits: GateKeys, candidate: Candidate, champion: Champion | None) -> list[Check]:

@@ -31,7 +31,7 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.formatting import day
 from churnlab.models import evaluation
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
+from churnlab.models.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import (
     champion_changes,
@@ -41,6 +41,7 @@ from churnlab.registry.champion import (
     version_number,
     version_uri,
 )
+from churnlab.registry.gate import Check
 from churnlab.registry.versions import read_version
 from churnlab.report import page, sentences
 from churnlab.report import parts as contents
@@ -162,10 +163,8 @@ def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int)
         "run_id": run_id,
         "rival": rival and _model_name(rival),
         "rival_run_id": rival and rival.info.run_id,
-        "difference": rival
-        and compare_runs(best, rival, metric=metric, seed=seed).difference._asdict(),
+        "difference": rival and compare_runs(best, rival, metric=metric, seed=seed).difference,
         "metric": metric,
-        "lower_is_better": metric in LOWER_IS_BETTER,
         "value": scores[f"cv_{metric}"],
         "calibration_error": evaluation.calibration_line(y, probability)["ece"],
         "calibration": best.data.tags.get(Tag.CALIBRATION, ""),
@@ -243,6 +242,7 @@ def champion_part(
     last = moves[-1] if moves and moves[-1]["to"] == version_number(found.version) else {}
     # A promotion killed after it moved the alias has not logged the gate.
     recorded = mlflow.get_run(found.run_id).info.status == "FINISHED"
+    checks = artifacts.read_json(found.run_id, Artifact.GATE)["checks"] if recorded else []
     return {
         "version": found.version,
         "since": day(datetime.fromisoformat(last.get("when", found.tags[Tag.WHEN]))),
@@ -250,7 +250,7 @@ def champion_part(
         "reason": last.get("why", found.tags[Tag.REASON]),
         "replaced": last.get("from", found.tags[Tag.REPLACED]),
         "put_back": last.get("command") == "rollback",
-        "checks": artifacts.read_json(found.run_id, Artifact.GATE)["checks"] if recorded else [],
+        "checks": [Check(**check).cells for check in checks],
         "model": _model_name(churn),
         "threshold": churn.data.metrics["threshold"],
         "run_id": found.run_id,

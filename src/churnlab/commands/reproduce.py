@@ -65,7 +65,7 @@ def run(settings: Reproduce) -> Result:
     again = _settings(before, settings)
     changed = list(_environment_changes(before))
     for found in changed:
-        log.info("%s was %s, is %s", found["what"], found["before"], found["after"])
+        log.info("%s", _describe_mismatch(found))
     dataset = _dataset(again, given=settings.dataset.path is not None)
     if isinstance(dataset, str):
         missing = {"what": "the table", "before": again.dataset.path, "after": dataset}
@@ -84,8 +84,7 @@ def _reproducible_run(run_id: str) -> Run:
     """Return the run with this id; InputError if there is none or it cannot be run again."""
     found = find_run(run_id)
     command = found.data.tags.get(Tag.COMMAND)
-    *first, last = TABLES
-    possible = f"{', '.join(first)} or {last}"
+    possible = "train, tune or segment"
     if command is None:
         raise InputError(f"Run {run_id} was not made by churnlab; give the id of a {possible} run.")
     if command == "trial":
@@ -264,6 +263,12 @@ def _scores(study: Run) -> dict[str, float]:
     }
 
 
+def _describe_mismatch(found: Mismatch) -> str:
+    values = [("was", found["before"]), ("is", found["after"])]
+    known = ", ".join(f"{verb} {value}" for verb, value in values if value is not None)
+    return f"{found['what']}: {known}" if known else found["what"]
+
+
 def _result(
     before: Run, after: Run | None, differences: list[Mismatch], changed: list[Mismatch]
 ) -> Result:
@@ -272,7 +277,7 @@ def _result(
     answer = {"identical": identical, "differences": differences, "changed": changed}
     verdict = "is reproduced, identical to the last bit." if identical else "is not reproduced:"
     lines = [f"{before.info.run_name} ({before.info.run_id}) {verdict}"]
-    lines += [f"  {part['what']}: was {part['before']}, is {part['after']}" for part in differences]
+    lines += [f"  {_describe_mismatch(found)}" for found in differences]
     log.info("%s", "\n".join(lines))
     if after is not None:
         log_reproduction(after, answer | {"reproduces": before.info.run_id})

@@ -41,7 +41,6 @@ def run(settings: Rollback) -> Result:
     with promotion_lock():
         model = find_model(settings.dataset.name if settings.dataset else None)
         if model is None:
-            log.info("There is no registered model with a champion; run churnlab promote first.")
             return Result({"version": None}, yes=False)
         name, champion = model.name, version_number(model.aliases.get("champion"))
         restorable = _restorable(model, champion)
@@ -52,6 +51,9 @@ def run(settings: Rollback) -> Result:
             return Result({"version": champion}, yes=False)
         summary = f"{name}: version {back} is the champion again"
         summary += f" and replaces version {champion}" if champion else ""
+        if settings.dry_run:
+            log.info("would change the champion of %s from version %s to %s", name, champion, back)
+            return Result({"version": back})
         with start_run(
             "rollback",
             settings.model_dump(),

@@ -42,17 +42,14 @@ def run(settings: Score) -> Result:
     contract, output = settings.dataset.contract, Path(settings.output)
     _check_output(output, source=settings.input)
     model = resolve(settings.model_uri or f"models:/{model_name(contract.name)}@champion")
-    table = read_table(settings.input, contract, whole=True)
+    table = read_table(settings.input, contract, key="input", whole=True)
     members = make_members(table, contract)
     served = _load(model.uri)
     _check_gaps(members, table, served.spec["may_be_missing"], model_uri=model.uri)
     versions.warn_of_drift(members, served.spec, model=model.uri)
+    run_name, origin = f"score {Path(settings.input).name}", _origin(model)
     with start_run(
-        "score",
-        settings.model_dump(),
-        name=f"score {Path(settings.input).name}",
-        dataset=members,
-        tags=_origin(model),
+        "score", settings.model_dump(), name=run_name, dataset=members, tags=origin
     ) as mlflow_run:
         answers = _answers(served, members, model_uri=model.uri, reasons=settings.score.reasons)
         written = _as_written(table, members.X, typed=output.suffix == ".parquet")
@@ -64,7 +61,7 @@ def run(settings: Score) -> Result:
             )
         scored = pd.concat([written, answers], axis=1)
         assert len(scored) == len(members.X)
-        _write(scored, output, metadata=_origin(model))
+        _write(scored, output, metadata=origin)
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
     log.info("%d members scored by %s, %d predicted to churn", len(scored), model.uri, leaving)

@@ -99,7 +99,9 @@ def run(settings: Segment, dataset: Dataset) -> Result:
         record = {"columns": columns, "fill": fill} | advice | {"without_late": early} | marks
         mlflow.log_dict(record, Artifact.SEGMENTATION)
         log_segmentation(model)
-    log.info("%s", "\n".join([choice.reason, _criteria_sentence(evidence), *_lines(described)]))
+    log.info(
+        "%s", "\n".join([f"{choice.reason}.", _criteria_sentence(evidence), *_lines(described)])
+    )
     shown = ("id", "name", "size", "churn_rate", "recommended_action")
     segments = [{key: portrait[key] for key in shown} for portrait in described]
     return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": segments})
@@ -178,11 +180,12 @@ def _early_comparison(early: dict[str, Any] | None) -> str:
     if early is None:
         return "Without them, no column is left to segment by."
     auc = early.get("heldout_churn_auc")
-    churn = "" if auc is None else f" and a held-out churn AUC of {auc:.3f}"
+    churn = "" if auc is None else f" and their held-out churn AUC {auc:.3f}"
     return (
-        f"As many segments from columns known earlier ({listed(list(early['columns']), 12)}) agree "
-        f"with these at an adjusted Rand index of {early['agreement']:.2f} (1 is identical), with "
-        f"a bootstrap ARI of {early['bootstrap_ari']:.2f}{churn}."
+        f"The same number of segments from columns known earlier "
+        f"({listed(list(early['columns']), 12)}) agrees with these at an adjusted Rand index of "
+        f"{early['agreement']:.2f} (1 is identical); their bootstrap ARI is "
+        f"{early['bootstrap_ari']:.2f}{churn}."
     )
 
 

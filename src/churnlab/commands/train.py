@@ -75,7 +75,7 @@ def run(settings: Train, dataset: Dataset) -> Result:
         _log_figures(oof, hold_out, threshold)
         _log_importance(settings, dataset, split, pipeline)
         _log_profit(settings, hold_out, threshold)
-        note = f"{_note(name, metrics, split)}. Calibration: {choice.summary}"
+        note = f"{_note(name, metrics, split)}. Calibration: {choice.summary}."
         mlflow.set_tags({"mlflow.note.content": note, Tag.CALIBRATION: choice.summary})
         size = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
         if size is not None:
@@ -105,7 +105,7 @@ def _choose_calibration(
     if uses_profit and choice.reason and choice.kept.method == calibration.NONE:
         dataset.warn(
             "the decision computes profit from probabilities that are not calibrated "
-            f"({choice.summary})"
+            f"(calibration: {choice.summary})"
         )
     return choice
 

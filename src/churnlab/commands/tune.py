@@ -38,9 +38,9 @@ from churnlab.config.build import build_object, build_pipeline
 from churnlab.config.commands import Result, Tune
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.formatting import counted
+from churnlab.formatting import counted, short_value
 from churnlab.models.cross_validation import cv_metrics, estimator_metrics, prepare_folds
-from churnlab.models.metric_names import LOWER_IS_BETTER
+from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.models.splits import Split, make_folds, make_split
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
@@ -84,8 +84,11 @@ def run(settings: Tune, dataset: Dataset) -> Result:
             _run_workers(engine, study, job, keep=[lock])
             complete = _complete(study, job)
             trained = _train_best(settings, dataset, split, pipeline, study, parent)
-    best = (study.best_value, len(complete), study.best_params)
-    log.info("%s: best cv %s %.4f of %d trials, %s", name, settings.metric, *best)
+    found = ", ".join(
+        f"{key}={short_value(str(value))}" for key, value in study.best_params.items()
+    )
+    best = f"best cv {LABELS[settings.metric]} {study.best_value:.4f}"
+    log.info("%s: %s of %s, with %s", name, best, counted(len(complete), "trial"), found)
     return Result(
         {
             "run_id": parent.info.run_id,
@@ -317,8 +320,9 @@ def _log_luck(
     luck = elsewhere - best.value if metric in LOWER_IS_BETTER else best.value - elsewhere
     mlflow.log_metrics({f"other_folds_cv_{metric}": elsewhere, "luck": luck})
     note = (
-        f"Best cv {metric} {best.value:.4f}; the same parameters score {elsewhere:.4f} on other "
-        f"folds: {f'{luck:.4f} of it' if luck > 0 else 'none of it'} was luck."
+        f"Best cv {LABELS[metric]} {best.value:.4f}; the same parameters score {elsewhere:.4f} on "
+        f"other folds, so {f'{luck:.4f} of the result' if luck > 0 else 'none of the result'} was "
+        "luck."
     )
     mlflow.set_tag("mlflow.note.content", note)
     log.info("%s", note)
@@ -336,7 +340,7 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
         return  # the figures compare trials
     with plt.rc_context():  # Optuna changes the style of all later figures
         for name, plot in FIGURES.items():
-            drawn = plot(study, target_name=f"cv_{metric}")
+            drawn = plot(study, target_name=f"cv {LABELS[metric]}")
             axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
             # tight: the labels reach beyond the canvas
             artifacts.log_figure(axes.figure, name, bbox_inches="tight")

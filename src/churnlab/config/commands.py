@@ -37,14 +37,16 @@ class Command(Keys):
     ``experiment``: its runs are kept in <dataset.name>-<this>; None for a command without runs.
     ``reads_table``: it works on the table of its dataset. ``reads_store``: earlier runs or versions
     decide the result, so that a sweep runs every job again. ``opens_store``: it has no runs of its
-    own, but reads those of others. ``positional``: the key that a word without a key belongs to.
+    own, but reads those of others. ``previews``: its ``run`` takes ``dry_run=true``, too, and says
+    what it would change. ``positional``: the key that a word without a key belongs to.
     """
 
-    experiment: ClassVar[str | None]
-    reads_table: ClassVar[bool]
-    reads_store: ClassVar[bool]
-    opens_store: ClassVar[bool]
-    positional: ClassVar[str | None]
+    experiment: ClassVar[str | None] = None
+    reads_table: ClassVar[bool] = True
+    reads_store: ClassVar[bool] = False
+    opens_store: ClassVar[bool] = False
+    previews: ClassVar[bool] = False
+    positional: ClassVar[str | None] = None
 
     seed: groups.Seed
     tracking: groups.TrackingKeys
@@ -52,18 +54,11 @@ class Command(Keys):
     force: bool
     dry_run: bool
 
-    def __init_subclass__(
-        cls,
-        *,
-        experiment: str | None = None,
-        reads_table: bool = True,
-        reads_store: bool = False,
-        opens_store: bool = False,
-        positional: str | None = None,
-    ) -> None:
+    def __init_subclass__(cls, **properties: str | bool) -> None:
         super().__init_subclass__()
-        cls.experiment, cls.positional, cls.opens_store = experiment, positional, opens_store
-        cls.reads_table, cls.reads_store = reads_table, reads_store
+        for name, value in properties.items():
+            assert name in Command.__class_vars__, f"a command has no property {name}"
+            setattr(cls, name, value)
         COMMANDS[cls.__name__.lower()] = cls
 
 
@@ -148,7 +143,9 @@ class Promote(Command, experiment="promotions", reads_store=True):
         return self
 
 
-class Rollback(Command, experiment="promotions", reads_store=True, reads_table=False):
+class Rollback(
+    Command, experiment="promotions", reads_store=True, reads_table=False, previews=True
+):
     """``churnlab rollback``."""
 
     dataset: groups.NamedDataset

@@ -6,6 +6,7 @@ Keep this module light to import: a config is checked before pandas is loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -19,17 +20,16 @@ Require = Literal["better", "not_worse"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Reason = Annotated[str, Field(max_length=2000)] | None
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+IDENTIFIER, NAME = r"^[A-Za-z_]\w*$", r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 def _known_encoding(name: str) -> str:
     try:
         "".encode(name)
     except LookupError:
-        raise ValueError(
-            f"there is no encoding {name}; give utf-8, utf-16, cp1252, cp1251 ..."
-        ) from None
+        raise ValueError(f"there is no encoding {name}; give utf-8, cp1252 or cp1251") from None
     return name
 
 
@@ -63,7 +63,7 @@ class DatasetKeys(Keys):
     name: Name
     path: str | None
     target: str
-    positive: int | float | str
+    positive: bool | int | float | str
     id: str | None
     columns: dict[str, Column] = Field(min_length=1)
     rules: dict[str, str]
@@ -76,17 +76,8 @@ class DatasetKeys(Keys):
     @property
     def contract(self) -> Contract:
         """Return the contract that every table of the dataset must meet."""
-        return Contract(
-            name=self.name,
-            target=self.target,
-            positive=self.positive,
-            id=self.id,
-            columns=self.columns,
-            rules=self.rules,
-            late=tuple(self.late),
-            encoding=self.encoding,
-            rename=self.rename,
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(Contract)}
+        return Contract(**values | {"late": tuple(self.late)})
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetKeys:
@@ -96,16 +87,10 @@ class DatasetKeys(Keys):
         reserved = [name for name in (self.target, self.id) if name in self.columns]
         if reserved:
             raise ValueError(f"{reserved[0]} is the target or the id and cannot be a feature, too")
-        strange = [
-            name
-            for name in self.rename.values()
-            if name not in (*self.columns, self.target, self.id)
-        ]
+        known = (*self.columns, self.target, self.id)
+        strange = [name for name in self.rename.values() if name not in known]
         if strange:
-            raise ValueError(
-                f"rename leads to {strange[0]}, which is not among the columns, the target or the "
-                "id"
-            )
+            raise ValueError(f"rename leads to {strange[0]}, which is no column, target or id")
         return self
 
 
@@ -142,10 +127,7 @@ class CalibrationLimits(Keys):
     def _ordered(self) -> CalibrationLimits:
         low, high = self.slope
         if not 0 <= low <= 1 <= high:
-            raise ValueError(
-                f"slope=[{low:g},{high:g}] is not possible: give [LOW,HIGH] with 0 <= LOW <= 1 <= "
-                "HIGH"
-            )
+            raise ValueError(f"slope=[{low:g},{high:g}] must have 0 <= LOW <= 1 <= HIGH")
         return self
 
 
@@ -200,10 +182,7 @@ class SegmentsKeys(Keys):
     def _ordered(self) -> SegmentsKeys:
         first, last = self.range
         if not 2 <= first <= last <= 50:
-            raise ValueError(
-                f"range=[{first},{last}] is not possible: give [FIRST,LAST] with 2 <= FIRST <= "
-                "LAST <= 50"
-            )
+            raise ValueError(f"range=[{first},{last}] must have 2 <= FIRST <= LAST <= 50")
         return self
 
     @property
@@ -221,11 +200,8 @@ class SegmentsKeys(Keys):
     @property
     def starts(self) -> dict[str, int]:
         """Return the keys that decide how the best fit of each number of segments is found."""
-        return {
-            "n_init": self.n_init,
-            "random_state": self.random_state,
-            "max_rows": self.sample_rows,
-        }
+        names = ("n_init", "random_state")
+        return {name: getattr(self, name) for name in names} | {"max_rows": self.sample_rows}
 
 
 class PlaybookKeys(Keys):
@@ -297,9 +273,7 @@ class StatementsKeys(Keys):
                     )
         for name, segments in self.segmentations.items():
             if segments.k == "auto":
-                raise ValueError(
-                    f"segmentations.{name}.k=auto; claims are about a number of segments: give it"
-                )
+                raise ValueError(f"segmentations.{name}.k=auto; claims need a number of segments")
         return self
 
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
-from typing_extensions import is_typeddict
 
+from churnlab.config import groups
 from churnlab.config.commands import COMMANDS
 from churnlab.errors import InputError, unknown_key
+from churnlab.formatting import clipped, typed
+
+BLOCK, LIST, PAIR = "a block of keys, {{KEY: VALUE}}", "a list, [A,B]", "a list of two, [A,B]"
+ALLOWED = {
+    **{"int": "a whole number", "finite": "a whole number", "float": "a number"},
+    **{"bool": "true or false", "string": "a text (in quotes if it looks like a number: '\"5\"')"},
+    **{"list": LIST, "tuple": LIST, "too_long": PAIR, "missing": PAIR, "too_short": "not empty"},
+    **{"dict": BLOCK, "model": BLOCK, "dataclass": BLOCK, "literal_error": "{expected}"},
+    **{"greater_than": "above {gt:g}", "greater_than_equal": "at least {ge:g}"},
+    **{"less_than": "below {lt:g}", "less_than_equal": "at most {le:.10g}"},
+    "string_too_long": "at most {max_length} characters long",
+    groups.NAME: "made of A-Z, a-z, 0-9, _ and -, the first a letter or digit",
+    groups.IDENTIFIER: "made of letters, digits and _, the first no digit",
+}
+"""What a value must be, by pydantic's type of error, its first word, or the pattern not matched."""
 
 
 def read(command: str, config: Mapping[str, Any]) -> Any:
@@ -22,11 +36,14 @@ def read(command: str, config: Mapping[str, Any]) -> Any:
     try:
         return COMMANDS[command].model_validate(config)
     except ValidationError as invalid:
-        allowed: dict[str, list[str]] = {}
-        for error in invalid.errors(include_url=False):
-            start, reason = _sentence(COMMANDS[command], error, config)
-            allowed.setdefault(start, []).append(reason)
-        sentences = [f"{start}{', or '.join(reasons)}." for start, reasons in allowed.items()]
+        errors = invalid.errors(include_url=False)
+        paths = [_path(error, config) for error in errors]
+        allowed: dict[str, dict[str, None]] = {}
+        for error, path in zip(errors, paths, strict=True):
+            if not any(path == longer[: len(path)] != longer for longer in paths):
+                start, reason = _sentence(COMMANDS[command], error, config)
+                allowed.setdefault(start, {})[reason] = None
+        sentences = [f"{start}{' or '.join(reasons)}." for start, reasons in allowed.items()]
         raise InputError("\n".join(sentences)) from None
 
 
@@ -48,27 +65,31 @@ def _not_given(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _sentence(model: type[BaseModel], error: Any, config: Mapping[str, Any]) -> tuple[str, str]:
-    """Describe an error in two parts: the key with its value, and what is allowed."""
-    path = _path(error, config)
+    """Describe an error in two parts: the key with its value, and one of the values allowed."""
+    path, kind, limits = _path(error, config), error["type"], error.get("ctx", {})
     key = ".".join(path)
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return unknown_key(path[:-1], path[-1], known_keys(model, path[:-1])).removesuffix("."), ""
-    if error["type"] == "missing":
-        return f"{key} has too few values" if isinstance(
-            error["loc"][-1], int
-        ) else f"The key {key} is missing", ""
-    if error["type"] == "value_error":
-        return ": ".join([*([key] if key else []), str(error["ctx"]["error"])]), ""
-    reason = error["msg"].partition(", unable to parse")[0].replace("Input should", "it must")
-    return f"{key}={error['input']!r} is not possible: ", f"{reason[0].lower()}{reason[1:]}"
+    if kind == "missing" and isinstance(error["loc"][-1], str):
+        return f"The key {key} is missing; give {key}=VALUE", ""
+    if kind == "value_error":
+        return ": ".join([*([key] if key else []), str(limits["error"])]), ""
+    shown = "" if error["loc"][-1] == "[key]" else f"={clipped(typed(error['input']), 60)}"
+    name = limits.get("pattern", kind if kind in ALLOWED else kind.partition("_")[0])
+    allowed = ALLOWED.get(name, "another value").format(**limits).replace("'", "")
+    return f"{key}{shown} is not possible: it must be ", allowed
 
 
 def _path(error: Any, config: Mapping[str, Any]) -> list[str]:
     """Return the path of an error in the config's keys; pydantic's also names members of unions."""
-    path, block = [], config
+    path: list[str] = []
+    block: Any = config
     for part in error["loc"]:
         if isinstance(block, Mapping) and part in block:
             path.append(str(part))
+            block = block[part]
+        elif isinstance(block, list) and part in range(len(block)):
+            path[-1] += f"[{part}]"
             block = block[part]
     missing = error["type"] == "missing" and isinstance(error["loc"][-1], str)
     return [*path, error["loc"][-1]] if missing else path
@@ -77,28 +98,18 @@ def _path(error: Any, config: Mapping[str, Any]) -> list[str]:
 def known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the keys that a block may have; ``path`` leads to it from the command's own keys."""
     block: Any = model
-    for key in path:
-        block = _inside(block, key)
-    return _keys(block)
+    for key in (part.partition("[")[0] for part in path):
+        held = get_args(block)[1] if get_origin(block) is dict else _fields(block).get(key)
+        kinds = [held] if get_origin(held) is dict else [held, *get_args(held)]
+        block = next((kind for kind in kinds if get_origin(kind) is dict or _fields(kind)), None)
+    return list(_fields(block))
 
 
-def _inside(block: Any, key: str) -> Any:
-    """Return the type of the block under a key of another block; None if it is no block."""
-    if get_origin(block) is dict:
-        held = get_args(block)[1]
-    elif key in getattr(block, "model_fields", {}):
-        held = block.model_fields[key].annotation
-    elif is_typeddict(block):
-        held = get_type_hints(block).get(key)
-    else:
-        return None
-    kinds = [held] if get_origin(held) is dict else [held, *get_args(held)]
-    return next((kind for kind in kinds if get_origin(kind) is dict or _keys(kind)), None)
-
-
-def _keys(block: Any) -> list[str]:
-    if is_dataclass(block):
-        return [field.name for field in fields(block)]
-    if is_typeddict(block):
-        return list(get_type_hints(block))
-    return list(getattr(block, "model_fields", []))
+def _fields(block: Any) -> dict[str, Any]:
+    """Return the keys of a model, a dataclass or a TypedDict with their types."""
+    hints = get_type_hints(block) if isinstance(block, type) else {}
+    return {
+        name: kind
+        for name, kind in hints.items()
+        if get_origin(kind) is not ClassVar and not name.startswith("_")
+    }

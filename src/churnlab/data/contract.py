@@ -42,7 +42,7 @@ class Column:
     min: float | None = None
     max: float | None = None
     whole: bool = False
-    values: tuple[int | float | str, ...] | None = None
+    values: tuple[bool | int | float | str | None, ...] | None = None
     unknown: Literal["refuse", "accept"] = "refuse"
     unit: str | None = None
     cut: float | None = None
@@ -50,6 +50,11 @@ class Column:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        kinds = {str} if self.values is None else {type(value) for value in self.values}
+        if not kinds or kinds & {bool, type(None)}:
+            raise ValueError(
+                "values lists one or more numbers or texts; yes, no, on, off and null need quotes"
+            )
         if self.kind == "category":
             if self.whole or self.min is not None or self.max is not None:
                 raise ValueError(

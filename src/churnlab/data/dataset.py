@@ -174,17 +174,13 @@ def _short(hashes: np.ndarray) -> str:
 
 def split_sha256(data_sha256: str, test: np.ndarray) -> str:
     """Fingerprint a train/test split: the data and the 0-based positions of the test rows."""
-    return _positions_sha256(data_sha256, [np.sort(test)])
+    return folds_sha256(data_sha256, [test])
 
 
 def folds_sha256(data_sha256: str, validation_rows: Sequence[np.ndarray]) -> str:
     """Fingerprint folds: the data and the 0-based positions of the validation rows of each."""
-    return _positions_sha256(data_sha256, [np.sort(rows) for rows in validation_rows])
-
-
-def _positions_sha256(data_sha256: str, parts: Sequence[np.ndarray]) -> str:
     digest = hashlib.sha256(data_sha256.encode())
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part.astype("<i8").tobytes())
+    for rows in validation_rows:
+        digest.update(len(rows).to_bytes(8, "little"))
+        digest.update(np.sort(rows).astype("<i8").tobytes())
     return digest.hexdigest()

@@ -128,14 +128,11 @@ def members(n: int, seed: int = 0, parameters: Mapping[str, Any] | None = None) 
     0   31         2      0
     1   33         8      0
     """
-    if not isinstance(n, int) or n < 1:
-        raise InputError(
-            f"The generator cannot make {n!r} members; n must be a whole number of at least 1."
-        )
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(
-            f"The generator's seed is {seed!r}; it must be a whole number of at least 0."
-        )
+    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(
+                f"The generator's {name} is {value!r}; give a whole number of at least {least}."
+            )
     p = _parameters(parameters or {})
     rng = np.random.default_rng(seed)
     churn = rng.random(n) < p.churn
@@ -168,37 +165,18 @@ COLUMNS = {
 def _sign_up(rng: np.random.Generator, churn: np.ndarray, p: Parameters) -> dict[str, np.ndarray]:
     """Draw the sign-up form and the contract; the order of the draws is part of the definition."""
 
-    def drawn(logit: np.ndarray) -> np.ndarray:
-        return rng.random(len(logit)) < expit(logit)
+    def drawn(field: str, **given: np.ndarray) -> np.ndarray:
+        effects = (getattr(p, f"{field}_{name}") * x for name, x in given.items())
+        logit = sum(effects, start=getattr(p, f"{field}_intercept"))
+        return rng.random(len(churn)) < expit(logit)
 
-    near = drawn(p.near_intercept + p.near_churn * churn)
-    partner = drawn(p.partner_intercept + p.partner_churn * churn + p.partner_near * near)
-    promo = drawn(
-        p.promo_intercept + p.promo_churn * churn + p.promo_near * near + p.promo_partner * partner
-    )
-    long = drawn(
-        p.long_intercept
-        + p.long_churn * churn
-        + p.long_partner * partner
-        + p.long_promo * promo
-        + p.long_near * near
-    )
-    year = long & drawn(
-        p.year_intercept
-        + p.year_churn * churn
-        + p.year_partner * partner
-        + p.year_promo * promo
-        + p.year_near * near
-    )
-    group = drawn(
-        p.group_intercept
-        + p.group_churn * churn
-        + p.group_near * near
-        + p.group_partner * partner
-        + p.group_promo * promo
-        + p.group_long * long
-        + p.group_year * year
-    )
+    near = drawn("near", churn=churn)
+    partner = drawn("partner", churn=churn, near=near)
+    promo = drawn("promo", churn=churn, near=near, partner=partner)
+    long = drawn("long", churn=churn, partner=partner, promo=promo, near=near)
+    year = long & drawn("year", churn=churn, partner=partner, promo=promo, near=near)
+    form = {"churn": churn, "near": near, "partner": partner, "promo": promo}
+    group = drawn("group", **form, long=long, year=year)
     # The months are drawn for every member and used where they apply: one contract's draws never
     # move another's.
     of_six = _months(rng, p.months_of_six, len(churn))

@@ -13,6 +13,7 @@ import yaml
 from churnlab.data.quality import leaking_columns
 from churnlab.data.validation import is_nested
 from churnlab.errors import InputError
+from churnlab.formatting import counted, listed
 
 LIKELY_TARGETS = (
     *("churn", "churned", "left", "exited", "attrition", "cancelled", "canceled"),
@@ -53,13 +54,17 @@ class Draft:
 def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
     """Draft every column of a raw table; ``target`` names the target column, None to guess it."""
     nested = [str(name) for name in frame if is_nested(frame[name]).any()]
-    if target in nested:
-        raise InputError(
-            f"The column {target} holds lists or the like and cannot be the target; name another "
-            "with target=."
-        )
     plain = frame.drop(columns=nested)
     two = [str(name) for name in plain if plain[name].nunique() == 2]
+    if target is not None and target not in two:
+        counts = plain.get(target, pd.Series(dtype="str")).value_counts().items()
+        values = [f"{_python_value(value)} ({counted(n, 'row')})" for value, n in counts]
+        found = "lists or the like" if target in nested else listed(values, 5) or "nothing"
+        raise InputError(
+            f"The column {target} holds {found} and cannot be the target, which has two values: "
+            "who left and who stayed. Name another column with target= "
+            f"({_candidates(two)}), or add one that says who left."
+        )
     target = target or _likely_target(two)
     positive, leaking = None, {}
     if target is not None:
@@ -86,15 +91,17 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
 
 def as_yaml(found: Draft, *, name: str, path: str, encoding: str) -> str:
     """Return the dataset's YAML with a remark on every column; columns left out are comments."""
-    target = "???" if found.target is None else _scalar(found.target)
+    target, remark = _scalar(found.target), "the column that says who left"
+    if found.target is None:
+        target, remark = "???", f"which column says who left? {_candidates(found.candidates)}"
     positive = 1 if found.positive is None else found.positive
     width = max((len(_scalar(column.name)) for column in found.columns), default=0) + 1
     lines = [
         f"# A draft contract for {name}, a table of {found.rows:,} rows: read it and correct it.",
-        f"name: {name}",
+        f"name: {_scalar(name)}",
         f"path: {_scalar(path)}",
         f"encoding: {encoding}",
-        f"target: {target}    # {_target_remark(found)}",
+        f"target: {target}    # {remark}",
         f"positive: {_scalar(positive)}    # the value that means left",
         f"id: {_scalar(found.id)}    # copied to the output, never a feature",
         "columns:    # every feature, in order; commented-out columns are left out",
@@ -112,14 +119,8 @@ def as_yaml(found: Draft, *, name: str, path: str, encoding: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _target_remark(found: Draft) -> str:
-    if found.target is not None:
-        return "the column that says who left"
-    candidates = ", ".join(found.candidates)
-    return (
-        "which column says who left? "
-        f"{f'one of {candidates}' if candidates else 'no column has two values'}"
-    )
+def _candidates(two: list[str]) -> str:
+    return f"one of {', '.join(two)}" if two else "no column has two values"
 
 
 def _likely_target(two: list[str]) -> str | None:

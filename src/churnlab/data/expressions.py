@@ -115,7 +115,8 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
     if missing := [column for column in needed.values() if column not in columns]:
         raise InputError(
             f"{where} needs the column {', '.join(missing)}, which does not exist. The columns are "
-            f"{', '.join(map(str, columns))}. Choose features made for these columns, or correct "
+            f"{', '.join(map(str, columns))}. "
+            f"{'Choose features made for these columns, or correct' if name else 'Correct'} "
             "the expression."
         )
 

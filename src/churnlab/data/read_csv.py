@@ -16,10 +16,11 @@ import pandas as pd
 
 from churnlab.data.contract import Contract
 from churnlab.data.csv_structure import structure
-from churnlab.data.table import Table, contract_names, named, needed, not_a_table, shorten
+from churnlab.data.table import NotATable, Table, contract_names, named, needed
 from churnlab.data.violations import Violation
-from churnlab.errors import InputError
 from churnlab.formatting import clipped
+
+BINARY = "it is binary, not text"
 
 MISSING = frozenset(
     (
@@ -29,7 +30,7 @@ MISSING = frozenset(
 )
 """How pandas writes a missing value; a declared category of such a name is a value."""
 
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def read_csv(
@@ -43,11 +44,11 @@ def read_csv(
     try:
         with _open_text(file, encoding, newline=None) as text:
             header, above = _header(text)
-            _check_header(header, path)
+            _check_header(header)
             lines, ragged, cells = structure(text, len(header), above + 1)
     except UnicodeError as error:
         key = "dataset.encoding" if contract else "encoding"
-        raise InputError(_wrong_encoding(file, path, encoding, key=key)) from error
+        raise _wrong_encoding(file, encoding, key=key) from error
     names, violations, remarks = contract_names(header, contract.rename if contract else {})
     if len(ragged):
         violations.append(_ragged(ragged, cells, len(header)))
@@ -57,10 +58,7 @@ def read_csv(
     else:
         frame = _read_typed(file, encoding, names, wanted, contract).drop(index=list(ragged))
     if len(frame) != len(lines) - len(ragged):
-        raise InputError(
-            f"{shorten(path)} cannot be read as a table: its quotes do not match; a cell that "
-            'holds a quote is written in quotes, with the quote doubled: "a ""b"" c".'
-        )
+        raise csv.Error("pandas finds another number of rows")
     written = None
     if whole and not violations:
         as_text: dict[str, Any] = {"dtype": "str", "keep_default_na": False}
@@ -91,25 +89,21 @@ def _header(text: IO[str]) -> tuple[list[str], int]:
     return header, reader.line_num
 
 
-def _check_header(header: Sequence[str], path: str) -> None:
+def _check_header(header: Sequence[str]) -> None:
     """Refuse a file whose first line is not the header of a CSV with commas."""
     if not header:
-        raise not_a_table(path, ": it is empty")
+        raise NotATable("it is empty")
     if any("\0" in cell for cell in header):
-        raise _binary(path)
+        raise NotATable(BINARY)
     start = header[0].strip()
     if start.startswith(("<", "{", "[")):
-        raise not_a_table(path, f": it starts with {clipped(start, 30)!r}, like HTML or JSON")
+        raise NotATable(f"it starts with {clipped(start, 30)!r}, like HTML or JSON")
     for separator, plural in SEPARATORS.items():
         if ",".join(header).count(separator) >= len(header):
-            raise InputError(
-                f"{shorten(path)} cannot be read as a table: its header is separated by {plural}, "
-                "not by commas; save it with commas between the cells and points in the numbers."
+            raise NotATable(
+                f"its header is separated by {plural}, not by commas",
+                "save it with commas between the cells and points in the numbers",
             )
-
-
-def _binary(path: str) -> InputError:
-    return not_a_table(path, ": it is binary, not text")
 
 
 def _ragged(rows: np.ndarray, cells: np.ndarray, width: int) -> Violation:
@@ -161,9 +155,9 @@ def _parse(
         )
 
 
-def _wrong_encoding(file: Path, path: str, encoding: str, *, key: str) -> str:
-    """Return the message that locates the first bytes not in ``encoding`` and suggests another."""
-    guess = "cp1252 (Western) or cp1251 (Cyrillic)" if encoding.startswith("utf") else "utf-8"
+def _wrong_encoding(file: Path, encoding: str, *, key: str) -> NotATable:
+    """Return the error that locates the first bytes not in ``encoding`` and suggests another."""
+    guess = f"cp1252 (Western) or {key}=cp1251 (Cyrillic)" if encoding[:3] == "utf" else "utf-8"
     where = ""
     with _open_bytes(file) as lines:
         if lines.read(2) in (b"\xff\xfe", b"\xfe\xff"):
@@ -177,8 +171,6 @@ def _wrong_encoding(file: Path, path: str, encoding: str, *, key: str) -> str:
                     where = f"line {number} (byte 0x{line[error.start]:02x})"
                 break
     if not where:
-        return str(_binary(path))
-    return (
-        f"{shorten(path)} cannot be read as a table: {where} is not {encoding}; declare its "
-        f"encoding, as {key}={guess}, or save it as UTF-8."
-    )
+        return NotATable(BINARY)
+    fix = f"declare its encoding, as {key}={guess}, or save it as UTF-8"
+    return NotATable(f"{where} is not {encoding}", fix)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from churnlab.data.contract import Contract
-from churnlab.data.table import Table, contract_names, named, needed, not_a_table
+from churnlab.data.table import NotATable, Table, contract_names, named, needed
 from churnlab.formatting import listed
 
 if TYPE_CHECKING:
@@ -20,30 +20,24 @@ MAGIC = b"PAR1"
 
 def read_parquet(file: Path, path: str, contract: Contract | None, *, whole: bool) -> Table:
     """Read the columns that the contract needs, or all if ``whole``; a named index is a column."""
-    data = _open_dataset(file, path)
-    written = list(data.schema.names)
-    names, violations, warnings = contract_names(written, contract.rename if contract else {})
+    data = _open_dataset(file)
+    header = list(data.schema.names)
+    names, violations, warnings = contract_names(header, contract.rename if contract else {})
     columns = named(name for name in names if not name.startswith("__index_level_"))
     if violations:
         frame, cells = pd.DataFrame(columns=names), None
     else:
         wanted = range(len(names)) if whole else needed(names, contract)
-        cells = data.to_table(columns=[written[number] for number in wanted]).to_pandas()
+        cells = data.to_table(columns=[header[number] for number in wanted]).to_pandas()
         if any(name is not None for name in cells.index.names):
             cells = cells.reset_index()
         cells = cells.reset_index(drop=True)
-        frame = cells.rename(columns=dict(zip(written, names, strict=True)))
-    return Table(
-        frame,
-        path,
-        columns,
-        violations=tuple(violations),
-        warnings=tuple(warnings),
-        written=cells if whole else None,
-    )
+        frame = cells.rename(columns=dict(zip(header, names, strict=True)))
+    written = cells if whole else None
+    return Table(frame, path, columns, None, tuple(violations), tuple(warnings), written)
 
 
-def _open_dataset(file: Path, path: str) -> pyarrow.dataset.Dataset:
+def _open_dataset(file: Path) -> pyarrow.dataset.Dataset:
     """Open the file or folder; parts whose types differ (int64 and double) get a common schema."""
     import pyarrow as pa
     import pyarrow.dataset
@@ -52,10 +46,13 @@ def _open_dataset(file: Path, path: str) -> pyarrow.dataset.Dataset:
         parts = [part for part in file.rglob("*") if not part.name.startswith((".", "_"))]
         parts = [part for part in parts if part.is_file()]
         if not parts:
-            raise not_a_table(path, ": there is no file in the folder")
+            raise NotATable("there is no file in the folder")
         strange = [part.name for part in parts if first_bytes(part) != MAGIC]
         if strange:
-            raise not_a_table(path, f": {listed(strange)} in the folder is not Parquet")
+            files = f"{listed(strange, 3)} in the folder {'is' if len(strange) == 1 else 'are'}"
+            raise NotATable(
+                f"{files} not Parquet", "name one file, or a folder of nothing but Parquet files"
+            )
     hive = "hive" if file.is_dir() else None
     data = pa.dataset.dataset(file, format="parquet", partitioning=hive)
     schemas = [part.physical_schema for part in data.get_fragments()]

@@ -7,6 +7,7 @@ so that one message reports them together with those in the cells.
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import tempfile
 import zlib
@@ -17,10 +18,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
+import pandas as pd
+
 from churnlab.data.contract import Contract
 from churnlab.data.read_csv import read_csv
 from churnlab.data.read_parquet import MAGIC, first_bytes, read_parquet
-from churnlab.data.table import Table, not_a_table, shorten
+from churnlab.data.table import NotATable, Table, shorten
 from churnlab.data.violations import message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped
@@ -46,44 +49,64 @@ UNREADABLE = (
 
 
 def read_table(
-    path: str, contract: Contract | None = None, *, whole: bool = False, encoding: str = "utf-8"
+    path: str,
+    contract: Contract | None = None,
+    *,
+    key: str = "dataset.path",
+    whole: bool = False,
+    encoding: str = "utf-8",
 ) -> Table:
     """Read CSV (also gzipped), Parquet or a folder of Parquet from a path or URL.
 
     A ``contract`` declares the encoding, the names, which columns are needed and which are text
     even if they look like numbers (the member 007); ``whole`` reads the other columns, too, and
     every cell as text. Without a contract all columns are read in the given ``encoding``, and every
-    violation raises InputError, as does a path without a table.
+    violation raises InputError, as does a path without a table. ``key`` of the command line gives
+    the path.
     """
     try:
-        with _local_file(path) as file:
-            if _is_parquet(file, path):
+        with _local_file(path, key=key) as file:
+            if _is_parquet(file):
                 table = read_parquet(file, path, contract, whole=whole)
             else:
                 table = read_csv(file, path, contract, whole=whole, encoding=encoding)
     except InputError:
         raise
-    except UNREADABLE as error:
-        reason = clipped(" ".join(str(error).split()), 300) or type(error).__name__
-        raise not_a_table(path, f" ({reason})") from error
+    except (*UNREADABLE, NotATable) as error:
+        any_table = f"give CSV with commas, .csv.gz or Parquet with {key}=FILE"
+        reason, fix, *_ = *_reason(error), any_table
+        raise InputError(f"{shorten(path)} cannot be read as a table: {reason}; {fix}.") from error
     if contract is None and table.violations:
         head = f"{shorten(path)} is not a valid table"
         raise InputError(message(table.violations, head=head, place=table.place))
     return table
 
 
+def _reason(error: Exception) -> tuple[str, ...]:
+    """Return why bytes are no table, and perhaps a fix; the library's own words are the cause."""
+    match error:
+        case NotATable():
+            return error.args
+        case csv.Error() | pd.errors.ParserError():
+            fix = 'close every quote, and write a cell with a quote in it as "a ""b"" c"'
+            return "its quotes do not match", fix
+        case OSError(strerror=str(text)):
+            return f"the system reports {text!r}", "correct that, or name another file"
+    return "it is damaged or cut off", "copy or save it again"
+
+
 @contextmanager
-def _local_file(path: str) -> Iterator[Path]:
+def _local_file(path: str, *, key: str) -> Iterator[Path]:
     """Yield the file or folder on this machine; a URL is downloaded for as long as it is read."""
     if "://" not in path:
         file = Path(path)
-        if not file.exists():
+        if not path or not file.exists():
+            place = "" if file.is_absolute() else f" ({shorten(str(file.absolute()))})"
             raise InputError(
-                f"There is no file {shorten(path)}; name an existing table with dataset.path= (or "
-                "input=)."
+                f"There is no file {shorten(path)}{place}; name an existing table with {key}=FILE."
             )
         if not file.is_file() and not file.is_dir():
-            raise not_a_table(path, ": it is neither a file nor a folder")
+            raise NotATable("it is neither a file nor a folder")
         yield file
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,8 +116,9 @@ def _local_file(path: str) -> Iterator[Path]:
                 shutil.copyfileobj(response, copy)
                 expected = response.headers.get("Content-Length")
         except (OSError, HTTPException, ValueError) as error:
+            reason = re.sub(r"<urlopen error (\[Errno -?\d+\] )?(.*)>", r"\2", str(error))
             raise InputError(
-                f"{shorten(path)} cannot be reached ({clipped(error, 300)}); check the URL."
+                f"{shorten(path)} cannot be reached ({clipped(reason, 300)}); check {key}=URL."
             ) from error
         if expected and int(expected) != file.stat().st_size:
             raise InputError(
@@ -104,18 +128,18 @@ def _local_file(path: str) -> Iterator[Path]:
         yield file
 
 
-def _is_parquet(file: Path, path: str) -> bool:
+def _is_parquet(file: Path) -> bool:
     """Return whether a file is Parquet: its first bytes decide, not its suffix."""
     if file.is_dir():
         return True
     start = first_bytes(file)
     if not start:
-        raise not_a_table(path, ": it is empty")
+        raise NotATable("it is empty")
     for signature, kind in OTHER_FORMATS.items():
         if start.startswith(signature):
-            raise not_a_table(path, f": it is {kind}")
+            raise NotATable(f"it is {kind}")
     if start == MAGIC:
         return True
     if file.suffix in (".parquet", ".pq"):
-        raise not_a_table(path, ": it is not Parquet, despite its name")
+        raise NotATable("it is not Parquet, despite its name")
     return False

@@ -11,7 +11,6 @@ import pandas as pd
 
 from churnlab.data.contract import Contract
 from churnlab.data.violations import Violation
-from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
 
 UNNAMED = "\0"
@@ -66,9 +65,9 @@ def contract_names(
         warnings.append("left out the first column, which has no name: an index")
     blank = [number + 1 for number, name in enumerate(names) if not name.strip()]
     if blank:
-        columns, have = ("column", "has") if len(blank) == 1 else ("columns", "have")
-        text = f"{columns} {listed(blank)} {have} no name"
-        violations.append(Violation(text, "name it in the header, or remove it from the file"))
+        text, them = ("column {} has", "it") if len(blank) == 1 else ("columns {} have", "them")
+        fix = f"name {them} in the header, or remove {them} from the file"
+        violations.append(Violation(f"{text.format(listed(blank))} no name", fix))
     for name, count in Counter(names).items():
         if count > 1 and name.strip():
             text = f"{count} columns are called {clipped(name)}"
@@ -94,14 +93,10 @@ def needed(names: Sequence[str], contract: Contract | None) -> list[int]:
     return [number for number, name in enumerate(names) if name in wanted]
 
 
-def not_a_table(path: str, reason: str) -> InputError:
-    """Return the error for a file that holds no table; ``reason`` follows the word "table"."""
-    return InputError(
-        f"{shorten(path)} cannot be read as a table{reason}; give CSV with commas, .csv.gz or "
-        "Parquet."
-    )
+class NotATable(Exception):
+    """Raised with the reason why a file holds no table, and with a fix if another file is none."""
 
 
 def shorten(path: str) -> str:
     """Return a path as messages show it: of a very long one the end."""
-    return path if len(path) <= 300 else f"...{path[-300:]}"
+    return (path or "''") if len(path) <= 300 else f"...{path[-300:]}"

@@ -18,8 +18,8 @@ from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
 
-WORDS = ("yes", "no", "true", "false", "y", "n", "t", "f", "on", "off")
-"""How truth is written in words."""
+WORDS = {True: ("yes", "true", "y", "t", "on"), False: ("no", "false", "n", "f", "off")}
+"""How truth is written in words. YAML reads some of them as true and false."""
 
 
 def row_checks(contract: Contract) -> list[dict[str, Any]]:
@@ -91,25 +91,24 @@ def _missing_columns(
     table: Table, contract: Contract, *, needs_target: bool
 ) -> Iterator[Violation]:
     missing = [name for name in contract.columns if name not in table.columns]
-    there = f"(the table has {listed(table.columns, 20)})"
+    there = f"(the table has {listed(table.columns, 20) or 'no columns'})"
     if missing:
+        are, them = ("is no column", "it") if len(missing) == 1 else ("are no columns", "them")
         yield Violation(
-            f"there is no column {listed(missing)} {there}",
-            f"add it, or take it out of dataset.columns in the YAML of {contract.name}"
+            f"there {are} {listed(missing)} {there}",
+            f"add {them}, or take {them} out of dataset.columns in the YAML of {contract.name}"
             f"{_suggest_rename(missing[0], table, contract)}",
         )
-    if needs_target and contract.target not in table.columns:
-        yield Violation(
-            f"there is no target column {contract.target} {there}",
-            f"add it, or name the right one with dataset.target="
-            f"{_suggest_rename(contract.target, table, contract)}",
-        )
-    if contract.id is not None and contract.id not in table.columns:
-        yield Violation(
-            f"there is no id column {contract.id}",
-            f"add it, or set dataset.id=null if members have none"
-            f"{_suggest_rename(contract.id, table, contract)}",
-        )
+    target = contract.target if needs_target else None
+    for role, name, otherwise in (
+        ("target", target, "name the right one with dataset.target="),
+        ("id", contract.id, "set dataset.id=null if members have none"),
+    ):
+        if name is not None and name not in table.columns:
+            yield Violation(
+                f"there is no {role} column {name or repr(name)} {there}",
+                f"add it, or {otherwise}{_suggest_rename(name, table, contract)}",
+            )
 
 
 def _suggest_rename(name: str, table: Table, contract: Contract) -> str:
@@ -158,7 +157,8 @@ def _read_column(raw: pd.Series, column: Column, dataset: str) -> tuple[pd.Serie
     wrong = np.zeros(len(raw), bool)
     for limit in column.limits("value"):
         broken = _breaks(limit, values)
-        change = f"add it to {key}.values" if limit.key == "values" else f"change {key}.{limit.key}"
+        add = limit.key == "values"
+        change = f"add {{value}} to {key}.values" if add else f"change {key}.{limit.key}"
         violations += _violations_where(
             broken,
             values if column.kind == "category" else raw,
@@ -184,16 +184,11 @@ def _read_numbers(
 ) -> tuple[pd.Series, list[Violation]]:
     numbers = _to_numbers(raw, truth=column.kind == "binary")
     words, infinite = ~missing & np.isnan(numbers), np.isinf(numbers)
-    violations = []
-    if words.any():
-        fix = _number_fix(raw.iloc[np.flatnonzero(words)[0]])
-        text = f"column {raw.name}: {{value}} is not a number"
-        violations += _violations_where(words, raw, text, fix)
-    text = f"column {raw.name}: {{value}} is not a finite number"
-    violations += _violations_where(infinite, raw, text, "correct it")
-    if infinite.any():
-        numbers = np.where(infinite, np.nan, numbers)
-    return pd.Series(numbers, index=raw.index), violations
+    fix = _number_fix(raw[words].iloc[0]) if words.any() else ""
+    text = f"column {raw.name}: {{value}} is not a"
+    violations = _violations_where(words, raw, f"{text} number", fix)
+    violations += _violations_where(infinite, raw, f"{text} finite number", "correct it")
+    return pd.Series(np.where(infinite, np.nan, numbers), index=raw.index), violations
 
 
 def _breaks(limit: Limit, values: pd.Series) -> np.ndarray:
@@ -229,8 +224,8 @@ def _number_fix(value: Any) -> str:
     """Return how to fix a cell that should hold a number, by what it looks like."""
     text = str(value).strip()
     category = "declare the column as kind: category"
-    if text.casefold() in WORDS:
-        return f"correct it: write 1 and 0 and declare kind: binary, or {category}"
+    if text.casefold() in {*WORDS[True], *WORDS[False]}:
+        return f"correct it: write 1 and 0 (kind: binary), or {category}"
     if re.fullmatch(r"[+-]?\d+,\d+", text):
         return "correct it: write a decimal point, not a comma"
     if re.match(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{2,4}", text):
@@ -244,14 +239,14 @@ def _number_fix(value: Any) -> str:
 def _violations_where(broken: np.ndarray, raw: pd.Series, text: str, fix: str) -> list[Violation]:
     """Return one violation for the rows where ``broken`` holds, none if there is no such row.
 
-    ``{value}`` in ``text`` becomes the value of ``raw`` in the first of these rows.
+    ``{value}`` in ``text`` and ``fix`` becomes the value of ``raw`` in the first of these rows.
     """
     rows = np.flatnonzero(broken)
     if not len(rows):
         return []
     first = raw.iloc[rows[0]]
     value = repr(clipped(first)) if isinstance(first, str) else clipped(first)
-    return [Violation(text.replace("{value}", value), fix, rows)]
+    return [Violation(text.replace("{value}", value), fix.replace("{value}", value), rows)]
 
 
 def _broken_rules(X: pd.DataFrame, contract: Contract) -> Iterator[Violation]:
@@ -267,7 +262,7 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> Iterator[Violation]:
             first = X.iloc[rows[0]]
             values = ", ".join(f"{column} = {listed([first[column]])}" for column in needed)
             yield Violation(
-                f"rule {name}: {rule} does not hold ({values})",
+                f"rule {name}: {rule} does not hold ({values or 'it names no column'})",
                 f"correct the row, or change dataset.rules.{name} in the YAML of {contract.name}",
                 rows,
             )
@@ -287,8 +282,11 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[V
     name, positive = contract.target, contract.positive
     missing = raw.isna().to_numpy()
     left = (raw == positive).to_numpy(dtype="bool", na_value=False)
-    if not left.any():  # 1 in a YAML may be the text 1 in a table
-        left = (raw.astype("str") == str(positive)).to_numpy(dtype="bool", na_value=False)
+    if not left.any():  # 1 in a YAML may be the text 1 in a table, true is its unquoted yes or on
+        cells, words = raw.astype("str"), [str(positive)]
+        if isinstance(positive, bool):
+            cells, words = cells.str.casefold(), [*WORDS[positive]]
+        left = cells.isin(words).to_numpy(dtype="bool", na_value=False)
     y = left.astype("int64")
     if missing.all():
         text = f"target {name} is empty in all {len(raw)} rows"
@@ -306,7 +304,7 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[V
         fix = "give a column with two values, and set dataset.positive= to the one that means left"
         violations.append(Violation(text, fix))
     elif not left.any():
-        text = f"target {name} is never {positive} (found: {shown})"
+        text = f"target {name} is never {positive or repr(positive)} (found: {shown})"
         fix = "set dataset.positive= to the value that means left, or add members who left"
         violations.append(Violation(text, fix))
     elif left[~missing].all():

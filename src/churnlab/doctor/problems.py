@@ -56,6 +56,5 @@ def read_store() -> StoreSnapshot:
     runs = search(f"tags.`{Tag.COMMAND}` != 'trial'", view=ViewType.ALL)
     open_trials = search(f"tags.`{Tag.COMMAND}` = 'trial' and attributes.status = 'RUNNING'")
     experiments = sorted({run.info.experiment_id for run in runs})
-    return StoreSnapshot(
-        {run.info.run_id: run for run in runs}, open_trials, logged_models(experiments), experiments
-    )
+    by_id = {run.info.run_id: run for run in runs}
+    return StoreSnapshot(by_id, open_trials, logged_models(experiments), experiments)

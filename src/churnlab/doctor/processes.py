@@ -39,8 +39,8 @@ def dead_processes(
     client = mlflow.MlflowClient()
     for process, found in _open_by_process(snapshot).items():
         alive = is_alive(process) if process else None
-        driven = [run.data.tags[Tag.STUDY] for run in found if _command(run) == "tune"]
-        if alive or not all(_is_free(storage, study) for study in driven):
+        driven = {run.data.tags[Tag.STUDY] for run in found if _command(run) == "tune"}
+        if alive or not all(_is_free(storage, study) for study in driven & {*storage.names()}):
             continue
         runs = [run for run in found if client.get_run(run.info.run_id).info.status == "RUNNING"]
         if not runs:  # the process has ended in the meantime
@@ -54,10 +54,9 @@ def dead_processes(
             continue
         host, pid = process.split()[:2] if process else ("", "")
         who = f"process {pid} on {host}" if process else "an unknown process"
+        what = f"{who} is dead and left open: {what}"
         repair = partial(_clean_up, runs, interrupted, snapshot, storage)
-        yield Problem(
-            "dead process", f"{who} is dead and left open: {what}", where, REPAIRS, repair
-        )
+        yield Problem("dead process", what, where, REPAIRS, repair)
 
 
 def _open_by_process(snapshot: StoreSnapshot) -> dict[str, list[Run]]:
@@ -75,10 +74,10 @@ def _left_open(
 ) -> str:
     """Describe what a process left open: runs by command, models, changes of champion."""
     commands = sorted(map(_command, runs))
-    counts = ", ".join(f"{commands.count(name)} {name}" for name in dict.fromkeys(commands))
-    left, ids = [f"RUNNING {counts}"], {run.info.run_id for run in runs}
+    counts = [counted(commands.count(name), f"{name} run") for name in dict.fromkeys(commands)]
+    left, ids = [f"{', '.join(counts)}, still RUNNING"], {run.info.run_id for run in runs}
     models = [model.model_id for model in _half_written(snapshot) if model.source_run_id in ids]
-    left += [f"half-written models: {listed(models)}"] if models else []
+    left += [f"{counted(len(models), 'half-written model')}: {listed(models)}"] if models else []
     left += [f"an interrupted change of the champion of {change.model}" for change in interrupted]
     return "; ".join(left)
 
@@ -97,12 +96,11 @@ def interrupted_writes(
     snapshot: StoreSnapshot, changes: Sequence[InterruptedChange]
 ) -> Iterator[Problem]:
     """Yield half-written models and interrupted champion changes of runs that have ended."""
-    open_now = snapshot.open
+    client, open_now = mlflow.MlflowClient(), snapshot.open
     for model in _half_written(snapshot):
         if model.source_run_id not in open_now:
             what = f"model {model.model_id} was not completely written before its run ended"
-            fail = mlflow.MlflowClient().finalize_logged_model
-            repair = partial(fail, model.model_id, "FAILED")
+            repair = partial(client.finalize_logged_model, model.model_id, "FAILED")
             where = model.source_run_id or model.model_id
             yield Problem("half-written model", what, where, REPAIRS, repair)
     for change in changes:
@@ -185,9 +183,7 @@ def orphaned_trials(snapshot: StoreSnapshot, storage: studies.Local) -> Iterator
         parent = parents.get((name, study.user_attrs.get("id")))
         if parent is not None and parent.info.status == "RUNNING":
             continue  # part of its process's problem
-        what = (
-            f"the study {name} has {counted(len(running), 'trial')} RUNNING without a live worker"
-        )
+        what = f"the study {name} has {counted(len(running), 'RUNNING trial')} without live worker"
         where = parent.info.run_id if parent else name
         repair = partial(reconcile, parent, storage) if parent else partial(_fail, storage, name)
         fix = f"run the same tune command again, or {REPAIRS}"

@@ -6,6 +6,7 @@ last change that the alias does not show was interrupted.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 import yaml
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
@@ -21,13 +23,17 @@ from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot
 from churnlab.formatting import listed
 from churnlab.registry.champion import (
     champion_changes,
+    dataset_name,
     interrupted_change,
     promotion_lock,
     recorded_changes,
     undo_stack,
 )
 from churnlab.tracking.names import Tag
-from churnlab.tracking.search import pages
+from churnlab.tracking.search import pages, source
+
+SAME_HOLD_OUT = ("seed", "dataset.rows", "evaluation.test_size", "evaluation.stratify")
+"""The keys of a promotion, besides its table, by which another one has the same hold-out."""
 
 GATED = {"passed", "forced"}
 """Verdicts of the gate with which a version may be the champion."""
@@ -53,23 +59,21 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
         for version in versions.values():
             if missing := _missing_files(version):
-                yield _without_files(version, missing)
+                what = f"{model.name} version {version.version} has lost its files: "
+                served = aliases.get("champion") == str(version.version)
+                fix = _promote_again(version, snapshot.runs.get(version.run_id), force=served)
+                where = f"{model.name}/{version.version}"
+                yield Problem("version without files", what + listed(missing), where, fix)
         for alias, number in aliases.items():
             if number not in versions:
-                what = (
-                    f"the alias {alias} of {model.name} points to version {number}, which does not "
-                    "exist"
-                )
+                what = f"{model.name} has no version {number}, to which its alias {alias} points"
                 remove = mlflow.MlflowClient().delete_registered_model_alias
                 repair = partial(remove, model.name, alias)
                 yield Problem("dangling alias", what, f"{model.name}@{alias}", REPAIRS, repair)
         champion = versions.get(aliases.get("champion", ""))
         if champion is not None and champion.tags.get(Tag.GATE) not in GATED:
-            verdict = champion.tags.get(Tag.GATE, "not run")
-            what = (
-                f"version {champion.version} is the champion of {model.name}, but its gate was "
-                f"{verdict}"
-            )
+            verdict = "was refused by" if Tag.GATE in champion.tags else "never went through"
+            what = f"version {champion.version}, the champion of {model.name}, {verdict} the gate"
             fix = "promote a version through the gate (churnlab promote), or churnlab rollback"
             where = f"{model.name}/{champion.version}"
             yield Problem("champion that did not pass the gate", what, where, fix)
@@ -89,12 +93,21 @@ def _our_models(
             yield model, {str(version.version): version for version in found}
 
 
-def _without_files(version: ModelVersion, missing: list[str]) -> Problem:
-    what = f"{version.name} version {version.version} has lost its files: {listed(missing)}"
-    churn, segment = (version.tags.get(tag) for tag in (Tag.CHURN_RUN_ID, Tag.SEGMENT_RUN_ID))
-    known = f"churnlab promote churn_run={churn} segment_run={segment}"
-    fix = known if churn and segment else "promote its runs again"
-    return Problem("version without files", what, f"{version.name}/{version.version}", fix)
+def _promote_again(version: ModelVersion, promotion: Run | None, *, force: bool) -> str:
+    """Return the command that makes a version of the same runs, with the keys that its run had.
+
+    A champion without files fails the gate's comparison, so it is replaced by ``force``.
+    """
+    if promotion is None or Tag.SEGMENT_RUN_ID not in version.tags:
+        return "promote another version, then delete this one in the MLflow UI"
+    params = promotion.data.params
+    runs = version.tags[Tag.CHURN_RUN_ID], version.tags[Tag.SEGMENT_RUN_ID]
+    words = ["churnlab", "promote", f"dataset={params['dataset.name']}"]
+    words += [f"{key}={params[key]}" for key in SAME_HOLD_OUT if key in params]
+    words += [f"dataset.path={source(promotion)}"] if params["dataset.path"] != "None" else []
+    words += [f"churn_run={runs[0]}", f"segment_run={runs[1]}"]
+    words += ["force=true", f"reason=version {version.version} lost its files"] if force else []
+    return f"replace it, then delete it in the MLflow UI: {shlex.join(words)}"
 
 
 def _missing_files(version: ModelVersion) -> list[str]:
@@ -132,7 +145,7 @@ def interrupted_changes(snapshot: StoreSnapshot) -> Iterator[InterruptedChange]:
             key, last = found
             stack = undo_stack(champion_changes(model))
             before = stack[-1] if stack and stack[-1] in versions else None
-            description = f"from {last['from']} to {last['to']}, {last['when']}, by {last['who']}"
+            description = f"to version {last['to']} ({last['when']}, by {last['who']})"
             yield InterruptedChange(model.name, key, description, last.get("run_id"), before)
 
 
@@ -154,25 +167,16 @@ def undo(change: InterruptedChange) -> None:
 def _history(
     model: RegisteredModel, versions: Collection[str], *, champion: str | None
 ) -> Iterator[Problem]:
-    """Yield deleted versions of the champion's history, and a champion that is not in it."""
+    """Yield a champion that was deleted, or that is not in the history.
+
+    Other deleted versions need no repair: rollback skips them.
+    """
     changes = [change for _, change in recorded_changes(model)]
-    named = dict.fromkeys(
-        number for change in changes for number in (change["from"], change["to"]) if number
-    )
-    deleted = [number for number in named if number not in versions]
-    if deleted:
-        what = f"{model.name}: versions {listed(deleted)} of the champion's history were deleted"
-        fix = "they cannot be restored; rollback skips them"
-        if champion is None and changes[-1]["to"] in deleted:
-            what, fix = f"{what}, including the champion", "churnlab rollback, or churnlab promote"
+    last = changes[-1] if changes else {"from": champion, "to": champion}
+    fix = f"churnlab rollback dataset={dataset_name(model.name)}, or churnlab promote"
+    if champion is None and last["to"] not in {None, *versions}:
+        what = f"{model.name}: version {last['to']}, the champion, was deleted"
         yield Problem("deleted version", what, model.name, fix)
-    if champion is None or not changes:
-        return
-    last = changes[-1]
-    if champion not in (last["to"], last["from"]):
-        what = (
-            f"{model.name}: version {champion} is the champion, but the last change in the history "
-            f"is to version {last['to']}"
-        )
-        fix = "churnlab promote, or churnlab rollback"
+    elif champion not in (None, last["to"], last["from"]):
+        what = f"{model.name}: the champion is version {champion}, by the history {last['to']}"
         yield Problem("champion changed by hand", what, model.name, fix)

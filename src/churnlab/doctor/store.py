@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 from zipfile import BadZipFile
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot, read_store
 from churnlab.doctor.processes import dead_processes, interrupted_writes, orphaned_trials, reconcile
@@ -26,7 +24,8 @@ from churnlab.formatting import counted, listed
 from churnlab.registry.model_artifacts import outdated_modules
 from churnlab.tracking import processes
 from churnlab.tracking.names import Tag
-from churnlab.tracking.search import children, search
+from churnlab.tracking.search import children, look_up, search
+from churnlab.tracking.store import restore
 from churnlab.tuning.studies import Local
 
 MAX_CONDITIONS = 50
@@ -62,12 +61,18 @@ def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
     when the model was saved.
     """
     outdated: dict[str, list[str]] = {}
+    fitted = {
+        run_id
+        for run_id, run in snapshot.active.items()
+        if run.data.tags[Tag.COMMAND] in ("train", "segment")  # what promote logs is a version
+    }
     for model in snapshot.models:
-        folder = _local_folder(model.artifact_location)
-        if model.status != "READY" or folder is None:
+        address, run_id = urlparse(model.artifact_location), model.source_run_id
+        on_disk = model.status == "READY" and address.scheme in ("file", "")
+        if not on_disk or run_id not in fitted:
             continue
-        run_id = model.source_run_id or model.model_id
-        again = f"churnlab reproduce run={run_id}"
+        folder = Path(unquote(address.path))
+        again = f"replace it, then delete the run in the MLflow UI: churnlab reproduce run={run_id}"
         if not (folder / "MLmodel").is_file():
             what = f"model {model.model_id} has lost its files in {model.artifact_location}"
             yield Problem("model without files", what, run_id, again)
@@ -85,17 +90,8 @@ def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
             f"{counted(len(outdated), 'model')} saved by an earlier layout of churnlab cannot be "
             f"loaded: no module {listed(modules)}"
         )
-        fix = (
-            "train again; promote the new run if it should be served (registered versions still "
-            "work)"
-        )
+        fix = "train again; promote the new run to serve it; delete the old one in the MLflow UI"
         yield Problem("models of an earlier layout", what, listed(sorted(outdated), 5), fix)
-
-
-def _local_folder(uri: str) -> Path | None:
-    """Return the folder of a URI on this machine's disk; None for any other URI."""
-    parts = urlparse(uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("file", "") else None
 
 
 # Parents and children
@@ -109,12 +105,12 @@ def orphaned_runs(snapshot: StoreSnapshot) -> Iterator[Problem]:
         if parent is not None and parent not in snapshot.active:
             inside[parent].append(run)
     for parent, runs in inside.items():
-        try:
-            if mlflow.get_run(parent).info.lifecycle_stage == "active":
-                continue  # not ours: for example, `mlflow run` opens one around ours
-            state, fix = "is deleted", f"restore it: mlflow runs restore --run-id {parent}"
-        except MlflowException:
+        state, fix = "is deleted", f"restore it: {restore('run', parent)}"
+        found = look_up(mlflow.get_run, parent)
+        if found is None:
             state, fix = "does not exist", "delete them, or keep them: each is complete by itself"
+        elif found.info.lifecycle_stage == "active":
+            continue  # not ours: for example, `mlflow run` opens one around ours
         commands = listed(sorted({run.data.tags[Tag.COMMAND] for run in runs}))
         what = f"{counted(len(runs), 'run')} ({commands}) inside run {parent}, which {state}"
         yield Problem("orphaned runs", what, parent, fix)
@@ -147,7 +143,7 @@ def childless_parents(snapshot: StoreSnapshot, storage: Local) -> Iterator[Probl
             yield Problem(kind, f"{name} has no runs inside", run_id, "run it again, or delete it")
         if command == "tune" and best is not None and best not in snapshot.active:
             deleted = best in snapshot.runs
-            fix = f"mlflow runs restore --run-id {best}" if deleted else "run the same tune again"
+            fix = restore("run", best) if deleted else "run the same tune again"
             yield Problem(kind, f"{name} has lost its best run {best}", run_id, fix)
         # A first trial that died early has no run, so look for any trial.
         if command == "tune" and run_id not in studies and not children(run, "trial"):
@@ -163,28 +159,16 @@ def childless_parents(snapshot: StoreSnapshot, storage: Local) -> Iterator[Probl
 def unknown_folders(snapshot: StoreSnapshot) -> Iterator[Problem]:
     """Yield folders of artifacts whose run or model is not in the store; somebody may need them."""
     root = Path(os.environ["CHURNLAB_STORE"]) / "mlartifacts"
-    known = {model.model_id for model in snapshot.models}
+    known = {*snapshot.runs, *(model.model_id for model in snapshot.models)}
     runs = [path for path in root.glob("*") if re.fullmatch(r"[0-9a-f]{32}", path.name)]
-    unknown = [
-        path.name
-        for path in runs
-        if path.name not in snapshot.runs and not _exists(mlflow.get_run, path.name)
-    ]
-    models = [path.name for path in root.glob("models/m-*") if path.name not in known]
-    unknown += [name for name in models if not _exists(mlflow.get_logged_model, name)]
+    found = [(path.name, mlflow.get_run) for path in runs]
+    found += [(path.name, mlflow.get_logged_model) for path in root.glob("models/m-*")]
+    unknown = [name for name, get in found if name not in known and look_up(get, name) is None]
     if unknown:
         count = counted(len(unknown), "folder")
         what = f"{count} of runs or models that the store does not have: {listed(unknown, 5)}"
         fix = "they belong to another store or to deleted runs: check, then move or remove them"
         yield Problem("unknown folders", what, str(root), fix)
-
-
-def _exists(get: Callable[[str], Any], name: str) -> bool:
-    try:
-        get(name)
-    except MlflowException:
-        return False
-    return True
 
 
 def leftover_files(home: Path, store: Path | None) -> Iterator[Problem]:
@@ -203,9 +187,12 @@ def schema_problems(store: Path, found: str | None, expected: str) -> Iterator[P
     """Yield a problem if the store's schema is not the one that this MLflow works with."""
     if found == expected:
         return
-    what = f"the store's schema is version {found or 'unknown'}; this MLflow needs {expected}"
-    fix = (
-        f"copy {store.name}, then: mlflow db upgrade sqlite:///{store}; if that cannot locate the "
-        "revision, a newer MLflow made the store: install that version"
-    )
+    what = "this file cannot be read as a database of MLflow"
+    fix = "restore it from a backup, or move it away: then the next command makes a new store"
+    if found is not None:
+        what = f"the store's schema is version {found}; this MLflow needs {expected}"
+        fix = (
+            f"copy {store.name}, then: mlflow db upgrade sqlite:///{store}; if that cannot locate "
+            "the revision, a newer MLflow made the store: install that version"
+        )
     yield Problem("incompatible schema", what, str(store), fix)

@@ -182,16 +182,8 @@ def risk_ratio(exposed: np.ndarray, y: np.ndarray) -> dict[str, float]:
     else:
         low, high = _walter_interval(left_with, n_with, left_without, n_without)
     counts = np.array([[left_with, n_with - left_with], [left_without, n_without - left_without]])
-    churn = left_with / n_with, left_without / n_without
-    values = (
-        n_with,
-        n_without,
-        *churn,
-        ratio.relative_risk,
-        low,
-        high,
-        _independence_p_value(counts),
-    )
+    sides = n_with, n_without, left_with / n_with, left_without / n_without
+    values = (*sides, ratio.relative_risk, low, high, _independence_p_value(counts))
     return dict(zip(RISK_RATIO, values, strict=True))
 
 

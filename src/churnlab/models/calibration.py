@@ -123,20 +123,23 @@ def miscalibration(scores: Mapping[str, float], *, slope: tuple[float, float], e
 def _summary(plain: Candidate, tried: Sequence[Candidate], kept: Candidate, reason: str) -> str:
     """Say in one sentence what was kept and why."""
     slope, ece, log_loss = (plain.scores[name] for name in ("slope", "ece", "log_loss"))
+    distinct = plain.oof.groupby(["repeat", "fold"])["probability"].nunique()
+    if not tried and distinct.max() == 1:
+        return "not applicable, because the model predicts the same probability for everyone"
     if not tried and not reason:
-        known = f"slope {slope:.2f}, " if slope == slope else ""
-        return f"none: not needed ({known}calibration error {ece:.3f} out of fold)"
+        return f"not needed (slope {slope:.2f}, calibration error {ece:.3f} out of fold)"
     if not tried:
         return f"none, although {reason}: try evaluation.calibration=auto"
     if kept is plain:
         others = ", ".join(f"{one.method} {one.scores['log_loss']:.4f}" for one in tried)
         return (
-            f"none: {reason}, but calibration does not lower the out-of-fold log loss of "
+            f"none, although {reason}: calibration does not lower the out-of-fold log loss of "
             f"{log_loss:.4f} ({others})"
         )
     return (
-        f"{kept.method}: {reason or 'requested, although not needed'}; out-of-fold log loss "
-        f"{log_loss:.4f} to {kept.scores['log_loss']:.4f}, calibration error now "
+        f"{kept.method}, {f'because {reason}' if reason else 'as requested, although not needed'}; "
+        f"it changes the out-of-fold log loss from {log_loss:.4f} to "
+        f"{kept.scores['log_loss']:.4f} and the calibration error from {ece:.3f} to "
         f"{kept.scores['ece']:.3f}"
     )
 

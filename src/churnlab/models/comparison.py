@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from churnlab.formatting import counted
 from churnlab.models.evaluation import percentiles
-from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS
 from churnlab.models.metrics import group_members, one_metric
 
 ALIKE = 1.05
@@ -166,17 +166,18 @@ def verdict(
     The CI over the members, which decides, takes both models as they are; the fold test also covers
     training on other members. ``folds`` is None where the two were trained on different folds.
     """
-    better = winner(found, metric=metric)
+    better, label = winner(found, metric=metric), LABELS[metric]
+    sign = 0 if better is None else int(np.sign(found.delta))
     if better is None:
         sentence = (
             f"No significant difference between {names[0]} and {names[1]} on these "
             f"{counted(members, 'member')}: the first minus the second is "
-            f"{_format_difference(found, found)} in {metric}."
+            f"{format_difference(found)} in {label}."
         )
     else:
         sentence = (
             f"{names[better]} is better than {names[1 - better]} by "
-            f"{_format_difference(found, found)} in {metric}."
+            f"{format_difference(found, sign)} in {label}."
         )
     if folds is None:
         return sentence, (
@@ -185,7 +186,7 @@ def verdict(
         )
     p = f"p = {folds.p:.4f}" if folds.p >= 0.0001 else "p < 0.0001"
     result = (
-        f"over {counted(folds.folds, 'fold')}: {_format_difference(folds, found)}, {p} "
+        f"over {counted(folds.folds, 'fold')}: {format_difference(folds, sign)}, {p} "
         "(Nadeau-Bengio)"
     )
     if (folds.p < ALPHA and folds.delta * found.delta > 0) == found.significant:
@@ -198,12 +199,17 @@ def verdict(
     return sentence, f"The fold test does find a difference {result}. More members might show it."
 
 
-def _format_difference(value: Difference | FoldTest, found: Difference) -> str:
-    """Format a difference with its CI; without a sign where the sentence names the better model."""
-    sign = -1 if found.significant and found.delta < 0 else 1
-    number = "{:.4f}" if found.significant else "{:+.4f}"
-    low, high = sorted((sign * value.ci_low, sign * value.ci_high))
-    return f"{number} (95% CI {number} to {number})".format(sign * value.delta, low, high)
+def format_difference(value: Difference | FoldTest, sign: int = 0) -> str:
+    """Format a difference with its CI, in the metric's own sign or, where a sentence names the
+    better model, times ``sign``.
+
+    >>> loss = Difference(-0.02, -0.03, -0.01)
+    >>> format_difference(loss), format_difference(loss, -1)
+    ('-0.0200 (95% CI -0.0300 to -0.0100)', '0.0200 (95% CI 0.0100 to 0.0300)')
+    """
+    number = "{:.4f}" if sign else "{:+.4f}"
+    delta, *ends = ((sign or 1) * each for each in (value.delta, value.ci_low, value.ci_high))
+    return f"{number} (95% CI {number} to {number})".format(delta, *sorted(ends))
 
 
 def within_one_standard_error(

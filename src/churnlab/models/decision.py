@@ -143,14 +143,6 @@ def profit(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) ->
     return float(_earned(leavers, stayers, economics))
 
 
-def expected_profit(
-    probability: np.ndarray, threshold: float, economics: ContactEconomics
-) -> float:
-    """Return the profit to expect from contacting everybody above the threshold."""
-    marked = np.asarray(probability)[will_churn(probability, threshold)]
-    return float(_earned(marked.sum(), (1 - marked).sum(), economics))
-
-
 def profit_curve(
     y: np.ndarray, probability: np.ndarray, economics: ContactEconomics
 ) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from churnlab.formatting import elided
 from churnlab.models.comparison import Difference, FoldTest
-from churnlab.models.metric_names import LABELS
+from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.plots import style
 
 MOST = 20
@@ -83,7 +83,8 @@ def paired_difference(
         )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"difference in {LABELS[metric]} (95% CI)")
+    good = f"{'below' if metric in LOWER_IS_BETTER else 'above'} 0, the first is better"
+    axes.set_xlabel(f"difference in {LABELS[metric]} (95% CI; {good})")
     axes.grid(axis="x", color=style.GREY, alpha=0.25)
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from math import ceil
 from textwrap import fill
 from typing import Any
@@ -63,7 +63,7 @@ def _draw_values(axes: Axes, table: pd.DataFrame) -> None:
     at = np.arange(len(table))
     axes.bar(at - 0.2, table["stayed"], width=0.38, color=style.BLUE, alpha=0.85)
     axes.bar(at + 0.2, table["churned"], width=0.38, color=style.ORANGE, alpha=0.85)
-    _name_values(axes, table["value"].astype(str).tolist(), room=26)
+    _name_values(axes, table["value"].astype(str).tolist(), room=34)
 
 
 def _draw_bins(axes: Axes, table: pd.DataFrame) -> None:
@@ -95,7 +95,7 @@ def churn_by_value(
         axes.bar(at, rate, width=0.72, color=style.interval_colors(table, base_rate), alpha=0.85)
         axes.errorbar(at, rate, yerr=spread, fmt="none", ecolor=style.INK, elinewidth=1, capsize=2)
         axes.axhline(base_rate, color=style.INK, lw=1, ls=style.DASHED)
-        _name_values(axes, table["value"].astype(str).tolist(), room=40)
+        _name_values(axes, table["value"].astype(str).tolist(), room=52)
         _name_panel(axes, name, units)
     top = max((axes.get_ylim()[1] for axes in panels), default=1.0)
     for axes in panels:
@@ -233,7 +233,7 @@ def risk_ratios(drivers: pd.DataFrame, *, limit: int = 40) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(
-        "risk ratio of members with and without (95% CI, log scale)", fontsize=9, color=style.INK
+        "risk ratio: churn with / churn without (95% CI, log scale)", fontsize=9, color=style.INK
     )
     style.legend_below(figure, VERDICTS, marker="o", ms=6, lw=2)
     return figure
@@ -303,7 +303,8 @@ def _name_values(axes: Axes, values: Sequence[str], *, room: int) -> None:
     """Name the values on the x axis, slanted if they do not fit side by side."""
     look: dict[str, Any] = {"fontsize": 7.5}
     names = [elided(readable(value), 22) for value in values]
-    if sum(len(name) + 1 for name in names) > room:
+    pairs = pairwise(map(len, names))
+    if any(one + other + 2 > 2 * room / len(names) for one, other in pairs):
         look |= {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(values)), names, **look)
     axes.tick_params(axis="x", length=0)

@@ -177,15 +177,8 @@ def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
     spread = style.error_bars(shown["importance"], shown["low"], shown["high"])
     names = [readable(name).replace(" + ", " +\n") for name in shown["driver"]]
     axes.barh(names, shown["importance"], color=LINES[0], height=0.62)
-    axes.errorbar(
-        shown["importance"],
-        names,
-        xerr=spread,
-        color=style.INK,
-        linestyle="",
-        elinewidth=1,
-        capsize=2.5,
-    )
+    look: dict[str, Any] = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 2.5}
+    axes.errorbar(shown["importance"], names, xerr=spread, **look)
     for place, (high, direction) in enumerate(zip(shown["high"], shown["direction"], strict=True)):
         axes.annotate(
             direction,
@@ -195,7 +188,7 @@ def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
             va="center",
             fontsize=8,
         )
-    reach = max(shown["high"].max(), 1e-9)
+    reach = max(shown["high"].max(), 1e-3)
     axes.set_xlim(min(shown["low"].min(), 0) - 0.02 * reach, 1.4 * reach)
     axes.margins(y=0.01)
     axes.axvline(0, color=style.INK, linewidth=0.8)
@@ -209,15 +202,10 @@ def profit(curve: pd.DataFrame, *, share: float) -> Figure:
     """Draw profit by share of members contacted (decision.profit_curve) and mark the decision's."""
     figure = style.new_figure("Profit by share of members contacted", height=4.2)
     axes = figure.subplots()
-    axes.plot(
-        curve["share"],
-        curve["profit"],
-        color=style.GREEN,
-        linewidth=2,
-        label="given observed churn",
-    )
+    look: dict[str, Any] = {"color": style.GREEN, "linewidth": 2, "label": "given observed churn"}
+    axes.plot(curve["share"], curve["profit"], **look)
     at = float(np.interp(share, curve["share"], curve["profit"]))
-    label = f"decision: {share:.0%}, {at:,.0f}"
+    label = f"decision: {share:.0%}, profit {at:,.0f}"
     axes.plot([share], [at], marker="o", color=style.INK, linestyle="", label=label)
     axes.axhline(0, color=style.GREY, linewidth=1)
     axes.set(

@@ -38,10 +38,10 @@ CRITERIA = {
     "silhouette": "silhouette (higher is better)",
     "calinski_harabasz": "Calinski-Harabasz (higher is better)",
     "davies_bouldin": "Davies-Bouldin (lower is better)",
-    "gap": "gap statistic (where it levels off)",
-    "inertia": "inertia (elbow)",
-    "ward_agreement": "agreement with Ward (ARI)",
-    "min_share": "smallest segment's share",
+    "gap": "gap statistic (best where it levels off)",
+    "inertia": "inertia (best at the elbow)",
+    "ward_agreement": "agreement with Ward (higher is better)",
+    "min_share": f"smallest segment's share (at least {STABLE['min_share']:.0%})",
     "heldout_churn_auc": "held-out churn AUC (not used to choose)",
 }
 
@@ -266,16 +266,8 @@ def member_map(
     points, labels = points[shuffled], labels[shuffled]
     for i, ((color, marker), name) in enumerate(zip(kinds, names, strict=True)):
         x, y = points[labels == i].T
-        axes.scatter(
-            x,
-            y,
-            s=7,
-            color=color,
-            marker=marker,
-            alpha=0.45,
-            linewidths=0,
-            label=fill(f"{i}  {name}", 90),
-        )
+        label = fill(f"{i}  {name}", 90)
+        axes.scatter(x, y, s=7, color=color, marker=marker, alpha=0.45, linewidths=0, label=label)
     for i, (color, _) in enumerate(kinds):
         if (labels == i).any():
             room = {"facecolor": "white", "edgecolor": color, "boxstyle": "circle,pad=0.25"}
@@ -283,12 +275,9 @@ def member_map(
             axes.text(
                 x, y, str(i), ha="center", va="center", fontsize=9, color=style.INK, bbox=room
             )
-    axes.set_xlabel(
-        f"first component, {shares[0]:.0%} of the variance", fontsize=9, color=style.INK
-    )
-    axes.set_ylabel(
-        f"second component, {shares[1]:.0%} of the variance", fontsize=9, color=style.INK
-    )
+    first, second = (f"component, {share:.0%} of the variance" for share in shares)
+    axes.set_xlabel(f"first {first}", fontsize=9, color=style.INK)
+    axes.set_ylabel(f"second {second}", fontsize=9, color=style.INK)
     figure.legend(loc="outside lower left", frameon=False, fontsize=8, markerscale=2)
     _clean(axes, "both")
     return figure

@@ -9,7 +9,7 @@ import getpass
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from churnlab.errors import InputError, JobError
+from churnlab.formatting import listed
 from churnlab.tracking.names import Tag
-from churnlab.tracking.search import pages
+from churnlab.tracking.search import look_up, pages
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ CHANGE = f"{Tag.MOVE}."
 """A tag of a registered model with this prefix and six digits records one change of champion."""
 
 SUFFIX = "-churn"
-
-NOT_FOUND = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-"""MLflow's error codes for an alias, a version or a model that does not exist."""
 
 
 class ModelReference(NamedTuple):
@@ -51,7 +49,8 @@ def promotion_lock(*, wait: bool = True) -> Iterator[None]:
     """Hold the lock under which the champion is read, compared and replaced.
 
     MLflow has no compare-and-set. BlockingIOError: another process holds the lock and ``wait`` is
-    false.
+    false. InputError: the lock cannot be written; without ``wait``, which is for readers, the store
+    is then read without it.
     """
     lock = FileLock(Path(os.environ["CHURNLAB_STORE"]) / ".promotion.lock")
     try:
@@ -61,6 +60,12 @@ def promotion_lock(*, wait: bool = True) -> Iterator[None]:
             raise BlockingIOError from None
         log.info("Another process is replacing the champion; waiting until it has finished.")
         lock.acquire()
+    except OSError as error:
+        if wait:
+            raise InputError(
+                f"Nothing can be written to {lock.lock_file} ({error.strerror}), which is locked "
+                "while a champion is replaced; use an account that may write there."
+            ) from None
     try:
         yield
     finally:
@@ -82,29 +87,34 @@ def dataset_name(name: str) -> str:
 
 
 def find_model(dataset: str | None) -> RegisteredModel | None:
-    """Return the registered model of a dataset; without one, the only one that had a champion.
+    """Return the registered model of a dataset, or the only one, that has or had a champion.
 
-    InputError: several have a champion.
+    None, with a message: there is none. InputError: several, and no dataset to choose by.
     """
-    if dataset is not None:
-        return registered_model(model_name(dataset))
-    names = sorted(
-        model.name
-        for model in pages(mlflow.MlflowClient().search_registered_models)
+    models = {
+        dataset_name(model.name): model
+        for model in pages(mlflow.MlflowClient().search_registered_models)  # by name
         if model.name.endswith(SUFFIX)
         and ("champion" in model.aliases or recorded_changes(model))  # its version may be deleted
-    )
-    if len(names) > 1:
+    }
+    known = [f"dataset={name}" for name in models]
+    if dataset is None and len(models) > 1:
         raise InputError(
-            f"Several registered models have a champion: {', '.join(names)}. Choose one by its "
-            f"dataset: dataset={dataset_name(names[0])}."
+            f"Several registered models have a champion: {listed(list(map(model_name, models)))}. "
+            f"Choose one by its dataset: {known[0]}."
         )
-    return registered_model(names[0]) if names else None
+    found = models.get(dataset or next(iter(models), ""))
+    if found is None:
+        which = f" {model_name(dataset)}" if dataset else ""
+        others = f", or choose a dataset that has one: {listed(known)}" if known else ""
+        missing = f"There is no registered model{which} with a champion"
+        log.info("%s; run churnlab promote first%s.", missing, others)
+    return found
 
 
 def registered_model(name: str) -> RegisteredModel | None:
     """Return a registered model with its aliases and tags, None if there is none."""
-    return _found(mlflow.MlflowClient().get_registered_model, name)
+    return look_up(mlflow.MlflowClient().get_registered_model, name)
 
 
 def version_uri(version: ModelVersion) -> str:
@@ -114,22 +124,12 @@ def version_uri(version: ModelVersion) -> str:
 
 def find_champion(name: str) -> ModelVersion | None:
     """Return the version with the alias champion, None if there is none."""
-    return _found(mlflow.MlflowClient().get_model_version_by_alias, name, "champion")
+    return look_up(mlflow.MlflowClient().get_model_version_by_alias, name, "champion")
 
 
 def find_version(name: str, number: str) -> ModelVersion | None:
     """Return a version by its number, None if it was deleted."""
-    return _found(mlflow.MlflowClient().get_model_version, name, number)
-
-
-def _found(look_up: Callable[..., Any], *keys: str) -> Any:
-    """Return what MLflow finds under these keys, None if it does not exist."""
-    try:
-        return look_up(*keys)
-    except MlflowException as error:
-        if error.error_code in NOT_FOUND:
-            return None
-        raise
+    return look_up(mlflow.MlflowClient().get_model_version, name, number)
 
 
 def resolve(model_uri: str) -> ModelReference:
@@ -147,9 +147,10 @@ def resolve(model_uri: str) -> ModelReference:
             return ModelReference(model_uri, None)
         version = client.get_model_version(*found)
     except MlflowException as error:
+        known = listed(list(map(version_uri, pages(client.search_model_versions))))
         raise InputError(
-            f"There is no model {model_uri} ({str(error).splitlines()[0]}); run churnlab promote "
-            "first, or name another version with model_uri=models:/NAME/VERSION."
+            f"There is no model {model_uri} in the registry; run churnlab promote first, or name "
+            f"another version with model_uri=models:/NAME/VERSION (there is {known or 'none yet'})."
         ) from error
     return ModelReference(version_uri(version), version_number(version.version))
 
@@ -177,11 +178,6 @@ def register_version(
         description=description,
     )
     return str(made.version)
-
-
-def set_challenger(name: str, version: str) -> None:
-    """Point the alias challenger to a version that the gate refused."""
-    mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
 
 
 def replace_champion(

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from churnlab.formatting import counted
 from churnlab.models.comparison import paired_difference, too_good
 from churnlab.models.evaluation import bootstrap_intervals, calibration_line, classification_metrics
-from churnlab.models.metric_names import LOWER_IS_BETTER
+from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.models.metrics import CLIP
 
 Interface = Mapping[str, Mapping[str, tuple[str, bool]]]
@@ -24,7 +25,7 @@ class Check:
     """One check: the measured value, its limit, and both in a sentence.
 
     ``value`` is None where it cannot be measured. A check that passes with a ``warning`` still
-    needs attention.
+    needs attention. ``bound`` is where the value must lie: at most, at least or below a number.
     """
 
     name: str
@@ -33,11 +34,23 @@ class Check:
     passed: bool
     message: str
     warning: bool = False
+    bound: str = "at most"
 
     @property
     def line(self) -> dict[str, Any]:
         """Return what the result line shows of the check."""
         return {key: getattr(self, key) for key in ("name", "value", "limit", "passed")}
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Return the same as text, with the limit in words.
+
+        >>> Check("minimum_roc_auc", 0.71234, 0.6, True, "", bound="at least").cells
+        {'name': 'minimum_roc_auc', 'value': '0.7123', 'limit': 'at least 0.6', 'passed': 'yes'}
+        """
+        words = f"{self.bound} " if isinstance(self.limit, int | float) else ""
+        limit, passed = f"{words}{_format_value(self.limit)}", "yes" if self.passed else "NO"
+        return self.line | {"value": _format_value(self.value), "limit": limit, "passed": passed}
 
     @property
     def needs_attention(self) -> bool:
@@ -58,10 +71,7 @@ def verdict(checks: Sequence[Check], *, force: bool) -> str:
 
 def format_checks(checks: Sequence[Check]) -> str:
     """Format all checks as a table, followed by a sentence on each that needs attention."""
-    table = pd.DataFrame([check.line for check in checks])
-    for column in ("value", "limit"):
-        table[column] = [_format_value(value) for value in table[column]]
-    table["passed"] = table["passed"].map({True: "yes", False: "NO"})
+    table = pd.DataFrame([check.cells for check in checks])
     sentences = [
         f"{'warning' if check.passed else 'failed'}: {check.message}"
         for check in checks
@@ -86,13 +96,13 @@ def check_held_out_members(
     message = f"{left} of {members} held-out members can be used, at least {limit} are needed"
     if reasons:
         message += f"; left out: {reasons}"
-    return Check("held_out_members", left, limit, left >= limit, message)
+    return Check("held_out_members", left, limit, left >= limit, message, bound="at least")
 
 
 def check_champion_known(unknown: str | None) -> Check:
     """Check that the champion can be compared with; ``unknown`` is the reason why not."""
     if unknown is None:
-        return Check("champion_known", "yes", "yes", True, "the champion can be compared with")
+        return Check("champion_known", "yes", "yes", True, "the champion is comparable")
     message = f'{unknown}. To replace it anyway: force=true reason="..."'
     return Check("champion_known", "no", "yes", False, message)
 
@@ -125,14 +135,18 @@ def check_against_champion(
         classification_metrics(y, probability, threshold=threshold)[metric]
         for probability, threshold in zip((candidate, champion), thresholds, strict=True)
     ]
-    passed = loss <= limit if require == "not_worse" else loss < limit
     if require == "not_worse":
+        passed, bound = loss <= limit, "at most"
         needed = f"the candidate may lose at most {margin:g} at the unfavorable end of the CI"
     else:
+        passed, bound = loss < limit, "below"
         needed = "the candidate must be significantly better"
         needed += "" if passed else " (require=not_worse allows a loss of gate.margin)"
-    message = f"{metric} {scores[0]:.4f} against the champion's {scores[1]:.4f}, {difference}"
-    return Check(name, loss, limit, passed, f"{message}; {needed}")
+    message = (
+        f"{LABELS[metric]} {scores[0]:.4f} against the champion's {scores[1]:.4f}, {difference}; "
+        f"{needed}"
+    )
+    return Check(name, loss, limit, passed, message, bound=bound)
 
 
 def check_against_dummy(
@@ -154,10 +168,10 @@ def check_against_dummy(
             y, probability, dummy, metric=metric, thresholds=(threshold, threshold), seed=seed
         )
         message = (
-            f"{metric} against a dummy that predicts {churn_rate:.4f} for everyone: {difference}; "
-            "the candidate must be significantly better"
+            f"{LABELS[metric]} against a dummy that predicts {churn_rate:.4f} for everyone: "
+            f"{difference}; the candidate must be significantly better"
         )
-        checks.append(Check(name, loss, 0.0, loss < 0, message))
+        checks.append(Check(name, loss, 0.0, loss < 0, message, bound="below"))
     return checks
 
 
@@ -227,8 +241,10 @@ def check_minimum(scores: Mapping[str, float], minimum: Mapping[str, float]) -> 
         if np.isnan(value):
             checks.append(_not_measured(name, limit))
             continue
-        message = f"{metric} {value:.4f} must be at least {limit:g}"
-        checks.append(Check(name, float(value), limit, bool(value >= limit), message))
+        message = f"{LABELS[metric]} {value:.4f} must be at least {limit:g}"
+        checks.append(
+            Check(name, float(value), limit, bool(value >= limit), message, bound="at least")
+        )
     return checks
 
 
@@ -249,7 +265,8 @@ def check_ceiling(scores: Mapping[str, float], ceiling: Mapping[str, float | Non
         message = f"{score} {value:.4f} is plausible"
         if found:
             message = f"{found[0]}: leakage is suspected, a column may know the outcome"
-        checks.append(Check(name, float(value), limit, not found, message))
+        bound = "at least" if score.partition("_")[2] in LOWER_IS_BETTER else "at most"
+        checks.append(Check(name, float(value), limit, not found, message, bound=bound))
     return checks
 
 
@@ -345,4 +362,4 @@ def _format_value(value: Any) -> str:
         return "-" if value is None else str(value)
     if value and isinstance(value[0], float):
         return " to ".join(map(_format_value, value))
-    return f"{len(value)} changes"
+    return counted(len(value), "change")

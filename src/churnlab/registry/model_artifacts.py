@@ -32,12 +32,9 @@ def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str
     list is not kept: the run has a tag that says so and cannot be promoted.
     """
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+    signature = ModelSignature(Schema(input_columns(contract, gaps)), outputs)
     try:
-        model_id = _log_model(
-            pipeline,
-            ModelSignature(Schema(input_columns(contract, gaps)), outputs),
-            predict="predict_proba",
-        )
+        model_id = _log_model(pipeline, signature, predict="predict_proba")
     except MlflowException as error:
         if "untrusted types" not in str(error):
             raise
@@ -51,10 +48,9 @@ def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str
 
 def input_columns(contract: Contract, gaps: Collection[str]) -> list[ColSpec]:
     """Return the features of a contract as MLflow's columns; those with ``gaps`` are optional."""
+    types = {"category": "string"}
     return [
-        ColSpec(
-            "string" if column.kind == "category" else "double", name, required=name not in gaps
-        )
+        ColSpec(types.get(column.kind, "double"), name, required=name not in gaps)
         for name, column in contract.columns.items()
     ]
 

@@ -114,13 +114,12 @@ def interface(version: Served) -> dict[str, dict[str, tuple[str, bool]]]:
     """Return a version's ``inputs``, ``outputs`` and ``params``: each field's type, and whether it
     is required."""
     signature = version.model.metadata.signature
-    fields = {"inputs": signature.inputs.inputs, "outputs": signature.outputs.inputs}
-    return {
-        **{
-            part: {f.name: (f.type.name, bool(f.required)) for f in fields[part]} for part in fields
-        },
-        "params": {param.name: (param.dtype.name, False) for param in signature.params or ()},
-    }
+    inputs, outputs = (
+        {field.name: (field.type.name, bool(field.required)) for field in schema.inputs}
+        for schema in (signature.inputs, signature.outputs)
+    )
+    params = {param.name: (param.dtype.name, False) for param in signature.params or ()}
+    return {"inputs": inputs, "outputs": outputs, "params": params}
 
 
 def training_rows(churn: Run) -> np.ndarray:

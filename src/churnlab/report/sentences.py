@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from churnlab.formatting import counted, number, percent, readable, whole
-from churnlab.models.metric_names import LABELS
+from churnlab.models.comparison import Difference, format_difference, winner
+from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
 
 TEST_FIRST = (
     "test each action on a random half of its segment first (an A/B test), because a correlation "
@@ -67,7 +68,7 @@ def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]
         missing = "No model has been trained on this table and split yet."
         later = "How well a model ranks members is measured on held-out members when it is trained."
         return [Conclusion("Which model", missing, (), FIRST_MODELS), Conclusion("How well", later)]
-    keys = ("best", "value", "rival", "difference", "metric", "lower_is_better")
+    keys = ("best", "value", "rival", "difference", "metric")
     which = which_model(**{key: models[key] for key in keys})
     well = how_well(
         models["test"], models["gains"], held_out=models["held_out"], churn_rate=churn_rate
@@ -151,31 +152,22 @@ def who_leaves(rows: int, left: int, groups: Sequence[Part] | None) -> str:
 
 
 def which_model(
-    best: str,
-    value: float,
-    rival: str | None,
-    difference: Mapping[str, float] | None,
-    *,
-    metric: str,
-    lower_is_better: bool,
+    best: str, value: float, rival: str | None, difference: Difference | None, *, metric: str
 ) -> str:
     """Say which model is best in cross-validation, and by how much it beats the rival.
 
-    ``difference`` is best minus rival: delta, ci_low, ci_high.
+    ``difference`` is best minus rival, in the same words as ``comparison.verdict``.
     """
     text = f"The recommended model is {best}, with a cross-validated {LABELS[metric]}"
     text += f" of {number(value, 4)}"
     if rival is None or difference is None:
         return f"{text}; there is no other model on this table and split to compare it with."
-    sign = -1 if lower_is_better else 1
-    gain = number(sign * difference["delta"], 4)
-    low, high = sorted(sign * difference[end] for end in ("ci_low", "ci_high"))
-    ci = f"95% CI {number(low, 4)} to {number(high, 4)}"
-    if low > 0:
-        return f"{text}, better than the best {rival} by {gain} ({ci})."
+    if winner(difference, metric=metric) == 0:
+        gain = format_difference(difference, -1 if metric in LOWER_IS_BETTER else 1)
+        return f"{text}, better than the best {rival} by {gain}."
     return (
-        f"{text}; these data do not show that it is better than the best {rival} (difference "
-        f"{gain}, {ci})."
+        f"{text}; these data do not show that it is better than the best {rival}: the first minus "
+        f"the second is {format_difference(difference).replace('-', '−')}."
     )
 
 

@@ -201,14 +201,14 @@ def choose_k(evidence: pd.DataFrame) -> Choice:
     stable = evidence[(evidence[list(STABLE)] >= pd.Series(STABLE)).all(axis=1)]
     if stable.empty:
         k = min(map(int, evidence.index), key=lambda number: abs(number - FALLBACK_K))
-        limits = f"at least {_figures(STABLE)}"
-        why = f"the fallback, because none of {_ks(evidence)} segments is stable ({limits})"
+        limits = f"required: {_figures(STABLE)}"
+        why = f"is the fallback, because no number among {_ks(evidence)} is stable ({limits})"
         return _choice(evidence, k, why)
     order = stable.sort_values(["ward_height_gap", "silhouette"], ascending=False, kind="stable")
-    gap = f"Ward gap ({stable['ward_height_gap'].max():.1f})"
-    why = f"largest {gap} among the stable numbers of segments {_ks(stable)}"
+    gap = stable["ward_height_gap"].max()
+    why = f"has the largest Ward gap ({gap:.1f}) of the stable numbers of segments, {_ks(stable)}"
     if len(stable) == 1:
-        why = f"the only stable number of segments among {_ks(evidence)}, {gap}"
+        why = f"is the only stable number of segments among {_ks(evidence)} (Ward gap {gap:.1f})"
     return _choice(evidence, int(order.index[0]), why)
 
 
@@ -216,12 +216,12 @@ def given_k(evidence: pd.DataFrame, k: int) -> Choice:
     """Keep the k that the user set; the reason compares it with the choice of the rule."""
     chosen = choose_k(evidence)
     rule = f"the rule {'agrees' if chosen.k == k else f'would choose {chosen.k}'}"
-    return _choice(evidence, k, f"set by hand, {rule}")
+    return _choice(evidence, k, f"was set by hand, and {rule}")
 
 
 def _choice(evidence: pd.DataFrame, k: int, why: str) -> Choice:
     row = evidence.loc[k].to_dict()
-    return Choice(k, f"k={k}: {why}; {_figures(row)}", shortfall(row))
+    return Choice(k, f"k={k} {why}: {_figures(row)}", shortfall(row))
 
 
 def shortfall(found: Mapping[Any, Any]) -> str | None:
@@ -289,9 +289,10 @@ RULES: Mapping[str, Callable[[pd.DataFrame], Any]] = {
 def _figures(row: Mapping[Any, Any]) -> str:
     return (
         f"bootstrap ARI {row['bootstrap_ari']:.2f}, prediction strength "
-        f"{row['prediction_strength']:.2f}, smallest {row['min_share']:.1%}"
+        f"{row['prediction_strength']:.2f}, smallest segment {row['min_share']:.1%} of the members"
     )
 
 
 def _ks(evidence: pd.DataFrame) -> str:
-    return ", ".join(map(str, evidence.index))
+    *others, last = map(str, evidence.index)
+    return f"{', '.join(others)} and {last}" if others else last

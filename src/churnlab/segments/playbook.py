@@ -145,6 +145,7 @@ class Sentences(TypedDict):
     never: Sentence
     outside: Sentence
     free: Sentence
+    nobody: NotRequired[Sentence]
     proof: Sentence
     too_small: Sentence
     unprovable: Sentence

@@ -158,10 +158,9 @@ def segment_names(
             break
         for i in clashing:
             lengths[i] += 1
-    numbered = [f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
     return [
-        number if names.count(name) > 1 else name
-        for name, number in zip(names, numbered, strict=True)
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
     ]
 
 
@@ -192,9 +191,9 @@ def plan(
     worth = value_action(reach, rate, cost=cost, keeps=keeps, value=value)
     test = plan_ab_test(reach, rate, keeps=keeps)
     values = {"rate": rate, "keeps": keeps} | worth._asdict() | test._asdict()
-    points = 100 * (test.smallest_cut or 0.0)
+    points, known = 100 * (test.smallest_cut or 0.0), playbook["sentences"]
     sentences = [
-        text(playbook["sentences"][key], language).format(**values, each=cost, points=points)
+        text(known.get(key, known["free"]), language).format(**values, each=cost, points=points)
         for key in _sentence_keys(values)
     ]
     return (
@@ -209,6 +208,8 @@ def _sentence_keys(values: Mapping[str, Any]) -> list[str]:
     """Choose the playbook's sentences that are true for the numbers of a plan."""
     if values["reach"] is None:
         return ["outside"]
+    if values["reach"] == 0:
+        return ["nobody"]
     if values["cost"] == 0:
         return ["free"]
     if values["break_even"] is None or values["break_even"] > 1:

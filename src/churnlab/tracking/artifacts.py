@@ -24,10 +24,8 @@ def log_table(frame: pd.DataFrame, path: str) -> None:
     folder, _, name = path.rpartition("/")
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / name
-        if name.endswith(".parquet"):
-            frame.to_parquet(file, index=False)
-        else:
-            frame.to_csv(file, index=False)
+        write = frame.to_parquet if name.endswith(".parquet") else frame.to_csv
+        write(file, index=False)
         mlflow.log_artifact(str(file), folder or None)
 
 

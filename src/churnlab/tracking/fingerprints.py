@@ -76,11 +76,8 @@ def identity_tags(
     command: str, config: Mapping[str, Any], *, data_sha256: str | None = None
 ) -> dict[str, str]:
     """Return the tags by which equal runs find each other: command, config, code and data."""
-    tags = {
-        Tag.COMMAND: command,
-        Tag.CONFIG: config_sha256(command, config),
-        Tag.CODE: code_sha256(),
-    }
+    tags = {Tag.COMMAND: command, Tag.CONFIG: config_sha256(command, config)}
+    tags[Tag.CODE] = code_sha256()
     return tags if data_sha256 is None else tags | {Tag.DATA: data_sha256}
 
 

@@ -195,21 +195,13 @@ def create_trial(parent: Run, number: int, params: Mapping[str, Any]) -> str:
 
 
 def log_trial(
-    run_id: str,
-    metrics: Mapping[str, float],
-    *,
-    params: Mapping[str, Any],
-    per_fold: Mapping[str, Sequence[float]],
-    reused_from: str | None,
+    run_id: str, params: Mapping[str, Any], scores: Mapping[str, Any], *, reused_from: str | None
 ) -> None:
-    """Log a trial's params and scores in one call, with ``per_fold`` as steps."""
+    """Log a trial's params and scores in one call: ``metrics``, and ``per_fold`` as steps."""
     now = int(time.time() * 1000)
-    logged = [Metric(key, value, now, 0) for key, value in metrics.items()]
-    logged += [
-        Metric(key, value, now, step)
-        for key, values in per_fold.items()
-        for step, value in enumerate(values)
-    ]
+    logged = [Metric(key, value, now, 0) for key, value in scores["metrics"].items()]
+    for key, values in scores["per_fold"].items():
+        logged += [Metric(key, value, now, step) for step, value in enumerate(values)]
     tags = [] if reused_from is None else [RunTag(Tag.REUSED_FROM, reused_from)]
     known = [metric for metric in logged if metric.value == metric.value]
     mlflow.MlflowClient().log_batch(run_id, params=_params(params), metrics=known, tags=tags)

@@ -15,14 +15,33 @@ from churnlab.errors import InputError
 from churnlab.models.metric_names import LOWER_IS_BETTER
 from churnlab.tracking.fingerprints import identity_tags
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
+from churnlab.tracking.store import restore
+
+NOT_FOUND = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""MLflow's error codes for a run, an alias, a version or a model that does not exist."""
+
+WHERE = "`churnlab compare` lists the train runs of a dataset, the MLflow UI lists all runs."
+"""Where a user finds the id of a run."""
+
+
+def look_up(get: Callable[..., Any], *keys: str) -> Any:
+    """Return what MLflow finds under these keys, None if it does not exist."""
+    try:
+        return get(*keys)
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND:
+            return None
+        raise
 
 
 def find_run(run_id: str) -> Run:
-    """Return the run with this id; InputError if there is none."""
-    try:
-        return mlflow.get_run(run_id)
-    except MlflowException:
-        raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}.") from None
+    """Return the run with this id; InputError if there is none or it is deleted."""
+    run = look_up(mlflow.get_run, run_id)
+    if run is None:
+        raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}. {WHERE}")
+    if run.info.lifecycle_stage != "active":
+        raise InputError(f"Run {run_id} is deleted; restore it: {restore('run', run_id)}")
+    return run
 
 
 def get_run(run_id: str, *, command: str) -> Run:
@@ -31,7 +50,7 @@ def get_run(run_id: str, *, command: str) -> Run:
     if run.data.tags.get(Tag.COMMAND) != command or run.info.status != "FINISHED":
         raise InputError(
             f"Run {run_id} is a {run.info.status} {run.data.tags.get(Tag.COMMAND, 'foreign')} run; "
-            f"name a FINISHED {command} run."
+            f"name a FINISHED {command} run. {WHERE}"
         )
     return run
 
@@ -89,8 +108,8 @@ def pages(search: Callable[..., Any], **criteria: Any) -> list[Any]:
 def latest_run(command: str, dataset: Dataset) -> Run | None:
     """Return the newest finished run of a command on this table; None if there is none."""
     tags = {Tag.COMMAND: command, Tag.DATA: dataset.sha256}
-    found = find_runs(f"{dataset.contract.name}-{EXPERIMENTS[command]}", tags, status="FINISHED")
-    return found[0] if found else None
+    name = f"{dataset.contract.name}-{EXPERIMENTS[command]}"
+    return next(iter(find_runs(name, tags, status="FINISHED")), None)
 
 
 def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
@@ -159,8 +178,7 @@ def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Datase
 def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
     """Return the parent run of a study; its id tells it from a deleted study of the same name."""
     tags = {Tag.COMMAND: "tune", Tag.STUDY: study, Tag.STUDY_ID: study_id}
-    found = find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)
-    return found[0] if found else None
+    return next(iter(find_runs(f"{dataset_name}-{EXPERIMENTS['tune']}", tags)), None)
 
 
 def reproductions(run: Run) -> list[Run]:

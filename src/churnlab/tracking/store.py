@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import tempfile
 from contextlib import closing, nullcontext
@@ -12,10 +13,18 @@ from urllib.parse import quote
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request_safe
 
 from churnlab.errors import InputError
 
 SQLITE = "sqlite:///"
+
+LOCK = ".store.lock"
+"""The file in the store's folder that is locked while its schema or an experiment is created."""
+
+SERVERS = ("http://", "https://", "postgresql", "mysql", "mssql")
+"""What the other addresses that MLflow accepts as a store begin with."""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """The MLflow UI opens such an experiment on its runs; without the tag it opens on a page about
@@ -25,16 +34,18 @@ language models."""
 def locate(uri: str, *, home: Path) -> tuple[str, Path]:
     """Return the absolute address of the store and its folder (``home`` for a server).
 
-    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for MLflow's old file store.
+    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for MLflow's old file store and for
+    what is no address of a store.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
     if uri.startswith(SQLITE):
         path = Path(uri.removeprefix(SQLITE)).absolute()
         return f"{SQLITE}{path}", path.parent
-    if "://" not in uri or uri.startswith("file:"):
+    if not uri.startswith(SERVERS):
         raise InputError(
-            f"tracking.uri={uri} is a folder of files, a store that MLflow no longer supports; "
-            "use sqlite:////absolute/path/mlflow.db, or the address of an MLflow server."
+            f"tracking.uri={uri} is not the address of a store, or it is a folder of files, which "
+            "MLflow no longer supports; use sqlite:////absolute/path/mlflow.db, or the address of "
+            "an MLflow server."
         )
     return uri, home
 
@@ -42,19 +53,32 @@ def locate(uri: str, *, home: Path) -> tuple[str, Path]:
 def open_store(uri: str, *, home: Path) -> None:
     """Point MLflow at the store; create its schema if it is new, also when processes start at once.
 
-    Raises InputError for the file store and for a store that cannot be written.
+    A store that exists can be read without permission to write. Raises InputError for one that
+    cannot be used: a wrong address, no answer, another schema, no room for a new store.
     """
     uri, home = locate(uri, home=home)
     if uri.startswith(SQLITE):
         path = Path(uri.removeprefix(SQLITE))
-        _check_writable(path)
-        with _store_lock(home):
-            _create_sqlite(path)
+        if not path.exists():
+            check_writable(home)
+            with FileLock(home / LOCK):
+                _create_sqlite(path)
+        found, expected = schemas(path)
+        if found != expected:
+            raise InputError(
+                f"{path} is not a database that this MLflow can use: churnlab doctor says what is "
+                "wrong and how to repair it. Or choose another store: tracking.uri=sqlite:///FILE."
+            )
     point_at(uri, home=home)
 
 
 def point_at(uri: str, *, home: Path) -> None:
-    """Point MLflow, and all code that reads CHURNLAB_STORE, at the store."""
+    """Point MLflow, and all code that reads CHURNLAB_STORE, at the store.
+
+    Raises InputError for a server that does not answer.
+    """
+    if uri.startswith("http"):
+        _check_server(uri)
     mlflow.set_tracking_uri(uri)
     os.environ["CHURNLAB_STORE"] = str(home)
 
@@ -65,29 +89,41 @@ def schemas(path: Path) -> tuple[str | None, str]:
 
     # Not mode=ro: a kill during a commit leaves a journal, which a read-only connection can neither
     # roll back nor ignore.
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True)) as database:
-        try:
+    address = f"file:{quote(str(path))}?mode=rw"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=60)) as database:
             found = database.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.DatabaseError:
-            found = None
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_FULL")):
+            raise  # another process writes, or the disk fails: this says nothing of the file
+        found = None
     return found and found[0], _get_latest_schema_revision()
 
 
-def _check_writable(path: Path) -> None:
+def _check_server(uri: str) -> None:
+    """Refuse a server that does not answer within 10 seconds; MLflow would try for minutes."""
+    search = (get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "GET")
+    try:
+        http_request_safe(*search, params={"max_results": 1}, max_retries=0, timeout=10)
+    except MlflowException:
+        raise InputError(
+            f"No MLflow server answers at {uri}. Start it or correct the address: tracking.uri, or "
+            "MLFLOW_TRACKING_URI, which wins."
+        ) from None
+
+
+def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written, before the work and not after it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise InputError(
-            f"Nothing can be written to {path.parent} ({error.strerror}), where runs are stored; "
-            "set CHURNLAB_HOME to a folder that you can write to."
+            f"Nothing can be written to {folder} ({reason}), a folder that churnlab needs; "
+            "repair it, or set CHURNLAB_HOME to a folder that you can write to."
         ) from error
-
-
-def _store_lock(home: Path) -> FileLock:
-    return FileLock(home / ".store.lock")
 
 
 def _create_sqlite(path: Path) -> None:
@@ -105,11 +141,16 @@ def _create_sqlite(path: Path) -> None:
 
 
 def experiment_id(name: str) -> str:
-    """Return the id of an experiment; create a new one with its artifacts next to the store."""
+    """Return the id of an experiment; create a new one with its artifacts next to the store.
+
+    InputError: nothing can be written to the store.
+    """
     client = mlflow.MlflowClient()
     home = Path(os.environ["CHURNLAB_STORE"])
     served = mlflow.get_tracking_uri().startswith("http")
-    with nullcontext() if served else _store_lock(home):
+    if not served:
+        check_writable(home / "mlartifacts")
+    with nullcontext() if served else FileLock(home / LOCK):
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -122,7 +163,13 @@ def experiment_id(name: str) -> str:
                     raise
     if found.lifecycle_stage != "active":
         raise InputError(
-            f"The experiment {name} has been deleted in the store; restore it with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
+            f"The experiment {name} has been deleted in the store; restore it: "
+            f"{restore('experiment', found.experiment_id)}"
         )
     return found.experiment_id
+
+
+def restore(kind: str, number: str) -> str:
+    """Return the command that restores a deleted run or experiment in this store."""
+    uri = shlex.quote(mlflow.get_tracking_uri())
+    return f"MLFLOW_TRACKING_URI={uri} mlflow {kind}s restore --{kind}-id {number}"

@@ -38,6 +38,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from churnlab.errors import InputError
+from churnlab.tracking.store import check_writable
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,10 +68,16 @@ class Local:
     def locked(self, name: str, *, wait: bool = True) -> Iterator[int]:
         """Lock a study against other drivers; yield the file descriptor that holds the lock.
 
-        Wait for a driver that has the lock, or, without ``wait``, raise BlockingIOError.
+        Wait for a driver that has the lock, or, without ``wait``, raise BlockingIOError, and lock
+        also what cannot be written. InputError: nothing can be written to the folder.
         """
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        held = os.open(Path(self.folder) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        path = Path(self.folder) / f"{name}.lock"
+        if wait:
+            check_writable(path.parent)
+        try:
+            held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:  # without permission to write, a reader can lock all the same
+            held = os.open(path if path.exists() else path.parent, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -130,9 +130,8 @@ def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
     Trials before number ``first`` are ignored: they may have stopped an earlier start, and the user
     may have fixed the cause since.
     """
-    ended = [
-        trial for trial in study.get_trials(deepcopy=False)[first:] if trial.state.is_finished()
-    ]
+    trials = study.get_trials(deepcopy=False)[first:]
+    ended = [trial for trial in trials if trial.state.is_finished()]
     messages: list[str] = []
     for trial in sorted(ended, key=lambda trial: trial.datetime_complete or trial.datetime_start):
         if trial.state == TrialState.COMPLETE:
@@ -185,12 +184,8 @@ def _is_surplus(study: optuna.Study, trial: Trial, job: Job) -> bool:
     if job.exhaustive:
         return ENQUEUED not in trial.user_attrs
     live = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
-    before = [
-        other
-        for other in study.get_trials(deepcopy=False, states=live)
-        if other.number < trial.number
-    ]
-    return len(before) >= job.n_trials
+    others = study.get_trials(deepcopy=False, states=live)
+    return sum(other.number < trial.number for other in others) >= job.n_trials
 
 
 def _run_trial(study: optuna.Study, trial: Trial, job: Job, folds: list[PreparedFold]) -> None:
@@ -205,7 +200,7 @@ def _run_trial(study: optuna.Study, trial: Trial, job: Job, folds: list[Prepared
             end_trial(run_id, "FAILED", params=trial.params, note=outcome)
         else:
             trial.set_user_attr(SCORES, outcome)
-            _log(run_id, trial.params, outcome, reused=trial.user_attrs.get(REUSED))
+            log_trial(run_id, trial.params, outcome, reused_from=trial.user_attrs.get(REUSED))
             _tell(study, trial, outcome["metrics"][f"cv_{job.metric}"])
             end_trial(run_id, "FINISHED")
     except UpdateFinishedTrialError:
@@ -230,14 +225,6 @@ def _outcome(
         return f"{type(error).__name__}: {error}"
 
 
-def _log(
-    run_id: str, params: Mapping[str, Any], scores: Mapping[str, Any], *, reused: str | None
-) -> None:
-    log_trial(
-        run_id, scores["metrics"], params=params, per_fold=scores["per_fold"], reused_from=reused
-    )
-
-
 def _tell(
     study: optuna.Study,
     trial: Trial | int,
@@ -257,12 +244,10 @@ def _completed_equal(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
     key = studies.params_key(trial.params)
     while True:
         equal = [other for other in study.get_trials(deepcopy=False) if key_of(other) == key]
-        for other in equal:
-            if other.state == TrialState.COMPLETE:
-                return other
-        earlier = [other for other in equal if other.number < trial.number]
-        if TrialState.RUNNING not in [other.state for other in earlier]:
-            return None
+        complete = [other for other in equal if other.state == TrialState.COMPLETE]
+        earlier = [other.state for other in equal if other.number < trial.number]
+        if complete or TrialState.RUNNING not in earlier:
+            return next(iter(complete), None)
         time.sleep(POLL)
 
 
@@ -365,8 +350,8 @@ def _end_runs(study: optuna.Study, job: Job | DeadJob, *, every: bool) -> Iterat
     for trial in trials:
         if trial.state == TrialState.COMPLETE and trial.number not in logged:
             run_id = create_trial(job.parent, trial.number, trial.params)
-            reused = trial.user_attrs.get(REUSED)
-            _log(run_id, trial.params, trial.user_attrs[SCORES], reused=reused)
+            scores, reused = trial.user_attrs[SCORES], trial.user_attrs.get(REUSED)
+            log_trial(run_id, trial.params, scores, reused_from=reused)
             end_trial(run_id, "FINISHED")
             yield "missing run", "logged again"
     for run in children(job.parent, "train", status="RUNNING"):
