@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from churnlab.errors import InputError
-from churnlab.models.metrics import will_churn
 from churnlab.models.pipelines import check_parameters, locate
 
 
