@@ -18,11 +18,12 @@ test-next:          ## the suite under the newest and pre-release dependencies, 
 soak: setup         ## the long form of kills, races, sweeps and docs (hours), each time with another seed; KILLS=10 for less
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
 	$(BIN)/python -m pytest -n 2 --dist load -v -rP tests/tuning tests/registry/test_promotions.py \
-	tests/cli/test_sweeps.py tests/docs
+	tests/cli/test_sweeps.py tests/docs tests/simulations
 
-bench: setup        ## tuning and segmenting next to the plain ways, as ratios; see benchmarks/README.md
+bench: setup        ## tuning and segmenting next to the plain ways, coverage of intervals; see benchmarks/README.md
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/segmenting.py
+	$(BIN)/python benchmarks/coverage.py --short
 
 check: setup        ## format, lint, types, import contract, lock file
 	$(BIN)/ruff format --check .

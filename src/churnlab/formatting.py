@@ -39,6 +39,15 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{number(100 * share, digits)}%" if math.isfinite(share) else number(share)
 
 
+def small(p: float) -> str:
+    """Format a p-value or q-value to three decimals; a smaller one by its bound.
+
+    >>> small(0.0312), small(0.00002)
+    ('0.031', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else number(p)
+
+
 def whole(count: float) -> str:
     """Format a count with a thousands separator."""
     return number(count, 0)

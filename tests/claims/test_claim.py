@@ -55,7 +55,7 @@ def test_below_is_the_mirror_image_of_above(ends, none, farther, tolerance):
 
 
 @given(intervals, numbers, tolerances, tolerances)
-def test_a_claimed_size_turns_holds_into_partly_exactly_if_the_interval_excludes_it(
+def test_a_claimed_size_holds_if_the_interval_shows_it_and_is_partly_right_if_it_excludes_it(
     ends, none, farther, tolerance
 ):
     low, high = ends
@@ -66,7 +66,8 @@ def test_a_claimed_size_turns_holds_into_partly_exactly_if_the_interval_excludes
         assert sized == bare
     else:
         excluded = high < size - tolerance or low > size + tolerance
-        assert sized == ("partly" if excluded else "holds")
+        shown = size - tolerance <= low and high <= size + tolerance
+        assert sized == ("partly" if excluded else "holds" if shown else "compatible")
 
 
 @given(intervals, numbers, tolerances)
@@ -79,6 +80,14 @@ def test_no_difference_holds_inside_the_tolerance_is_false_outside_and_not_shown
     outside = high < near or low > far
     expected = "holds" if inside else "false" if outside else "not shown"
     assert verdict(means(none, "same", tolerance=tolerance), low, high) == expected
+
+
+def test_vague_data_never_show_a_size():
+    doubled = replace(RATIO, direction="above", size=2, tolerance=0.2)
+    assert verdict(doubled, 1.1, 9.0) == "compatible"
+    assert verdict(doubled, 1.9, 2.1) == "holds"
+    assert verdict(doubled, 1.1, 1.7) == "partly"
+    assert verdict(doubled, 0.9, 9.0) == "not shown"
 
 
 @given(intervals, intervals, numbers, st.sampled_from(["above", "below", "same"]), tolerances)
@@ -184,6 +193,7 @@ def test_a_claimed_and_a_measured_value_are_formatted_with_their_tolerance_or_in
 def test_verdicts_that_no_claim_has_are_counted_as_zero():
     assert count_verdicts(["holds", "false", "holds"]) == {
         "holds": 2,
+        "compatible": 0,
         "partly": 0,
         "not shown": 0,
         "false": 1,

@@ -1,6 +1,7 @@
 """Each quantity of a claim against its formula or library, and the members it is measured on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from churnlab.claims.measures import ClaimContext, check_claims, measure
 from churnlab.data.demo import members
 from churnlab.errors import InputError
 from churnlab.explore.statistics import correlations, risk_ratio
-from churnlab.models.comparison import paired_difference
+from churnlab.models.comparison import fold_test, paired_difference
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,113 @@ def test_the_interval_of_a_margin_holds_what_resampling_row_by_row_gives(frame, 
     assert (found.low, found.high) == pytest.approx(
         tuple(np.percentile(drawn, [2.5, 97.5])), abs=1e-9
     )
+
+
+def test_the_ends_of_a_margin_are_those_of_its_pairs(frame, context):
+    """The lower end is the lowest of all pairs, the upper one the lowest at the Bonferroni level;
+    the extremes of each resample are biased, and would call a true margin false."""
+    names = {"of": ["Lifetime", "Age"], "against": ["Partner", "Promo_friends"]}
+    found = measure(claim("correlation_margin", **names), context)
+    pairs = [
+        measure(claim("correlation_margin", of=a, against=b), context)
+        for a in names["of"]
+        for b in names["against"]
+    ]
+    assert found.value == pytest.approx(min(pair.value for pair in pairs))
+    assert found.low == pytest.approx(min(pair.low for pair in pairs))
+    assert found.high > min(pair.high for pair in pairs)
+
+
+def test_p_is_below_5_percent_exactly_if_a_verdict_is_reached_and_is_that_of_the_test(
+    frame, context
+):
+    left = frame["Churn"] == 1
+    welch = stats.ttest_ind(frame["Age"][left], frame["Age"][~left], equal_var=False).pvalue
+    found = measure(
+        claim("mean_difference", of="Age * 0.1 + gender", among="gender == 1"),
+        context,
+    )
+    assert found.p < 0.05
+    gender = frame["gender"] == 1
+    weak = stats.ttest_ind(frame["Age"][gender], frame["Age"][~gender], equal_var=False)
+    assert measure(
+        claim("mean_difference", of="Age", among="gender == 1"), context
+    ).p == pytest.approx(weak.pvalue)
+    assert measure(claim("mean_difference", of="Age", among="Churn == 1"), context).p == max(
+        welch, 1e-12
+    )
+    r, n = np.corrcoef(frame["gender"], frame["Phone"])[0, 1], len(frame)
+    fisher = 2 * stats.norm.sf(abs(np.arctanh(r)) * np.sqrt(n))
+    assert measure(claim("correlation", of="gender", against="Phone"), context).p == pytest.approx(
+        fisher, rel=0.2
+    )
+
+
+def test_a_ci_allows_for_the_choice_of_segments(frame, context):
+    means = frame.groupby(context.segments["by_age"])["Lifetime"].mean()
+    at = means.idxmax()
+    keys = {"of": "Lifetime", "segments": "by_age"}
+    chosen = measure(claim("mean_difference", among={"highest": "Lifetime"}, **keys), context)
+    named = measure(claim("mean_difference", among=f"segment == {at}", **keys), context)
+    assert chosen.value == pytest.approx(named.value)
+    assert chosen.high - chosen.low > named.high - named.low
+    assert chosen.p == pytest.approx(min(1, 4 * named.p))
+    assert chosen.about.endswith("; the CI allows for a choice among 4")
+    assert named.about.endswith("; descriptive: it names a segment by its number")
+
+
+def test_what_the_segments_were_made_of_describes_them(frame, context):
+    made = replace(context, made_of={"by_age": {"Age"}})
+    keys = {"segments": "by_age", "among": {"highest": "Churn"}}
+    assert measure(claim("mean_difference", of="Age + 1", **keys), made).about.endswith(
+        "; descriptive: the segments were made of Age"
+    )
+    assert "descriptive" not in measure(claim("risk_ratio", **keys), made).about
+
+
+def test_the_strongest_rival_is_every_rival(frame, context):
+    """Above the highest of the others is above each of them, at the level of each pair."""
+    keys = {"of": "Age", "segments": "by_age"}
+    found = measure(
+        claim("mean_difference", among="segment == 3", against={"highest": "Age"}, **keys), context
+    )
+    pairs = [
+        measure(
+            claim("mean_difference", among="segment == 3", against=f"segment == {other}", **keys),
+            context,
+        )
+        for other in range(3)
+    ]
+    assert found.value == pytest.approx(min(pair.value for pair in pairs))
+    assert found.low == pytest.approx(min(pair.low for pair in pairs))
+    assert found.high > min(pair.high for pair in pairs)
+
+
+def test_a_model_difference_is_the_hull_of_members_and_folds():
+    rng = np.random.default_rng(2)
+    y = (rng.random(300) < 0.3).astype(int)
+    folds = np.column_stack([rng.permutation(300) % 5 for _ in range(5)])
+    good = np.clip(0.3 + 0.4 * (y[:, None] - 0.3) + 0.2 * rng.normal(size=(300, 5)), 0.01, 0.99)
+    poor = np.clip(0.3 + 0.3 * (y - 0.3) + 0.2 * rng.normal(size=300), 0.01, 0.99)
+    keys = {"of": "good", "against": "poor", "metric": "brier"}
+    stated = claim("model_difference", direction="below", **keys)
+    models = {"good": good, "poor": poor}
+    members = ClaimContext(pd.DataFrame({"y": y}), "y", probabilities=models, resamples=200)
+    alone, both = measure(stated, members), measure(stated, replace(members, folds=folds))
+    scores = [
+        np.array([np.mean((p - y)[folds[:, 0] == fold] ** 2) for fold in range(5)])
+        for p in (good[:, 0], poor)
+    ]
+    test = fold_test(*scores, ratio=1 / 4)
+    assert both.low == pytest.approx(min(alone.low, test.ci_low))
+    assert both.high == pytest.approx(max(alone.high, test.ci_high))
+    assert both.p >= max(test.p, alone.p) * 0.999
+    assert both.about == "brier out of fold, over 300 members and 5 folds"
+    same = measure(
+        stated, replace(members, folds=folds, probabilities={"good": good, "poor": good})
+    )
+    assert (same.low, same.high) == (0, 0)
+    assert same.about.endswith("25 folds")
 
 
 def test_segments_are_chosen_by_their_means_and_a_number_by_a_condition(frame, context):

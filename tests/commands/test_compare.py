@@ -10,7 +10,11 @@ from support.running import artifact, churnlab_process, files
 pytestmark = pytest.mark.slow
 
 SMALL = ("dataset.rows=500", "evaluation.folds=3")
-KEYS = {"command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high", "warnings"}
+KEYS = {
+    *("command", "run_id", "comparable", "winner", "delta", "ci_low", "ci_high", "warnings"),
+    *("verdict", "decided_by", "fold_p"),
+}
+HOLD_OUT = {"hold_out_delta", "hold_out_low", "hold_out_high"}
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +65,25 @@ def named(*runs) -> str:
 
 
 def predictions(run) -> pd.DataFrame:
-    return pd.read_parquet(artifact(run, "predictions/oof.parquet")).set_index("row").sort_index()
+    """Those of the first draw and of the further draws of a light model."""
+    tables = [
+        pd.read_parquet(artifact(run, f"predictions/{name}.parquet")) for name in ("oof", "further")
+    ]
+    return pd.concat(tables).sort_values(["repeat", "row"], ignore_index=True)
 
 
 def table(client, ended, path: str) -> pd.DataFrame:
     return pd.read_csv(artifact(client.get_run(ended.line["run_id"]), path))
 
 
-def test_runs_on_other_data_or_splits_are_ranked_apart_and_the_newest_of_equal_runs_counts(
+def test_runs_on_other_data_splits_or_folds_are_ranked_apart_and_the_newest_of_equal_runs_counts(
     leaderboard, runs, shared_home, client_at
 ):
     assert leaderboard.code == 0, leaderboard.err
     board = table(client_at(shared_home), leaderboard, "leaderboard.csv")
     here = board[board["group"] == 1]
-    assert set(here["run_id"][:3]) == {
-        runs[name].info.run_id for name in ("linear", "tol", "folds")
-    }
-    assert here["run_id"].iloc[3] == runs["again"].info.run_id, (
+    assert set(here["run_id"][:2]) == {runs[name].info.run_id for name in ("linear", "tol")}
+    assert here["run_id"].iloc[2] == runs["again"].info.run_id, (
         "the older dummy is not listed twice"
     )
     assert here["cv_log_loss"].is_monotonic_increasing
@@ -85,11 +91,12 @@ def test_runs_on_other_data_or_splits_are_ranked_apart_and_the_newest_of_equal_r
         assert group["rank"].tolist() == list(range(1, len(group) + 1)), (
             f"rank restarts in group {number}"
         )
-        assert len(group[["data", "split"]].drop_duplicates()) == 1
-    assert sorted(len(group) for _, group in board.groupby("group")) == [1, 1, 4]
-    assert board.groupby(["data", "split"]).ngroups == board["group"].nunique() == 3
+        assert len(group[["data", "split", "folds"]].drop_duplicates()) == 1
+    assert sorted(len(group) for _, group in board.groupby("group")) == [1, 1, 1, 3]
+    assert board.groupby(["data", "split", "folds"]).ngroups == board["group"].nunique() == 4
     assert "1 run on other data" in leaderboard.err
     assert "1 run on another split" in leaderboard.err
+    assert "1 run on other folds" in leaderboard.err
 
 
 def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
@@ -129,15 +136,15 @@ def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
     assert row["age"] == pytest.approx((run.info.start_time - best.info.start_time) / 1000, abs=60)
     assert "figures/leaderboard.png" in files(run)
     assert run.data.tags["churnlab.command"] == "compare"
+    assert run.data.tags["churnlab.hold_out_look"] == "true"  # it shows test_ of every model
+    assert row["chosen_among"] == 1
     assert run.data.tags["churnlab.split_sha256"] == best.data.tags["churnlab.split_sha256"]
 
 
 def test_the_result_of_the_leaderboard_is_for_the_present_table_and_split(leaderboard, runs):
     assert set(leaderboard.line) == KEYS | {"recommended"}
     assert leaderboard.line["comparable"] is True
-    assert leaderboard.line["winner"] in {
-        runs[name].info.run_id for name in ("linear", "tol", "folds")
-    }
+    assert leaderboard.line["winner"] in {runs[name].info.run_id for name in ("linear", "tol")}
     assert leaderboard.line["ci_low"] <= leaderboard.line["delta"] <= leaderboard.line["ci_high"]
 
 
@@ -189,15 +196,17 @@ def test_a_ceiling_for_an_unknown_score_is_refused(churnlab):
 def test_a_table_and_split_without_runs_is_refused_and_the_others_are_counted(runs, churnlab):
     ended = churnlab("compare", *SMALL, "seed=2")
     assert (ended.code, ended.out) == (2, "")
-    assert "There is no finished train run on this table and split" in ended.err
-    assert "6 runs on other tables or splits" in ended.err
+    assert "There is no finished train run on this table, split and folds" in ended.err
+    assert "6 runs on other tables, splits or folds" in ended.err
 
 
 def test_the_difference_of_two_runs_is_first_minus_second_out_of_fold_with_its_interval(pair, runs):
     assert pair.code == 0, pair.err
-    assert set(pair.line) == KEYS
+    assert set(pair.line) == KEYS | HOLD_OUT
     first, second = predictions(runs["dummy"]), predictions(runs["linear"])
-    assert np.array_equal(first.index, second.index)
+    keys = ["repeat", "row", "fold"]
+    assert np.array_equal(first[keys], second[keys])
+    assert first["repeat"].nunique() == 5
     losses = [
         log_loss(table["y"], table["probability"].clip(0.001, 0.999)) for table in (first, second)
     ]
@@ -228,13 +237,17 @@ def test_the_folds_are_compared_one_by_one(pair, runs, shared_home, client_at):
     client = client_at(shared_home)
     steps = table(client, pair, "fold_differences.csv")
     for letter, name in zip("AB", ("dummy", "linear"), strict=True):
-        expected = pd.read_csv(artifact(runs[name], "folds.csv"))["log_loss"]
-        assert steps[letter].tolist() == expected.tolist()
+        tables = [
+            pd.read_csv(artifact(runs[name], file)) for file in ("folds.csv", "further_folds.csv")
+        ]
+        assert steps[letter].tolist() == pytest.approx(
+            pd.concat(tables)["log_loss"].tolist(), abs=1e-12
+        )
     assert np.allclose(steps["difference"], steps["A"] - steps["B"])
     run = client.get_run(pair.line["run_id"])
     assert "figures/difference.png" in files(run)
     assert run.data.metrics["fold_p"] < 0.05
-    assert "The fold test agrees over 3 folds" in run.data.tags["mlflow.note.content"]
+    assert "The fold test agrees over 15 folds" in run.data.tags["mlflow.note.content"]
 
 
 def test_swapping_the_runs_flips_the_sign_and_keeps_the_winner(pair, runs, churnlab):
@@ -254,23 +267,50 @@ def test_a_run_does_not_differ_from_itself_and_nobody_wins(runs, churnlab):
         None,
         0.0,
     )
-    assert "No significant difference between" in ended.err
-    assert "on these 400 members" in ended.err
+    assert "are equal for all practical purposes" in ended.err
+    assert ended.line["verdict"] == "equal for all practical purposes"
 
 
-def test_runs_on_different_folds_are_compared_by_members_only(
+def test_runs_on_different_folds_are_compared_on_the_hold_out(
     runs, churnlab, shared_home, client_at
 ):
     ended = churnlab("compare", *SMALL, named(runs["folds"], runs["dummy"]))
     assert ended.code == 0, ended.err
     assert ended.line["winner"] == runs["folds"].info.run_id
+    assert (ended.line["decided_by"], ended.line["fold_p"]) == ("hold-out", None)
+    assert ended.line["delta"] == ended.line["hold_out_delta"]
     assert ended.line["ci_high"] < 0
-    assert "The two runs have different folds" in ended.err
+    assert "The two runs share no draw of the folds" in ended.err
     run = client_at(shared_home).get_run(ended.line["run_id"])
     assert "fold_differences.csv" not in files(run)
     assert "fold_p" not in run.data.metrics
     keys = table(client_at(shared_home), ended, "differences.csv").set_index("key")
     assert keys.loc["evaluation.folds"].tolist() == ["4", "3"]
+
+
+def test_a_pair_also_shows_the_difference_on_the_hold_out_which_is_a_look(
+    pair, runs, shared_home, client_at
+):
+    run = client_at(shared_home).get_run(pair.line["run_id"])
+    held_out = [runs[name].data.metrics["test_log_loss"] for name in ("dummy", "linear")]
+    assert pair.line["hold_out_delta"] == pytest.approx(held_out[0] - held_out[1], abs=1e-12)
+    assert {key: run.data.metrics[key] for key in HOLD_OUT} == {
+        key: pair.line[key] for key in HOLD_OUT
+    }
+    assert "On the hold-out, which chose nothing, " in pair.err
+    assert run.data.tags["churnlab.hold_out_look"] == "true"
+    for name in ("data", "split"):
+        tag = f"churnlab.{name}_sha256"
+        assert run.data.tags[tag] == runs["dummy"].data.tags[tag]
+
+
+def test_the_difference_that_does_not_matter_can_be_set(runs, churnlab):
+    words = ("compare", *SMALL, named(runs["linear"], runs["dummy"]))
+    assert churnlab(*words).line["verdict"] == "better"
+    same = ("compare", *SMALL, named(runs["linear"], runs["tol"]))
+    assert churnlab(*same, "rope=0").line["verdict"] == "equal for all practical purposes"
+    refused = churnlab(*words, "rope=-1")
+    assert (refused.code, refused.out) == (2, "")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +329,7 @@ def test_runs_on_other_data_or_another_split_are_not_compared_and_the_difference
         "command": "compare",
         "run_id": ended.line["run_id"],
         "comparable": False,
-        **dict.fromkeys(("winner", "delta", "ci_low", "ci_high")),
+        **dict.fromkeys(("winner", *HOLD_OUT, *KEYS - {"command", "run_id", "comparable"})),
         "warnings": 0,
     }
     assert f"cannot be compared: {what}." in ended.err
@@ -346,9 +386,13 @@ def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_
         -0.030, abs=0.007
     )  # on four fifths of the members the reference was taken on
     assert "The fold test agrees over 5 folds" in stderr
-    line, _ = real("linear", "forest", "roc_auc")
-    assert line["winner"] == "linear"
+    line, stderr = real("linear", "forest", "roc_auc")
     assert line["delta"] == pytest.approx(0.0045, abs=0.003)
+    assert line["ci_low"] > 0
+    # five folds are too few to confirm it; the reference has more
+    assert (line["winner"], line["verdict"]) == (None, "too few to tell")
+    assert line["fold_p"] > 0.05
+    assert "the fold test does not confirm the difference over 5 folds" in stderr
 
 
 @pytest.mark.parametrize(
@@ -359,11 +403,12 @@ def test_the_behavior_features_are_decisive_on_the_real_table(real, metric, delt
     assert line["winner"] == "linear behaviour"
     assert line["delta"] == pytest.approx(delta, abs=around)
     assert min(abs(line["ci_low"]), abs(line["ci_high"])) > 3 * around
-    assert "The fold test agrees over 5 folds" in stderr
+    assert "The fold test agrees over 25 folds" in stderr
 
 
 def test_a_tuned_forest_ranks_members_no_worse_than_logistic_regression_on_the_real_table(real):
     line, stderr = real("linear", "forest tuned", "roc_auc")
     assert line["winner"] is None
     assert abs(line["delta"]) < 0.0045
-    assert "on these 3,200 members" in stderr
+    assert line["verdict"] == "equal for all practical purposes"
+    assert "within 0.01 of 0" in stderr

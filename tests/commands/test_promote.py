@@ -253,11 +253,14 @@ def test_a_worse_candidate_is_refused_and_the_champion_stays(story, client):
     assert failed(story["worse"]) == {
         *(
             "log_loss_against_champion",
+            "log_loss_against_ancestor",
             "log_loss_against_dummy",
             "roc_auc_against_dummy",
             "minimum_roc_auc",
         ),
     }
+    assert line["verdict"] == "refused"
+    assert "against the former champion version 1's" in story["worse"].err
     gate = checks(story["worse"])["log_loss_against_champion"]
     assert gate["value"] > gate["limit"]
     tags = client.get_model_version(NAME, "4").tags
@@ -296,7 +299,7 @@ def test_a_model_trained_on_the_hold_out_is_refused_with_the_reason(story, commo
 def test_only_members_that_neither_was_trained_on_judge(story, common):
     check = checks(story["few"])["log_loss_against_champion"]
     message = re.search(
-        r"log_loss (\S+) against the champion's (\S+), difference ", story["few"].err
+        r"log loss (\S+) against the champion's (\S+), difference ", story["few"].err
     )
     assert message is not None
     shown = [float(message[1]), float(message[2])]
@@ -308,6 +311,7 @@ def test_only_members_that_neither_was_trained_on_judge(story, common):
         abs=1e-4,
     )
     assert f"on {len(common)} members" in story["few"].err
+    assert "undecided: log loss" in story["few"].err
     assert check["value"] > shown[0] - shown[1], "no better end of an interval is shown"
 
 
@@ -315,7 +319,8 @@ def test_every_check_is_run_and_shown_even_when_all_fail(story):
     assert story["strict"].code == 3
     passed = set(checks(story["strict"])) - failed(story["strict"])
     assert set(checks(story["strict"])) == OF_THE_FIRST | {
-        *("champion_known", "log_loss_against_champion", "compatible_signature", "minimum_f1")
+        *("champion_known", "log_loss_against_champion", "compatible_signature", "minimum_f1"),
+        "log_loss_against_ancestor",
     }
     same = (
         {"served_equals_trained"}
@@ -328,6 +333,8 @@ def test_every_check_is_run_and_shown_even_when_all_fail(story):
             "compatible_signature",
             "stable_segmentation",
             "log_loss_against_champion",
+            "log_loss_against_ancestor",
+            "calibration_ece",  # without its noise the error may be 0
         ),
         *("log_loss_against_dummy", "roc_auc_against_dummy"),
     }

@@ -200,14 +200,19 @@ def test_the_numbers_are_those_of_the_runs(pages):
     train, segments = lines["train"], lines["segment"]["segments"]
     assert f"{lines['explore']['churn_rate']:.1%}" in text
     assert (
-        f"a cross-validated log loss of {train['cv_log_loss']:.4f}, better than the best dummy"
-        in text
+        f"a cross-validated log loss of {train['cv_log_loss']:.4f}; in cross-validation it is "
+        "better than the best dummy" in text
     )
+    assert "Avg class frequency current month, known only close to churn" in text
     assert (
         f"{train['test_roc_auc']:.1%} of the pairs (95% CI {train['test_roc_auc_low']:.1%} to"
         in text
     )
-    assert re.search(r"percentage points on average\. Calibration: (none|isotonic|sigmoid), ", text)
+    assert re.search(
+        r"percentage points on average, where a perfectly calibrated model would show \d+\.\d on "
+        r"as many members: .*?\. Calibration: (none|isotonic|sigmoid), ",
+        text,
+    )
     for segment in segments:
         assert f"{segment['name']}" in text
         assert f"{segment['churn_rate']:.1%}" in text

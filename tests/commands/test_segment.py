@@ -125,15 +125,35 @@ def test_a_run_has_its_place_its_tags_and_its_artifacts(run, line, shared_home, 
 def test_each_number_of_segments_has_its_evidence_as_metrics_over_k(run, shared_home, client_at):
     client = client_at(shared_home)
     evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k")
-    assert list(evidence.index) == [2, 3, 4]
+    assert list(evidence.index) == [1, 2, 3, 4]
+    of_one = evidence.drop(columns="chosen_by").loc[1]
+    assert of_one.dropna().index.tolist() == ["gap", "gap_s"]
     for name in PER_K:
-        assert by_k(client, run, name) == evidence[name].to_dict(), name
-    assert evidence["inertia"].is_monotonic_decreasing
+        assert by_k(client, run, name) == evidence[name].dropna().to_dict(), name
+    assert evidence["inertia"].dropna().is_monotonic_decreasing
     heights = evidence["ward_height"]
     assert (heights[2] - heights[3], heights[3] - heights[4]) == pytest.approx(
         (evidence["ward_height_gap"][2], evidence["ward_height_gap"][3])
     )
     assert evidence["ward_height_gap"].idxmax() == run.data.metrics["k_dendrogram"]
+
+
+def test_a_run_says_whether_its_segments_are_groups_and_how_well_each_comes_back(run):
+    groups, p = run.data.tags["churnlab.groups"], run.data.metrics["null_p"]
+    assert groups.startswith("shown to be groups (p = ") is (p < 0.05)
+    assert f"(p = {p:.2g})" in groups
+    assert run.data.tags["churnlab.k_reason"].endswith(f"; {groups}")
+    assert f"They are {groups}." in run.data.tags["mlflow.note.content"]
+    portraits = json.loads(artifact(run, "portraits.json").read_text())
+    table = pd.read_csv(artifact(run, "segments.csv"))
+    evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k")
+    assert table["jaccard"].tolist() == [portrait["jaccard"] for portrait in portraits]
+    assert table["jaccard"].min() == evidence["jaccard_min"][4]
+    assert table["jaccard"].between(0, 1).all()
+    for portrait in portraits:
+        assert (portrait["null_p"], portrait["groups"]) == (p, groups)
+        assert "is by construction and no finding" in portrait["notes"][-1]
+        assert "Age" not in portrait["by_construction"]
 
 
 def test_the_labels_are_those_of_the_evidence_and_of_the_logged_model(
@@ -257,6 +277,7 @@ def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_wo
     assert everyone["text"].tolist() == made_of["for_everyone"]
     assert [planned["action"] for planned in made_of["everyone"]] == everyone["action"].tolist()
     columns = {
+        *("gone", "keeps_low", "keeps_high", "worth_low", "worth_high", "together"),
         "lever",
         "reach",
         "cost",
@@ -270,7 +291,8 @@ def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_wo
     assert columns <= set(actions.columns)
     inside = actions.dropna(subset="segment")
     sizes = pd.read_csv(artifact(run, "segments.csv")).set_index("segment")["size"]
-    assert (inside["reach"].to_numpy() <= sizes[inside["segment"]].to_numpy()).all()
+    of = sizes[inside["segment"]].to_numpy()
+    assert (inside["reach"].to_numpy() + inside["gone"].to_numpy() <= of).all()
 
 
 def test_a_sweep_compares_column_sets(home, succeed, client_at):
@@ -340,7 +362,7 @@ def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(
         (
             1361,
             0.527,
-            "PRIORITY: the greatest potential for retention, the most attention; "
+            "PRIORITY: many of them leave, the most attention (only a test shows whom it keeps); "
             "discount on a 6- or 12-month",
         ),
         (1128, 0.027, "offer extra services; renewal reminder 1-2 months before the contract ends"),

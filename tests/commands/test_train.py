@@ -17,7 +17,7 @@ from sklearn import metrics as sk
 import churnlab
 from churnlab.data.dataset import folds_sha256, split_sha256
 from churnlab.data.demo import members
-from churnlab.models import evaluation
+from churnlab.models import calibration, evaluation
 from churnlab.models.metric_names import METRICS
 from churnlab.tracking.fingerprints import config_sha256
 from support.running import (
@@ -190,6 +190,11 @@ def test_every_metric_is_logged_once(trained, model):
     assert set(trained[model].data.metrics) == expected | {
         "cv_slope",
         "cv_intercept",
+        "cv_pooled_ece",
+        "cv_pooled_ece_floor",
+        "test_ece_floor",
+        "early_cv_roc_auc",
+        "early_cv_log_loss",
         "model_bytes",
         "n_columns",
     }
@@ -203,7 +208,12 @@ def test_the_metrics_equal_those_of_the_logged_predictions(trained, model):
     test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
     for name, value in scores(test, threshold).items():
         assert logged[f"test_{name}"] == pytest.approx(value, abs=1e-9), name
-    folds = pd.DataFrame([scores(part, threshold) for _, part in oof.groupby(["repeat", "fold"])])
+    folds = pd.DataFrame(
+        [
+            scores(part, float(part["threshold"].iloc[0]))
+            for _, part in oof.groupby(["repeat", "fold"])
+        ]
+    )
     assert len(folds) == 6
     for name in folds:
         assert logged[f"cv_{name}"] == pytest.approx(folds[name].mean(), abs=1e-9), name
@@ -223,15 +233,34 @@ def test_the_decision_chooses_the_threshold_on_out_of_fold_predictions(run, oof)
     assert at_threshold == pytest.approx(best, abs=1e-12)
 
 
+def test_the_members_of_a_fold_do_not_choose_the_threshold_that_scores_them(oof):
+    for (repeat, fold), part in oof.groupby(["repeat", "fold"]):
+        others = oof[(oof["repeat"] == repeat) & (oof["fold"] != fold)]
+        precision, recall, _ = sk.precision_recall_curve(others["y"], others["probability"])
+        best = (2 * precision * recall / (precision + recall).clip(1e-12)).max()
+        (threshold,) = part["threshold"].unique()
+        found = sk.f1_score(others["y"], others["probability"] > threshold)
+        assert found == pytest.approx(best, abs=1e-12)
+
+
+def test_a_light_model_is_predicted_on_further_draws_of_the_folds(trained, oof):
+    run = trained["logistic_regression"]
+    further = pd.read_parquet(artifact(run, "predictions/further.parquet"))
+    assert list(further.columns) == list(oof.columns)
+    assert further["repeat"].unique().tolist() == [2, 3, 4, 5]
+    assert sorted(further[further["repeat"] == 2]["row"]) == sorted(oof["row"].unique())
+    assert len(pd.read_csv(artifact(run, "further_folds.csv"))) == 4 * 3
+    assert "predictions/further.parquet" not in files(trained["random_forest"])
+
+
 def test_every_member_is_either_out_of_fold_or_held_out(oof, held_out):
     y = members(ROWS, seed=0)["Churn"].to_numpy()
     assert sorted({*oof["row"], *held_out["row"]}) == list(range(ROWS))
     assert not set(oof["row"]) & set(held_out["row"])
     assert len(held_out) == ROWS // 5
     assert oof.groupby("repeat")["row"].nunique().tolist() == [ROWS * 4 // 5] * 2
-    assert (
-        list(oof.columns) == list(held_out.columns) == ["row", "y", "probability", "fold", "repeat"]
-    )
+    assert list(held_out.columns) == ["row", "y", "probability", "fold", "repeat"]
+    assert list(oof.columns) == [*held_out.columns, "threshold"]
     for table in (oof, held_out):
         assert np.array_equal(table["y"], y[table["row"]])
 
@@ -275,6 +304,7 @@ def test_all_artifacts_are_logged_and_the_figures_are_pngs(trained, model):
         "scores",
         "gains",
         "importance",
+        "net_benefit",
     }
     tables = {
         "config.yaml",
@@ -283,9 +313,14 @@ def test_all_artifacts_are_logged_and_the_figures_are_pngs(trained, model):
         "predictions/oof.parquet",
         "predictions/test.parquet",
     }
-    tables |= {"calibration.csv", "importance.csv"}
+    tables |= {"calibration.csv", "importance.csv", "net_benefit.csv", "slices.csv"}
+    if model == "logistic_regression":
+        tables |= {"predictions/further.parquet", "further_folds.csv"}
     if model != "gradient_boosting":  # which says nothing of its columns
         tables.add("coefficients.csv")
+    slices = pd.read_csv(artifact(run, "slices.csv"))
+    if (slices["q"] < 0.05).any():
+        figures.add("slices")
     assert files(run) == tables | {f"figures/{name}.png" for name in figures}
     for name in figures:
         picture = artifact(run, f"figures/{name}.png").read_bytes()
@@ -312,19 +347,16 @@ def test_a_run_logs_the_size_of_its_model(trained, model, shared_home):
 def test_a_run_reports_whether_it_needs_calibration(trained, model):
     run = trained[model]
     oof = pd.read_parquet(artifact(run, "predictions/oof.parquet"))
-    found = evaluation.calibration_line(oof["y"].to_numpy(), oof["probability"].to_numpy())
+    found = evaluation.repeated_calibration_line(oof)
     assert run.data.metrics["cv_slope"] == pytest.approx(found["slope"])
     assert run.data.metrics["cv_intercept"] == pytest.approx(found["intercept"])
     table = pd.read_csv(artifact(run, "calibration.csv"))
     assert table[["method", "kept"]].to_numpy().tolist() == [["none", True]]
     assert table.loc[0, "log_loss"] == pytest.approx(run.data.metrics["cv_log_loss"])
-    summary, calibrated = (
-        run.data.tags["churnlab.calibration"],
-        0.9 <= found["slope"] <= 1.1 and found["ece"] <= 0.02,
-    )
-    begins = "not needed (slope " if calibrated else "none, although the out-of-fold "
-    assert summary.startswith(begins)
-    assert run.data.tags["mlflow.note.content"].endswith(f". Calibration: {summary}.")
+    summary = run.data.tags["churnlab.calibration"]
+    needed = calibration.miscalibration(found, slope=(0.9, 1.1), ece=0.02)
+    assert summary.startswith(f"none, although {needed}" if needed else "not needed (slope ")
+    assert f". Calibration: {summary}." in run.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -359,6 +391,65 @@ def test_the_note_contains_the_main_metrics(run):
     note = run.data.tags["mlflow.note.content"]
     for name in ("cv_log_loss", "cv_roc_auc", "test_roc_auc", "test_roc_auc_low", "test_accuracy"):
         assert f"{run.data.metrics[name]:.4f}" in note
+
+
+# Weak spots
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory, succeed, client_at):
+    """Logistic regression with and without late columns on 1,000 members, by its features."""
+    home = tmp_path_factory.mktemp("light") / "home"
+    line = succeed(home, "train", "-m", "dataset.rows=1000", "features=raw,early")
+    return {
+        run.data.params["features.name"]: run for run in map(client_at(home).get_run, line["runs"])
+    }
+
+
+def test_a_model_with_late_columns_is_also_cross_validated_without_them(light):
+    raw, early = (light[name].data.metrics for name in ("raw", "early"))
+    assert raw["early_cv_roc_auc"] == early["cv_roc_auc"] < raw["cv_roc_auc"]
+    assert raw["early_cv_log_loss"] == early["cv_log_loss"] > raw["cv_log_loss"]
+    assert "early_cv_roc_auc" not in early
+    note = light["raw"].data.tags["mlflow.note.content"]
+    assert (
+        "Without Avg_class_frequency_current_month, known only close to churn, the same model has "
+        f"cv ROC AUC {early['cv_roc_auc']:.4f} instead of {raw['cv_roc_auc']:.4f}"
+    ) in note
+    assert "known only close to churn" not in light["early"].data.tags["mlflow.note.content"]
+
+
+def test_slices_are_by_every_column_also_those_that_the_model_does_not_see(light):
+    run = light["early"]
+    table = pd.read_csv(artifact(run, "slices.csv"))
+    assert "Avg_class_frequency_current_month" in set(table["slice"])
+    oof = pd.read_parquet(artifact(run, "predictions/oof.parquet"))
+    binary = table[table["slice"] == "gender"]
+    assert binary["n"].sum() == len(oof)
+    assert (binary["n"] * binary["observed"]).sum() == pytest.approx(oof["y"].sum())
+    assert table["p"].is_monotonic_increasing
+    note = run.data.tags["mlflow.note.content"]
+    assert ("Weakest where " in note) == (table["q"].min() < 0.05)
+
+
+def test_a_light_model_has_a_learning_curve(light):
+    curve = pd.read_csv(artifact(light["raw"], "learning_curve.csv"))
+    assert len(curve) == 5 * 4
+    full = curve.groupby("fold")["members"].max()
+    assert full.tolist() == [640] * 5
+    folds = pd.read_csv(artifact(light["raw"], "folds.csv"))
+    last = curve[curve["members"] == 640]
+    assert last["log_loss"].mean() == pytest.approx(folds["log_loss"].mean())
+    note = light["raw"].data.tags["mlflow.note.content"]
+    assert "wice as many" in note
+
+
+def test_the_note_says_on_which_members_the_features_were_found(run, light):
+    assert (
+        "The behaviour features were found on all 4,000 members of the gym table"
+        in run.data.tags["mlflow.note.content"]
+    )
+    assert "were found on" not in light["raw"].data.tags["mlflow.note.content"]
 
 
 # Calibration
@@ -413,10 +504,24 @@ def test_a_forest_is_calibrated_if_it_needs_it_and_it_helps(forest):
     assert forest.run.data.metrics["cv_log_loss"] == pytest.approx(table.loc[kept, "log_loss"])
     assert forest.run.data.metrics["cv_slope"] == pytest.approx(table.loc[kept, "slope"])
     assert forest.run.data.tags["churnlab.calibration"].startswith(
-        f"{kept}: the out-of-fold slope "
+        f"{kept}, because the out-of-fold slope "
     )
     assert forest.plain.data.metrics["cv_log_loss"] == pytest.approx(table.loc["none", "log_loss"])
     assert forest.run.data.metrics["model_bytes"] > forest.plain.data.metrics["model_bytes"]
+
+
+def test_a_profit_is_logged_with_its_ci_its_break_even_and_its_assumptions(forest):
+    metrics = forest.run.data.metrics
+    for name in ("test_profit", "test_break_even_success"):
+        assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
+        assert forest.line[f"{name}_low"] == metrics[f"{name}_low"]
+    capacity = pd.read_csv(artifact(forest.run, "capacity.csv"))
+    assert capacity["contacts"].tolist() == [12, 30, 60, 120, 180]  # of 600 members
+    sensitivity = pd.read_csv(artifact(forest.run, "sensitivity.csv"))
+    unchanged = sensitivity[sensitivity["factor"] == 1]["profit"]
+    assert unchanged.tolist() == pytest.approx([metrics["test_profit"]] * 5)
+    assert {"figures/profit.png", "figures/sensitivity.png"} <= files(forest.run)
+    assert "leavers contacted take the offer" in forest.run.data.tags["mlflow.note.content"]
 
 
 def test_profit_from_uncalibrated_probabilities_is_warned_about(forest):
@@ -451,7 +556,7 @@ def test_without_playbook_phrases_correlated_columns_are_one_reason(forest):
     ("word", "message"),
     [
         ("evaluation.calibration=platt", "evaluation.calibration"),
-        ("evaluation.calibrated.slope=[1.2,0.8]", "give [LOW,HIGH] with 0 <= LOW <= 1 <= HIGH"),
+        ("evaluation.calibrated.slope=[1.2,0.8]", "must have 0 <= LOW <= 1 <= HIGH"),
         ("evaluation.importance_repeats=1", "evaluation.importance_repeats"),
     ],
 )

@@ -6,16 +6,14 @@ import subprocess
 import sys
 import termios
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from sklearn.model_selection import StratifiedKFold
+from sklearn.metrics import log_loss
 
 from churnlab.config import validation
 from churnlab.config.build import build_pipeline, load_dataset
-from churnlab.models.cross_validation import fold_metrics, fold_predictions
-from churnlab.models.splits import Fold, make_split
+from churnlab.models.splits import make_split
 from support.running import artifact, churnlab_process, environment, files
 
 pytestmark = pytest.mark.slow
@@ -73,6 +71,7 @@ def test_the_parent_holds_the_study_and_keys_that_may_change_are_tags(study):
     assert parent.data.params["model.estimator.n_estimators"] == "5"
     assert yaml.safe_load(artifact(parent, "config.yaml").read_text())["tune"] == {
         "n_trials": 3,
+        "outer": None,
         "study": "mine",
     }
     assert {"trials.csv", "config.yaml", "figures/history.png", "figures/slices.png"} <= files(
@@ -94,27 +93,32 @@ def test_the_best_run_is_a_training_with_the_best_parameters_on_the_same_folds(s
     assert "test_roc_auc" in best.data.metrics
 
 
-def test_the_parent_says_how_much_of_the_best_value_was_luck(study):
-    """Scores the same parameters here from scratch, on folds that did not select them."""
-    line, parent, _, _ = study
+def test_the_study_says_how_its_model_compares_with_the_untuned_one_on_the_hold_out(study):
+    """Fits the parameters of the YAML here, and compares on the members that chose nothing."""
+    line, parent, best, _ = study
     config = yaml.safe_load(artifact(parent, "config.yaml").read_text())
-    settings = validation.read("tune", config).train(line["best_params"], run_name="")
+    settings = validation.read("tune", config).train({}, run_name="")
     dataset = load_dataset(settings.dataset)
     split = make_split(dataset, **settings.evaluation.split, seed=0)
-    X, y = dataset.X.iloc[split.train], dataset.y[split.train]
-    others = [
-        Fold(0, fold, *parts)
-        for fold, parts in enumerate(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
-    ]
-    model = build_pipeline(settings.model, dataset, features=settings.features)
-    predictions = fold_predictions(model, X, y, others, rows=split.train)
-    per_fold = fold_metrics(predictions, threshold=0.5)
-    elsewhere = parent.data.metrics["other_folds_cv_log_loss"]
-    assert elsewhere == pytest.approx(
-        np.mean([scores["log_loss"] for scores in per_fold]), abs=1e-12
+    untuned = build_pipeline(settings.model, dataset, features=settings.features)
+    untuned.fit(dataset.X.iloc[split.train], dataset.y[split.train])
+    table = pd.read_parquet(artifact(parent, "predictions/untuned.parquet"))
+    assert table["row"].tolist() == split.test.tolist()
+    expected = untuned.predict_proba(dataset.X.iloc[split.test])[:, 1]
+    assert table["probability"].tolist() == expected.tolist()
+    delta = best.data.metrics["test_log_loss"] - log_loss(
+        dataset.y[split.test], expected.clip(0.001, 0.999)
     )
-    assert parent.data.metrics["luck"] == pytest.approx(elsewhere - line["best_value"], abs=1e-12)
-    assert f"{elsewhere:.4f}" in parent.data.tags["mlflow.note.content"]
+    metrics = parent.data.metrics
+    assert metrics["hold_out_delta"] == pytest.approx(delta, abs=1e-12)
+    assert metrics["hold_out_low"] <= delta <= metrics["hold_out_high"]
+    assert parent.data.tags["churnlab.hold_out_look"] == "true"
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith(f"Best cv log loss {line['best_value']:.4f}, chosen among 3 trials")
+    assert "On the hold-out, which chose nothing, " in note
+    assert "luck" not in note
+    assert line["nested_value"] is None
+    assert not any(name.startswith("nested_") for name in metrics)
 
 
 def test_the_same_command_again_adds_nothing_and_another_evaluation_trains_once_more(

@@ -156,7 +156,38 @@ def test_a_strong_imbalance_is_reported():
     left[:12] = 1
     rare = "members left (y): accuracy says little here; look at average_precision and log_loss"
     assert warned(y=left) == [f"only 3.00% of 400 {rare}"]
-    assert warned(y=1 - left) == [f"only 3.00% of 400 {rare.replace('left', 'stayed')}"]
+    assert warned(y=1 - left) == [
+        f"only 3.00% of 400 {rare.replace('left', 'stayed')}",
+        "y is 1 in 388 rows and 0 in 12, and 1 counts as left, so 97.0% of the members did; if it "
+        "means that they stayed, set dataset.positive=0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("left", "stayed", "suspicious"),
+    [
+        *[(1, 0, False), ("yes", "no", False), ("True", "False", False), ("Y", "N", False)],
+        *[("Attrited", "Existing", False), ("left", "on", False), (1, -1, False)],
+        *[(1, 2, True), (2, 1, True), ("2", "1", True), ("A", "I", True), (0.5, 1.5, True)],
+    ],
+)
+def test_codes_that_may_mean_the_opposite_are_reported_with_counts(left, stayed, suspicious):
+    frame, contract = club()
+    y = frame["y"].to_numpy()
+    coded = frame.assign(y=[left if gone else stayed for gone in y])
+    found = checked(coded, replace(contract, positive=left)).warnings
+    assert bool(found) == suspicious
+    if suspicious:
+        assert f"y is {str(left).casefold()} in {y.sum()} rows" in found[0]
+        assert f"set dataset.positive={str(stayed).casefold()}" in found[0]
+
+
+def test_more_leavers_than_stayers_are_reported_whatever_the_codes():
+    frame, contract = club()
+    coded = frame.assign(y=np.where(frame["y"] == 1, "stayed", "left for good"))
+    (warning,) = checked(coded, replace(contract, positive="left for good")).warnings
+    share = f"{(frame['y'] == 0).mean():.1%}"
+    assert f"left for good counts as left, so {share} of the members did" in warning
 
 
 def test_repeated_rows_and_conflicting_outcomes_are_reported():

@@ -44,7 +44,8 @@ def test_violations_of_a_file_and_of_its_cells_are_reported_together_worst_first
         "  - line 10, column Age: 130 is above 120; correct it, or change dataset.columns.Age.max "
         "in the YAML of shop.",
         "  - line 7, id Client: '010' occurs in an earlier row, too; keep one row per member, or "
-        "set dataset.id=null if it is not an identifier.",
+        "set dataset.repeated_ids=true, which keeps all rows of one member on one side of every "
+        "split.",
     ]
     assert message.splitlines()[2].startswith(
         "  - there is no target column Left (the table has Client, Age,"

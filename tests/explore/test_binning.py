@@ -109,3 +109,13 @@ def test_edges_have_width_even_if_nearly_all_values_are_equal():
 )
 def test_the_median_cut_is_readable_and_leaves_members_on_both_sides(values, cut):
     assert binning.median_cut(np.array(values, dtype=float)) == pytest.approx(cut)
+
+
+def test_labels_are_the_names_of_the_groups_and_gaps_stay():
+    X = pd.DataFrame({"plan": ["a", None, "b"], "months": [1.0, 6.0, 1.0]}, index=[5, 3, 9])
+    columns = {"plan": Column("category"), "months": Column("numeric")}
+    labels = binning.label_columns(X, columns, n_bins=4)
+    assert labels["plan"].tolist()[::2] == ["a", "b"]
+    assert labels["plan"].isna().tolist() == [False, True, False]
+    assert labels["months"].tolist() == ["1", "6", "1"]
+    assert labels.index.equals(X.index)

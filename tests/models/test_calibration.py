@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from churnlab.data.contract import Column
 from churnlab.data.demo import members
 from churnlab.errors import InputError
-from churnlab.models import evaluation
+from churnlab.models import calibration, evaluation
 from churnlab.models.calibration import Choice, choose, miscalibration, with_calibration
 from churnlab.models.cross_validation import fold_metrics
 from churnlab.models.features import Features
@@ -120,7 +120,8 @@ def test_a_well_calibrated_model_stays_unchanged(table):
     assert choice.summary.startswith(f"not needed (slope {slope:.2f}, calibration error ")
 
 
-def test_calibration_that_does_not_help_is_kept_only_on_request(table):
+def test_calibration_that_does_not_help_is_kept_only_on_request(table, monkeypatch):
+    monkeypatch.setattr(calibration, "ALPHA", 1.0)  # it is not needed, so do not test for that
     made = logistic(table[0])
     auto = chosen(made, table, method="auto", slope=(1.0, 1.0), ece=1.0)
     assert "is outside 1 to 1" in auto.reason
@@ -144,32 +145,40 @@ def test_without_a_request_nothing_is_tried_and_the_summary_names_the_key(table)
 def test_nobody_is_advised_to_calibrate_a_model_that_predicts_the_same_for_everyone(table):
     constant = model(DummyClassifier(), table[0])
     choice = chosen(constant, table, method="none", slope=(0.9, 1.1), ece=0.0)
-    assert choice.reason
+    assert choice.reason == ""
     assert choice.summary == (
         "not applicable, because the model predicts the same probability for everyone"
     )
 
 
-def test_each_limit_is_a_reason_of_its_own():
-    scores = {"slope": 1.0, "ece": 0.01}
-    assert miscalibration(scores, **LIMITS) == ""
-    assert (
-        miscalibration(scores | {"slope": 0.9}, **LIMITS)
-        == miscalibration(scores | {"slope": 1.1}, **LIMITS)
-        == ""
-    )
-    assert (
-        miscalibration(scores | {"slope": 0.89}, **LIMITS)
-        == "the out-of-fold slope 0.89 is outside 0.9 to 1.1"
-    )
-    assert (
-        miscalibration(scores | {"ece": 0.03}, **LIMITS)
-        == "the out-of-fold calibration error 0.030 is above 0.02"
-    )
-    assert " and " in miscalibration({"slope": 1.2, "ece": 0.03}, **LIMITS)
-    assert miscalibration({"slope": np.nan, "ece": 0.0}, **LIMITS) == "", (
-        "one probability for all has no slope"
-    )
+CLEAR = {"slope": 1.0, "p": 0.001, "ece": 0.01, "ece_floor": 0.008, "ece_corrected": 0.006}
+"""Scores within the limits of a model that is not perfect for certain."""
+
+TEST = " (perfect calibration: p = 0.0010)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({}, ""),
+        ({"slope": 0.9}, ""),
+        ({"slope": 1.1}, ""),
+        ({"slope": 0.89}, f"the out-of-fold slope 0.89 is outside 0.9 to 1.1{TEST}"),
+        (
+            {"ece": 0.03, "ece_corrected": 0.025},
+            f"the out-of-fold calibration error 0.030 (noise floor 0.008) is above 0.02{TEST}",
+        ),
+        ({"ece": 0.03, "ece_corrected": 0.019}, ""),
+        ({"slope": 1.2, "p": 0.05}, ""),
+        ({"slope": np.nan, "p": np.nan, "ece": 0.3, "ece_corrected": 0.3}, ""),
+    ],
+)
+def test_a_model_needs_calibration_if_it_is_outside_a_limit_beyond_chance(changed, reason):
+    assert miscalibration(CLEAR | changed, **LIMITS) == reason
+
+
+def test_both_limits_may_be_reasons():
+    assert " and " in miscalibration(CLEAR | {"slope": 1.2, "ece_corrected": 0.03}, **LIMITS)
 
 
 def test_too_few_members_of_one_outcome_for_the_inner_folds_are_refused():

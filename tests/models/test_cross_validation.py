@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from churnlab.data.contract import Column
 from churnlab.errors import InputError
 from churnlab.models.cross_validation import (
+    cross_fitted_thresholds,
     cv_metrics,
     estimator_metrics,
     fold_metrics,
@@ -245,3 +246,32 @@ def test_gaps_are_filled_from_the_train_part_of_each_fold_alone():
             )
     scores = estimator_metrics(model[-1], prepare_folds(model, X, y, folds))
     assert scores == cross_validate(model, X, y, folds, threshold=0.5, rows=np.arange(60))[1]
+
+
+def test_each_folds_threshold_is_chosen_on_the_other_folds_of_its_draw():
+    seen = []
+
+    def choose(y: np.ndarray, probability: np.ndarray) -> float:
+        seen.append(sorted(probability))
+        return float(probability.max())
+
+    table = pd.DataFrame(
+        {
+            "y": [0, 1, 0, 1],
+            "probability": [0.1, 0.2, 0.3, 0.4],
+            "fold": [0, 1, 0, 1],
+            "repeat": [0, 0, 1, 1],
+        }
+    )
+    assert cross_fitted_thresholds(table, choose).tolist() == [0.2, 0.1, 0.4, 0.3]
+    assert seen == [[0.2], [0.1], [0.4], [0.3]]
+
+
+def test_metrics_of_folds_are_at_their_own_thresholds():
+    table = pd.DataFrame(
+        {"y": [0, 1, 0, 1], "probability": [0.4, 0.6] * 2, "fold": [0, 0, 1, 1], "repeat": 0}
+    )
+    own = fold_metrics(table.assign(threshold=[0.5, 0.5, 0.7, 0.7]))
+    assert [scores["recall"] for scores in own] == [1, 0]
+    assert own[0] == fold_metrics(table, threshold=0.5)[0]
+    assert fold_metrics(table.assign(threshold=0.5)) == fold_metrics(table, threshold=0.5)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from churnlab.errors import InputError
 from churnlab.models.decision import (
     ContactEconomics,
+    capacity_threshold,
     choose,
     contact_economics,
     expected_value,
@@ -67,6 +68,38 @@ def test_expected_value_ignores_the_predictions():
         expected_value(np.array([0, 1]), np.array([0.1, 0.9]), **NUMBERS)
         == ContactEconomics(**NUMBERS).threshold
     )
+
+
+def test_a_capacity_contacts_only_the_riskiest_of_those_who_pay():
+    y, p = np.zeros(100, int), np.linspace(0.01, 1, 100)
+    threshold = expected_value(y, p, **NUMBERS, capacity=200, members=4000)
+    assert will_churn(p, threshold).sum() == 5
+    everybody = expected_value(y, p, **NUMBERS, capacity=9000, members=4000)
+    assert everybody == ContactEconomics(**NUMBERS).threshold, "contacts that do not pay are none"
+
+
+@examples
+@given(samples, st.floats(0, 1))
+def test_a_capacity_is_never_exceeded_and_used_up_as_far_as_ties_allow(sample, share):
+    _, p = sample
+    threshold = capacity_threshold(p, share=share)
+    assert will_churn(p, threshold).sum() <= share * len(p) + 1e-6
+    lower = p[p <= threshold]
+    if len(lower) and threshold > 0:
+        assert np.sum(p >= lower.max()) > share * len(p) - 1e-6
+
+
+def test_a_capacity_is_that_of_the_table_unless_members_are_given():
+    y, p = np.zeros(100, int), np.linspace(0.01, 1, 100)
+    target = "churnlab.models.decision.expected_value"
+    rule = {"_target_": target, **NUMBERS, "capacity": 10, "members": None}
+    assert will_churn(p, choose(rule, y, p, members=200)).sum() == 5
+    assert will_churn(p, choose(rule | {"members": 50}, y, p, members=200)).sum() == 20
+    with pytest.raises(InputError, match=r"needs decision\.members"):
+        choose(rule, y, p)
+    for key, wrong in [("capacity", -1), ("capacity", "many"), ("members", 0)]:
+        with pytest.raises(InputError, match=f"decision.{key}"):
+            choose(rule | {key: wrong}, y, p, members=200)
 
 
 @pytest.mark.parametrize(

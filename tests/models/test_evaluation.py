@@ -5,15 +5,19 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from churnlab.models import evaluation
+from churnlab.models.calibration_error import calibration_error
 from churnlab.models.evaluation import (
     bootstrap_intervals,
     calibration_line,
     classification_metrics,
     gains,
     reliability,
+    repeated_calibration_line,
+    repeated_gains,
 )
 from churnlab.models.metric_names import METRICS
 
@@ -100,7 +104,7 @@ def test_members_of_a_single_outcome_have_no_ranking_metrics():
 # Bootstrap
 
 
-def test_the_intervals_cover_the_value_and_equal_those_of_a_plain_bootstrap():
+def test_the_intervals_cover_the_value_and_are_close_to_those_of_a_plain_bootstrap():
     y, p = sample(400)
     metrics = classification_metrics(y, p, threshold=0.4)
     intervals = bootstrap_intervals(y, p, threshold=0.4, resamples=600, seed=1)
@@ -127,7 +131,7 @@ def test_intervals_are_ordered_and_possible(drawn):
             assert high <= 1 + 1e-9
         if name == "log_loss":
             assert low >= 0
-            assert high <= -np.log(0.001)
+            assert high <= -np.log(0.001) + 1e-9
 
 
 def test_the_same_seed_gives_the_same_intervals():
@@ -139,10 +143,46 @@ def test_the_same_seed_gives_the_same_intervals():
 
 def test_ranking_metrics_skip_resamples_of_a_single_outcome():
     y, p = np.array([1] + [0] * 9), np.linspace(0.9, 0.1, 10)
-    assert bootstrap_intervals(y, p, threshold=0.5, seed=0)["roc_auc"] == (1.0, 1.0)
+    low, high = bootstrap_intervals(y, p, threshold=0.5, seed=0)["roc_auc"]
+    assert low < 0.3, "a perfect ranking of one churner is no certainty"
+    assert high == 1
     all_stay = bootstrap_intervals(np.zeros(10, int), p, threshold=0.5, seed=0)
     assert np.isnan(all_stay["roc_auc"]).all()
     assert np.isfinite(all_stay["brier"]).all()
+
+
+def test_shares_of_members_have_wilsons_interval():
+    y, p = sample(300)
+    found = bootstrap_intervals(y, p, threshold=0.6, seed=0)
+    marked, left = p > 0.6, y == 1
+    for name, part, whole in [
+        ("accuracy", np.sum(marked == left), 300),
+        ("precision", np.sum(marked & left), np.sum(marked)),
+        ("recall", np.sum(marked & left), np.sum(left)),
+    ]:
+        expected = binomtest(int(part), int(whole)).proportion_ci(method="wilson")
+        assert found[name] == pytest.approx((expected.low, expected.high))
+    hits = binomtest(int(np.sum(marked & left)), int(np.sum(marked | left)))
+    expected = hits.proportion_ci(method="wilson")
+    assert found["f1"] == pytest.approx(
+        [2 * end / (1 + end) for end in (expected.low, expected.high)]
+    )
+
+
+def test_a_constant_model_ranks_at_chance_for_certain():
+    y, _ = sample(100)
+    assert bootstrap_intervals(y, np.full(100, 0.3), threshold=0.5, seed=0)["roc_auc"] == (0.5, 0.5)
+
+
+def test_a_share_of_nobody_may_be_anything():
+    y, p = sample(50)
+    assert bootstrap_intervals(y, p, threshold=1.0, seed=0)["precision"] == (0, 1)
+
+
+def test_the_interval_of_a_calibration_error_is_the_honest_one():
+    y, p = sample(500)
+    found = calibration_error(y, p, seed=7)
+    assert bootstrap_intervals(y, p, threshold=0.5, seed=7)["ece"] == (found.low, found.high)
 
 
 def test_pooling_many_probabilities_changes_next_to_nothing(monkeypatch):
@@ -176,7 +216,39 @@ def test_a_constant_probability_has_no_calibration_slope():
     line = calibration_line(np.array([0, 1, 0, 0]), np.full(4, 0.25))
     assert np.isnan(line["slope"])
     assert np.isnan(line["intercept"])
+    assert np.isnan(line["p"])
     assert line["ece"] == pytest.approx(0)
+
+
+def test_probabilities_that_hardly_differ_have_no_calibration_slope():
+    """A dummy's folds predict a churn rate each: the differences say nothing but give a slope."""
+    y = np.random.default_rng(0).permutation(np.repeat([0, 1], [300, 100]))
+    by_fold = np.repeat([0.2492, 0.25, 0.2508, 0.25], 100)
+    assert np.isnan(calibration_line(y, by_fold)["slope"])
+    assert np.isfinite(calibration_line(y, np.linspace(0.1, 0.4, 400))["slope"])
+
+
+def test_perfect_calibration_is_rejected_only_where_it_is_not_perfect():
+    y, p = sample(4000)
+    assert calibration_line(y, p)["p"] > 0.05
+    logit = np.log(p / (1 - p))
+    assert calibration_line(y, 1 / (1 + np.exp(-logit / 1.3)))["p"] < 0.001
+    wavy = np.clip(p + 0.1 * np.sign(np.sin(40 * p)), 0.01, 0.99)
+    assert calibration_line(y, wavy)["p"] < 0.001, "no line shows this, the bins do"
+
+
+def test_repeats_count_every_member_once():
+    rng = np.random.default_rng(0)
+    y, p = sample(500)
+    once = pd.DataFrame({"y": y, "probability": p, "repeat": 0})
+    assert repeated_calibration_line(once) == pytest.approx(calibration_line(y, p))
+    twice = pd.concat([once, once.assign(repeat=1)])
+    assert repeated_calibration_line(twice) == pytest.approx(calibration_line(y, p))
+    other = once.assign(repeat=1, probability=np.clip(p + rng.normal(0, 0.1, 500), 0.01, 0.99))
+    shares = [0.1, 0.3]
+    both = repeated_gains(pd.concat([once, other]), shares=shares)
+    alone = [gains(y, part["probability"].to_numpy(), shares=shares) for part in (once, other)]
+    pd.testing.assert_frame_equal(both, (alone[0] + alone[1]) / 2)
 
 
 @examples

@@ -80,3 +80,36 @@ def test_a_repeat_is_drawn_with_the_seed_plus_its_number():
 def test_more_folds_than_members_of_a_class_are_refused():
     with pytest.raises(InputError, match=r"evaluation\.folds=5 .* of whom 4 left.* 2 to 4 folds"):
         make_folds(np.array([1] * 4 + [0] * 50), folds=5, repeats=1, seed=0)
+
+
+def test_further_draws_are_those_that_more_repeats_would_draw():
+    y = np.arange(60) % 3 == 0
+    more = make_folds(y.astype(int), folds=3, repeats=4, seed=7)
+    further = make_folds(y.astype(int), folds=3, repeats=3, seed=7, first=1)
+    for one, other in zip(more[3:], further, strict=True):
+        assert (one.repeat, one.fold) == (other.repeat, other.fold)
+        assert one.validation.tolist() == other.validation.tolist()
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_all_rows_of_a_member_are_in_one_part_and_one_fold(stratify):
+    random = np.random.default_rng(0)
+    groups = random.permutation(np.repeat(np.arange(120) * 3, random.integers(1, 6, 120)))
+    y = (random.random(len(groups)) < 0.3).astype(int)
+    train, test = hold_out(y, test_size=0.25, stratify=stratify, seed=1, groups=groups)
+    assert sorted([*train, *test]) == list(range(len(y)))
+    assert not set(groups[train]) & set(groups[test])
+    assert len(set(groups[test])) == 30
+    folds = make_folds(y[train], folds=4, repeats=2, seed=0, groups=groups[train])
+    assert [(fold.repeat, fold.fold) for fold in folds] == [
+        (r, f) for r in (0, 1) for f in range(4)
+    ]
+    for fold in folds:
+        assert not set(groups[train][fold.train]) & set(groups[train][fold.validation])
+        assert len(np.unique(y[train][fold.validation])) == 2
+
+
+def test_a_member_of_every_leaver_row_leaves_too_few_members_for_folds():
+    groups, y = np.r_[np.zeros(20, int), np.arange(1, 81)], np.repeat([1, 0], [20, 80])
+    with pytest.raises(InputError, match="do not work for 81 members of whom 1 left"):
+        make_folds(y, folds=3, repeats=1, seed=0, groups=groups)

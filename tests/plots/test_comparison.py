@@ -67,16 +67,18 @@ def test_of_many_runs_the_best_and_the_recommended_are_drawn():
 
 
 @pytest.mark.parametrize("test", [None, FoldTest(0.012, -0.01, 0.034, 0.2, 5)])
-def test_a_difference_is_drawn_with_its_interval_and_the_folds_if_there_are_any(test):
+def test_differences_are_drawn_with_their_intervals_and_the_folds_if_there_are_any(test):
     steps = None if test is None else np.array([0.01, 0.02, -0.01, 0.03, 0.01])
+    found = {"members": Difference(0.01, 0.002, 0.02), "hold-out": Difference(0.01, -0.03, 0.05)}
     figure = comparison.paired_difference(
-        Difference(0.01, 0.002, 0.02), test, steps, metric="log_loss", names=("linear", "forest")
+        found, test, steps, metric="log_loss", names=("linear", "forest"), rope=0.01
     )
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(labels) == (1 if test is None else 2)
+    assert labels[:2] == ["members", "hold-out"]
+    assert len(labels) == (2 if test is None else 3)
     assert ("5 folds" in labels[-1]) == (test is not None)
     assert figure.get_suptitle() == "linear\nminus forest"
-    label = "difference in log loss (95% CI; below 0, the first is better)"
+    label = "difference in log loss (95% CI; below 0, the first is better; shaded: within 0.01)"
     assert figure.axes[0].get_xlabel() == label
     assert_nothing_is_cut_off(figure)
 
@@ -84,9 +86,11 @@ def test_a_difference_is_drawn_with_its_interval_and_the_folds_if_there_are_any(
 def test_long_names_are_not_cut_off():
     table = board(3, recommended=1).assign(name=LONG)
     assert_nothing_is_cut_off(comparison.leaderboard(table, metric="log_loss"))
-    found, names = Difference(0.01, 0.002, 0.02), (LONG, f"{LONG} 2")
+    found, names = {"hold-out": Difference(0.01, 0.002, 0.02)}, (LONG, f"{LONG} 2")
     assert_nothing_is_cut_off(
-        comparison.paired_difference(found, None, None, metric="average_precision", names=names)
+        comparison.paired_difference(
+            found, None, None, metric="average_precision", names=names, rope=0.02
+        )
     )
 
 

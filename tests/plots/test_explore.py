@@ -142,7 +142,7 @@ def test_an_infinite_ratio_does_not_squeeze_the_others():
     rows = [("a", "= 1", 0.5, 0.2, 2.5, 2.0, 3.1), ("b", "= 1", 1.0, 0.0, np.inf, 200.0, np.inf)]
     rows.append(("c", "= 1", 0.0, 0.4, 0.0, 0.0, 0.001))
     names = ["feature", "split", "churn_with", "churn_without", "risk_ratio", "low", "high"]
-    (axes,) = explore.risk_ratios(pd.DataFrame(rows, columns=names)).axes
+    (axes,) = explore.risk_ratios(pd.DataFrame(rows, columns=names).assign(q_value=0.001)).axes
     assert axes.get_xscale() == "log"
     low, high = axes.get_xlim()
     assert 0.5 < low < 1 < 3.1 < high < 4

@@ -9,6 +9,7 @@ from churnlab.registry.champion import (
     find_champion,
     find_model,
     find_version,
+    former_champions,
     registered_model,
     resolve,
     undo_stack,
@@ -163,3 +164,23 @@ def test_promotions_push_the_champion_they_replace_and_rollbacks_pop(story, stac
         )
         now = word[1:]
     assert undo_stack(changes) == stack
+
+
+def test_former_champions_are_the_last_few_back_to_one_that_was_promoted_by_force(model):
+    def former(promotions: int) -> list[str]:
+        found = former_champions("shop-churn", promotions)
+        return [str(version.version) for version in found]
+
+    assert former(5) == []
+    change(model, None, "1")
+    assert former(5) == []
+    for before, after in (("1", "2"), ("2", "3"), ("3", "4")):
+        change(model, before, after)
+    assert (former(5), former(2)) == (["1", "2", "3"], ["2", "3"])
+    client = mlflow.MlflowClient()
+    client.set_model_version_tag("shop-churn", "2", "churnlab.gate", "forced")
+    assert former(5) == ["2", "3"]
+    client.delete_model_version("shop-churn", "3")
+    assert former(5) == ["2"]
+    client.set_model_version_tag("shop-churn", "4", "churnlab.gate", "forced")
+    assert former(5) == []

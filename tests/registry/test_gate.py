@@ -5,6 +5,7 @@ import pytest
 
 from churnlab.models.evaluation import calibration_line
 from churnlab.registry import gate
+from churnlab.registry.against_champion import check_against, check_against_dummy
 
 N = 500
 
@@ -17,65 +18,9 @@ def world() -> tuple[np.ndarray, np.ndarray]:
     return (random.random(N) < chance).astype(int), chance
 
 
-def against(y, candidate, champion, **how):
-    settings = {
-        "metric": "log_loss",
-        "thresholds": (0.5, 0.5),
-        "require": "better",
-        "margin": 0.01,
-        "seed": 0,
-    } | how
-    return gate.check_against_champion(y, candidate, champion, **settings)
-
-
-@pytest.mark.parametrize("metric", ["log_loss", "roc_auc", "f1", "brier"])
-def test_the_same_model_is_not_better_and_not_worse_in_any_metric(world, metric):
-    y, chance = world
-    assert not against(y, chance, chance, metric=metric).passed
-    same = against(y, chance, chance, metric=metric, require="not_worse", margin=0.0)
-    assert (same.passed, same.value) == (True, 0)
-
-
-@pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
-def test_a_much_better_model_passes_either_requirement_and_its_rival_neither(world, metric):
-    y, chance = world
-    blurred = 1 / (
-        1 + np.exp(-(np.log(chance / (1 - chance)) + np.random.default_rng(1).normal(0, 3, N)))
-    )
-    for require in ("better", "not_worse"):
-        assert against(y, chance, blurred, metric=metric, require=require).passed
-        assert not against(y, blurred, chance, metric=metric, require=require).passed
-
-
-def test_a_slightly_different_model_is_not_worse_and_not_significantly_better(world):
-    y, chance = world
-    other = 1 / (
-        1 + np.exp(-(np.log(chance / (1 - chance)) + np.random.default_rng(2).normal(0, 0.1, N)))
-    )
-    for first, second in ((chance, other), (other, chance)):
-        assert against(y, first, second, require="not_worse").passed
-    assert not against(y, other, chance).passed
-    assert not against(y, other, chance, require="not_worse", margin=0.0).passed
-
-
-def test_noise_is_not_better_than_a_dummy_whatever_the_seed():
-    for seed in range(6):
-        random = np.random.default_rng(seed)
-        y, noise = (random.random(160) < 0.27).astype(int), random.beta(2, 5, 160)
-        found = gate.check_against_dummy(y, noise, churn_rate=0.27, threshold=0.5, seed=0)
-        assert not all(check.passed for check in found)
-
-
-def test_an_honest_model_beats_the_dummy_and_the_dummy_does_not_beat_itself(world):
-    y, chance = world
-    assert all(
-        check.passed
-        for check in gate.check_against_dummy(y, chance, churn_rate=0.3, threshold=0.5, seed=0)
-    )
-    dummy = gate.check_against_dummy(
-        y, np.full(N, y.mean()), churn_rate=float(y.mean()), threshold=0.5, seed=0
-    )
-    assert [check.passed for check in dummy] == [False, False]
+def against(y, candidate, champion, *, require="better", margin=0.01):
+    how = {"metric": "log_loss", "thresholds": (0.5, 0.5), "seed": 0}
+    return check_against(y, candidate, champion, require=require, margin=margin, **how)
 
 
 def calibrated(y, probability):
@@ -95,6 +40,18 @@ def test_calibration_fails_only_when_it_is_significantly_wrong(world):
     assert all(
         check.passed for check in calibrated(y[few], 1 / (1 + np.exp(-2.5 * logit[few]))).values()
     )
+
+
+def test_few_members_pass_with_a_warning_that_they_cannot_judge_the_calibration_error():
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(0.1, 0.6, 40)
+    y = (rng.random(40) < chance).astype(int)
+    few = calibrated(y, chance)["calibration_ece"]
+    assert (few.passed, few.warning) == (True, True)
+    assert "40 members are too few to judge by a limit of 0.1" in few.message
+    many = calibrated(np.tile(y, 20), np.tile(chance, 20))["calibration_ece"]
+    assert not many.warning
+    assert "a perfectly calibrated model would show" in many.message
 
 
 def test_outcomes_that_are_separated_perfectly_have_an_infinite_slope_interval(world):
@@ -122,7 +79,7 @@ def test_without_members_of_both_outcomes_nothing_is_measured_and_nothing_passes
     y, p = np.zeros(5, int), np.full(5, 0.2)
     found = [
         against(y, p, p, require="not_worse"),
-        *gate.check_against_dummy(y, p, churn_rate=0.2, threshold=0.5, seed=0),
+        *check_against_dummy(y, p, churn_rate=0.2, threshold=0.5, seed=0),
     ]
     found += [
         *calibrated(y, p).values(),
@@ -131,7 +88,7 @@ def test_without_members_of_both_outcomes_nothing_is_measured_and_nothing_passes
     ]
     assert [(check.value, check.passed) for check in found] == [(None, False)] * len(found)
     assert all("not measured" in check.message for check in found)
-    assert gate.verdict(found, force=False) == "refused"
+    assert gate.verdict(found, force=False) == "undecided"
     assert gate.verdict(found, force=True) == "forced"
     assert gate.verdict([], force=True) == "passed"
 
@@ -183,7 +140,7 @@ def test_the_table_lists_every_check_and_sentences_explain_those_that_need_atten
     ]
     assert words == [
         "warning: the segmentation is not stable: bootstrap ARI .6",
-        "failed: 7 of 10 held-out members can be used, at least 50 are needed; "
+        "undecided: 7 of 10 held-out members can be used, at least 50 are needed; "
         "left out: 3 were trained on",
     ]
 
@@ -191,7 +148,7 @@ def test_the_table_lists_every_check_and_sentences_explain_those_that_need_atten
 def test_the_table_of_checks_says_in_words_where_a_good_value_lies(world):
     y, chance = world
     checks = [
-        *gate.check_against_dummy(y, chance, churn_rate=0.3, threshold=0.5, seed=0),
+        *check_against_dummy(y, chance, churn_rate=0.3, threshold=0.5, seed=0),
         against(y, chance, chance),
         against(y, chance, chance, require="not_worse", margin=0.02),
         *calibrated(y, chance).values(),

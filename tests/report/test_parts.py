@@ -15,17 +15,22 @@ def test_groups_are_the_clear_sides_of_risk_ratios_and_unclear_features_have_non
     sides = {"n_with": 50, "n_without": 50, "churn_with": 0.1, "churn_without": 0.4}
     rows = [
         {"feature": "Age", "split": "> 29", "risk_ratio": 0.25, "low": 0.2, "high": 0.5} | sides,
-        {"feature": "Phone", "split": "= 1", "risk_ratio": 0.9, "low": 0.8, "high": 1.1} | sides,
+        {"feature": "Phone", "split": "= 1", "risk_ratio": 0.9, "low": 0.8, "high": 0.99} | sides,
         {"feature": "flat", "split": "> 1", "risk_ratio": math.nan, "low": 0, "high": 1} | sides,
     ]
+    drivers = pd.DataFrame(rows).assign(p_value=[1e-6, 0.045, math.nan])
+    noise = [rows[1] | {"feature": "Phone", "p_value": 0.5}] * 5
     r = pd.DataFrame({"feature": ["Age", "flat"], "pearson_r": [-0.4, math.nan]})
     contract = Contract("shop", "left", 1, columns)
-    found = explored(
-        contract, pd.DataFrame(rows), r, pd.DataFrame({"feature_a": [], "feature_b": []})
-    )
+    no_pairs = pd.DataFrame({"feature_a": [], "feature_b": []})
+    many = pd.concat([drivers, pd.DataFrame(noise)], ignore_index=True)
+    found = explored(contract, many, r, no_pairs)
     assert [group["group"] for group in found["groups"]] == ["Age at most 29 (years)"]
     assert found["groups"][0]["ratio"] == 4
     assert found["unclear"] == ["Phone"]
+    assert found["looked"] == 7
+    alone = explored(contract, drivers, r, no_pairs)
+    assert len(alone["groups"]) == 2, "of two groups that were looked at, p = .045 counts"
     assert [row["feature"] for row in found["correlations"]] == ["Age"]
     assert found["pairs"] == []
 

@@ -35,18 +35,15 @@ def test_more_members_show_a_smaller_cut():
 
 
 def test_what_an_action_costs_and_is_worth_is_counted_by_hand():
-    worth = value_action(200, 0.25, cost=2, keeps=0.1, value=100)
-    assert worth == (
-        200,
-        400,
-        pytest.approx(500),
-        pytest.approx(0.08),
-    )  # of 50 leavers 5 are kept; 4 would pay
-    assert value_action(200, 0.01, cost=2, keeps=0.1, value=100).break_even == pytest.approx(
-        2
-    )  # it cannot pay
-    assert value_action(200, 0.0, cost=2, keeps=0.1, value=100).break_even is None
-    assert value_action(None, 0.25, cost=2, keeps=0.1, value=100)[:3] == (None, None, None)
+    few = {"cost": 2, "keeps": (0.02, 0.18), "value": 100}
+    worth = value_action(200, 0.25, **few)
+    assert worth[:2] == (200, 400)
+    # Of 50 leavers 5 are kept, 1 to 9; 4 would pay.
+    assert worth[2:] == pytest.approx((500, 0.08, 100, 900))
+    assert value_action(200, 0.01, **few).break_even == pytest.approx(2)  # it cannot pay
+    assert value_action(200, 0.0, **few).break_even is None
+    nobody = value_action(None, 0.25, **few)
+    assert nobody == (None, None, None, pytest.approx(0.08), None, None)
 
 
 def test_a_segment_is_too_small_when_its_half_is_no_arm():

@@ -35,7 +35,7 @@ def groups() -> pd.DataFrame:
 def examine(frame: pd.DataFrame, ks, **more) -> pd.DataFrame:
     Z = standardized(frame)
     fits = fit_kmeans(Z, ks, n_init=3, random_state=0)
-    return evidence_per_k(frame, ward_tree(Z, random_state=0), fits, **(LITTLE | more))
+    return evidence_per_k(frame, ward_tree(Z, random_state=0), fits, **(LITTLE | more)).per_k
 
 
 def table(**columns: list[float]) -> pd.DataFrame:
@@ -43,6 +43,7 @@ def table(**columns: list[float]) -> pd.DataFrame:
     n = len(next(iter(columns.values())))
     passing = {"bootstrap_ari": [0.9] * n, "prediction_strength": [0.9] * n, "min_share": [0.1] * n}
     rest = {"ward_height_gap": [float(k) for k in range(n)], "silhouette": [0.3] * n}
+    rest |= {"prediction_strength_se": [0.005] * n}
     return pd.DataFrame(passing | rest | columns, index=pd.RangeIndex(2, n + 2, name="k"))
 
 
@@ -66,9 +67,10 @@ def test_the_evidence_has_every_criterion_and_chooses_the_true_number(groups):
             "heldout_churn_auc",
         ),
     }
-    assert evidence.notna().all(axis=None)
-    assert choose_k(evidence).k == 3
-    assert evidence["inertia"].is_monotonic_decreasing
+    assert evidence.loc[2:].notna().all(axis=None)
+    assert evidence.loc[1].dropna().index.tolist() == ["gap", "gap_s"]
+    assert choose_k(evidence).k == k_per_criterion(evidence)["gap"] == 3
+    assert evidence.loc[2:, "inertia"].is_monotonic_decreasing
     assert evidence.loc[3, "min_share"] == pytest.approx(1 / 3)
 
 
@@ -79,7 +81,7 @@ def test_the_target_changes_nothing_but_the_held_out_auc(groups):
 
 
 def test_the_evidence_of_one_k_does_not_depend_on_the_range(groups):
-    assert examine(groups, [4]).equals(examine(groups, [3, 4, 5]).loc[[4]])
+    assert examine(groups, [4]).equals(examine(groups, [3, 4, 5]).loc[[1, 4]])
 
 
 def test_the_evidence_does_not_depend_on_the_number_of_cores(groups, monkeypatch):
@@ -151,7 +153,21 @@ def test_each_criterion_chooses_by_its_own_rule():
     }
     unsure = table(**columns | {"gap": [0.1, 0.2, 0.3, 0.4], "prediction_strength": [0.1] * 4})
     unsure = k_per_criterion(unsure)
-    assert (unsure["gap"], unsure["prediction_strength"]) == (None, None)
+    assert (unsure["gap"], unsure["prediction_strength"]) == (None, 1)
+    # .79 with a standard error of .02 reaches .8: the authors add it.
+    larger = k_per_criterion(table(**columns, prediction_strength_se=[0.02] * 4))
+    assert larger["prediction_strength"] == 5
+
+
+def test_the_gap_may_choose_one_and_the_rule_never_does():
+    evidence = table(gap=[0.2, 0.3, 0.4], gap_s=[0.01] * 3)
+    one = pd.DataFrame({"gap": [0.25], "gap_s": [0.01]}, index=[1])
+    evidence = pd.concat([one, evidence]).assign(inertia=[np.nan, 9.0, 4.0, 3.0])
+    evidence = evidence.assign(calinski_harabasz=1.0, davies_bouldin=1.0, ward_agreement=1.0)
+    alone = k_per_criterion(evidence)
+    assert (alone["gap"], alone["inertia"]) == (1, 3)
+    assert choose_k(evidence).k > 1
+    assert "among 1" not in choose_k(evidence.assign(min_share=0.0)).reason
 
 
 def test_the_limits_that_a_number_misses_are_named_with_its_values():
@@ -256,7 +272,8 @@ def test_the_rule_chooses_on_the_real_table(gym_csv, preset, k):
     frame, y = segments_of(gym_csv, preset)
     Z = standardized(frame)
     fits = fit_kmeans(Z, range(2, 9), n_init=50, random_state=0)
-    evidence = evidence_per_k(frame, ward_tree(Z, random_state=0), fits, y=y, random_state=0)
+    tree = ward_tree(Z, random_state=0)
+    evidence = evidence_per_k(frame, tree, fits, y=y, random_state=0).per_k
     assert choose_k(evidence).k == k
     if preset == "behaviour":
         assert evidence.loc[4, "bootstrap_ari"] >= 0.95

@@ -67,7 +67,7 @@ SHOP = {
             "text": {"en": "write", "ru": "написать"},
             "lever": "talk",
             "cost": 0.1,
-            "keeps": 0.01,
+            "keeps": [0, 0.02],
         },
         "gift": {
             "text": "a gift",
@@ -187,11 +187,11 @@ def check(tmp_path_factory) -> Check:
         (lambda p: p["rules"][0].update(needs=["young"]), "young"),
         (lambda p: p["rules"][0].update(risk=["huge"]), "huge"),
         (lambda p: p["rules"][0].update(do=["shout"]), "shout"),
-        (lambda p: p["rules"][0].pop("do"), r"playbook\.rules\.do is missing"),
+        (lambda p: p["rules"][0].pop("do"), r"playbook\.rules\[0\]\.do is missing"),
         (lambda p: p.update(fallback=["shout"]), "shout"),
         (lambda p: p.pop("naming"), r"playbook\.naming is missing"),
         (lambda p: p.update(fallback=[]), "no fallback"),
-        (lambda p: p["values"].update(member=0), r"playbook\.values\.member=0 .*greater than 0"),
+        (lambda p: p["values"].update(member=0), r"playbook\.values\.member=0 .*above 0"),
         (lambda p: p["sentences"].pop("proof"), r"playbook\.sentences\.proof is missing"),
         (
             lambda p: p["sentences"].update(proof={"en": "of {members}"}),
@@ -200,18 +200,26 @@ def check(tmp_path_factory) -> Check:
         (lambda p: p["sentences"].update(proof="{reach:,.0q}"), r"playbook\.sentences\.proof"),
         (
             lambda p: p["actions"].update(call="call them"),
-            r"playbook\.actions\.call='call them'.*dict",
+            r"playbook\.actions\.call=call them .*a block of keys",
         ),
         (lambda p: p["actions"]["call"].pop("lever"), r"playbook\.actions\.call\.lever is missing"),
         (lambda p: p["actions"]["call"].update(lever="magic"), "magic"),
         (
             lambda p: p["actions"]["call"].update(cost="much"),
-            r"playbook\.actions\.call\.cost='much' .*number",
+            r"playbook\.actions\.call\.cost=much .*number",
         ),
         (lambda p: p["actions"]["call"].update(cost=-1), r"playbook\.actions\.call\.cost=-1 "),
         (
             lambda p: p["actions"]["call"].update(keeps=1.5),
-            r"playbook\.actions\.call\.keeps=1\.5 .*less than or equal to 1",
+            r"playbook\.actions\.call\.keeps=1\.5 .*at most 1 or a list, \[A,B\]",
+        ),
+        (
+            lambda p: p["actions"]["call"].update(keeps=[0.3, 0.1]),
+            r"playbook\.actions\.call\.keeps: \[0\.3, 0\.1\] must have LOW <= HIGH",
+        ),
+        (
+            lambda p: p["actions"]["call"].update(keeps=[0.1]),
+            r"playbook\.actions\.call\.keeps",
         ),
         (lambda p: p["actions"]["call"].update(reach="Height > 3"), "action call.*Height"),
         (lambda p: p["actions"]["gift"].update(audience="press"), "press"),

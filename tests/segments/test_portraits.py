@@ -11,6 +11,7 @@ from churnlab.data.demo import members
 from churnlab.segments.kmeans import fit_segmentation, segment_frame
 from churnlab.segments.playbook import text
 from churnlab.segments.portraits import (
+    certain_deviations,
     deviations,
     plan,
     plans_for_everyone,
@@ -71,12 +72,25 @@ def test_a_profile_counts_averages_and_compares():
     )
 
 
-def test_the_half_width_shrinks_with_the_segment_and_is_infinite_for_one_row():
+def test_the_half_width_is_that_of_two_means_times_the_share_of_the_others():
     rng = np.random.default_rng(0)
-    X = pd.DataFrame({"Age": rng.normal(size=1001)})
-    _, half = deviations(X, np.repeat([0, 1, 2], [900, 100, 1]))
-    assert half["Age"].tolist()[:2] == pytest.approx([1.96 / 30, 1.96 / 10], rel=0.15)
+    X = pd.DataFrame({"Age": rng.normal(size=1001) * np.repeat([1.0, 3.0], [900, 101])})
+    labels = np.repeat([0, 1, 2], [900, 100, 1])
+    _, half = deviations(X, labels)
+    for segment in (0, 1):
+        inside, outside = X["Age"][labels == segment], X["Age"][labels != segment]
+        error = np.sqrt(inside.var() / len(inside) + outside.var() / len(outside))
+        expected = norm.ppf(0.975) * error * len(outside) / 1001 / X["Age"].std(ddof=0)
+        assert half["Age"][segment] == pytest.approx(expected)
     assert half["Age"][2] == np.inf
+
+
+def test_what_stands_out_must_be_beyond_the_chance_of_all_columns_and_segments_together():
+    estimate = pd.DataFrame(np.full((4, 10), 0.3))
+    many, few = np.full(4, 1000), np.full(4, 50)
+    assert (certain_deviations(estimate, estimate / 1.2, many) == 0).all(axis=None)
+    assert (certain_deviations(estimate, estimate / 1.7, many) == 0.3).all(axis=None)
+    assert (certain_deviations(estimate, estimate / 1.7, few) == 0).all(axis=None)
 
 
 def test_portraits_do_not_depend_on_the_numbers_of_the_segments(demo):
@@ -165,6 +179,7 @@ def everyone(table: pd.DataFrame, *, by: str = "gym", language: str = "en") -> d
 def test_everyone_gets_the_strategy_for_all_and_the_programs_with_their_reach(demo):
     plans = everyone(demo)
     left, newcomers = demo["Churn"] == 1, demo["Lifetime"] <= 1
+    still = ~left
     assert list(plans) == [
         *("reach_neighbours", "expiring_mailing", "win_back", "partner_companies"),
         *(
@@ -175,11 +190,14 @@ def test_everyone_gets_the_strategy_for_all_and_the_programs_with_their_reach(de
         ),
     ]
     assert plans["win_back"]["reach"] == left.sum()
-    assert plans["expiring_mailing"]["reach"] == (demo["Month_to_end_contract"] <= 1).sum()
-    assert plans["first_month_achievements"]["reach"] == newcomers.sum()
+    expiring = demo["Month_to_end_contract"] <= 1
+    assert plans["expiring_mailing"]["reach"] == (expiring & still).sum()
+    assert plans["expiring_mailing"]["gone"] == (expiring & left).sum()
+    assert plans["win_back"]["gone"] == 0
+    assert plans["first_month_achievements"]["reach"] == (newcomers & still).sum()
     assert plans["first_month_achievements"]["rate"] == pytest.approx(left[newcomers].mean())
-    assert plans["attendance_league"]["reach"] == (demo["Group_visits"] == 1).sum()
-    assert plans["friends_and_colleagues"]["reach"] == len(demo)
+    assert plans["attendance_league"]["reach"] == ((demo["Group_visits"] == 1) & still).sum()
+    assert plans["friends_and_colleagues"]["reach"] == still.sum()
     assert plans["reach_neighbours"]["reach"] is None
     assert everyone(demo, by="any") == {}
 
@@ -207,12 +225,19 @@ def test_a_plan_is_for_those_it_reaches_and_its_sentence_has_its_numbers(demo):
     reached = (X["Contract_period"] == 1).to_numpy()
     planned = plan(playbook("gym"), "long_contract_discount", X, y, "en")
     action = playbook("gym")["actions"]["long_contract_discount"]
-    assert (planned["reach"], planned["rate"]) == (reached.sum(), pytest.approx(y[reached].mean()))
-    assert planned["cost"] == pytest.approx(action["cost"] * reached.sum())
-    assert planned["worth"] == pytest.approx(100 * action["keeps"] * y[reached].sum())
-    assert planned["break_even"] == pytest.approx(planned["cost"] / (100 * y[reached].sum()))
-    assert f"reaches {reached.sum():,}" in planned["sentence"]
-    assert f"{planned['per_arm']:,} or more" in planned["sentence"]
+    still, rate = (reached & (y == 0)).sum(), y[reached].mean()
+    low, high = action["keeps"]
+    assert (planned["reach"], planned["rate"]) == (still, pytest.approx(rate))
+    assert planned["gone"] == y[reached].sum()
+    assert planned["cost"] == pytest.approx(action["cost"] * still)
+    assert planned["worth"] == pytest.approx(100 * (low + high) / 2 * still * rate)
+    assert planned["worth_low"] == pytest.approx(100 * low * still * rate)
+    assert planned["worth_high"] == pytest.approx(100 * high * still * rate)
+    assert planned["break_even"] == pytest.approx(planned["cost"] / (100 * still * rate))
+    assert f"reaches {still:,}, " in planned["sentence"]
+    assert f"keeps {low:.0%} to {high:.0%} of those" in planned["sentence"]
+    assert f"{planned['gone']:,} like them have left already" in planned["sentence"]
+    assert f"takes {planned['per_arm']:,} per arm" in planned["sentence"]
     few = plan(playbook("gym"), "long_contract_discount", X[reached][:60], y[reached][:60], "en")
     assert few["too_small"]
     assert "too few for an A/B test" in few["sentence"]
@@ -221,6 +246,39 @@ def test_a_plan_is_for_those_it_reaches_and_its_sentence_has_its_numbers(demo):
         playbook("gym"), "long_contract_discount", stayed, np.zeros(len(stayed), int), "en"
     )
     assert "cannot pay for itself" in none_left["sentence"]
+
+
+def test_a_number_is_a_range_of_one_and_older_playbooks_keep_their_sentences(demo):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    book = playbook("any")
+    book["actions"]["test_offer"]["keeps"] = 0.1
+    planned = plan(book, "test_offer", X, y, "en")
+    assert planned["keeps_low"] == planned["keeps"] == planned["keeps_high"] == 0.1
+    assert "if it keeps 10% of those" in planned["sentence"]
+    book["actions"]["test_offer"]["keeps"] = [0.0, 0.2]
+    for newer in ("gone", "together", "worth_range", "nobody"):
+        del book["sentences"][newer]
+    planned = plan(book, "test_offer", X, y, "en")
+    assert "if it keeps 10% of those" in planned["sentence"]
+    assert "left already" not in planned["sentence"]
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_several_actions_say_that_their_worth_does_not_add_up(demo, language):
+    sentence = text(playbook("gym")["sentences"]["together"], language)
+    for segment in described(demo, "behaviour", language=language):
+        several = sum(bool(planned["worth"]) for planned in segment["plans"]) > 1
+        assert segment["together"] == (sentence if several else "")
+    assert {bool(segment["together"]) for segment in described(demo, "behaviour")} == {True, False}
+
+
+def test_columns_that_made_the_segments_are_marked_as_by_construction(demo):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    made_from = ["Near_Location", "Contract_period"]
+    labels = (X["Near_Location"] + 2 * (X["Contract_period"] > 1)).to_numpy(int)
+    found = portraits(X, labels, y, playbook=playbook("gym"), language="en", made_from=made_from)
+    for segment in found:
+        assert set(segment["by_construction"]) == set(made_from) & set(segment["salient"])
 
 
 def test_a_portrait_has_every_mean_and_deviation_with_its_interval(demo):

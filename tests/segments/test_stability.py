@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
+from churnlab.segments import refits
 from churnlab.segments.refits import inertia, refit
 from churnlab.segments.stability import (
     adjusted_rand,
-    bootstrap_ari,
+    best_jaccard,
+    bootstrap_agreement,
     gap_statistic,
     heldout_churn_auc,
     prediction_strength,
@@ -26,7 +28,7 @@ def Z() -> np.ndarray:
 def test_true_groups_come_back_on_other_rows_and_invented_ones_do_not(Z):
     effort = {"n_init": 3, "random_state": 0}
     labels = {k: KMeans(k, n_init=10, random_state=0).fit_predict(Z) for k in (3, 5)}
-    agreement = bootstrap_ari(Z, labels, resamples=5, **effort)
+    agreement = bootstrap_agreement(Z, labels, resamples=5, **effort).ari
     assert agreement.shape == (5, 2)
     assert agreement[3].min() == 1.0
     assert agreement[5].min() < 0.95
@@ -38,10 +40,41 @@ def test_true_groups_come_back_on_other_rows_and_invented_ones_do_not(Z):
 def test_the_values_of_one_number_do_not_depend_on_the_others(Z):
     effort = {"n_init": 2, "random_state": 0}
     labels = {k: KMeans(k, n_init=3, random_state=0).fit_predict(Z) for k in (2, 4, 7)}
-    alone = bootstrap_ari(Z, {4: labels[4]}, resamples=3, **effort)
-    assert bootstrap_ari(Z, labels, resamples=3, **effort)[[4]].equals(alone)
+    alone = bootstrap_agreement(Z, {4: labels[4]}, resamples=3, **effort)
+    among = bootstrap_agreement(Z, labels, resamples=3, **effort)
+    assert among.ari[[4]].equals(alone.ari)
+    assert among.jaccard[4].tolist() == alone.jaccard[4].tolist()
     alone = prediction_strength(Z, [4], splits=2, **effort)
     assert prediction_strength(Z, [2, 4, 7], splits=2, **effort)[[4]].equals(alone)
+
+
+def test_a_segment_that_comes_back_has_a_jaccard_near_one_and_a_halved_group_has_not(Z):
+    """Three groups in four segments: two come back, the two halves of the third do not."""
+    labels = KMeans(4, n_init=10, random_state=0).fit_predict(Z)
+    found = bootstrap_agreement(Z, {4: labels}, resamples=10, n_init=5, random_state=0).jaccard[4]
+    sizes = np.bincount(labels)
+    assert (found[sizes == 100] > 0.85).all()
+    assert (found[sizes < 100] < 0.75).all()
+
+
+def test_the_jaccard_of_a_segment_is_that_of_its_best_match():
+    rng = np.random.default_rng(0)
+    labels, others = rng.integers(3, size=60), rng.integers(3, size=60)
+    counts = np.bincount(labels * 3 + others, minlength=9).reshape(3, 3).astype(float)
+    for segment in range(3):
+        rows = set(np.flatnonzero(labels == segment))
+        matches = [set(np.flatnonzero(others == other)) for other in range(3)]
+        best = max(len(rows & match) / len(rows | match) for match in matches)
+        assert best_jaccard(counts)[segment] == pytest.approx(best)
+
+
+def test_more_rounds_find_better_starts_above_six_segments(monkeypatch):
+    Z = np.random.default_rng(0).normal(size=(1500, 8))
+    effort = {"n_init": 10, "rng": np.random.default_rng(1)}
+    more = inertia(Z, refit(Z, [8], **effort)[8])
+    monkeypatch.setattr("churnlab.segments.refits.MORE_ROUNDS", refits.ROUNDS)
+    fewer = inertia(Z, refit(Z, [8], **effort | {"rng": np.random.default_rng(1)})[8])
+    assert more < fewer
 
 
 def test_a_resample_of_weighted_rows_is_the_resample_of_repeated_rows(Z):
@@ -101,6 +134,15 @@ def test_the_gap_is_larger_for_groups_than_for_rows_without_structure(Z):
     assert 0 < gap(Z)[1] < 0.2
 
 
+def test_one_segment_has_a_gap_and_it_is_within_an_error_of_two_where_nothing_is():
+    uniform = np.random.default_rng(2).uniform(size=(600, 3))
+    Z = (uniform - uniform.mean(axis=0)) / uniform.std(axis=0)
+    inertias = {1: float((Z**2).sum())}
+    inertias |= {2: KMeans(2, n_init=5, random_state=0).fit(Z).inertia_}
+    gaps = gap_statistic(Z, inertias, references=10, random_state=0)
+    assert gaps[1][0] >= gaps[2][0] - gaps[2][1]
+
+
 def test_held_out_auc_is_high_when_segments_differ_in_churn_and_half_when_they_do_not(Z):
     rng = np.random.default_rng(0)
     effort = {"n_init": 3, "random_state": 0}
@@ -121,5 +163,6 @@ def test_held_out_auc_is_unknown_with_fewer_churners_than_folds(Z):
 def test_rows_with_few_distinct_values_are_no_warning():
     Z = np.repeat(np.eye(4), [97, 1, 1, 1], axis=0)
     labels = KMeans(4, n_init=1, random_state=0).fit_predict(Z)
-    assert bootstrap_ari(Z, {4: labels}, resamples=3, n_init=2, random_state=0).shape == (3, 1)
+    agreement = bootstrap_agreement(Z, {4: labels}, resamples=3, n_init=2, random_state=0)
+    assert agreement.ari.shape == (3, 1)
     assert prediction_strength(Z, [4], splits=2, n_init=2, random_state=0)[4].tolist() == [0.0, 0.0]

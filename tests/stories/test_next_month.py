@@ -114,12 +114,14 @@ def report(shared_home, client_at):
 def test_drift_is_reported_by_training_and_by_scoring(churnlab, report):
     trained = churnlab("train", "older", *FOLDS)
     scored = churnlab("score", "complete", "input=older.csv", "output=scored.csv")
-    for ended in (trained, scored):
+    for ended, predicted in ((trained, 0), (scored, 1)):
         assert ended.code == 0, ended.err
-        (warning,) = report(ended)["warnings"]
+        warning, *others = report(ended)["warnings"]
         assert f"warning: {warning}" in ended.err
         assert "Age (mean" in warning
-        assert ended.line["warnings"] == 1
+        assert len(others) == predicted
+        assert ended.line["warnings"] == 1 + predicted
+        assert all("the predictions of" in other for other in others)
     assert "the champion (version " in trained.err
     assert f"models:/gym-churn/{scored.line['version']} was trained" in scored.err
 

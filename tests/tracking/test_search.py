@@ -8,7 +8,7 @@ from churnlab.tracking.search import get_run, ranked_train_runs, train_runs_by_q
 from support.champions import store_at
 from support.stores import write_run
 
-TAGS = {"data_sha256": "d", "split_sha256": "s"}
+TAGS = {"data_sha256": "d", "split_sha256": "s", "folds_sha256": "f"}
 
 
 @pytest.fixture
@@ -18,8 +18,9 @@ def client(home):
         yield mlflow.MlflowClient()
 
 
-def train_run(client, config: str, **metrics: float) -> str:
-    run_id = write_run(client, "train", status="FINISHED", config_sha256=config, **TAGS)
+def train_run(client, config: str, *, folds: str = "f", **metrics: float) -> str:
+    tags = TAGS | {"config_sha256": config, "folds_sha256": folds}
+    run_id = write_run(client, "train", status="FINISHED", **tags)
     for name, value in metrics.items():
         client.log_metric(run_id, f"cv_{name}", value)
     return run_id
@@ -60,3 +61,11 @@ def test_a_run_that_is_older_than_a_metric_has_no_rank_in_it(client):
     assert ranked("f1") == [newer]
     assert list(map(len, train_runs_by_question("demo", metric="f1").values())) == [1]
     assert train_runs_by_question("demo", metric="brier") == {}
+
+
+def test_runs_with_other_folds_share_no_rank(client):
+    """The same model with 20 folds trains on more members and would win."""
+    here = train_run(client, "a", roc_auc=0.8)
+    train_run(client, "b", folds="twenty", roc_auc=0.9)
+    assert ranked("roc_auc") == [here]
+    assert list(map(len, train_runs_by_question("demo", metric="roc_auc").values())) == [1, 1]

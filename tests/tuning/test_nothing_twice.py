@@ -37,6 +37,10 @@ def lab(tmp_path_factory):
         yield root, churnlab
 
 
+UNTUNED = 0.5
+"""The default of x: each study also fits it, to compare with the best on the hold-out."""
+
+
 def fits(root, name: str) -> Counter:
     """Count the fits of each x."""
     return Counter(line["x"] for line in notes(root, name))
@@ -55,9 +59,10 @@ def test_a_space_of_six_points_is_tried_once(lab, engine):
     assert sorted(trial.params["x"] for trial in found) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     assert (ended.line["n_reused"], ended.line["best_params"]) == (0, {"x": 0.3})
     counted = fits(root, name)
-    refit = counted.pop(0.3) - FOLDS
-    assert counted == dict.fromkeys([0.1, 0.2, 0.4, 0.5, 0.6], FOLDS)
+    refit, untuned = (counted.pop(x) - FOLDS for x in (0.3, UNTUNED))
+    assert counted == dict.fromkeys([0.1, 0.2, 0.4, 0.6], FOLDS)
     assert refit > 0
+    assert untuned > 0
     assert "The space has 6 points: each is tried once." in ended.err
 
     again = churnlab("tune", *model, *ENGINES[engine], "tune.n_trials=20")
@@ -87,9 +92,12 @@ def test_parameters_sampled_again_reuse_the_earlier_value(lab, engine):
         assert source.data.params == run.data.params
         assert source.data.metrics["cv_log_loss"] == run.data.metrics["cv_log_loss"] == trial.value
     counted = fits(root, name)
-    del counted[ended.line["best_params"]["x"]]  # the refit's, too
-    assert set(counted.values()) == {FOLDS}
-    assert len(counted) == 18 - len(reused) - 1
+    tried = {trial.params["x"] for trial in found}
+    assert len(tried) == 18 - len(reused)
+    # the best and the untuned parameters are fitted again for the hold-out
+    again = {ended.line["best_params"]["x"], UNTUNED}
+    assert {x: counted[x] for x in tried - again} == dict.fromkeys(tried - again, FOLDS)
+    assert counted.keys() <= tried | again
 
 
 def test_a_failed_trial_is_logged_but_not_counted_and_not_the_end(lab, engine):

@@ -17,7 +17,7 @@ from churnlab.models.metric_names import Metric
 Quantity = Literal[
     "correlation", "correlation_margin", "risk_ratio", "mean_difference", "mean", "model_difference"
 ]
-Verdict = Literal["holds", "partly", "not shown", "false"]
+Verdict = Literal["holds", "compatible", "partly", "not shown", "false"]
 Group = str | dict[Literal["highest", "lowest", "above", "below"], str]
 """A group of members: a condition, or segments chosen by the mean of an expression: the highest or
 the lowest one, or all that are above or below the mean of all members."""
@@ -167,8 +167,10 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
     With N the value of no effect and T the tolerance:
 
     - A claim ``above`` N is **false** if the whole CI is below N and **not shown** if the CI
-      contains N. Otherwise it **holds**; but if it states a size and the CI contains no value from
-      size - T to size + T, only the direction holds: **partly**. ``below`` is the mirror image.
+      contains N. Otherwise it **holds**. If it states a size, it holds only if the whole CI is
+      within size - T to size + T; if a part of the CI is, the size is neither shown nor excluded:
+      **compatible**; if none is, only the direction holds: **partly**. ``below`` is the mirror
+      image.
     - A claim ``same`` **holds** if the whole CI is within N - T to N + T, is **false** if no part
       of it is, and **not shown** otherwise.
 
@@ -176,7 +178,7 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
 
     >>> risk = Claim("board", "Guests leave.", "risk_ratio", "above", among="guest", size=2)
     >>> verdict(risk, 0.8, 1.5), verdict(risk, 1.2, 1.5), verdict(risk, 1.2, 2.5)
-    ('not shown', 'partly', 'holds')
+    ('not shown', 'partly', 'compatible')
     """
     if math.isnan(low) or math.isnan(high):
         return "not shown"
@@ -189,10 +191,12 @@ def verdict(claim: Claim, low: float, high: float) -> Verdict:
         return "not shown"
     if (low > none) != (claim.direction == "above"):
         return "false"
-    stated = claim.size is None or (
-        low <= claim.size + tolerance and claim.size - tolerance <= high
-    )
-    return "holds" if stated else "partly"
+    if claim.size is None:
+        return "holds"
+    least, most = claim.size - tolerance, claim.size + tolerance
+    if least <= low and high <= most:
+        return "holds"
+    return "compatible" if low <= most and least <= high else "partly"
 
 
 def claimed_value(claim: Claim) -> str:

@@ -2,7 +2,8 @@
 
 Why: statements of colleagues, consultants and earlier studies about the members decide where money
 goes and are rarely checked again. A claim is a few lines of YAML. Claims are measured on all
-members, models by their out-of-fold predictions; no claim chooses anything. A false claim is a
+members, models by their out-of-fold predictions. A size that the members neither show nor exclude
+is compatible. The p-values of all claims are corrected for their number (q). A false claim is a
 result, too: the exit code is 0.
 
     churnlab claims
@@ -22,12 +23,15 @@ from sklearn.pipeline import Pipeline
 
 from churnlab.claims.claim import claimed_value, count_verdicts, format_interval, verdict
 from churnlab.claims.measures import ClaimContext, check_claims, measure
+from churnlab.claims.multiplicity import by_chance, q_of_claims
 from churnlab.config.build import build_pipeline
 from churnlab.config.commands import Claims, Result
 from churnlab.config.groups import SegmentsKeys, StatementsKeys
 from churnlab.data.dataset import Dataset
+from churnlab.data.expressions import columns_in
 from churnlab.errors import InputError
 from churnlab.formatting import counted
+from churnlab.models.comparison import by_draw
 from churnlab.models.cross_validation import fold_predictions
 from churnlab.models.features import typical
 from churnlab.models.splits import Fold, make_folds
@@ -41,7 +45,10 @@ from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["claim", "source", "statement", "quantity", "measured", "low", "high", "verdict", "why"]
+COLUMNS = [
+    *("claim", "source", "statement", "quantity", "measured", "low", "high", "verdict", "why"),
+    *("p", "q"),
+]
 
 
 def run(settings: Claims, dataset: Dataset) -> Result:
@@ -55,43 +62,89 @@ def run(settings: Claims, dataset: Dataset) -> Result:
     with start_run(
         "claims", settings.model_dump(), name=f"claims {file.name}", dataset=dataset
     ) as mlflow_run:
-        context = ClaimContext(
-            frame=dataset.frame,
-            target=dataset.contract.target,
-            segments={name: label(keys, dataset) for name, keys in file.segmentations.items()},
-            probabilities=predict(pipelines, dataset, folds=settings.folds, seed=settings.seed),
-            resamples=settings.resamples,
-            seed=settings.seed,
-        )
-        table = measure_all(file, context)
+        table = measure_all(file, make_context(settings, dataset, pipelines))
         counts = count_verdicts(table["verdict"].tolist())
         verdicts = [
             f"{count} {'hold' if name == 'holds' else name}" for name, count in counts.items()
         ]
-        summary = f"{counted(len(table), 'claim')}: {', '.join(verdicts)}."
+        chance = by_chance(table["verdict"].tolist(), table["q"].tolist())
+        summary = f"{counted(len(table), 'claim')}: {', '.join(verdicts)}. {chance}"
         artifacts.log_table(table, Artifact.CLAIMS)
         artifacts.log_figure(plots.claims(table, file.statements), "claims")
         log_metrics({name.replace(" ", "_"): count for name, count in counts.items()})
         mlflow.set_tag("mlflow.note.content", summary)
     log.info("%s\n\n%s", format_table(table), summary)
-    results = table.rename(columns={"claim": "id"})[["id", "measured", "low", "high", "verdict"]]
+    results = table.rename(columns={"claim": "id"})
+    results = results[["id", "measured", "low", "high", "verdict", "p", "q"]]
     return Result({"run_id": mlflow_run.info.run_id, "claims": results.to_dict("records")})
 
 
-def label(keys: SegmentsKeys, dataset: Dataset) -> np.ndarray:
+def make_context(
+    settings: Claims, dataset: Dataset, pipelines: dict[str, Pipeline]
+) -> ClaimContext:
+    """Fit the segmentations and predict with the models that the claims are about."""
+    file, X = settings.claims, dataset.X.fillna(typical(dataset.X))
+    columns = {
+        name: all_columns(X) if keys.columns == "all" else dict(keys.columns)
+        for name, keys in file.segmentations.items()
+    }
+    folds: list[Fold] = []
+    if pipelines:
+        repeats = 1 + settings.further_draws
+        folds = make_folds(
+            dataset.y,
+            folds=settings.folds,
+            repeats=repeats,
+            seed=settings.seed,
+            groups=dataset.groups,
+        )
+    light = {name for name, model in file.models.items() if model.light}
+    return ClaimContext(
+        frame=dataset.frame,
+        target=dataset.contract.target,
+        segments={
+            name: label(keys, segment_frame(X, columns[name]))
+            for name, keys in file.segmentations.items()
+        },
+        made_of={name: dependencies(made, dataset.X) for name, made in columns.items()},
+        probabilities=predict(pipelines, dataset, folds, light=light),
+        folds=folds_of_members(folds, len(dataset.y)),
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+
+
+def label(keys: SegmentsKeys, frame: pd.DataFrame) -> np.ndarray:
     """Fit a segmentation and return the segment of each member, numbered by size, 0 the largest."""
     assert isinstance(keys.k, int)
-    X = dataset.X.fillna(typical(dataset.X))
-    frame = segment_frame(X, all_columns(X) if keys.columns == "all" else dict(keys.columns))
     check_rows(frame, keys.k)
     model = fit_segmentation(frame, keys.k, n_init=keys.n_init, random_state=keys.random_state)
     return model.predict(frame)
 
 
+def dependencies(made: dict[str, str], X: pd.DataFrame) -> set[str]:
+    """Return the columns of the table that a segmentation's columns are made of."""
+    parts = [[name] if name == text else columns_in(text) for name, text in made.items()]
+    return {column for part in parts for column in part} & set(X)
+
+
+def folds_of_members(folds: list[Fold], members: int) -> np.ndarray | None:
+    """Return each member's fold in each draw (members x draws); None without folds."""
+    if not folds:
+        return None
+    numbers = np.zeros((members, 1 + max(fold.repeat for fold in folds)), int)
+    for fold in folds:
+        numbers[fold.validation, fold.repeat] = fold.fold
+    return numbers
+
+
 def predict(
-    pipelines: dict[str, Pipeline], dataset: Dataset, *, folds: int, seed: int
+    pipelines: dict[str, Pipeline], dataset: Dataset, folds: list[Fold], *, light: set[str]
 ) -> dict[str, np.ndarray]:
-    """Return each model's out-of-fold churn probability of every member."""
+    """Return each model's out-of-fold churn probabilities (members x draws of the folds).
+
+    ``light`` models are fitted on all draws, others on the first.
+    """
     if not pipelines:
         return {}
     X, y, rows = dataset.X, dataset.y, np.arange(len(dataset.y))
@@ -100,12 +153,11 @@ def predict(
         name, fold = job
         return fold_predictions(pipelines[name], X, y, [fold], rows=rows).assign(model=name)
 
-    splits = make_folds(y, folds=folds, repeats=1, seed=seed)
-    jobs = [(name, fold) for name in pipelines for fold in splits]
-    predictions = pd.concat(on_all_cores(predict_fold, jobs)).sort_values("row")
-    return {
-        str(name): part["probability"].to_numpy() for name, part in predictions.groupby("model")
-    }
+    jobs = [
+        (name, fold) for name in pipelines for fold in folds if fold.repeat == 0 or name in light
+    ]
+    predictions = pd.concat(on_all_cores(predict_fold, jobs))
+    return {str(name): by_draw(part) for name, part in predictions.groupby("model")}
 
 
 def measure_all(file: StatementsKeys, context: ClaimContext) -> pd.DataFrame:
@@ -113,20 +165,21 @@ def measure_all(file: StatementsKeys, context: ClaimContext) -> pd.DataFrame:
     rows = []
     for name, claim in file.statements.items():
         try:
-            value, low, high, about = measure(claim, context)
+            value, low, high, about, p = measure(claim, context)
         except InputError as error:
             raise InputError(f"claims.statements.{name}: {error}") from None
         measured = about if math.isnan(low) else f"{format_interval(value, low, high)}, {about}"
         why = f"{measured}; claimed: {claimed_value(claim)}"
         stated = name, claim.source, claim.statement, claim.quantity
-        rows.append((*stated, value, low, high, verdict(claim, low, high), why))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rows.append((*stated, value, low, high, verdict(claim, low, high), why, p))
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    return table.assign(q=q_of_claims(table["p"].tolist()))
 
 
 def format_table(table: pd.DataFrame) -> str:
     """Format the claims for the terminal: the verdict, the statement, and what was measured."""
     return "\n".join(
-        f"{row['verdict']:9}  {row['statement']} [{row['claim']}]\n"
+        f"{row['verdict']:10} {row['statement']} [{row['claim']}]\n"
         f"           {row['quantity']}: {row['why']}"
         for row in table.to_dict("records")
     )

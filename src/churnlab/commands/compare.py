@@ -1,11 +1,13 @@
 """Rank the models of an experiment on a leaderboard, or compare two of its runs.
 
 Why: models are compared by their out-of-fold predictions for the same members, so that the
-difference has a confidence interval (CI). Only runs on the same data and split are ranked together;
-others are not compared (exit 3), and the message says what differs. The simplest model within one
-standard error of the best is recommended; a score that is too good to be true is flagged and never
-recommended. Of two runs, one wins if it is better in the whole 95% CI over the members; the
-corrected t test over the folds is a second opinion, and the verdict says if the two disagree.
+difference has a confidence interval (CI). Only runs on the same data, split and folds are ranked
+together. The simplest model within one standard error of the best is recommended; a score that is
+too good to be true is flagged and never recommended. Of two runs on the same data and split, one is
+better if the 95% CI over the members and the corrected t test over their common folds agree; two
+may also be equal for all practical purposes (``rope``), or the members too few to tell. The
+out-of-fold scores of a tuned model selected it, so nested cross-validation (tune.outer) or the
+hold-out decides about it. Other runs are not compared (exit 3), and the message says what differs.
 
     churnlab compare
     churnlab compare metric=roc_auc dataset=gym dataset.path=members.csv
@@ -27,28 +29,42 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.formatting import counted, duration, whole
 from churnlab.models import comparison
+from churnlab.models.comparison import Difference
+from churnlab.models.metric_names import METRICS
 from churnlab.models.splits import make_split
+from churnlab.models.verdicts import Verdict
 from churnlab.plots import comparison as plots
+from churnlab.report.model_sentences import Late, as_sentence, without_late
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import deciding, split_tags
 from churnlab.tracking.leaderboard import (
-    RunComparison,
+    compare_on_hold_out,
     compare_runs,
     distinct_names,
+    found_on_notes,
+    hold_out_predictions,
     leaderboard,
+    ranking_without_late,
     recommend,
+    suspects,
 )
-from churnlab.tracking.names import SAME_QUESTION, Artifact
+from churnlab.tracking.looks import log_look
+from churnlab.tracking.names import COMPARABLE, SAME_QUESTION, Artifact, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.search import get_run, train_runs_by_question
 
 log = logging.getLogger(__name__)
 
-MUST_AGREE = dict(zip(SAME_QUESTION, ("the data", "the split"), strict=True))
+MUST_AGREE = dict(zip(COMPARABLE, ("the data", "the split"), strict=True))
 """The tags that two runs must share to be compared, as a message calls them."""
 
-NO_DIFFERENCE = {"delta": None, "ci_low": None, "ci_high": None}
+NO_DIFFERENCE: dict[str, Any] = dict.fromkeys(
+    ("delta", "ci_low", "ci_high", "verdict", "decided_by", "fold_p")
+)
 """The result keys where no difference can be computed."""
+
+NO_HOLD_OUT: dict[str, Any] = dict.fromkeys(("hold_out_delta", "hold_out_low", "hold_out_high"))
+"""The result keys of a pair where the hold-outs cannot be compared."""
 
 MOST_ROWS, MOST_GROUPS, MOST_FOLDS = 20, 5, 10
 """Limits of what the terminal shows; the run's artifacts are complete."""
@@ -59,31 +75,32 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     if settings.runs is not None:
         first, second = (get_run(run_id, command="train") for run_id in settings.runs)
         return _compare_two(settings, dataset, first, second)
-    tags = split_tags(make_split(dataset, **settings.evaluation.split, seed=settings.seed))
+    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    tags = split_tags(split)
     groups = _groups(settings, dataset, tags)
     runs = next(iter(groups.values()))
-    suspects = _suspects([run for group in groups.values() for run in group], settings.ceiling)
-    recommended, reason = recommend(
-        [run for run in runs if run.info.run_id not in suspects], metric=settings.metric
-    )
+    suspected = suspects([run for group in groups.values() for run in group], settings.ceiling)
+    recommended, reason = recommend(runs, metric=settings.metric, ceiling=settings.ceiling)
     tables = [
         leaderboard(group, metric=settings.metric).assign(group=number)
         for number, group in enumerate(groups.values(), 1)
     ]
     table = pd.concat(tables, ignore_index=True)
     table["recommended"] = table["run_id"] == recommended
-    table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspects.get(run_id, [])))
+    table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspected.get(run_id, [])))
     values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": runs[0].info.run_id}
     values |= NO_DIFFERENCE
     sentences = [f"The only run is {runs[0].info.run_name}."]
     if len(runs) > 1:
-        best_two = compare_runs(runs[0], runs[1], metric=settings.metric, seed=settings.seed)
-        values |= best_two.difference._asdict()
-        sentences = [*best_two.verdict]
-    sentences += [reason, *_leakage_warnings(runs, suspects)]
+        best_two = compare_runs(runs[0], runs[1], **_how(settings))
+        values |= _difference(best_two)
+        sentences = [*best_two.sentences]
+    sentences += [reason, *_late_notes(runs, recommended), *_leakage_warnings(runs, suspected)]
+    sentences += found_on_notes(runs)
     with start_run(
         "compare", settings.model_dump(), name="leaderboard", dataset=dataset, tags=tags
     ) as mlflow_run:
+        log_look(dataset, split.test)
         artifacts.log_table(table, Artifact.LEADERBOARD)
         figure = plots.leaderboard(table[table["group"] == 1], metric=settings.metric)
         artifacts.log_figure(figure, "leaderboard")
@@ -96,24 +113,34 @@ def _compare_two(settings: Compare, dataset: Dataset, first: Run, second: Run) -
     """Compare two runs, or say why they cannot be compared; list the config keys that differ."""
     runs, names = (first, second), distinct_names(first, second)
     keys = comparison.differing_keys(*map(_training_config, runs))
-    values: dict[str, Any] = {"comparable": True, "winner": None, **NO_DIFFERENCE}
-    compared, sentences = None, _mismatch(first, second)
+    values: dict[str, Any] = {
+        "comparable": True,
+        "winner": None,
+        **NO_DIFFERENCE,
+        **NO_HOLD_OUT,
+    }
+    compared, held_out, tags, sentences = None, None, {}, _mismatch(first, second)
     if sentences:
         values["comparable"] = False
     else:
-        compared = compare_runs(first, second, metric=settings.metric, seed=settings.seed)
-        better = comparison.winner(compared.difference, metric=settings.metric)
+        compared = compare_runs(first, second, **_how(settings))
+        held_out, sentence = compare_on_hold_out(first, second, **_how(settings))
+        better = compared.winner
         values["winner"] = None if better is None else runs[better].info.run_id
-        values |= compared.difference._asdict()
-        suspects = _suspects(runs, settings.ceiling)
-        sentences = [*compared.verdict, *_leakage_warnings(runs, suspects)]
+        values |= _difference(compared) | dict(zip(NO_HOLD_OUT, held_out, strict=True))
+        also = [] if compared.decided_by == "hold-out" else [sentence]
+        warnings = _leakage_warnings(runs, suspects(runs, settings.ceiling))
+        sentences = [*compared.sentences, *also, *warnings, *found_on_notes(runs)]
+        tags = {tag: first.data.tags[tag] for tag in COMPARABLE}
     with start_run(
-        "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset
+        "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset, tags=tags
     ) as mlflow_run:
         artifacts.log_table(keys, Artifact.DIFFERENCES)
         mlflow.set_tag("mlflow.note.content", "\n\n".join(sentences))
-        if compared is not None:
-            _log_comparison(compared, metric=settings.metric, names=names)
+        if compared is not None and held_out is not None:
+            looked = hold_out_predictions(first)["row"].to_numpy()
+            log_look(dataset, looked, data_sha256=first.data.tags[Tag.DATA])
+            _log_comparison(settings, compared, held_out, names=names)
     log.info("%s\n%s", _format_differences(names, keys, compared), "\n".join(sentences))
     return Result({"run_id": mlflow_run.info.run_id, **values}, yes=compared is not None)
 
@@ -125,51 +152,81 @@ def _training_config(run: Run) -> dict[str, Any]:
     return config | {"model": model}
 
 
-def _log_comparison(compared: RunComparison, *, metric: str, names: tuple[str, str]) -> None:
-    """Log the difference, the fold test, each fold's values and the figure."""
-    difference, fold_test, folds, _ = compared
-    log_metrics(difference._asdict() | ({} if fold_test is None else {"fold_p": fold_test.p}))
+def _how(settings: Compare) -> dict[str, Any]:
+    """Return the keys that decide a verdict."""
+    return {"metric": settings.metric, "seed": settings.seed, "rope": settings.rope}
+
+
+def _difference(found: Verdict) -> dict[str, Any]:
+    """Return the result keys of a verdict: the difference that decided, and the answer."""
+    return {
+        **found.difference._asdict(),
+        "verdict": found.answer,
+        "decided_by": found.decided_by,
+        "fold_p": None if found.fold_test is None else found.fold_test.p,
+    }
+
+
+def _log_comparison(
+    settings: Compare, compared: Verdict, held_out: Difference, *, names: tuple[str, str]
+) -> None:
+    """Log the difference, the fold test, the hold-out, each fold's values and the figure."""
+    difference, fold_test, folds = compared.difference, compared.fold_test, compared.folds
+    metrics = difference._asdict() | dict(zip(NO_HOLD_OUT, held_out, strict=True))
+    log_metrics(metrics | ({} if fold_test is None else {"fold_p": fold_test.p}))
     if folds is not None:
         artifacts.log_table(folds, Artifact.FOLD_DIFFERENCES)
-    steps = None if folds is None else folds["difference"].to_numpy()
-    figure = plots.paired_difference(difference, fold_test, steps, metric=metric, names=names)
+    rows = {"hold-out": held_out}
+    if compared.decided_by != "hold-out":
+        rows = {f"members\n({compared.decided_by})": difference} | rows
+    figure = plots.paired_difference(
+        rows,
+        fold_test,
+        None if folds is None else folds["difference"].to_numpy(),
+        metric=settings.metric,
+        names=names,
+        rope=METRICS[settings.metric].margin if settings.rope is None else settings.rope,
+    )
     artifacts.log_figure(figure, "difference")
 
 
 def _groups(
     settings: Compare, dataset: Dataset, tags: Mapping[str, str]
 ) -> dict[tuple[str, ...], list[Run]]:
-    """Group the finished train runs by data and split, each group ranked, the present one first.
+    """Group the finished train runs by data, split and folds, each ranked, the present one first.
 
-    InputError: no run on the present table and split.
+    InputError: no run on the present table, split and folds.
     """
     groups = train_runs_by_question(dataset.contract.name, metric=settings.metric)
     split = tuple(tags[key] for key in SAME_QUESTION)
     if split not in groups:
         others = counted(sum(map(len, groups.values())), "run")
-        hint = f" ({others} on other tables or splits cannot be ranked here.)" if groups else ""
+        hint = (
+            f" ({others} on other tables, splits or folds cannot be ranked here.)" if groups else ""
+        )
         raise InputError(
-            "There is no finished train run on this table and split; run churnlab train with the "
-            f"same dataset=, seed= and evaluation keys first.{hint}"
+            "There is no finished train run on this table, split and folds; run churnlab train "
+            f"with the same dataset=, seed= and evaluation keys first.{hint}"
         )
     return {split: groups.pop(split), **groups}
 
 
-def _suspects(runs: Sequence[Run], ceiling: Mapping[str, float | None]) -> dict[str, list[str]]:
-    """Return the scores that are too good to be true, by run id."""
-    found = {run.info.run_id: comparison.too_good(run.data.metrics, ceiling) for run in runs}
-    return {run_id: scores for run_id, scores in found.items() if scores}
+def _late_notes(runs: Sequence[Run], recommended: str | None) -> list[str]:
+    """Say how the recommended run ranks without its columns that are known only close to churn."""
+    run = next((run for run in runs if run.info.run_id == recommended), None)
+    late = None if run is None else ranking_without_late(run)
+    return [] if late is None else [as_sentence(without_late(Late(*late)))]
 
 
-def _leakage_warnings(runs: Sequence[Run], suspects: Mapping[str, list[str]]) -> list[str]:
+def _leakage_warnings(runs: Sequence[Run], suspected: Mapping[str, list[str]]) -> list[str]:
     """Warn of each run whose scores suggest leakage."""
     return [
         f"Suspected leakage in {run.info.run_name} (run {run.info.run_id}): "
-        f"{' and '.join(suspects[run.info.run_id])}. Look for a column that is known only after a "
+        f"{' and '.join(suspected[run.info.run_id])}. Look for a column that is known only after a "
         "member has left, or for members in both the training part and the hold-out. With few "
         "members it may be luck."
         for run in runs
-        if run.info.run_id in suspects
+        if run.info.run_id in suspected
     ]
 
 
@@ -210,15 +267,12 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
         age=present["age"].map(duration),
         took=present["duration"].map(duration),
         run_id=present["run_id"],
-        mark=[
-            "recommended" if row.recommended else "suspect" if row.suspect else ""
-            for row in present.itertuples()
-        ],
+        mark=[_mark(row) for row in present.to_dict("records")],
     )
     first = present.iloc[0]
     lines = [
-        f"{counted(len(present), 'model')} on this table (data {first['data']}) and split "
-        f"({first['split']}):",
+        f"{counted(len(present), 'model')} on this table (data {first['data']}), split "
+        f"({first['split']}) and folds ({first['folds']}):",
         shown.head(MOST_ROWS).to_string(index=False, float_format="{:.4f}".format),
     ]
     if len(shown) > MOST_ROWS:
@@ -226,7 +280,14 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
     others = [group for number, group in table.groupby("group") if number != 1]
     for group in others[:MOST_GROUPS]:
         best = group.iloc[0]
-        origin = "another split" if best["data"] == first["data"] else "other data"
+        origin = next(
+            (
+                other
+                for key, other in {"data": "other data", "split": "another split"}.items()
+                if best[key] != first[key]
+            ),
+            "other folds",
+        )
         lines.append(
             f"Not ranked with these: {counted(len(group), 'run')} on {origin} (data "
             f"{best['data']}, split {best['split']}), the best {best['name']} with cv_{metric} "
@@ -234,12 +295,19 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
         )
     if len(others) > MOST_GROUPS:
         more = counted(len(others) - MOST_GROUPS, "more group")
-        lines.append(f"... and {more} of runs on other tables or splits in leaderboard.csv")
+        lines.append(f"... and {more} of runs on other tables, splits or folds in leaderboard.csv")
     return "\n".join(lines)
 
 
+def _mark(row: Mapping[Any, Any]) -> str:
+    """Return what the terminal says of a run besides its numbers."""
+    marks = [f"best of {row['chosen_among']}"] if row["chosen_among"] > 1 else []
+    marks += ["recommended"] if row["recommended"] else ["suspect"] if row["suspect"] else []
+    return ", ".join(marks)
+
+
 def _format_differences(
-    names: tuple[str, str], keys: pd.DataFrame, compared: RunComparison | None
+    names: tuple[str, str], keys: pd.DataFrame, compared: Verdict | None
 ) -> str:
     """Format the names of A and B, the keys in which they differ, and the differences by fold."""
     lines = [f"A is {names[0]}, B is {names[1]}."]

@@ -83,7 +83,10 @@ def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figu
             statistics.histograms(X, y, columns), units=units, missing=missing
         ),
         "churn_by_value": plots.churn_by_value(
-            tables["gradients"], base_rate=float(y.mean()), units=units
+            tables["gradients"],
+            base_rate=float(y.mean()),
+            units=units,
+            signals=set(tables["links"].query("signal")["feature"]),
         ),
         "risk_ratios": plots.risk_ratios(tables["drivers"]),
         "correlations": plots.correlations(tables["correlations"]),

@@ -1,8 +1,8 @@
 """Run the main job: explore, train, tune, compare, segment, promote, report.
 
 Why: one command leads from a table of members to a served champion, with every step a run under
-one parent. It reports which model is best and by how much, and prints the commands to look at the
-results, to score members and to serve the champion.
+one parent. It says which model is recommended and how it compares with the others, promotes that
+one, and prints the commands to look at the results, to score members and to serve the champion.
 
     churnlab pipeline
     churnlab pipeline dataset=gym dataset.path=members.csv
@@ -34,12 +34,16 @@ from churnlab.data.dataset import Dataset
 from churnlab.models.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import find_champion, model_name
+from churnlab.report.model_sentences import Late, as_sentence, without_late
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.leaderboard import compare_runs
+from churnlab.tracking.leaderboard import compare_runs, ranking_without_late, recommend
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import ranked_train_runs
 
 log = logging.getLogger(__name__)
+
+NOTHING_PROMOTED = Result({"version": None}, yes=False)
+"""What a pipeline returns of the step promote where every score is too good to be true."""
 
 
 def run(settings: Pipeline, dataset: Dataset) -> Result:
@@ -67,21 +71,21 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
         with _step("segment"):
             segments = segment.run(settings.part(keys.Segment), dataset).values
         ranked = ranked_train_runs(name, tags, metric=metric)
-        with _step("promote"):
-            chosen = {
-                "churn_run": ranked[0].info.run_id,
-                "segment_run": segments["run_id"],
-                "force": False,
-            }
-            promoted = promote.run(settings.part(keys.Promote, **chosen), dataset)
+        recommended, reason = recommend(ranked, metric=metric, ceiling=settings.ceiling)
+        promoted = NOTHING_PROMOTED
+        if recommended is not None:
+            with _step("promote"):
+                chosen = {"churn_run": recommended, "segment_run": segments["run_id"]}
+                part = settings.part(keys.Promote, **chosen, force=False)
+                promoted = promote.run(part, dataset)
         with _step("report"):
             page = report.run(settings.part(keys.Report, output=None), dataset).values["path"]
-        summary = recommendation(ranked, metric=metric, seed=settings.seed)
+        summary = recommendation(ranked, recommended, reason, metric=metric, seed=settings.seed)
         mlflow.set_tag("mlflow.note.content", summary)
     log.info("\n%s\n\n%s", summary, next_steps(dataset, page=Path(page)))
     values = {
         "run_id": mlflow_run.info.run_id,
-        "churn_run_id": ranked[0].info.run_id,
+        "churn_run_id": recommended,
         "segment_run_id": segments["run_id"],
         "version": promoted.values["version"],
         "report": page,
@@ -109,25 +113,34 @@ def _best_features(settings: Pipeline, model: ModelKeys, tags: dict[str, str]) -
     )
 
 
-def recommendation(ranked: list[Run], *, metric: str, seed: int) -> str:
-    """Compare the best run with the best run of every other model, in sentences."""
-    best = ranked[0]
-    kinds = dict.fromkeys(run.data.params["model.name"] for run in ranked)
-    rivals = [
-        next(run for run in ranked if run.data.params["model.name"] == kind)
-        for kind in list(kinds)[1:]
-    ]
-    scores = best.data.metrics
+def recommendation(
+    ranked: list[Run], recommended: str | None, reason: str, *, metric: str, seed: int
+) -> str:
+    """Say why a run is recommended, how well it ranks, and how it compares with each other kind.
+
+    ``reason`` is the sentence of ``recommend``, which is all there is without a recommended run.
+    """
+    chosen = next((run for run in ranked if run.info.run_id == recommended), None)
+    if chosen is None:
+        return reason
+    scores, late = chosen.data.metrics, ranking_without_late(chosen)
     shown = [
         f"{LABELS[name]} {scores[f'cv_{name}']:.4f}" for name in dict.fromkeys([metric, "roc_auc"])
     ]
     lines = [
-        f"Best: {best.info.run_name} with cross-validated {' and '.join(shown)}; on the hold-out "
-        f"ROC AUC {scores['test_roc_auc']:.4f} (95% CI {scores['test_roc_auc_low']:.4f} to "
-        f"{scores['test_roc_auc_high']:.4f})."
+        reason,
+        f"It has a cross-validated {' and '.join(shown)}; on the hold-out ROC AUC "
+        f"{scores['test_roc_auc']:.4f} (95% CI {scores['test_roc_auc_low']:.4f} to "
+        f"{scores['test_roc_auc_high']:.4f}).",
+        *([] if late is None else [as_sentence(without_late(Late(*late)))]),
     ]
-    for rival in rivals:
-        lines.append(compare_runs(best, rival, metric=metric, seed=seed).verdict[0])
+    best_of_kind: dict[str, Run] = {}
+    for run in ranked:
+        best_of_kind.setdefault(run.data.params["model.name"], run)
+    for kind, rival in best_of_kind.items():
+        if kind != chosen.data.params["model.name"]:
+            found = compare_runs(chosen, rival, metric=metric, seed=seed, among=ranked)
+            lines.append(found.sentences[0])
     return "\n".join(lines)
 
 

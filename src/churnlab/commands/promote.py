@@ -2,8 +2,9 @@
 
 Why: one version holds all that is served: model, threshold, segmentation, names and actions.
 Candidate and champion are both loaded from the registry and compared on held-out members that
-neither was trained on. Only a version that passes every check replaces the champion (exit 3 when
-one fails); the limits are keys.
+neither was trained on. Only a version that passes every check replaces the champion. If one fails,
+the exit code is 3, and the verdict is refused, or undecided where the members are too few to judge
+by. The limits are keys.
 
     churnlab promote
     churnlab promote dataset=gym dataset.path=members.csv require=not_worse gate.minimum.roc_auc=0.8
@@ -28,59 +29,53 @@ from churnlab.config.commands import Promote, Result
 from churnlab.config.groups import GateKeys
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.formatting import counted
+from churnlab.formatting import counted, number
 from churnlab.models import evaluation
 from churnlab.models.splits import make_split
-from churnlab.registry import gate, versions
+from churnlab.registry import gate, judges, versions
+from churnlab.registry.against_champion import (
+    check_against_dummy,
+    check_slices,
+    margin_of,
+)
 from churnlab.registry.candidate import Candidate, build
 from churnlab.registry.champion import (
-    dataset_name,
     model_name,
     promotion_lock,
     register_version,
     replace_champion,
 )
 from churnlab.registry.gate import Check
+from churnlab.registry.judges import HeldOut, Judgment
 from churnlab.registry.versions import Champion, Served
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
-from churnlab.tracking.runs import start_run
-from churnlab.tracking.search import find_runs, get_run, latest_run, ranked_train_runs
+from churnlab.tracking.looks import earlier_looks, log_look
+from churnlab.tracking.names import Artifact, Tag
+from churnlab.tracking.runs import log_metrics, start_run
+from churnlab.tracking.search import get_run, latest_run, ranked_train_runs
 
 log = logging.getLogger(__name__)
 
 
 class Decision(NamedTuple):
     """The outcome of the gate: ``champion`` is the version that the candidate was compared with,
-    ``looks`` counts how often this hold-out was used before."""
+    ``looks`` counts for each judge how often models were compared on that member before."""
 
     verdict: str
     checks: list[Check]
     champion: str | None
-    looks: int
+    looks: np.ndarray
 
     @property
     def promotes(self) -> bool:
         """Return whether the candidate becomes the champion."""
-        return self.verdict != "refused"
-
-
-class HeldOut(NamedTuple):
-    """The held-out ``rows`` to judge by; ``left_out`` counts the others by reason.
-
-    ``champion`` is what the candidate can be compared with, ``unknown`` the reason why the present
-    champion cannot be.
-    """
-
-    rows: np.ndarray
-    left_out: dict[str, int]
-    champion: Served | None = None
-    unknown: str | None = None
+        return self.verdict in ("passed", "forced")
 
 
 def run(settings: Promote, dataset: Dataset) -> Result:
     """Build, check and register a version; replace the champion after the run has ended."""
+    judges.check_slices_known(dataset, settings.gate.slices)
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     tags, name = split_tags(split), model_name(dataset.contract.name)
     churn, segments = _churn_run(settings, dataset, tags), _segment_run(settings, dataset)
@@ -92,13 +87,12 @@ def run(settings: Promote, dataset: Dataset) -> Result:
             "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
         ) as mlflow_run:
             candidate = build(churn, segments, dataset, champion)
-            checks = [
-                *_check_predictions(settings, dataset, split.test, candidate, champion),
-                *_check_form(settings.gate, candidate, champion),
-            ]
+            checks, rows = _check_predictions(settings, dataset, split.test, candidate, champion)
+            checks += _check_form(settings.gate, candidate, champion)
             verdict = gate.verdict(checks, force=settings.force)
             replaced = champion.number if champion else None
-            decision = Decision(verdict, checks, replaced, _looks(name, tags))
+            decision = Decision(verdict, checks, replaced, earlier_looks(dataset, rows))
+            log_look(dataset, rows)
             run_id = mlflow_run.info.run_id
             version = _register(settings, name, candidate, decision, run_id)
             summary = _summary(settings, f"{name} version {version}", decision)
@@ -119,7 +113,8 @@ def run(settings: Promote, dataset: Dataset) -> Result:
     log.info("%s\n%s.", gate.format_checks(checks), summary)
     log.info("Segments: %s.", candidate.numbering.summary)
     log.info("%s", _format_looks(decision.looks, settings.gate))
-    values = {"run_id": run_id, "version": version, "promoted": decision.promotes}
+    values: dict[str, Any] = {"run_id": run_id, "version": version}
+    values |= {"promoted": decision.promotes, "verdict": decision.verdict}
     return Result(values | {"checks": [check.line for check in checks]}, yes=decision.promotes)
 
 
@@ -155,13 +150,19 @@ def _log_decision(decision: Decision, version: str, identifying_columns: list[st
         "promoted": decision.promotes,
         "gate": decision.verdict,
         "against": decision.champion,
-        "holdout_looks": decision.looks,
+        **_looks(decision),
         "identifying_columns": identifying_columns,
         "checks": [asdict(check) for check in decision.checks],
     }
     mlflow.log_dict(record, Artifact.GATE)
-    mlflow.log_metric("holdout_looks", decision.looks)
+    log_metrics(_looks(decision))
     mlflow.set_tags({Tag.GATE: decision.verdict, Tag.VERSION: version})
+
+
+def _looks(decision: Decision) -> dict[str, float]:
+    """Return the largest and the mean number of earlier looks at the judges."""
+    looks = decision.looks if len(decision.looks) else np.zeros(1, int)
+    return {"holdout_looks": int(looks.max()), "holdout_looks_mean": float(looks.mean())}
 
 
 def _summary(settings: Promote, version: str, decision: Decision) -> str:
@@ -174,24 +175,25 @@ def _summary(settings: Promote, version: str, decision: Decision) -> str:
     if decision.verdict == "forced":
         return f"{version} failed {failed} and {becomes} by force: {settings.reason}"
     stays = f"version {champion} stays the champion" if champion else "there is no champion"
+    if decision.verdict == "undecided":
+        return f"{version} is undecided: the members are too few to judge {failed}; {stays}"
     return f"{version} failed {failed} and is refused: {stays}"
 
 
-def _looks(name: str, tags: dict[str, str]) -> int:
-    """Return how often the gate has used this hold-out before."""
-    same = {Tag.COMMAND: "promote", Tag.SPLIT: tags[Tag.SPLIT]}
-    experiment = f"{dataset_name(name)}-{EXPERIMENTS['promote']}"
-    return len(find_runs(experiment, same, status="FINISHED"))
-
-
-def _format_looks(looks: int, limits: GateKeys) -> str:
-    often = f"{counted(looks, 'time')} before" if looks else "for the first time"
-    before = f"The gate has used this hold-out {often}"
-    if looks + 1 < limits.looks:
+def _format_looks(looks: np.ndarray, limits: GateKeys) -> str:
+    """Say how often earlier runs have compared models on the members who judge now."""
+    if not looks.any():
+        return "No model has been compared on these held-out members before."
+    before = (
+        "Earlier runs (promote, compare, tune, report) have compared models on these held-out "
+        f"members, {number(looks.mean(), 1)} times on average and at most "
+        f"{counted(looks.max(), 'time')}"
+    )
+    if looks.mean() + 1 < limits.looks:
         return f"{before}."
     return (
-        f"warning: {before}. Members that decide again and again are no longer new to the models: "
-        "promote on newer members, or train and promote with another seed."
+        f"warning: {before}. Members that decide again and again are no longer new to the models, "
+        "in whatever split: promote on members who were not in the table before."
     )
 
 
@@ -229,107 +231,112 @@ def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     return found
 
 
+class Predicted(NamedTuple):
+    """The candidate's answers for the rows of the table that it predicts, nan for others."""
+
+    probability: np.ndarray
+    segment: np.ndarray
+    batch_ms: float
+
+
+def _predict(candidate: Candidate, dataset: Dataset, rows: np.ndarray) -> Predicted:
+    """Return the candidate's probabilities and segments, and its milliseconds per member."""
+    started = time.perf_counter()
+    answers = versions.answers(candidate.served, dataset.X.iloc[rows])
+    batch_ms = (time.perf_counter() - started) / len(rows) * 1000
+    probability, segment = np.full((2, len(dataset.y)), np.nan)
+    probability[rows] = [answer["churn_probability"] for answer in answers]
+    segment[rows] = [answer["segment"] for answer in answers]
+    return Predicted(probability, segment, batch_ms)
+
+
 def _check_predictions(
     settings: Promote,
     dataset: Dataset,
     test: np.ndarray,
     candidate: Candidate,
     champion: Champion | None,
-) -> list[Check]:
-    """Check what the candidate predicts: as trained, good enough for the hold-out, fast enough."""
+) -> tuple[list[Check], np.ndarray]:
+    """Check what the candidate predicts: as trained, good enough for the hold-out, fast enough.
+
+    Returns the checks, and the rows of the members who judged.
+    """
     limits, own = settings.gate, artifacts.read_table(candidate.churn.info.run_id, Artifact.TEST)
-    rows = np.union1d(own["row"], test)
-    started = time.perf_counter()
-    predicted = np.full(len(dataset.y), np.nan)
-    predicted[rows] = _probabilities(candidate.served, dataset.X.iloc[rows])
-    batch_ms = (time.perf_counter() - started) / len(rows) * 1000
+    predicted = _predict(candidate, dataset, np.union1d(own["row"], test))
+    held_out = judges.select(dataset, test, versions.training_rows(candidate.churn), champion)
+    one_ms = _one_ms(candidate.served, dataset.X.iloc[test[:1]])
     checks = [
         gate.check_served_predictions(
-            own["probability"].to_numpy(), predicted[own["row"]], limit=limits.same
+            own["probability"].to_numpy(), predicted.probability[own["row"]], limit=limits.same
         ),
-        *_check_quality(settings, dataset, test, predicted, candidate.churn, champion),
-    ]
-    one_ms = _one_ms(candidate.served, dataset.X.iloc[test[:1]])
-    return [
-        *checks,
-        gate.check_at_most("batch_ms", batch_ms, limits.batch_ms, unit="ms a member"),
+        *([gate.check_champion_known(held_out.unknown, held_out.caveat)] if champion else []),
+        gate.check_held_out_members(
+            held_out.left_out, members=len(test), left=len(held_out.rows), limit=limits.members
+        ),
+        *_check_rivals(settings, dataset, test, predicted, candidate.churn, held_out),
+        *_check_quality(settings, dataset, held_out.rows, predicted.probability, candidate.churn),
+        gate.check_at_most("batch_ms", predicted.batch_ms, limits.batch_ms, unit="ms a member"),
         gate.check_at_most("one_ms", one_ms, limits.one_ms, unit="ms"),
     ]
+    return checks, held_out.rows
 
 
-def _check_quality(
+def _check_rivals(
     settings: Promote,
     dataset: Dataset,
     test: np.ndarray,
-    predicted: np.ndarray,
+    predicted: Predicted,
     churn: Run,
-    champion: Champion | None,
+    held_out: HeldOut,
 ) -> list[Check]:
-    """Check the candidate's probabilities on the hold-out against champion, dummy and limits."""
-    limits, seed, threshold = settings.gate, settings.seed, churn.data.metrics["threshold"]
-    trained = versions.training_rows(churn)
-    held_out = _held_out(dataset, test, trained, champion)
-    y, probability = dataset.y[held_out.rows], predicted[held_out.rows]
-    checks = [] if champion is None else [gate.check_champion_known(held_out.unknown)]
-    checks.append(
-        gate.check_held_out_members(
-            held_out.left_out, members=len(test), left=len(y), limit=limits.members
-        )
+    """Compare the candidate with the champion, in slices too, and with an earlier champion."""
+    if held_out.champion is None:
+        return []
+    rows, limits = held_out.rows, settings.gate
+    judgment = Judgment(
+        dataset,
+        predicted.probability,
+        churn.data.metrics["threshold"],
+        metric=settings.metric,
+        margin=margin_of(limits.margin, settings.metric),
+        seed=settings.seed,
     )
-    if held_out.champion is not None:
-        checks.append(
-            gate.check_against_champion(
-                y,
-                probability,
-                _probabilities(held_out.champion, dataset.X.iloc[held_out.rows]),
-                metric=settings.metric,
-                thresholds=(threshold, held_out.champion.spec["threshold"]),
-                require=settings.require,
-                margin=limits.margin,
-                seed=seed,
-            )
-        )
-    churn_rate = float(dataset.y[trained].mean())
+    compared = judges.compare(judgment, held_out, require=settings.require)
+    checks = [compared]
+    better = compared.value is not None and compared.value < 0
+    if settings.require == "not_worse" and limits.ancestor and not better:
+        name = model_name(dataset.contract.name)
+        if ancestor := versions.load_ancestor(name, limits.ancestor):
+            trained = versions.training_rows(churn)
+            also = judges.select(dataset, test, trained, ancestor, called="the former champion")
+            checks.append(judges.compare_ancestor(judgment, also, ancestor, members=limits.members))
+    if limits.slices:
+        labels = judges.slice_labels(dataset, rows, limits.slices, predicted.segment[rows])
+        rival = versions.probabilities(held_out.champion, dataset.X.iloc[rows])
+        checks.append(check_slices(dataset.y[rows], predicted.probability[rows], rival, labels))
+    return checks
+
+
+def _check_quality(
+    settings: Promote, dataset: Dataset, rows: np.ndarray, predicted: np.ndarray, churn: Run
+) -> list[Check]:
+    """Check the candidate's probabilities of the judges against a dummy and the limits."""
+    limits, threshold = settings.gate, churn.data.metrics["threshold"]
+    y, probability = dataset.y[rows], predicted[rows]
+    churn_rate = float(dataset.y[versions.training_rows(churn)].mean())
     scores = {}
     if len(np.unique(y)) == 2:
         scores = evaluation.classification_metrics(y, probability, threshold=threshold)
     known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
     known |= {f"test_{key}": value for key, value in scores.items()}
-    how: dict[str, Any] = {"threshold": threshold, "seed": seed}
+    how: dict[str, Any] = {"threshold": threshold, "seed": settings.seed}
+    groups = dataset.groups_of(rows)
     return [
-        *checks,
-        *gate.check_against_dummy(y, probability, churn_rate=churn_rate, **how),
+        *check_against_dummy(y, probability, churn_rate=churn_rate, groups=groups, **how),
         *gate.check_calibration(y, probability, slope=limits.slope, ece=limits.ece, **how),
         *gate.check_minimum(scores, {str(key): least for key, least in limits.minimum.items()}),
         *gate.check_ceiling(known, settings.ceiling),
     ]
-
-
-def _held_out(
-    dataset: Dataset, test: np.ndarray, trained: np.ndarray, champion: Champion | None
-) -> HeldOut:
-    """Select the hold-out rows that neither model was trained on and both accept."""
-    seen = np.isin(test, trained)
-    left_out = {
-        "in the candidate's training part (name its own seed= and evaluation keys)": int(seen.sum())
-    }
-    if champion is None:
-        return HeldOut(test[~seen], left_out)
-    served, unknown = champion.served, champion.unknown
-    if served is not None:
-        try:
-            seen_before = versions.trained_on(champion.version, dataset)[test]
-        except LookupError as error:
-            served, unknown = None, str(error)
-    if served is None:
-        unknown = f"no comparison with the champion, version {champion.number}: {unknown}"
-        return HeldOut(test[~seen], left_out, unknown=unknown)
-    able = versions.answerable(served, dataset.X.iloc[test])
-    left_out |= {
-        "more in the champion's training part": int((~seen & seen_before).sum()),
-        "more that the champion's contract refuses": int((~seen & ~seen_before & ~able).sum()),
-    }
-    return HeldOut(test[~seen & ~seen_before & able], left_out, served)
 
 
 def _one_ms(version: Served, member: pd.DataFrame) -> float:
@@ -353,8 +360,3 @@ def _check_form(limits: GateKeys, candidate: Candidate, champion: Champion | Non
         checks.append(gate.check_signature(new, old))
     size = gate.check_at_most("megabytes", candidate.megabytes, limits.megabytes, unit="MB")
     return [*checks, size]
-
-
-def _probabilities(version: Served, X: pd.DataFrame) -> np.ndarray:
-    """Return a version's churn probabilities for these members."""
-    return np.array([answer["churn_probability"] for answer in versions.answers(version, X)])

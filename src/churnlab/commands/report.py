@@ -16,12 +16,12 @@ import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -31,6 +31,7 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.formatting import day
 from churnlab.models import evaluation
+from churnlab.models.calibration_error import calibration_error
 from churnlab.models.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import (
@@ -43,12 +44,21 @@ from churnlab.registry.champion import (
 )
 from churnlab.registry.gate import Check
 from churnlab.registry.versions import read_version
-from churnlab.report import page, sentences
+from churnlab.report import model_parts, page, sentences
 from churnlab.report import parts as contents
+from churnlab.report.model_sentences import Late, model_in_words
 from churnlab.segments.choose_k import STABLE
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.leaderboard import compare_runs, leaderboard
+from churnlab.tracking.leaderboard import (
+    compare_runs,
+    found_on_notes,
+    is_tuned,
+    leaderboard,
+    ranking_without_late,
+    recommend,
+)
+from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.search import latest_run, ranked_train_runs
@@ -76,16 +86,17 @@ def run(settings: Report, dataset: Dataset) -> Result:
     output, name = _output(settings), dataset.contract.name
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     ranked = ranked_train_runs(name, split_tags(split), metric=settings.metric)
+    recommended, _ = recommend(ranked, metric=settings.metric, ceiling=settings.ceiling)
     registered = model_name(name)
     champion, segmented = _champion(registered, dataset), latest_run("segment", dataset)
     number = version_number(champion and champion.version)
+    how = {"held_out": len(split.test)} | settings.model_dump(include={"metric", "seed"})
+    segment = None if segmented is None else _segment_of_row(segmented)
     parts: dict[str, Any] = {
         "members": members_part(dataset, latest_run("explore", dataset)),
-        "models": models_part(
-            ranked, held_out=len(split.test), metric=settings.metric, seed=settings.seed
-        ),
+        "models": models_part(ranked, segment, recommended=recommended, **how),
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
-        "champion": champion_part(champion, ranked, dataset),
+        "champion": champion_part(champion, recommended, dataset),
     }
     claims = claims_part(latest_run("claims", dataset))
     conclusions = sentences.five_sentences(**parts, registered=registered)
@@ -110,8 +121,10 @@ def run(settings: Report, dataset: Dataset) -> Result:
             version=version("churnlab"),
         )
         mlflow.log_text(html, Artifact.REPORT)
+        if parts["models"] and parts["models"]["looked"]:
+            log_look(dataset, split.test)
         mlflow.set_tag("mlflow.note.content", "\n\n".join(each.text for each in conclusions))
-    _write(html, output)
+    page.write(html, output)
     log.info("%s\n\nThe report: %s", "\n".join(each.text for each in conclusions), output)
     return Result({"run_id": run_id, "version": number, "path": str(output)})
 
@@ -139,44 +152,95 @@ def members_part(dataset: Dataset, explored: Run | None) -> Part:
     return part | found | {"run_id": run_id, "figures": figures}
 
 
-def models_part(ranked: Sequence[Run], *, held_out: int, metric: str, seed: int) -> Part | None:
-    """Compare the models: how the best one ranks and how it differs from the best of another kind.
+def models_part(
+    ranked: Sequence[Run],
+    segment: pd.Series | None,
+    *,
+    recommended: str | None,
+    held_out: int,
+    metric: str,
+    seed: int,
+) -> Part | None:
+    """Describe the recommended model: how it ranks, and how it differs from another kind's best.
 
-    None without any model.
+    None without any model; without a ``recommended`` one (its run's id), the best is described.
+    ``segment`` is that of each row.
     """
     if not ranked:
         return None
-    best, run_id, scores = ranked[0], ranked[0].info.run_id, ranked[0].data.metrics
-    others = [
-        run for run in ranked if run.data.params["model.name"] != best.data.params["model.name"]
-    ] or ranked[1:]
-    rival = others[0] if others else None
-    oof = artifacts.read_table(run_id, Artifact.OOF).groupby("row")[["y", "probability"]].mean()
-    y, probability = oof["y"].to_numpy(dtype=int), oof["probability"].to_numpy()
-    gains = evaluation.gains(y, probability, shares=SHARES)
-    rows = leaderboard(ranked[:MOST_ROWS], metric=metric).to_dict("records")
+    shown = next((run for run in ranked if run.info.run_id == recommended), ranked[0])
+    best, kind = ranked[0], shown.data.params["model.name"]
+    others = [run for run in ranked if run is not shown]
+    other_kinds = [run for run in others if run.data.params["model.name"] != kind]
+    rival = next(iter(other_kinds or others), None)
+    found = rival and compare_runs(shown, rival, metric=metric, seed=seed, among=ranked)
     return {
-        "rows": [row | _model(run, ranked) for row, run in zip(rows, ranked, strict=False)],
+        "rows": _ranks(ranked, shown, recommended=recommended, metric=metric),
         "n": len(ranked),
-        "any_tuned": any(_is_tuned(run) for run in ranked),
-        "best": _model_name(best),
-        "run_id": run_id,
+        "any_tuned": any(is_tuned(run) for run in ranked),
+        "recommended": recommended and _model_name(shown),
+        "run_id": shown.info.run_id,
+        "best": None if shown is best else (_model_name(best), best.data.metrics[f"cv_{metric}"]),
+        "best_run_id": best.info.run_id,
         "rival": rival and _model_name(rival),
         "rival_run_id": rival and rival.info.run_id,
-        "difference": rival and compare_runs(best, rival, metric=metric, seed=seed).difference,
+        "found": found,
+        "looked": found is not None and found.decided_by == "hold-out",
         "metric": metric,
-        "value": scores[f"cv_{metric}"],
-        "calibration_error": evaluation.calibration_line(y, probability)["ece"],
-        "calibration": best.data.tags.get(Tag.CALIBRATION, ""),
+        "value": shown.data.metrics[f"cv_{metric}"],
         "held_out": held_out,
-        "test": {
-            "roc_auc": scores["test_roc_auc"],
-            "low": scores["test_roc_auc_low"],
-            "high": scores["test_roc_auc_high"],
-        },
+        "found_on": " ".join(found_on_notes([shown])),
+        "measure_late": f"train model={kind} features={shown.data.params['features.name']}",
+        **_evidence(shown, segment, held_out=held_out, seed=seed),
+    }
+
+
+def _ranks(
+    ranked: Sequence[Run], shown: Run, *, recommended: str | None, metric: str
+) -> list[Part]:
+    """Return the rows of the first models, the shown one always among them."""
+    listed = list(ranked[:MOST_ROWS])
+    if shown not in listed:
+        listed[-1] = shown
+    rows: list[Part] = leaderboard(listed, metric=metric).to_dict("records")  # type: ignore[assignment]
+    return [
+        row | _model(run, ranked) | {"recommended": run.info.run_id == recommended}
+        for row, run in zip(rows, listed, strict=True)
+    ]
+
+
+def _evidence(run: Run, segment: pd.Series | None, *, held_out: int, seed: int) -> Part:
+    """Say how well a model ranks, where its probabilities hold, and what contacting earns."""
+    run_id, scores, late = run.info.run_id, run.data.metrics, ranking_without_late(run)
+    oof = artifacts.read_table(run_id, Artifact.OOF)
+    first_draw = oof[oof["repeat"] == 0]
+    gains = evaluation.repeated_gains(oof, shares=SHARES)
+    tables = (Artifact.SLICES, Artifact.LEARNING_CURVE, Artifact.CAPACITY, Artifact.SENSITIVITY)
+    sliced, curve, *valued = (artifacts.find_table(run_id, name) for name in tables)
+    ends = {"roc_auc": "", "low": "_low", "high": "_high"}
+    return {
+        "late": late and Late(*late),
+        "test": {name: scores[f"test_roc_auc{end}"] for name, end in ends.items()},
         "gains": dict(zip(gains["share"], gains["gain"], strict=True)),
+        "calibration_error": _calibration_error(first_draw, seed=seed),
+        "calibration": run.data.tags.get(Tag.CALIBRATION, ""),
+        "slices": model_parts.slices(sliced, first_draw, segment),
+        "more_members": model_parts.more_members(curve, members=len(first_draw)),
+        "decisions": model_parts.decisions(scores, *valued, held_out=held_out),
         "figures": _figures(run_id, "importance", "gains", "reliability"),
     }
+
+
+def _calibration_error(predicted: pd.DataFrame, *, seed: int) -> str:
+    """Say how far the out-of-fold probabilities of one draw of the folds are off."""
+    y, probability = predicted["y"].to_numpy(), predicted["probability"].to_numpy()
+    return model_parts.calibration(calibration_error(y, probability, seed=seed))
+
+
+def _segment_of_row(segmented: Run) -> pd.Series:
+    """Return the segment of each row of the table."""
+    members = artifacts.read_table(segmented.info.run_id, Artifact.MEMBERS)
+    return members.set_index("row")["segment"]
 
 
 def segments_part(
@@ -204,7 +268,9 @@ def segments_part(
         "columns": list(made_of["columns"]),
         "for_everyone": made_of["for_everyone"],
         "reason": segmented.data.tags[Tag.K_REASON],
-        "stable": sentences.how_stable(evidence.loc[k].to_dict(), STABLE),
+        "stable": sentences.how_stable(
+            evidence.loc[k].to_dict(), STABLE, segmented.data.tags.get(Tag.GROUPS)
+        ),
         "notes": made_of["notes"],
         "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
     }
@@ -232,9 +298,12 @@ def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
 
 
 def champion_part(
-    found: ModelVersion | None, ranked: Sequence[Run], dataset: Dataset
+    found: ModelVersion | None, recommended: str | None, dataset: Dataset
 ) -> Part | None:
-    """Describe the champion: its model, its gate, and when, by whom and why it was promoted."""
+    """Describe the champion: its model, its gate, and when, by whom and why it was promoted.
+
+    ``recommended`` is the id of the recommended run; None if there is none.
+    """
     if found is None:
         return None
     churn, model = mlflow.get_run(found.tags[Tag.CHURN_RUN_ID]), registered_model(found.name)
@@ -256,7 +325,7 @@ def champion_part(
         "run_id": found.run_id,
         "churn_run_id": churn.info.run_id,
         "segment_run_id": found.tags[Tag.SEGMENT_RUN_ID],
-        "recommended": ranked[0].info.run_id == churn.info.run_id if ranked else None,
+        "recommended": None if recommended is None else recommended == churn.info.run_id,
         "same_table": churn.data.tags.get(Tag.DATA) == dataset.sha256,
     }
 
@@ -268,26 +337,14 @@ def _model(run: Run, ranked: Sequence[Run]) -> Part:
     return {
         "model": model,
         "features": params["features.name"],
-        "tuned": _is_tuned(run),
+        "tuned": is_tuned(run),
         "params": contents.varied_params(params, kind),
     }
 
 
-def _is_tuned(run: Run) -> bool:
-    parent = run.data.tags.get("mlflow.parentRunId")
-    return parent is not None and _command_of(parent) == "tune"
-
-
-@cache
-def _command_of(run_id: str) -> str | None:
-    return mlflow.get_run(run_id).data.tags.get(Tag.COMMAND)
-
-
 def _model_name(run: Run) -> str:
     params = run.data.params
-    return sentences.model_in_words(
-        params["model.name"], params["features.name"], tuned=_is_tuned(run)
-    )
+    return model_in_words(params["model.name"], params["features.name"], tuned=is_tuned(run))
 
 
 def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
@@ -330,13 +387,3 @@ def _output(settings: Report) -> Path:
             f"output={settings.output} is in a folder that does not exist; create it first."
         )
     return output
-
-
-def _write(html: str, output: Path) -> None:
-    """Write to a temporary file and rename it: a kill leaves no partial page."""
-    building = output.with_name(f".{os.getpid()}.{output.name}")
-    try:
-        building.write_text(html, encoding="utf-8")
-        os.replace(building, output)
-    finally:
-        building.unlink(missing_ok=True)

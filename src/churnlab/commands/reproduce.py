@@ -25,7 +25,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from churnlab.commands import segment, train, tune
 from churnlab.config import validation
-from churnlab.config.build import build_object, load_dataset
+from churnlab.config.build import build_pipeline, load_dataset
 from churnlab.config.commands import Reproduce, Result, Tune
 from churnlab.data.dataset import Dataset
 from churnlab.data.diff import Mismatch, data_mismatches, table_mismatches, value_mismatches
@@ -36,7 +36,7 @@ from churnlab.tracking.fingerprints import code_sha256, git_tags, packages
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import log_reproduction, reproducing
 from churnlab.tracking.search import children, find_run, reproductions, source
-from churnlab.tuning import studies, trials
+from churnlab.tuning import driver, nested, studies, trials
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,12 @@ def _reproducible_run(run_id: str) -> Run:
         study = found.data.tags["mlflow.parentRunId"]
         raise InputError(
             f"Run {run_id} is one trial of a study; reproduce the study: churnlab reproduce "
+            f"run={study}."
+        )
+    if Tag.OUTER_FOLD in found.data.tags:
+        study = found.data.tags["mlflow.parentRunId"]
+        raise InputError(
+            f"Run {run_id} is one outer fold of a study; reproduce the study: churnlab reproduce "
             f"run={study}."
         )
     if command not in TABLES:
@@ -187,32 +193,44 @@ def _table_changes(before: Run, dataset: Dataset) -> list[Mismatch]:
 
 
 def _replay(before: Run, settings: Tune, dataset: Dataset) -> None:
-    """Enqueue the trials of a study that had several workers.
+    """Enqueue the trials of a study, and of those inside its outer folds, that had several workers.
 
     With several workers the number of trials is the same, but the sampled parameters depend on
     timing; the scores of given parameters do not.
     """
+    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
+    pipeline = build_pipeline(settings.model, dataset, features=settings.features)
+    plan = driver.make_plan(settings, dataset, split, pipeline)
+    _replay_study(before, plan)
+    if settings.tune.outer is not None:
+        inside = {
+            run.data.tags[Tag.OUTER_FOLD]: run
+            for run in children(before, "tune", status="FINISHED")
+        }
+        for inner in nested.outer_plans(plan):
+            _replay_study(inside[inner.outer], inner)
+
+
+def _replay_study(before: Run, plan: driver.Plan) -> None:
+    """Enqueue the trials of one study."""
     attempts = artifacts.read_table(before.info.run_id, Artifact.TRIALS)
     # One of several workers may have run every trial, when the others started late.
     alone = attempts["worker"].dropna().astype(int).nunique() < 2
-    if alone and settings.engine.get("workers", 1) == 1:  # it samples the same again
+    if alone and plan.engine.workers == 1:  # it samples the same again
         return
     log.info(
         "The study had several workers, so its sampled parameters depended on timing: they are "
         "replayed."
     )
-    space = tune.build_space(settings)
-    split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
-    question, direction = tune.question_of(settings, split), tune.direction(settings.metric)
-    storage, name = build_object(settings.storage, key="storage"), settings.tune.study
-    assert name is not None
-    with storage.locked(name):
-        study = studies.open_study(storage.open(name), name, question, direction=direction)
+    question = driver.question_of(plan.settings, plan.split)
+    direction, name = driver.direction(plan.settings.metric), plan.name
+    with plan.storage.locked(name):
+        study = studies.open_study(plan.storage.open(name), name, question, direction=direction)
         present = Counter(
             trials.key_of(trial) for trial in study.get_trials() if not trials.is_dead(trial)
         )
         for trial in _trials(before):
-            params = {key: _parse(space[key], text) for key, text in trial.data.params.items()}
+            params = {key: _parse(plan.space[key], text) for key, text in trial.data.params.items()}
             if not present[studies.params_key(params)]:
                 trials.enqueue(study, params)
             present[studies.params_key(params)] -= 1

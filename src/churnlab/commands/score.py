@@ -52,6 +52,8 @@ def run(settings: Score) -> Result:
         "score", settings.model_dump(), name=run_name, dataset=members, tags=origin
     ) as mlflow_run:
         answers = _answers(served, members, model_uri=model.uri, reasons=settings.score.reasons)
+        scores = answers["churn_probability"].to_numpy()
+        versions.warn_of_score_drift(members, scores, served.spec, model=model.uri)
         written = _as_written(table, members.X, typed=output.suffix == ".parquet")
         taken = [str(name) for name in answers.columns if name in written.columns]
         if taken:

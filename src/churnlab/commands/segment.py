@@ -1,7 +1,8 @@
 """Find the kinds of members: choose a number of segments, fit k-means, and advise actions.
 
 Why: the number of segments is chosen by evidence that can be checked (stability under resampling,
-the largest gap in the dendrogram), not by taste. Churn is not an input and is measured afterwards.
+the largest gap in the dendrogram), not by taste. Stable segments are a cut that comes back on other
+members; a test says whether they are groups. Churn is not an input and is measured afterwards.
 The playbook recommends actions from what each segment is like.
 
     churnlab segment
@@ -39,14 +40,17 @@ from churnlab.segments.choose_k import (
     evidence_per_k,
     given_k,
     k_per_criterion,
+    segmented,
     shortfall,
     stability_per_k,
 )
 from churnlab.segments.dendrogram import WardTree, proposed_k, ward_tree
+from churnlab.segments.null_model import groups_p_value, groups_sentence
 from churnlab.segments.playbook import text
 from churnlab.segments.portraits import (
     check_columns,
     deviations,
+    effects_together,
     plans_for_everyone,
     portraits,
     profile,
@@ -59,6 +63,9 @@ log = logging.getLogger(__name__)
 
 DRAWN = 5_000
 """Members in the member map; of a larger table, a sample."""
+
+SHOWN = ("id", "name", "size", "churn_rate", "recommended_action")
+"""What the result line has of each segment."""
 
 
 def run(settings: Segment, dataset: Dataset) -> Result:
@@ -73,14 +80,16 @@ def run(settings: Segment, dataset: Dataset) -> Result:
     check_columns(playbook, X)
     text(playbook["naming"]["plain"], language)
     everyone = plans_for_everyone(X, y, playbook=playbook, language=language)
-    with start_run(
-        "segment", settings.model_dump(), name=f"segments {keys.name}", dataset=dataset
-    ) as mlflow_run:
+    name = f"segments {keys.name}"
+    with start_run("segment", settings.model_dump(), name=name, dataset=dataset) as mlflow_run:
         Z = kmeans.standardized(frame)
         tree = ward_tree(Z, random_state=keys.random_state)
         fits = kmeans.fit_kmeans(Z, keys.examined, **keys.starts)
-        evidence = evidence_per_k(frame, tree, fits, y=y, references=keys.references, **keys.effort)
+        evidence, jaccard = evidence_per_k(
+            frame, tree, fits, y=y, references=keys.references, **keys.effort
+        )
         choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
+        groups = find_groups(keys, Z, choice)
         model = kmeans.segmentation(frame, fits[choice.k])
         labels = model.predict(frame)
         late = [name for name in dataset.contract.late if kmeans.dependent_columns(columns, [name])]
@@ -88,23 +97,39 @@ def run(settings: Segment, dataset: Dataset) -> Result:
         caveats = find_caveats(frame, choice, early, late=late, sample=keys.sample_rows)
         for caveat in caveats.values():
             dataset.warn(caveat)
-        marks = {"stable": choice.unstable is None, "notes": list(caveats.values())}
-        described = portraits(X, labels, y, playbook=playbook, language=language)
-        _log_evidence(evidence, tree, choice, caveats)
-        _log_segments(X, y, labels, described, caveats)
+        sources = kmeans.source_columns(columns, X.columns)
+        made = made_by_construction(sources)
+        marks = {"stable": choice.unstable is None} | groups | {"notes": [*caveats.values(), made]}
+        plain = portraits(X, labels, y, playbook=playbook, language=language, made_from=sources)
+        described = _with_jaccard(plain, jaccard[choice.k])
+        _log_evidence(evidence, tree, choice, groups, caveats)
+        _log_segments(X, y, labels, described, caveats | {"made": made})
         _log_map(Z, labels, described, caveats, random_state=keys.random_state)
-        _log_plans(described, everyone)
+        _log_plans(described, everyone, effects_together(everyone, playbook, language))
         mlflow.log_dict([portrait | marks for portrait in described], Artifact.PORTRAITS)
         advice = {"for_everyone": [planned["text"] for planned in everyone], "everyone": everyone}
         record = {"columns": columns, "fill": fill} | advice | {"without_late": early} | marks
         mlflow.log_dict(record, Artifact.SEGMENTATION)
         log_segmentation(model)
-    log.info(
-        "%s", "\n".join([f"{choice.reason}.", _criteria_sentence(evidence), *_lines(described)])
-    )
-    shown = ("id", "name", "size", "churn_rate", "recommended_action")
-    segments = [{key: portrait[key] for key in shown} for portrait in described]
+    log.info("%s", "\n".join(_lines(_reason(choice, groups), evidence, described)))
+    segments = [{key: portrait[key] for key in SHOWN} for portrait in described]
     return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": segments})
+
+
+def find_groups(keys: SegmentsKeys, Z: np.ndarray, choice: Choice) -> dict[str, Any]:
+    """Test whether the segments are groups: null_p, and in words groups."""
+    rows = kmeans.sample_rows(len(Z), keys.sample_rows, random_state=keys.random_state)
+    effort = {"tables": keys.null_tables, "random_state": keys.random_state}
+    p = groups_p_value(Z[rows], choice.k, **effort)
+    return {"null_p": p, "groups": groups_sentence(p, stable=choice.unstable is None)}
+
+
+def made_by_construction(sources: Sequence[str]) -> str:
+    """Say that segments differ by construction in the columns that they were made from."""
+    return (
+        f"The segments were made from {listed(list(sources), 12)}: that they differ in these "
+        "columns, and in traits from them, is by construction and no finding."
+    )
 
 
 def without_late(
@@ -131,7 +156,7 @@ def without_late(
     k, frame = int(labels.max()) + 1, kmeans.segment_frame(X, known)
     check_rows(frame, k)
     fits = kmeans.fit_kmeans(kmeans.standardized(frame), [k], **keys.starts)
-    found = stability_per_k(frame, fits, y=y, **keys.effort).loc[k].dropna().to_dict()
+    found = stability_per_k(frame, fits, y=y, **keys.effort).per_k.loc[k].dropna().to_dict()
     segments = profile(X, fits[k].labels_, y)[["size", "churn_rate", "churn_low", "churn_high"]]
     return {
         "columns": known,
@@ -194,29 +219,48 @@ def _criteria_sentence(evidence: pd.DataFrame) -> str:
     return f"Each criterion alone would choose: {', '.join(alone)}."
 
 
-def _lines(described: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line per segment, and one for each of its actions."""
+def _with_jaccard(described: list[dict[str, Any]], jaccard: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        portrait | {"jaccard": float(value)}
+        for portrait, value in zip(described, jaccard, strict=True)
+    ]
+
+
+def _lines(reason: str, evidence: pd.DataFrame, described: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the reason for k, a line per segment, and one for each of its actions."""
+    yield from (reason, _criteria_sentence(evidence))
     for part in described:
         rate = f"{part['churn_rate']:.1%} churned"
         yield f"{part['id']}  {part['size']:>6,} members, {rate}: {part['name']}"
         yield from (f"   {planned['text']}: {planned['sentence']}" for planned in part["plans"])
+        yield from [f"   {part['together']}"] if part["together"] else []
+
+
+def _reason(choice: Choice, groups: dict[str, Any]) -> str:
+    return f"{choice.reason}. They are {groups['groups']}."
 
 
 def _log_evidence(
-    evidence: pd.DataFrame, tree: WardTree, choice: Choice, caveats: dict[str, str]
+    evidence: pd.DataFrame,
+    tree: WardTree,
+    choice: Choice,
+    groups: dict[str, Any],
+    caveats: dict[str, str],
 ) -> None:
     """Log the criteria as metrics with step=k, the reason for k, the caveats, and the figures."""
-    evidence = evidence.assign(ward_height=[tree.heights[k - 2] for k in evidence.index])
+    ks = segmented(evidence).index
+    evidence = evidence.assign(ward_height=pd.Series({k: tree.heights[k - 2] for k in ks}))
     for row in evidence.reset_index().to_dict("records"):
         step = int(row.pop("k"))
         log_metrics({str(name): value for name, value in row.items()}, step=step)
-    proposed, alone = proposed_k(tree, evidence.index), k_per_criterion(evidence)
-    mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed})
-    note = [f"{choice.reason}.", _criteria_sentence(evidence), *caveats.values()]
+    proposed, alone = proposed_k(tree, ks), k_per_criterion(evidence)
+    mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed, "null_p": groups["null_p"]})
+    note = [_reason(choice, groups), _criteria_sentence(evidence), *caveats.values()]
     mlflow.set_tags(
         {
             Tag.STABLE: str(choice.unstable is None).lower(),
-            Tag.K_REASON: choice.reason,
+            Tag.K_REASON: f"{choice.reason}; {groups['groups']}",
+            Tag.GROUPS: groups["groups"],
             Tag.K_ALONE: json.dumps(alone),
             "mlflow.note.content": "\n\n".join(note),
         }
@@ -242,13 +286,15 @@ def _log_segments(
 ) -> None:
     """Log each member's segment and the segments' profile and churn, as tables and figures."""
     table, names = profile(X, labels, y), [part["name"] for part in described]
-    artifacts.log_table(table.reset_index().assign(name=names), Artifact.SEGMENTS)
+    jaccards = [part["jaccard"] for part in described]
+    table = table.assign(name=names, jaccard=jaccards)
+    artifacts.log_table(table.reset_index(), Artifact.SEGMENTS)
     artifacts.log_table(
         pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), Artifact.MEMBERS
     )
     estimate, half = deviations(X, labels)
     drawn = plots.profile_map(estimate, names, chance=estimate.abs() <= half)
-    _log_figure(drawn, "profile", caveats, Tag.UNSTABLE, Tag.LATE)
+    _log_figure(drawn, "profile", caveats, Tag.UNSTABLE, Tag.LATE, "made")
     rates = plots.churn_rates(table, names, base_rate=float(y.mean()))
     _log_figure(rates, "churn_by_segment", caveats, Tag.UNSTABLE, Tag.LATE)
 
@@ -271,14 +317,20 @@ def _log_map(
     _log_figure(figure, "members", caveats, Tag.UNSTABLE, "drawn")
 
 
-def _log_plans(described: list[dict[str, Any]], everyone: list[dict[str, Any]]) -> None:
-    """Log every action of every segment, and of everyone (no segment), in one table."""
+def _log_plans(
+    described: list[dict[str, Any]], everyone: list[dict[str, Any]], together: str
+) -> None:
+    """Log every action of every segment, and of everyone (no segment), in one table.
+
+    ``together`` says of everyone's actions what each portrait says of its own.
+    """
     rows = [
-        {"segment": part["id"], "name": part["name"]} | planned
+        {"segment": part["id"], "name": part["name"]} | planned | {"together": part["together"]}
         for part in described
         for planned in part["plans"]
     ]
-    rows += [{"segment": None, "name": "everyone"} | planned for planned in everyone]
+    of_all = {"segment": None, "name": "everyone"}
+    rows += [of_all | planned | {"together": together} for planned in everyone]
     artifacts.log_table(pd.DataFrame(rows).astype({"segment": "Int64"}), Artifact.ACTIONS)
 
 

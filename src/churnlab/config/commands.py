@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -110,6 +110,7 @@ class Compare(Command, experiment="churn", reads_store=True):
     evaluation: groups.EvaluationKeys
     metric: Metric
     runs: tuple[str, str] | None
+    rope: Annotated[float, Field(ge=0)] | None = None
     ceiling: groups.Ceiling
 
 
@@ -174,6 +175,7 @@ class Report(Command, experiment="promotions", reads_store=True):
     dataset: groups.DatasetKeys
     evaluation: groups.EvaluationKeys
     metric: Metric
+    ceiling: groups.Ceiling
     output: str | None
 
 
@@ -183,6 +185,7 @@ class Claims(Command, experiment="explore"):
     dataset: groups.DatasetKeys
     claims: groups.StatementsKeys
     folds: int = Field(ge=2, le=100)
+    further_draws: int = Field(ge=0, le=100)
     resamples: int = Field(ge=100, le=100_000)
 
 

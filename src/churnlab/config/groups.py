@@ -19,6 +19,7 @@ from churnlab.segments import playbook
 Require = Literal["better", "not_worse"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Reason = Annotated[str, Field(max_length=2000)] | None
+Margin = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 IDENTIFIER, NAME = r"^[A-Za-z_]\w*$", r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
@@ -58,13 +59,17 @@ class Keys(BaseModel):
 
 
 class DatasetKeys(Keys):
-    """A table and its contract: ``path`` names a file or URL, ``generator`` makes rows instead."""
+    """A table and its contract: ``path`` names a file or URL, ``generator`` makes rows instead.
+
+    ``repeated_ids``: a member may have several rows.
+    """
 
     name: Name
     path: str | None
     target: str
     positive: bool | int | float | str
     id: str | None
+    repeated_ids: bool = False
     columns: dict[str, Column] = Field(min_length=1)
     rules: dict[str, str]
     late: list[str]
@@ -88,6 +93,8 @@ class DatasetKeys(Keys):
         if reserved:
             raise ValueError(f"{reserved[0]} is the target or the id and cannot be a feature, too")
         known = (*self.columns, self.target, self.id)
+        if self.repeated_ids and self.id is None:
+            raise ValueError("repeated_ids=true needs an id by which rows of one member are known")
         strange = [name for name in self.rename.values() if name not in known]
         if strange:
             raise ValueError(f"rename leads to {strange[0]}, which is no column, target or id")
@@ -101,18 +108,27 @@ NamedDataset = Annotated[
 
 
 class FeaturesKeys(Keys):
-    """The columns that a model sees and those that it derives."""
+    """The columns that a model sees and those that it derives.
+
+    ``found_on`` names the members on whom the derived columns were found, None if nobody was looked
+    at: a hold-out among them is not new to these features.
+    """
 
     name: Name
     late: bool
     derive: dict[Identifier, str]
+    found_on: str | None = None
 
 
 class ModelKeys(Keys):
-    """An estimator of scikit-learn's interface and where Optuna may look for better parameters."""
+    """An estimator of scikit-learn's interface and where Optuna may look for better parameters.
+
+    ``light``: it fits in milliseconds, so that verdicts can afford further draws of the folds.
+    """
 
     name: Name
     scale: bool
+    light: bool = False
     estimator: dict[str, Any]
     space: dict[str, dict[str, Any]]
 
@@ -138,10 +154,13 @@ class EvaluationKeys(Keys):
     stratify: bool
     folds: int = Field(ge=2, le=100)
     repeats: int = Field(ge=1, le=1000)
+    further_draws: int = Field(default=0, ge=0, le=100)
     calibration: Literal["none", "auto", "isotonic", "sigmoid"]
     calibrated: CalibrationLimits
     calibration_folds: int = Field(ge=2, le=100)
     importance_repeats: int = Field(ge=2, le=100)
+    early: bool = False
+    learning_curve: bool | Literal["auto"] = False
 
     @property
     def split(self) -> dict[str, Any]:
@@ -156,10 +175,11 @@ class TrackingKeys(Keys):
 
 
 class StudyKeys(Keys):
-    """The size and the name of a study."""
+    """The size and the name of a study, and the outer folds that it is also run inside of."""
 
     n_trials: int = Field(ge=1)
     study: Name | None
+    outer: Annotated[int, Field(ge=2, le=100)] | None = None
 
 
 class SegmentsKeys(Keys):
@@ -175,6 +195,7 @@ class SegmentsKeys(Keys):
     refit_n_init: int = Field(ge=1)
     splits: int = Field(ge=2)
     references: int = Field(ge=2)
+    null_tables: int = Field(default=49, ge=20)
     sample_rows: int = Field(default=10_000, ge=1000)
     early: dict[str, str] | None = None
 
@@ -232,7 +253,9 @@ class PlaybookKeys(Keys):
 class GateKeys(Keys):
     """The limits that a candidate must meet to replace the champion."""
 
-    margin: float = Field(ge=0)
+    margin: Margin | dict[Metric, Margin] | None
+    ancestor: int = Field(ge=0)
+    slices: list[str]
     members: int = Field(ge=2)
     minimum: dict[Score01, Share]
     slope: tuple[float, float]

@@ -116,7 +116,8 @@ class Contract:
 
     ``positive`` is the value of ``target`` that means "left"; ``late`` lists the columns that are
     known only close to the event; ``rules`` are expressions (data.expressions) that hold in every
-    row. ``encoding`` is that of its CSV files; ``rename`` maps names in a file to names here.
+    row. ``repeated_ids``: several rows may be of one member. ``encoding`` is that of its CSV files;
+    ``rename`` maps names in a file to names here.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Contract:
     id: str | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
     late: tuple[str, ...] = ()
+    repeated_ids: bool = False
     encoding: str = "utf-8"
     rename: Mapping[str, str] = field(default_factory=dict)
 

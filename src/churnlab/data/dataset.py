@@ -15,7 +15,7 @@ import pandas as pd
 
 from churnlab.data.contract import Contract
 from churnlab.data.table import Table
-from churnlab.data.validation import check
+from churnlab.data.validation import check, missing_ids
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,17 @@ class Dataset(Members):
     y: np.ndarray
 
     @cached_property
+    def groups(self) -> np.ndarray | None:
+        """Number the members, one number per row, if several rows may be of one; else None."""
+        if not self.contract.repeated_ids or self.ids is None:
+            return None
+        return np.unique(member_hashes(self), return_inverse=True)[1]
+
+    def groups_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return the numbers of the members of these rows, None if each row is another member."""
+        return None if self.groups is None else self.groups[rows]
+
+    @cached_property
     def fingerprints(self) -> dict[str, Any]:
         """Fingerprints as of Members, outcomes included."""
         return fingerprints(self.X, self.y, self.ids)
@@ -106,6 +117,12 @@ def make_dataset(table: Table, contract: Contract) -> Dataset:
     X, y, ids, warnings = check(table, contract)
     assert y is not None
     dataset = Dataset(contract, X, ids, table.source, data_sha256(X, y, ids), y)
+    if dataset.groups is not None and (repeated := len(y) - int(dataset.groups.max()) - 1):
+        warnings.append(
+            f"{repeated:,} of {len(y):,} rows are of a member with another row: all rows of a "
+            f"{contract.id} stay on one side of every split, but intervals count each row as a "
+            "member of its own and are too narrow, except those of the gate"
+        )
     for warning in warnings:
         dataset.warn(warning)
     return dataset
@@ -119,20 +136,49 @@ def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) ->
     return digest.hexdigest()
 
 
-def member_hashes(dataset: Dataset) -> np.ndarray:
-    """Return one uint64 per member over id, features and outcome, to find members across tables.
+def member_hashes(dataset: Members) -> np.ndarray:
+    """Return one uint64 per row by which a member is known again in another table.
 
-    The hashes of two tables are comparable if their ``identifying_columns`` are equal.
+    By id where the dataset has one (a row without an id by its content), else by content. The
+    hashes of two tables are comparable if their ``identifying_columns`` are equal.
     """
-    whole = _whole(dataset.X[sorted(dataset.contract.columns)], dataset.y, dataset.ids)
+    if dataset.ids is None:
+        return content_hashes(dataset)
+    hashes = pd.util.hash_pandas_object(dataset.ids.astype(object), index=False).to_numpy()
+    missing = missing_ids(dataset.ids)
+    return np.where(missing, content_hashes(dataset), hashes) if missing.any() else hashes
+
+
+def identifying_columns(dataset: Members) -> list[str]:
+    """Return the columns that ``member_hashes`` covers: the id, or all features (and the
+    outcome)."""
+    columns = content_columns(dataset)
+    return columns if dataset.ids is None else columns[:1]
+
+
+def content_hashes(dataset: Members) -> np.ndarray:
+    """Return one uint64 per row over id, features and outcome: equal if the rows are."""
+    y = dataset.y if isinstance(dataset, Dataset) else None
+    whole = _whole(dataset.X[sorted(dataset.contract.columns)], y, dataset.ids)
     return pd.util.hash_pandas_object(whole, index=False).to_numpy()
 
 
-def identifying_columns(dataset: Dataset) -> list[str]:
-    """Return the columns that ``member_hashes`` covers besides the outcome."""
+def content_columns(dataset: Members) -> list[str]:
+    """Return the columns that ``content_hashes`` covers besides the outcome."""
     return ([] if dataset.ids is None else [f"id {dataset.contract.id}"]) + sorted(
         dataset.contract.columns
     )
+
+
+def same_members(dataset: Members, rows: np.ndarray) -> np.ndarray:
+    """Return a mask of the rows that are of the same members as these rows.
+
+    Without an id a row is a member of its own.
+    """
+    if dataset.ids is None:
+        return np.isin(np.arange(len(dataset.X)), rows)
+    hashes = member_hashes(dataset)
+    return np.isin(hashes, hashes[rows])
 
 
 def _whole(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> pd.DataFrame:

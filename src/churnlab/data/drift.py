@@ -1,53 +1,80 @@
-"""Detect drift: members unlike those that a model was trained on."""
+"""Detect drift: columns, outcomes or scores unlike those that a model was trained with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from churnlab.formatting import listed
+from churnlab.formatting import listed, percent
 
-DRIFTED = 0.2
-"""A population stability index above this is a shift worth a look (Siddiqi, 2006, Credit Risk
-Scorecards)."""
+LEVEL = 0.01
+"""In so many tables of the same population some column may be named by chance (Holm, 1979,
+Scandinavian Journal of Statistics 6:65)."""
 
-CHANCE = 1e-3
-"""It must also be less likely than this between two samples of one population."""
+DISTANCE = 0.1
+"""A Cramér's V of then against now, or a Kolmogorov-Smirnov distance, below this is no drift,
+however many members show it. As Cohen's w this is a small effect (1988, Statistical Power Analysis,
+7.2); a binary column moves by 10 percentage points, or by fewer at the ends of the scale."""
+
+SHIFT = 0.2
+"""So many standard deviations between two means are a drift, too (Cohen's d, small: 2.2)."""
+
+CHURN_RATIO = 1.25
+"""A churn rate, or a mean probability, so many times the other one is a drift, too."""
+
+FEW = 5
+"""Cells with fewer expected members are left to the exact test (Cochran, 1954)."""
 
 BINS = 10
-"""Number of bins of equal size for a numeric column."""
+POINTS = 100
+"""Number of points at which the distribution of a numeric column is kept."""
 
 LEVELS = 1000
 """Number of categories kept of a column, the most frequent ones."""
 
 
-def remember(X: pd.DataFrame) -> dict[str, Any]:
-    """Return what JSON is to keep of a table: its ``rows``, and the shares of each of ``columns``.
+class Change(NamedTuple):
+    """A comparison of then and now: p-value, whether the effect is large, and its description."""
 
-    A numeric column has ``edges`` between its bins, a category ``values``; the last share is that
-    of missing values.
+    p: float
+    large: bool
+    text: str
+
+
+def remember(X: pd.DataFrame, *, scores: np.ndarray | None = None) -> dict[str, Any]:
+    """Return what JSON is to keep of a table: its ``rows``, and the distribution of each of
+    ``columns`` and of the model's ``scores`` (out-of-fold churn probabilities).
+
+    A numeric column has ``points`` with the share of members up to each; a category ``values`` with
+    their ``shares``. The last of the ``shares`` is that of missing values. (Earlier versions have
+    no points and compare the shares between ``edges``.)
     """
     columns = {str(name): _distribution(column) for name, column in X.items()}
-    return {"rows": len(X), "columns": columns}
+    kept = {"rows": len(X), "columns": columns}
+    if scores is not None:
+        kept["scores"] = {"rows": len(scores)} | _distribution(pd.Series(scores))
+    return kept
 
 
-def warnings(X: pd.DataFrame, remembered: Mapping[str, Any], *, model: str) -> Iterator[str]:
-    """Yield one sentence for columns that have drifted since ``model`` was trained, one for
-    categories new to it."""
+def warnings(
+    X: pd.DataFrame, remembered: Mapping[str, Any], *, model: str, target: str | None = None
+) -> Iterator[str]:
+    """Yield one sentence for columns that have drifted since ``model`` was trained, one for the
+    outcome (column ``target``, if there), one for categories new to the model."""
     columns = {
-        str(name): column for name, column in X.items() if str(name) in remembered["columns"]
+        str(name): column
+        for name, column in X.items()
+        if str(name) in remembered["columns"] and name != target
     }
-    drifted = []
-    for name, column in columns.items():
-        was = remembered["columns"][name]
-        now = _shares(column, was)
-        if _shifted(np.array(was["shares"]), now, remembered["rows"], len(X), tests=len(columns)):
-            drifted.append(f"{name} ({_change(column, was, now)})")
+    drifted = list(_drifted(columns, remembered))
     if drifted:
         yield f"drift since {model} was trained: {listed(drifted, length=120)}"
+    if target in X and target in remembered["columns"]:
+        yield from _outcome(X[target], remembered, model=model, alone=not drifted)
     new = [
         f"{name} ({found})"
         for name, column in columns.items()
@@ -60,15 +87,180 @@ def warnings(X: pd.DataFrame, remembered: Mapping[str, Any], *, model: str) -> I
         )
 
 
-def psi(was: np.ndarray, now: np.ndarray) -> float:
-    """Return the population stability index of two distributions over the same bins.
+def score_warnings(
+    scores: np.ndarray, remembered: Mapping[str, Any], *, model: str
+) -> Iterator[str]:
+    """Yield one sentence if the churn probabilities of ``model`` have drifted since its training.
 
-    No share may be 0 (Siddiqi, 2006).
-
-    >>> round(psi(np.array([0.5, 0.5]), np.array([0.75, 0.25])), 4)
-    0.2747
+    Versions that remember no scores yield nothing.
     """
-    return float(((now - was) * np.log(now / was)).sum())
+    if "scores" not in remembered or not len(scores):
+        return
+    was, now = remembered["scores"], pd.Series(scores)
+    change = _of_numbers(now, was, was["rows"])
+    mean = float(now.mean())
+    if change.p < LEVEL and (change.large or _ratio(was["mean"], mean) >= CHURN_RATIO):
+        yield (
+            f"the predictions of {model} have drifted: the mean probability was "
+            f"{percent(was['mean'])} on its training members (out of fold) and is {percent(mean)} "
+            "now"
+        )
+
+
+def _drifted(columns: Mapping[str, pd.Series], remembered: Mapping[str, Any]) -> Iterator[str]:
+    """Describe the changes beyond chance, by Holm over all columns, and large."""
+    changes = [
+        (name, change)
+        for name, column in columns.items()
+        for change in _changes(column, remembered["columns"][name], remembered["rows"])
+    ]
+    p = np.array([change.p for _, change in changes])
+    order = np.argsort(p, kind="stable")
+    rejected = p[order] <= LEVEL / np.arange(len(p), 0, -1)
+    beyond = set(order[: int(np.cumprod(rejected).sum())].tolist())
+    texts: dict[str, list[str]] = {}
+    for at, (name, change) in enumerate(changes):
+        if at in beyond and change.large:
+            texts.setdefault(name, []).append(change.text)
+    for name, parts in texts.items():
+        yield f"{name} ({'; '.join(parts)})"
+
+
+def _changes(column: pd.Series, was: Mapping[str, Any], rows: int) -> Iterator[Change]:
+    """Compare the values of a column, and the share without a value if there is one."""
+    gaps = np.array([column.isna().sum(), was["shares"][-1] * rows]).round()
+    total = np.array([len(column), rows])
+    if gaps.any():
+        then, now = ([total[i] - gaps[i], gaps[i]] for i in (1, 0))
+        p, v = _homogeneity(np.array(then), np.array(now))
+        share = gaps / total
+        text = f"missing {share[1]:.0%} then, {share[0]:.0%} now"
+        yield Change(p, v >= DISTANCE, text)
+    if (gaps == total).any():
+        return
+    yield (_of_numbers if "edges" in was else _of_categories)(column, was, rows)
+
+
+def _of_categories(column: pd.Series, was: Mapping[str, Any], rows: int) -> Change:
+    """Compare the shares of categories: chi-squared test and Cramér's V.
+
+    Categories that are new count one by one, not as a group: a group that is defined by its absence
+    then would have grown by definition.
+    """
+    then = pd.Series(
+        np.array(was["shares"][:-2]) * rows, index=pd.Index(was["values"], dtype=object)
+    )
+    now = column.dropna().astype(object).value_counts()
+    if len(was["values"]) == LEVELS:  # the others were not kept
+        then["others"] = was["shares"][-2] * rows
+        now = now.groupby(now.index.where(now.index.isin(then.index), "others")).sum()
+    cells = pd.DataFrame({"then": then, "now": now}).fillna(0).round()
+    p, v = _homogeneity(cells["then"].to_numpy(), cells["now"].to_numpy())
+    shares = cells / cells.sum()
+    most = int((shares["now"] - shares["then"]).abs().argmax())
+    before, after = shares.iloc[most]
+    text = f"{shares.index[most]} {before:.0%} then, {after:.0%} now"
+    return Change(p, v >= DISTANCE, text)
+
+
+def _of_numbers(column: pd.Series, was: Mapping[str, Any], rows: int) -> Change:
+    """Compare numbers by Kolmogorov and Smirnov's test, their distance, and the standardized
+    difference of means; a column of two values as categories."""
+    from scipy.special import kolmogorov
+
+    values = column.dropna().to_numpy(dtype="float64")
+    if len(was.get("points", ())) in (1, 2):
+        return _of_few(values, was, rows)
+    points, then = _cumulative(was)
+    if not len(points):
+        return Change(1.0, False, "")
+    now = np.searchsorted(np.sort(values), points, side="right") / len(values)
+    gap = np.abs(now - then)
+    size = 1 / (1 / len(values) + 1 / (rows * (1 - was["shares"][-1])))
+    p = float(kolmogorov(math.sqrt(size) * gap.max()))
+    spread = math.sqrt((was.get("sd", math.nan) ** 2 + values.var()) / 2)
+    shifted = spread > 0 and abs(values.mean() - was["mean"]) >= SHIFT * spread
+    if shifted or "sd" not in was:
+        text = f"mean {was['mean']:.3g} then, {values.mean():.3g} now"
+    else:
+        most = int(gap.argmax())
+        text = f"at most {points[most]:.3g}: {then[most]:.0%} then, {now[most]:.0%} now"
+    return Change(p, shifted or gap.max() >= DISTANCE, text)
+
+
+def _of_few(values: np.ndarray, was: Mapping[str, Any], rows: int) -> Change:
+    """Compare the shares of one value or two and of all others."""
+    points, cumulative = np.array(was["points"]), np.array(was["cumulative"])
+    there = np.array([(values == point).sum() for point in points])
+    now = np.append(there, len(values) - there.sum())
+    then = np.append(np.diff(cumulative, prepend=0), 0) * rows * (1 - was["shares"][-1])
+    p, v = _homogeneity(then.round(), now)
+    text = f"mean {was['mean']:.3g} then, {values.mean():.3g} now"
+    if set(points) <= {0.0, 1.0}:
+        text = f"{was['mean']:.0%} then, {values.mean():.0%} now"
+    return Change(p, v >= DISTANCE, text)
+
+
+def _homogeneity(then: np.ndarray, now: np.ndarray) -> tuple[float, float]:
+    """Test whether two samples of categories have the same shares; return p and Cramér's V.
+
+    Pearson's chi-squared over the cells with FEW or more expected members in both samples, the
+    others merged; each of those by a binomial test, because a category that is new, or was rare,
+    must be seen too. V is that of two samples of equal size: it does not grow with either.
+    """
+    from scipy.special import chdtrc
+
+    there = then + now > 0
+    then, now = then[there], now[there]
+    shares = then / then.sum(), now / now.sum()
+    v = math.sqrt(float(((shares[0] - shares[1]) ** 2 / (2 * (shares[0] + shares[1]))).sum()))
+    part = now.sum() / (then.sum() + now.sum())
+    thin = (then + now) * min(part, 1 - part) < FEW
+    cells = np.array([then, now])
+    merged = np.column_stack([cells[:, ~thin], cells[:, thin].sum(axis=1)])
+    merged = merged[:, merged.sum(axis=0) * min(part, 1 - part) >= FEW]
+    p = 1.0
+    if merged.shape[1] > 1:
+        expected = merged.sum(axis=0) * np.array([[1 - part], [part]])
+        p = float(chdtrc(merged.shape[1] - 1, ((merged - expected) ** 2 / expected).sum()))
+    if thin.any():
+        tails = _binomial(now[thin], (then + now)[thin], part)
+        p = min(1.0, 2 * min(p, float(thin.sum() * tails.min())))
+    return p, v
+
+
+def _binomial(hits: np.ndarray, of: np.ndarray, share: float) -> np.ndarray:
+    """Return the two-sided p-values (twice the smaller tail) of binomial counts."""
+    from scipy.special import bdtr, bdtrc
+
+    whole = of.astype(int)
+    at_least = np.where(hits > 0, bdtrc(np.maximum(hits - 1, 0), whole, share), 1.0)
+    at_most = bdtr(hits, whole, share)
+    return np.minimum(1, 2 * np.minimum(at_most, at_least))
+
+
+def _outcome(
+    column: pd.Series, remembered: Mapping[str, Any], *, model: str, alone: bool
+) -> Iterator[str]:
+    was = remembered["columns"][str(column.name)]
+    then, now, rows = float(was["mean"]), float(column.mean()), remembered["rows"]
+    counts = [
+        np.array([n * (1 - share), n * share]).round()
+        for n, share in ((rows, then), (len(column), now))
+    ]
+    p, v = _homogeneity(*counts)
+    if p < LEVEL and (v >= DISTANCE or _ratio(then, now) >= CHURN_RATIO):
+        columns = ", though no column has drifted" if alone else ""
+        yield (
+            f"the outcome has drifted since {model} was trained: {percent(then)} of the members "
+            f"had left then, {percent(now)} now{columns}; its probabilities are too "
+            f"{'low' if now > then else 'high'} unless what it knows of the members explains this"
+        )
+
+
+def _ratio(then: float, now: float) -> float:
+    least, most = sorted((then, now))
+    return most / least if least > 0 else math.inf if most > 0 else 1.0
 
 
 def _distribution(column: pd.Series) -> dict[str, Any]:
@@ -76,11 +268,26 @@ def _distribution(column: pd.Series) -> dict[str, Any]:
     if not pd.api.types.is_numeric_dtype(column):
         found: dict[str, Any] = {"values": known.value_counts().index[:LEVELS].tolist()}
     elif len(known):
-        edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
-        found = {"edges": edges.tolist(), "mean": float(known.mean())}
+        values = known.to_numpy(dtype="float64")
+        edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
+        points = np.unique(values)
+        if len(points) > POINTS:
+            shares = np.arange(1, POINTS) / POINTS
+            points = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+        cumulative = np.searchsorted(np.sort(values), points, side="right") / len(values)
+        found = {"edges": edges.tolist(), "mean": float(values.mean()), "sd": float(values.std())}
+        found |= {"points": points.tolist(), "cumulative": cumulative.tolist()}
     else:
         found = {"edges": [], "mean": None}
     return found | {"shares": _shares(column, found).tolist()}
+
+
+def _cumulative(was: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points at which a distribution is known, and the share up to each."""
+    if "points" in was:
+        return np.array(was["points"]), np.array(was["cumulative"])
+    shares = np.array(was["shares"][:-1])
+    return np.array(was["edges"]), np.cumsum(shares)[:-1] / shares.sum()
 
 
 def _shares(column: pd.Series, bins: Mapping[str, Any]) -> np.ndarray:
@@ -94,40 +301,6 @@ def _shares(column: pd.Series, bins: Mapping[str, Any]) -> np.ndarray:
         codes = pd.Index(bins["values"]).get_indexer(pd.Index(column))
         codes = np.where(codes < 0, count - 1, codes)
     return np.bincount(np.where(known, codes, count), minlength=count + 1) / max(len(column), 1)
-
-
-def _shifted(
-    was: np.ndarray, now: np.ndarray, rows_then: int, rows_now: int, *, tests: int
-) -> bool:
-    """Return whether the PSI is large, and larger than chance makes it in samples of this size.
-
-    By chance the PSI is chi-squared over the harmonic size of both samples (Yurdakul and Naranjo,
-    2020, Journal of Risk Model Validation 14:3). A bin that is empty in one sample counts as half a
-    member.
-    """
-    # takes a third of a second to import, and most stores have no champion yet
-    from scipy.stats import chi2
-
-    there = (was > 0) | (now > 0)
-    if there.sum() < 2:
-        return False
-    was, now = (
-        np.maximum(share[there], 0.5 / rows) for share, rows in ((was, rows_then), (now, rows_now))
-    )
-    chance = (1 / rows_then + 1 / rows_now) * chi2.isf(CHANCE / tests, there.sum() - 1)
-    return psi(was, now) > max(DRIFTED, chance)
-
-
-def _change(column: pd.Series, was: Mapping[str, Any], now: np.ndarray) -> str:
-    """Describe the change: of the missing share if it moved most, else of mean or category."""
-    moved = now - np.array(was["shares"])
-    most = int(np.abs(moved).argmax())
-    share = f"{was['shares'][most]:.0%} then, {now[most]:.0%} now"
-    if most == len(now) - 1:
-        return f"missing {share}"
-    if "edges" in was:
-        return f"mean {was['mean']:.3g} then, {column.mean():.3g} now"
-    return f"{was['values'][most] if most < len(was['values']) else 'others'} {share}"
 
 
 def _new_categories(column: pd.Series, was: Mapping[str, Any]) -> str:

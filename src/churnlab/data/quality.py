@@ -35,6 +35,12 @@ REDUNDANT = 0.99
 RARE = 0.05
 """A smaller share of leavers (or stayers) is a strong imbalance."""
 
+USUAL = (
+    *({"0", "1"}, {"-1", "1"}, {"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}),
+    {"on", "off"},
+)
+"""Codes of an outcome whose meaning nobody has to look up. Longer words say what they mean."""
+
 SMALLEST = 100
 """In smaller tables whole numbers are different in every row by nature."""
 
@@ -188,6 +194,31 @@ def _of_the_target(y: np.ndarray, contract: Contract) -> Iterator[str]:
             f"only {rare:.2%} of {len(y):,} members {outcome} ({contract.target}): accuracy says "
             "little here; look at average_precision and log_loss"
         )
+
+
+def target_codes(raw: pd.Series, y: np.ndarray, contract: Contract) -> Iterator[str]:
+    """Warn of codes of the target that may mean the opposite: 1 and 2, or more leavers than
+    stayers. A model of the inverted question is as good as the right one."""
+    texts = raw.astype("str").str.strip().str.casefold().str.removesuffix(".0")
+    codes = [texts[y == outcome].iloc[0] for outcome in (1, 0)]
+    known = {*codes} in USUAL or any(len(code) > 2 and not _is_number(code) for code in codes)
+    share = float(y.mean())
+    if known and share <= 0.5:
+        return
+    counts = (
+        f"{contract.target} is {codes[0]} in {y.sum():,} rows and {codes[1]} in {(1 - y).sum():,}"
+    )
+    yield (
+        f"{counts}, and {codes[0]} counts as left, so {share:.1%} of the members did; if it means "
+        f"that they stayed, set dataset.positive={codes[1]}"
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:

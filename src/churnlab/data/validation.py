@@ -84,6 +84,7 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     warnings += [*quality.gaps(X), *_unlisted_categories(X, contract)]
     if y is not None:
         warnings += quality.warnings(X, y, contract)
+        warnings += quality.target_codes(frame[contract.target], y, contract)
     return Checked(X, y, ids, warnings)
 
 
@@ -268,12 +269,24 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> Iterator[Violation]:
             )
 
 
+def missing_ids(ids: pd.Series) -> np.ndarray:
+    """Return which rows have no id."""
+    return (ids.isna() | (ids == "")).to_numpy(dtype="bool")
+
+
 def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Violation]:
+    """Return the rows whose id an earlier row has, unless the contract lets members have several.
+
+    Without the id the same person could be in the training part and in the hold-out.
+    """
+    if contract.repeated_ids:
+        return []
     return _violations_where(
-        (ids.duplicated() & ids.notna() & (ids != "")).to_numpy(),
+        ids.duplicated().to_numpy() & ~missing_ids(ids),
         ids,
         f"id {contract.id}: {{value}} occurs in an earlier row, too",
-        "keep one row per member, or set dataset.id=null if it is not an identifier",
+        "keep one row per member, or set dataset.repeated_ids=true, which keeps all rows of one "
+        "member on one side of every split",
     )
 
 

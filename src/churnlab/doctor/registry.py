@@ -72,7 +72,7 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
                 yield Problem("dangling alias", what, f"{model.name}@{alias}", REPAIRS, repair)
         champion = versions.get(aliases.get("champion", ""))
         if champion is not None and champion.tags.get(Tag.GATE) not in GATED:
-            verdict = "was refused by" if Tag.GATE in champion.tags else "never went through"
+            verdict = "did not pass" if Tag.GATE in champion.tags else "never went through"
             what = f"version {champion.version}, the champion of {model.name}, {verdict} the gate"
             fix = "promote a version through the gate (churnlab promote), or churnlab rollback"
             where = f"{model.name}/{champion.version}"

@@ -22,6 +22,9 @@ DRAWS = 9_999
 BEND = 0.1
 """Churn counts as monotonic if at most this share of its chi-squared goes the other way."""
 
+SEPARATED = 0.9
+"""Beyond this share of the uncertainty a few more members might show groups that separate all."""
+
 RISES, FALLS = "more churn at higher values", "less churn at higher values"
 WITH_IT, WITHOUT_IT = "more churn with it", "less churn with it"
 DIFFERS, BENDS = "churn differs between values", "churn differs, not in one direction"
@@ -35,10 +38,10 @@ def links(gradients: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFram
 
     ``mutual_information`` of group and churn is in bits, corrected for the bias in a table of this
     size (Miller, 1955) and never below 0. ``uncertainty_coefficient`` is its share of the entropy
-    of churn (Theil's U), with a 95% CI, ``low`` to ``high``, from the noncentral chi-squared
-    (Smithson, 2003, Confidence Intervals, ch. 4). ``p_value`` is that of Pearson's chi-squared,
-    which detects any shape; for a number in three groups or more it is twice the smaller of that
-    and the trend's (Agresti, Categorical Data Analysis, 3.4), which detects a weak slope better.
+    of churn (Theil's U), with a 95% CI, ``low`` to ``high``, as in ``_interval``. ``p_value`` is
+    that of Pearson's chi-squared, which detects any shape; for a number in three groups or more it
+    is twice the smaller of that and the trend's (Agresti, Categorical Data Analysis, 3.4), which
+    detects a weak slope better.
     ``q_value`` is corrected for the number of features; there is a ``signal`` below MAX_FDR. NaN
     for a single known value. Sorted by the uncertainty coefficient.
     """
@@ -99,11 +102,36 @@ def _measures(n: np.ndarray, churned: np.ndarray, column: Column) -> dict[str, f
     table = [churned, n - churned]
     g = stats.chi2_contingency(table, correction=False, lambda_="log-likelihood").statistic
     information = max(g - df, 0) / (2 * members)
-    interval = np.array([_noncentrality(g, df, share) for share in (0.975, 0.025)]) / (2 * members)
-    low, high = np.minimum(interval / entropy, 1)
+    low, high = _interval(information / entropy, np.array(table), g=g, df=df)
     p_value = _p_value(n, churned, column)
     values = (information / np.log(2), information / entropy, low, high, p_value)
     return dict(zip(MEASURES, map(float, values), strict=True))
+
+
+def _interval(u: float, table: np.ndarray, *, g: float, df: int) -> np.ndarray:
+    """Return the 95% CI of the uncertainty coefficient u of a table of outcomes by groups.
+
+    G has a noncentral chi-squared distribution if the link is weak (Smithson, 2003, Confidence
+    Intervals, ch. 4), whose variance is too large if it is strong. So -log(1 - u), which is u where
+    it is small, gets that distribution times the ratio of its delta-method variance (Goodman and
+    Kruskal, 1972, JASA 67:415) to the noncentral chi-squared's. The ratio, 1 for weak links, is
+    taken from the table with a half added to each count, so that separated groups have a variance.
+    """
+    p = (table + 0.5) / (table + 0.5).sum()
+    outcome, group = p.sum(axis=1, keepdims=True), p.sum(axis=0, keepdims=True)
+    entropy, size = stats.entropy(table.sum(axis=1)), 2 * table.sum()
+    gain = np.log(p / outcome / group)
+    smooth = float((p * gain).sum() / stats.entropy(outcome[:, 0]))
+    influence = gain + smooth * np.log(outcome)
+    variance = (p * influence**2).sum() - (p * influence).sum() ** 2
+    separated = u > max(smooth, SEPARATED)
+    u = min(u, smooth) if separated else u
+    weak = -2 * np.log1p(-smooth) * (1 - smooth) ** 2 * stats.entropy(outcome[:, 0])
+    ratio = variance / weak if smooth > 1e-9 else 1.0
+    seen = df - size * entropy * np.log1p(-u) / ratio if u > 0 else g
+    ends = np.array([_noncentrality(seen, df, share) for share in (0.975, 0.025)])
+    low, high = -np.expm1(-ratio * ends / size / entropy)
+    return np.array([low, 1.0 if separated else high])
 
 
 def _noncentrality(g: float, df: int, share: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -63,6 +64,17 @@ def groups(x: pd.Series, column: Column, *, n_bins: int) -> tuple[np.ndarray, li
     else:
         names = [f"up to {format_number(inner[0])}", *between]
     return np.searchsorted(inner, values), [*names, f"over {format_number(inner[-1])}"]
+
+
+def label_columns(X: pd.DataFrame, columns: Mapping[str, Column], *, n_bins: int) -> pd.DataFrame:
+    """Replace every value by the name of its group (``groups``); a gap stays missing."""
+    labels = pd.DataFrame(index=X.index, columns=X.columns, dtype=object)
+    for name in X.columns:
+        known = X[name].notna()
+        if known.any():
+            codes, names = groups(X.loc[known, name], columns[str(name)], n_bins=n_bins)
+            labels.loc[known, name] = np.array(names, dtype=object)[codes]
+    return labels
 
 
 def even_edges(values: np.ndarray, *, n_bins: int) -> np.ndarray:

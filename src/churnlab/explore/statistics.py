@@ -143,12 +143,14 @@ def _correlation_interval(x: np.ndarray, y: np.ndarray, r: float) -> tuple[float
 
 
 def risk_ratios(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFrame:
-    """Compare churn between the two sides of each split of a feature: feature, split, RISK_RATIO.
+    """Compare churn between the two sides of each split of a feature: feature, split, RISK_RATIO,
+    q_value.
 
     A binary column splits into 1 and 0; a category column into each level and the rest; a numeric
     column at its cut, the rounded median unless the contract declares another. A column with one
     value has no split. Sorted by the end of the CI that is closer to 1, so that a small group does
-    not lead by chance.
+    not lead by chance. ``q_value`` is the p_value corrected for the number of splits: some of many
+    CIs exclude 1 by chance.
     """
     rows = []
     for name in map(str, X):
@@ -156,6 +158,7 @@ def risk_ratios(X: pd.DataFrame, y: np.ndarray, columns: Columns) -> pd.DataFram
         for split, exposed in _splits(X[name][known], columns[name]):
             rows.append({"feature": name, "split": split} | risk_ratio(exposed, y[known]))
     table = pd.DataFrame(rows, columns=["feature", "split", *RISK_RATIO])
+    table["q_value"] = q_values(table["p_value"])
     with np.errstate(divide="ignore"):
         sure = np.maximum(np.log(table["low"]), -np.log(table["high"])).clip(lower=0).fillna(0)
         size = np.log(table["risk_ratio"]).abs().fillna(-1)
@@ -176,26 +179,32 @@ def risk_ratio(exposed: np.ndarray, y: np.ndarray) -> dict[str, float]:
     left_without = int(y.sum()) - left_with
     if not (n_with and n_without):
         return {**dict.fromkeys(RISK_RATIO, np.nan), "n_with": n_with, "n_without": n_without}
-    ratio = stats.contingency.relative_risk(left_with, n_with, left_without, n_without)
-    if left_with and left_without:
-        low, high = ratio.confidence_interval(0.95)
-    else:
-        low, high = _walter_interval(left_with, n_with, left_without, n_without)
+    low, high = ratio_interval(left_with, n_with, left_without, n_without)
     counts = np.array([[left_with, n_with - left_with], [left_without, n_without - left_without]])
     sides = n_with, n_without, left_with / n_with, left_without / n_without
-    values = (*sides, ratio.relative_risk, low, high, _independence_p_value(counts))
+    ratio = stats.contingency.relative_risk(left_with, n_with, left_without, n_without)
+    p_value = _independence_p_value(counts)
+    values = (*sides, ratio.relative_risk, low, high, p_value)
     return dict(zip(RISK_RATIO, values, strict=True))
 
 
-def _walter_interval(a: int, n_with: int, c: int, n_without: int) -> tuple[float, float]:
-    """Return the log interval of a / n_with over c / n_without with a half added to each count."""
-    if not a and not c:
+def ratio_interval(
+    left: int, n: int, left_others: int, n_others: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the CI of the risk ratio ``left / n`` over ``left_others / n_others``, as in
+    ``risk_ratio``; NaN if nobody left."""
+    if left and left_others:
+        found = stats.contingency.relative_risk(left, n, left_others, n_others)
+        low, high = found.confidence_interval(confidence)
+        return float(low), float(high)
+    if not left and not left_others:
         return np.nan, np.nan
-    log_ratio = np.log((a + 0.5) / (n_with + 0.5)) - np.log((c + 0.5) / (n_without + 0.5))
-    variance = 1 / (a + 0.5) - 1 / (n_with + 0.5) + 1 / (c + 0.5) - 1 / (n_without + 0.5)
-    half = stats.norm.ppf(0.975) * np.sqrt(variance)
+    a, c = left + 0.5, left_others + 0.5
+    log_ratio = np.log(a / (n + 0.5)) - np.log(c / (n_others + 0.5))
+    variance = 1 / a - 1 / (n + 0.5) + 1 / c - 1 / (n_others + 0.5)
+    half = stats.norm.isf((1 - confidence) / 2) * np.sqrt(variance)
     low, high = float(np.exp(log_ratio - half)), float(np.exp(log_ratio + half))
-    return (low if a else 0.0), (high if c else np.inf)
+    return (low if left else 0.0), (high if left_others else np.inf)
 
 
 def _independence_p_value(counts: np.ndarray) -> float:

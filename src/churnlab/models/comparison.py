@@ -1,4 +1,4 @@
-"""Test whether two models differ, choose the simplest good one, flag implausible scores."""
+"""Measure how two models differ, choose the simplest good one, flag implausible scores."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from churnlab.formatting import counted
+from churnlab.models.calibration_error import CalibrationError, calibration_error
 from churnlab.models.evaluation import percentiles
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS
-from churnlab.models.metrics import group_members, one_metric
+from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.models.metrics import group_members, one_metric, will_churn
 
 ALIKE = 1.05
 """Models up to this many times the smallest size count as equally simple: more decimals of a
 parameter are no more complexity."""
-
-ALPHA = 0.05
-"""The fold test calls a difference significant below this p-value."""
 
 
 class Difference(NamedTuple):
@@ -53,43 +50,75 @@ def paired_difference(
     second: np.ndarray,
     *,
     metric: str,
-    thresholds: tuple[float, float],
+    thresholds: tuple[float | np.ndarray, float | np.ndarray],
     resamples: int = 1000,
     seed: int,
+    groups: np.ndarray | None = None,
 ) -> Difference:
     """Return the metric of ``first`` minus that of ``second``, with its 95% paired bootstrap CI.
 
-    Both are probabilities of shape (members,), or (members, repeats), where the metric is averaged
-    over the repeats: it rates one model, not their ensemble. Each resample of the members scores
-    both sides, so that what the members have in common cancels out. Ranking metrics skip resamples
-    without both outcomes; those of an ece are shifted as in ``bootstrap_intervals``.
+    Both are probabilities of shape (members,), or (members, draws), where the metric is averaged
+    over the draws of the folds: it rates one model, not their ensemble. A threshold is a number, or
+    an array of the same shape: that of each prediction. Each resample of the members scores both
+    sides, so that what the members have in common cancels out. Ranking metrics skip resamples
+    without both outcomes. ``groups`` numbers the members from 0 if some have several rows, which
+    are then drawn together. For an ece see ``_error_difference``.
     """
+    if METRICS[metric].resampling_bias:
+        return _error_difference(y, first, second, seed=seed)
     sides = [
-        [
-            _scorer(y, repeat, threshold=threshold, metric=metric)
-            for repeat in np.atleast_2d(probability.T)
-        ]
+        _scorers(y, probability, threshold, metric=metric)
         for probability, threshold in zip((first, second), thresholds, strict=True)
     ]
     observed = _mean_scores(sides, np.ones((1, len(y))))
     rng = np.random.default_rng(seed)
     chunk = max(1, 250_000 // len(y))
-    drawn = (
-        _draw(rng, len(y), min(chunk, resamples - done)) for done in range(0, resamples, chunk)
-    )
+    size = len(y) if groups is None else int(groups.max()) + 1
+    drawn = (_draw(rng, size, min(chunk, resamples - done)) for done in range(0, resamples, chunk))
+    if groups is not None:
+        drawn = (counts[:, groups] for counts in drawn)
     values = np.hstack([_mean_scores(sides, counts) for counts in drawn])
-    if METRICS[metric].resampling_bias:
-        values -= values.mean(axis=1, keepdims=True) - observed
     return Difference(float(observed[0, 0] - observed[1, 0]), *percentiles(values[0] - values[1]))
+
+
+def _error_difference(
+    y: np.ndarray, first: np.ndarray, second: np.ndarray, *, seed: int
+) -> Difference:
+    """Return the difference of two calibration errors, its CI from the ends of their own CIs.
+
+    Pairing does not help here: each error has its own noise floor, which does not cancel out. The
+    CI covers the difference in at least 95%, of models about equal in nearly all tables.
+    """
+    if np.array_equal(first, second):
+        return Difference(0.0, 0.0, 0.0)
+    sides = [
+        np.mean(
+            [calibration_error(y, draw, seed=seed) for draw in np.atleast_2d(probability.T)],
+            axis=0,
+        )
+        for probability in (first, second)
+    ]
+    one, other = (CalibrationError(*map(float, side)) for side in sides)
+    return Difference(one.ece - other.ece, one.low - other.high, one.high - other.low)
 
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Maps counts of draws (resample, member) to a metric (resample,)."""
 
 
-def _scorer(y: np.ndarray, probability: np.ndarray, *, threshold: float, metric: str) -> Scorer:
+def _scorers(
+    y: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray, *, metric: str
+) -> list[Scorer]:
+    """Return, for each draw, the function that scores resamples of these members."""
+    if METRICS[metric].thresholded:
+        # all that counts, and thresholds that differ by fold leave no common order of the members
+        probability = will_churn(probability, threshold).astype(np.float64)
+    return [_scorer(y, draw, metric=metric) for draw in np.atleast_2d(probability.T)]
+
+
+def _scorer(y: np.ndarray, probability: np.ndarray, *, metric: str) -> Scorer:
     """Return the function that scores resamples of these members."""
-    groups = group_members(y, probability, threshold)
+    groups = group_members(y, probability, 0.5)
     order = np.argsort(-probability, kind="stable")
     left = y[order] == 1
     # The first member of each group of equal probability.
@@ -106,8 +135,8 @@ def _scorer(y: np.ndarray, probability: np.ndarray, *, threshold: float, metric:
 
 
 def _mean_scores(sides: Sequence[Sequence[Scorer]], counts: np.ndarray) -> np.ndarray:
-    """Average the metric over each side's repeats: (side, resample)."""
-    return np.array([np.mean([score(counts) for score in repeats], axis=0) for repeats in sides])
+    """Average the metric over each side's draws: (side, resample)."""
+    return np.array([np.mean([score(counts) for score in draws], axis=0) for draws in sides])
 
 
 def _draw(rng: np.random.Generator, members: int, resamples: int) -> np.ndarray:
@@ -117,11 +146,42 @@ def _draw(rng: np.random.Generator, members: int, resamples: int) -> np.ndarray:
     return counts.reshape(resamples, members).astype(np.float64)
 
 
-def by_repeat(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return y (members,) and probabilities (members, repeats) of out-of-fold predictions, sorted
-    by row."""
-    wide = predictions.pivot(index="row", columns="repeat", values="probability")
-    return predictions.groupby("row")["y"].first().to_numpy(dtype=int), wide.to_numpy()
+def by_draw(predictions: pd.DataFrame, column: str = "probability") -> np.ndarray:
+    """Return a column of out-of-fold predictions as (members, draws), the members sorted by row."""
+    return predictions.pivot(index="row", columns="repeat", values=column).to_numpy()
+
+
+def shared_draws(
+    first: pd.DataFrame, second: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Return the out-of-fold predictions of the draws in which both have the same folds.
+
+    A draw is known by its content (the rows of each fold), whatever its number. Both tables come
+    back with equal rows, folds and repeats, in the same order; None if no draw is shared.
+    """
+    sides = [
+        {_draw_key(draw): draw for _, draw in table.sort_values("row").groupby("repeat")}
+        for table in (first, second)
+    ]
+    common = [key for key in sides[0] if key in sides[1]]
+    if not common:
+        return None
+    tables = [
+        pd.concat(
+            [
+                side[key].assign(fold=sides[0][key]["fold"].to_numpy(), repeat=number)
+                for number, key in enumerate(common)
+            ],
+            ignore_index=True,
+        )
+        for side in sides
+    ]
+    return tables[0], tables[1]
+
+
+def _draw_key(draw: pd.DataFrame) -> tuple[bytes, bytes]:
+    """Return what two draws of the same folds have in common, however the folds are numbered."""
+    return draw["row"].to_numpy(np.int64).tobytes(), pd.factorize(draw["fold"])[0].tobytes()
 
 
 def fold_error(values: np.ndarray, *, ratio: float) -> float:
@@ -145,58 +205,6 @@ def fold_test(first: np.ndarray, second: np.ndarray, *, ratio: float) -> FoldTes
     margin = float(student.ppf(0.975, free)) * error
     p = float(2 * student.sf(abs(mean) / error, free)) if error > 0 else float(mean == 0)
     return FoldTest(mean, mean - margin, mean + margin, p, len(differences))
-
-
-def winner(found: Difference, *, metric: str) -> int | None:
-    """Return which of two models is better in this metric: 0, 1, or None if neither.
-
-    >>> winner(Difference(-0.02, -0.03, -0.01), metric="log_loss")
-    0
-    """
-    if not found.significant:
-        return None
-    return int((found.delta > 0) == (metric in LOWER_IS_BETTER))
-
-
-def verdict(
-    found: Difference, folds: FoldTest | None, *, metric: str, names: tuple[str, str], members: int
-) -> tuple[str, str]:
-    """Describe a difference in two sentences: what the members show, and whether the folds agree.
-
-    The CI over the members, which decides, takes both models as they are; the fold test also covers
-    training on other members. ``folds`` is None where the two were trained on different folds.
-    """
-    better, label = winner(found, metric=metric), LABELS[metric]
-    sign = 0 if better is None else int(np.sign(found.delta))
-    if better is None:
-        sentence = (
-            f"No significant difference between {names[0]} and {names[1]} on these "
-            f"{counted(members, 'member')}: the first minus the second is "
-            f"{format_difference(found)} in {label}."
-        )
-    else:
-        sentence = (
-            f"{names[better]} is better than {names[1 - better]} by "
-            f"{format_difference(found, sign)} in {label}."
-        )
-    if folds is None:
-        return sentence, (
-            "The two runs have different folds, so there is no fold-by-fold test; the CI over the "
-            "members is valid all the same."
-        )
-    p = f"p = {folds.p:.4f}" if folds.p >= 0.0001 else "p < 0.0001"
-    result = (
-        f"over {counted(folds.folds, 'fold')}: {format_difference(folds, sign)}, {p} "
-        "(Nadeau-Bengio)"
-    )
-    if (folds.p < ALPHA and folds.delta * found.delta > 0) == found.significant:
-        return sentence, f"The fold test agrees {result}."
-    if found.significant:
-        return sentence, (
-            f"The fold test does not confirm this {result}. Trained on other members, the two "
-            "might not differ."
-        )
-    return sentence, f"The fold test does find a difference {result}. More members might show it."
 
 
 def format_difference(value: Difference | FoldTest, sign: int = 0) -> str:

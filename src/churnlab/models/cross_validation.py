@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,11 +105,35 @@ def estimator_metrics(
         ]
 
 
-def fold_metrics(predictions: pd.DataFrame, *, threshold: float) -> list[dict[str, float]]:
-    """Compute the metrics of each fold from out-of-fold predictions, repeat by repeat."""
+def cross_fitted_thresholds(
+    predictions: pd.DataFrame, choose: Callable[[np.ndarray, np.ndarray], float]
+) -> pd.Series:
+    """Choose each fold's threshold on the other folds of its draw: no member scores a threshold
+    that it helped to choose.
+
+    ``choose`` returns the threshold for outcomes and out-of-fold probabilities.
+    """
+    y, probability, fold = (predictions[key].to_numpy() for key in ("y", "probability", "fold"))
+    thresholds = np.empty(len(predictions))
+    for draw in predictions.groupby("repeat").indices.values():
+        for number in np.unique(fold[draw]):
+            others = draw[fold[draw] != number]
+            thresholds[draw[fold[draw] == number]] = choose(y[others], probability[others])
+    return pd.Series(thresholds, index=predictions.index)
+
+
+def fold_metrics(
+    predictions: pd.DataFrame, *, threshold: float | None = None
+) -> list[dict[str, float]]:
+    """Compute the metrics of each fold from out-of-fold predictions, draw by draw.
+
+    They are at ``threshold`` or, by default, at the fold's own: the column ``threshold``.
+    """
     return [
         classification_metrics(
-            part["y"].to_numpy(), part["probability"].to_numpy(), threshold=threshold
+            part["y"].to_numpy(),
+            part["probability"].to_numpy(),
+            threshold=float(part["threshold"].iloc[0]) if threshold is None else threshold,
         )
         for _, part in predictions.groupby(["repeat", "fold"])
     ]

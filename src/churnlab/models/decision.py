@@ -73,14 +73,19 @@ def _check_number(name: str, value: Any, *, most: float) -> None:
         raise InputError(f"decision.{name}={value!r} is not possible: give {allowed}.")
 
 
-def choose(rule: Mapping[str, Any], y: np.ndarray, probability: np.ndarray) -> float:
+def choose(
+    rule: Mapping[str, Any], y: np.ndarray, probability: np.ndarray, *, members: int | None = None
+) -> float:
     """Choose the threshold on these predictions by a decision's YAML.
 
-    InputError: no such function, an unknown or impossible number, a threshold outside [0, 1].
+    ``members`` is the size of the table, for a decision whose own ``members`` is null. InputError:
+    no such function, an unknown or impossible number, a threshold outside [0, 1].
     """
     target = rule.get("_target_", "")
     check_parameters(target, rule, where="decision")
     numbers = {key: value for key, value in rule.items() if not key.startswith("_")}
+    if "members" in numbers and numbers["members"] is None:
+        numbers["members"] = members
     threshold = float(locate(target, "decision")(y, probability, **numbers))
     if not 0 <= threshold <= 1:
         raise InputError(
@@ -104,12 +109,49 @@ def expected_value(
     incentive: float,
     success: float,
     accept: float,
+    capacity: int | None = None,
+    members: int | None = None,
 ) -> float:
-    """Return the threshold above which a contact pays (see ContactEconomics).
+    """Return the threshold above which a contact pays (see ContactEconomics), or a higher one.
 
-    Nothing is fitted, but the probabilities must be calibrated.
+    The first is not fitted, but the probabilities must be calibrated. At most ``capacity`` of
+    ``members`` members are above the threshold if they are like these. InputError: a capacity
+    without members.
     """
-    return ContactEconomics(retained_value, contact_cost, incentive, success, accept).threshold
+    pays = ContactEconomics(retained_value, contact_cost, incentive, success, accept).threshold
+    if capacity is None:
+        return pays
+    share = capacity_share(capacity, members)
+    return max(pays, capacity_threshold(probability, share=share))
+
+
+def capacity_share(capacity: int, members: int | None) -> float:
+    """Return the share of the members that can be contacted.
+
+    >>> capacity_share(200, 4000)
+    0.05
+    """
+    _check_number("capacity", capacity, most=math.inf)
+    if members is None:
+        raise InputError(
+            f"decision.capacity={capacity} needs decision.members: of how many members can so many "
+            "be contacted?"
+        )
+    _check_number("members", members, most=math.inf)
+    if members < 1:
+        raise InputError(f"decision.members={members} is not possible: give at least 1.")
+    return min(capacity / members, 1.0)
+
+
+def capacity_threshold(probability: np.ndarray, *, share: float) -> float:
+    """Return the lowest threshold above which there is at most this share of the probabilities.
+
+    >>> capacity_threshold(np.array([0.1, 0.2, 0.3, 0.4]), share=0.5)
+    0.2
+    """
+    ordered = np.sort(probability)[::-1]
+    most = math.floor(share * len(ordered) + 1e-9)
+    return float(ordered[most]) if most < len(ordered) else 0.0
 
 
 def f1(y: np.ndarray, probability: np.ndarray) -> float:
@@ -139,7 +181,7 @@ def contact_economics(decision: Mapping[str, Any]) -> ContactEconomics | None:
 def profit(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> float:
     """Return the profit that contacting these members (a mask) would have earned."""
     leavers, stayers = int(np.sum(contacted & (y == 1))), int(np.sum(contacted & (y == 0)))
-    return float(_earned(leavers, stayers, economics))
+    return float(earned_by(leavers, stayers, economics))
 
 
 def profit_curve(
@@ -151,7 +193,7 @@ def profit_curve(
     probability, the highest first, after a row in which nobody is contacted.
     """
     steps = _steps(y, probability)
-    earned = _earned(steps["left"], steps["marked"] - steps["left"], economics)
+    earned = earned_by(steps["left"], steps["marked"] - steps["left"], economics)
     curve = pd.DataFrame(
         {"probability": steps["probability"], "members": steps["marked"], "profit": earned}
     )
@@ -160,7 +202,7 @@ def profit_curve(
     return curve.assign(share=curve["members"] / len(y))
 
 
-def _earned(leavers: Any, stayers: Any, economics: ContactEconomics) -> Any:
+def earned_by(leavers: Any, stayers: Any, economics: ContactEconomics) -> Any:
     """Return the profit of contacting so many leavers and stayers; numbers or arrays."""
     return (
         leavers * economics.gain_per_leaver

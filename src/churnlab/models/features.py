@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from churnlab.data.expressions import derive
+from churnlab.data.expressions import columns_in, derive
 from churnlab.errors import InputError
+from churnlab.formatting import listed
 
 
 def typical(X: pd.DataFrame) -> dict[str, float | str]:
@@ -84,3 +85,44 @@ class Features(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
+
+
+def without_columns(features: Features, columns: Collection[str]) -> Features:
+    """Return unfitted features without these columns and all that is derived from them.
+
+    >>> derived = {"half": "now / 2", "less": "half - 1", "old": "Age > 60"}
+    >>> early = without_columns(Features(["now", "Age"], derived), ["now"])
+    >>> early.keep, list(early.derive)
+    (['Age'], ['old'])
+    """
+    gone = set(columns)
+    for name, expression in features.derive.items():
+        if gone & set(columns_in(expression)):
+            gone.add(name)
+    kept = [name for name in features.keep if name not in gone]
+    return Features(
+        kept, {name: text for name, text in features.derive.items() if name not in gone}
+    )
+
+
+def found_on_sentence(name: str, found_on: str) -> str:
+    """Say on which members features were found: their scores on these are somewhat too good.
+
+    >>> found_on_sentence("habits", "all members of the gym table")
+    'The habits features were found on all members of the gym table.'
+    """
+    return f"The {name} features were found on {found_on}."
+
+
+def without_late_sentence(late: Sequence[str], metrics: Mapping[str, float]) -> str:
+    """Say what the scores owe to columns known only close to churn, if that was measured."""
+    if "early_cv_roc_auc" not in metrics:
+        return f"It uses {listed(late)}, known only close to churn; features=early does without."
+    auc, loss = (
+        f"{metrics[f'early_cv_{name}']:.4f} instead of {metrics[f'cv_{name}']:.4f}"
+        for name in ("roc_auc", "log_loss")
+    )
+    return (
+        f"Without {listed(late)}, known only close to churn, the same model has cv ROC AUC {auc}, "
+        f"and cv log loss {loss}."
+    )

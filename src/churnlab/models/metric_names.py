@@ -13,34 +13,70 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 class MetricEntry(NamedTuple):
     """A metric's label, its computation from Counts to (resample,) values, and its kind.
 
-    ``unit_interval``: its values lie in [0, 1]. ``resampling_bias``: resampling the members
-    inflates it, as it does a sum of absolute gaps in [0, 1]; CIs are shifted back by that.
+    ``margin``: a smaller difference between two models does not matter in practice.
+    ``thresholded``: it depends only on who is above the threshold. ``unit_interval``: its values
+    lie in [0, 1]. ``resampling_bias``: resampling the members inflates it, as it does a sum of
+    absolute gaps in [0, 1]: it has a CI of its own. ``share_of`` returns part and whole of a metric
+    that is a share of members, or that ``from_share`` computes from such a share.
     """
 
     label: str
     compute: Callable[[Any], Any]
+    margin: float = 0.02
+    thresholded: bool = False
     lower_is_better: bool = False
     unit_interval: bool = True
     resampling_bias: bool = False
+    share_of: Callable[[Any], tuple[Any, Any]] | None = None
+    from_share: Callable[[float], float] = float
 
 
 METRICS = {
-    "roc_auc": MetricEntry("ROC AUC", lambda c: c.roc_auc()),
+    "roc_auc": MetricEntry("ROC AUC", lambda c: c.roc_auc(), margin=0.01),
     "average_precision": MetricEntry("average precision", lambda c: c.average_precision()),
     "log_loss": MetricEntry(
-        "log loss", lambda c: c.mean(c.groups.loss), lower_is_better=True, unit_interval=False
+        "log loss",
+        lambda c: c.mean(c.groups.loss),
+        margin=0.01,
+        lower_is_better=True,
+        unit_interval=False,
     ),
-    "brier": MetricEntry("Brier score", lambda c: c.mean(c.groups.square), lower_is_better=True),
+    "brier": MetricEntry(
+        "Brier score", lambda c: c.mean(c.groups.square), margin=0.005, lower_is_better=True
+    ),
     "ece": MetricEntry(
         "calibration error",
         lambda c: c.calibration_error(),
         lower_is_better=True,
         resampling_bias=True,
     ),
-    "accuracy": MetricEntry("accuracy", lambda c: (c.hits + c.stayers - c.false_alarms) / c.n),
-    "precision": MetricEntry("precision", lambda c: c.ratio(c.hits, c.hits + c.false_alarms)),
-    "recall": MetricEntry("recall", lambda c: c.ratio(c.hits, c.churners)),
-    "f1": MetricEntry("F1", lambda c: c.ratio(2 * c.hits, c.hits + c.false_alarms + c.churners)),
+    "accuracy": MetricEntry(
+        "accuracy",
+        lambda c: (c.hits + c.stayers - c.false_alarms) / c.n,
+        thresholded=True,
+        share_of=lambda c: (c.hits + c.stayers - c.false_alarms, c.n),
+    ),
+    "precision": MetricEntry(
+        "precision",
+        lambda c: c.ratio(c.hits, c.hits + c.false_alarms),
+        thresholded=True,
+        share_of=lambda c: (c.hits, c.hits + c.false_alarms),
+    ),
+    "recall": MetricEntry(
+        "recall",
+        lambda c: c.ratio(c.hits, c.churners),
+        thresholded=True,
+        share_of=lambda c: (c.hits, c.churners),
+    ),
+    # The share of hits among those who left or are predicted to leave, J, gives F1 = 2 J / (1 + J)
+    # (Hand, Christen and Kirielle, 2021, Machine Learning 110:451).
+    "f1": MetricEntry(
+        "F1",
+        lambda c: c.ratio(2 * c.hits, c.hits + c.false_alarms + c.churners),
+        thresholded=True,
+        share_of=lambda c: (c.hits, c.false_alarms + c.churners),
+        from_share=lambda share: 2 * share / (1 + share),
+    ),
 }
 
 LABELS = {name: metric.label for name, metric in METRICS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -77,14 +78,27 @@ class Counts:
 
     def __init__(self, groups: Groups, left: np.ndarray, stayed: np.ndarray) -> None:
         self.groups, self.left, self.stayed = groups, left, stayed
-        self.left_so_far, self.stayed_so_far = np.cumsum(left, axis=1), np.cumsum(stayed, axis=1)
-        self.churners, self.stayers = self.left_so_far[:, -1], self.stayed_so_far[:, -1]
+        self.churners, self.stayers = left.sum(axis=1), stayed.sum(axis=1)
         self.n = self.churners + self.stayers
-        self.hits = self._above_threshold(self.left_so_far)
-        self.false_alarms = self._above_threshold(self.stayed_so_far)
 
-    def _above_threshold(self, so_far: np.ndarray) -> np.ndarray:
-        return so_far[:, self.groups.marked - 1] if self.groups.marked else 0 * self.n
+    @cached_property
+    def left_so_far(self) -> np.ndarray:
+        return np.cumsum(self.left, axis=1)
+
+    @cached_property
+    def stayed_so_far(self) -> np.ndarray:
+        return np.cumsum(self.stayed, axis=1)
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        return self._above_threshold(self.left)
+
+    @cached_property
+    def false_alarms(self) -> np.ndarray:
+        return self._above_threshold(self.stayed)
+
+    def _above_threshold(self, counts: np.ndarray) -> np.ndarray:
+        return counts[:, : self.groups.marked].sum(axis=1)
 
     def ratio(self, part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
         """Divide part by whole; ``otherwise`` where whole is 0."""
@@ -147,7 +161,7 @@ def _group_means(group: np.ndarray, values: np.ndarray, size: int) -> np.ndarray
     )
 
 
-def will_churn(probability: np.ndarray, threshold: float) -> np.ndarray:
+def will_churn(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Predict churn where probability > threshold (at 0.5 this is scikit-learn's ``predict``).
 
     >>> will_churn(np.array([0.2, 0.5, 0.8]), 0.5).tolist()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from churnlab.data import quality
 from churnlab.data.dataset import Dataset, folds_sha256, split_sha256
@@ -23,12 +24,26 @@ class Fold(NamedTuple):
 
 
 def hold_out(
-    y: np.ndarray, *, test_size: float, stratify: bool, seed: int
+    y: np.ndarray,
+    *,
+    test_size: float,
+    stratify: bool,
+    seed: int,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the training part and of the hold-out, in train_test_split's order.
 
-    InputError: too few members to have both classes in both parts.
+    ``groups`` numbers the members if some have several rows: then members are drawn, stratified by
+    whether they left in any row, and their rows follow them. InputError: too few members to have
+    both classes in both parts.
     """
+    if groups is not None:
+        groups = np.unique(groups, return_inverse=True)[1]
+        left = np.bincount(groups, weights=y) > 0
+        parts = hold_out(left.astype(int), test_size=test_size, stratify=stratify, seed=seed)
+        train, test = (np.flatnonzero(np.isin(groups, members)) for members in parts)
+        _check_outcomes(y, test_size, {"training part": train, "hold-out": test})
+        return train, test
     given = f"evaluation.test_size={test_size} of {len(y)} members"
     try:
         train, test = train_test_split(
@@ -41,37 +56,61 @@ def hold_out(
         raise InputError(
             f"{given} cannot be split off: {error} Give more members or another size."
         ) from None
-    for part, positions in {"training part": train, "hold-out": test}.items():
-        if len(np.unique(y[positions])) < 2:
-            raise InputError(
-                f"{given} leaves a {part} in which all {len(positions)} members have the same "
-                "outcome. Give more members, a larger part, or evaluation.stratify=true."
-            )
+    _check_outcomes(y, test_size, {"training part": train, "hold-out": test})
     return train, test
 
 
-def make_folds(y: np.ndarray, *, folds: int, repeats: int, seed: int) -> list[Fold]:
+def _check_outcomes(y: np.ndarray, test_size: float, parts: Mapping[str, np.ndarray]) -> None:
+    """Refuse a part in which all members have the same outcome."""
+    for part, positions in parts.items():
+        if len(np.unique(y[positions])) < 2:
+            raise InputError(
+                f"evaluation.test_size={test_size} of {len(y)} members leaves a {part} in which "
+                f"all {len(positions)} members have the same outcome. Give more members, a larger "
+                "part, or evaluation.stratify=true."
+            )
+
+
+def make_folds(
+    y: np.ndarray,
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+    first: int = 0,
+    groups: np.ndarray | None = None,
+) -> list[Fold]:
     """Draw stratified, shuffled folds; repeat r has random_state = seed + r.
 
-    InputError: a class with fewer members than folds.
+    ``first`` is the number of the first repeat. ``groups`` numbers the members if some have several
+    rows, which then share a fold. InputError: a class with fewer members than folds.
 
     >>> [fold.validation.size for fold in make_folds(np.arange(9) % 2, folds=3, repeats=1, seed=0)]
     [3, 3, 3]
     """
-    rarest = int(np.bincount(y, minlength=2).min())
+    members = np.arange(len(y)) if groups is None else groups
+    stayed, left = (len(np.unique(members[y == outcome])) for outcome in (0, 1))
+    rarest = min(stayed, left)
     if folds < 2 or repeats < 1 or rarest < folds:
         raise InputError(
-            f"evaluation.folds={folds} and evaluation.repeats={repeats} do not work for {len(y)} "
-            f"members of whom {int(y.sum())} left: each fold needs one of each outcome. Give 2 to "
-            f"{rarest} folds and at least one repeat, or more members."
+            f"evaluation.folds={folds} and evaluation.repeats={repeats} do not work for "
+            f"{len(np.unique(members))} members of whom {left} left: each fold needs one of each "
+            f"outcome. Give 2 to {rarest} folds and at least one repeat, or more members."
         )
-    return [
+    draw = StratifiedKFold if groups is None else StratifiedGroupKFold
+    made = [
         Fold(repeat, fold, train, validation)
-        for repeat in range(repeats)
+        for repeat in range(first, first + repeats)
         for fold, (train, validation) in enumerate(
-            StratifiedKFold(folds, shuffle=True, random_state=seed + repeat).split(y, y)
+            draw(folds, shuffle=True, random_state=seed + repeat).split(y, y, groups)
         )
     ]
+    if any(len(np.unique(y[fold.validation])) < 2 for fold in made):  # members of many rows
+        raise InputError(
+            f"evaluation.folds={folds} leaves a fold in which all members have the same outcome, "
+            "because all rows of a member share a fold. Give fewer folds, or more members."
+        )
+    return made
 
 
 @dataclass(frozen=True)
@@ -91,10 +130,18 @@ def make_split(
     dataset: Dataset, *, test_size: float, stratify: bool, folds: int, repeats: int, seed: int
 ) -> Split:
     """Split off the hold-out and make the folds; warn of members in both parts."""
-    train, test = hold_out(dataset.y, test_size=test_size, stratify=stratify, seed=seed)
+    train, test = hold_out(
+        dataset.y, test_size=test_size, stratify=stratify, seed=seed, groups=dataset.groups
+    )
     for warning in quality.train_test_overlap(dataset.X, dataset.y, train=train, test=test):
         dataset.warn(warning)
-    made = make_folds(dataset.y[train], folds=folds, repeats=repeats, seed=seed)
+    made = make_folds(
+        dataset.y[train],
+        folds=folds,
+        repeats=repeats,
+        seed=seed,
+        groups=dataset.groups_of(train),
+    )
     return Split(
         train,
         test,

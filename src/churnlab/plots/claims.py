@@ -16,6 +16,7 @@ from churnlab.plots import style
 
 COLORS = {
     "holds": style.GREEN,
+    "compatible": "#4fa7b5",
     "partly": style.BLUE,
     "not shown": style.GREY,
     "false": style.ORANGE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -54,37 +55,40 @@ def leaderboard(table: pd.DataFrame, *, metric: str) -> Figure:
 
 
 def paired_difference(
-    found: Difference,
+    found: Mapping[str, Difference],
     test: FoldTest | None,
     steps: np.ndarray | None,
     *,
     metric: str,
     names: tuple[str, str],
+    rope: float,
 ) -> Figure:
-    """Draw the paired difference of two runs in one metric with its 95% CI, against 0.
+    """Draw paired differences of two runs in one metric with their 95% CIs, against 0.
 
-    If both runs have the same folds, the corrected t test over folds is below it, and ``steps``
-    (the difference in each fold) are its ticks.
+    ``found`` maps a label to a difference. If both runs have equal folds, the corrected t test over
+    the folds is at the bottom, and ``steps`` (the difference in each fold) are its ticks. Within
+    ``rope`` of 0, the shaded part, models are equal for all practical purposes.
     """
     first, second = (elided(name, 60) for name in names)
-    figure = style.new_figure(f"{first}\nminus {second}", height=2.8 if test is None else 3.4)
-    axes = figure.subplots()
-    axes.axvline(0, color=style.GREY, lw=1)
-    rows: dict[str, Difference | FoldTest] = {"members\n(paired bootstrap)": found}
-    if test is not None and steps is not None:
+    rows: dict[str, Difference | FoldTest] = dict(found)
+    if test is not None:
         rows[f"{test.folds} folds (ticks)\n(corrected t test)"] = test
-        axes.plot(steps, np.full(len(steps), 1.25), "|", color=style.GREY, ms=8)
-    for place, (row, color) in enumerate(
-        zip(rows.values(), (style.BLUE, style.GREY), strict=False)
-    ):
+    figure = style.new_figure(f"{first}\nminus {second}", height=1.6 + 0.6 * len(rows))
+    axes = figure.subplots()
+    axes.axvspan(-rope, rope, color=style.GREY, alpha=0.12, lw=0)
+    axes.axvline(0, color=style.GREY, lw=1)
+    for place, row in enumerate(rows.values()):
+        color = style.GREY if row is test else style.BLUE
         reach = [[row.delta - row.ci_low], [row.ci_high - row.delta]]
         axes.errorbar(
             [row.delta], [place], xerr=reach, fmt="o", color=color, ecolor=color, capsize=4
         )
+    if steps is not None:
+        axes.plot(steps, np.full(len(steps), len(rows) - 0.75), "|", color=style.GREY, ms=8)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     good = f"{'below' if metric in LOWER_IS_BETTER else 'above'} 0, the first is better"
-    axes.set_xlabel(f"difference in {LABELS[metric]} (95% CI; {good})")
+    axes.set_xlabel(f"difference in {LABELS[metric]} (95% CI; {good}; shaded: within {rope:g})")
     axes.grid(axis="x", color=style.GREY, alpha=0.25)
     return figure
 

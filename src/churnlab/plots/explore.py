@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice, pairwise
 from math import ceil
 from textwrap import fill
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from churnlab.explore.association import MAX_FDR
 from churnlab.formatting import elided, number, readable, signed
 from churnlab.plots import style
 
@@ -82,17 +83,21 @@ def churn_by_value(
     base_rate: float,
     limit: int = 6,
     units: Mapping[str, str] | None = None,
+    signals: Collection[str] | None = None,
 ) -> Figure:
     """Draw the churn rate by value of the strongest features with 95% CIs (statistics.gradients).
 
-    The dashed line is the churn rate of all members.
+    The dashed line is the churn rate of all members. Features without a signal (``signals``: those
+    that have one; None: all) show no clear difference: of so many values some differ by chance.
     """
     tables = dict(islice(_by_feature(gradients).items(), limit))
     figure, panels = _panels("Churn rate by value", len(tables), most_across=3, width=3.9)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         rate, at = table["churn_rate"].to_numpy(), np.arange(len(table))
         spread = style.error_bars(rate, table["low"], table["high"])
-        axes.bar(at, rate, width=0.72, color=style.interval_colors(table, base_rate), alpha=0.85)
+        clear = signals is None or name in signals
+        colors = style.interval_colors(table, base_rate) if clear else style.GREY
+        axes.bar(at, rate, width=0.72, color=colors, alpha=0.85)
         axes.errorbar(at, rate, yerr=spread, fmt="none", ecolor=style.INK, elinewidth=1, capsize=2)
         axes.axhline(base_rate, color=style.INK, lw=1, ls=style.DASHED)
         _name_values(axes, table["value"].astype(str).tolist(), room=52)
@@ -197,7 +202,8 @@ def correlation_matrix(matrix: pd.DataFrame, *, limit: int = 40) -> Figure:
 def risk_ratios(drivers: pd.DataFrame, *, limit: int = 40) -> Figure:
     """Draw a forest of risk ratios of churn with 95% CIs on a log axis (statistics.risk_ratios).
 
-    A ratio of 0 or infinity (nobody left on one side) is an arrow at the edge of the axis.
+    A ratio of 0 or infinity (nobody left on one side) is an arrow at the edge of the axis. A
+    difference is clear if its q-value, corrected for the number of ratios, is small.
     """
     known = drivers.dropna(subset="risk_ratio")
     table = known.head(limit)
@@ -208,7 +214,8 @@ def risk_ratios(drivers: pd.DataFrame, *, limit: int = 40) -> Figure:
     lowest, highest = min([*finite, 0.7]) / 1.15, max([*finite, 1.4]) * 1.15
     axes.set_xscale("log")
     axes.set_xlim(lowest, highest)
-    colors = style.interval_colors(table, 1)
+    clear = (table["q_value"] < MAX_FDR).to_numpy()
+    colors = np.where(clear, style.interval_colors(table, 1), style.GREY).tolist()
     for at, ((ratio, low, high), color) in enumerate(zip(intervals, colors, strict=True)):
         axes.hlines(at, max(low, lowest), min(high, highest), color=color, lw=2)
         if lowest < ratio < highest:

@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import dendrogram as layout
 
 from churnlab.formatting import readable, signed
 from churnlab.plots import style
-from churnlab.segments.choose_k import STABLE
+from churnlab.segments.choose_k import STABLE, segmented
 from churnlab.segments.dendrogram import WardTree
 
 WARNING = "#9c3d10"
@@ -38,7 +38,7 @@ CRITERIA = {
     "silhouette": "silhouette (higher is better)",
     "calinski_harabasz": "Calinski-Harabasz (higher is better)",
     "davies_bouldin": "Davies-Bouldin (lower is better)",
-    "gap": "gap statistic (best where it levels off)",
+    "gap": "gap statistic (best where it levels off; 1: no groups)",
     "inertia": "inertia (best at the elbow)",
     "ward_agreement": "agreement with Ward (higher is better)",
     "min_share": f"smallest segment's share (at least {STABLE['min_share']:.0%})",
@@ -121,6 +121,7 @@ def stability(evidence: pd.DataFrame, k: int) -> Figure:
 
     Dashed lines are the limits of choose_k.STABLE.
     """
+    evidence = segmented(evidence)
     figure = style.new_figure(f"Stability of the segments (chosen: {k})", width=7.0, height=4.6)
     axes = figure.add_subplot()
     ari, sd = evidence["bootstrap_ari"], evidence["prediction_strength_sd"]

@@ -168,7 +168,10 @@ def _churn_spec(
         },
         "threshold": churn.data.metrics["threshold"],
         "typical": typical(dataset.X.iloc[stayed]),
-        "training": drift.remember(dataset.frame.iloc[trained["row"].unique()]),
+        "training": drift.remember(
+            dataset.frame.iloc[trained["row"].unique()],
+            scores=trained.loc[trained["repeat"] == 0, "probability"].to_numpy(),
+        ),
     }
 
 

@@ -277,6 +277,24 @@ def undo_stack(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     return stack
 
 
+def former_champions(name: str, promotions: int) -> list[ModelVersion]:
+    """Return the champions of the last so many promotions, oldest first, without the present one.
+
+    Deleted versions are left out, and all before one that was promoted by force: its losses were
+    accepted for a reason.
+    """
+    model, newer = registered_model(name), find_champion(name)
+    found: list[ModelVersion] = []
+    for number in reversed(undo_stack(champion_changes(model)) if model else []):
+        if len(found) == promotions or newer is None or newer.tags.get(Tag.GATE) == "forced":
+            break
+        version = find_version(name, number)
+        if version is not None:
+            found.insert(0, version)
+            newer = version
+    return found
+
+
 def _now() -> dict[str, str]:
     return {"who": getpass.getuser(), "when": datetime.now(UTC).isoformat(timespec="seconds")}
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from churnlab.formatting import counted
-from churnlab.models.comparison import paired_difference, too_good
-from churnlab.models.evaluation import bootstrap_intervals, calibration_line, classification_metrics
+from churnlab.models.calibration_error import calibration_error
+from churnlab.models.comparison import too_good
+from churnlab.models.evaluation import calibration_line
 from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.models.metrics import CLIP
 
@@ -25,7 +26,9 @@ class Check:
     """One check: the measured value, its limit, and both in a sentence.
 
     ``value`` is None where it cannot be measured. A check that passes with a ``warning`` still
-    needs attention. ``bound`` is where the value must lie: at most, at least or below a number.
+    needs attention. One that failed is ``undecided`` if the members are too few to judge by: they
+    show neither that the candidate keeps the limit nor that it breaks it. ``bound`` is where the
+    value must lie: at most, at least or below a number.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Check:
     message: str
     warning: bool = False
     bound: str = "at most"
+    undecided: bool = False
 
     @property
     def line(self) -> dict[str, Any]:
@@ -49,7 +53,8 @@ class Check:
         {'name': 'minimum_roc_auc', 'value': '0.7123', 'limit': 'at least 0.6', 'passed': 'yes'}
         """
         words = f"{self.bound} " if isinstance(self.limit, int | float) else ""
-        limit, passed = f"{words}{_format_value(self.limit)}", "yes" if self.passed else "NO"
+        limit = f"{words}{_format_value(self.limit)}"
+        passed = "yes" if self.passed else "undecided" if self.undecided else "NO"
         return self.line | {"value": _format_value(self.value), "limit": limit, "passed": passed}
 
     @property
@@ -59,21 +64,25 @@ class Check:
 
 
 def verdict(checks: Sequence[Check], *, force: bool) -> str:
-    """Return ``passed``, ``refused``, or ``forced`` when it would have been refused.
+    """Return ``passed``, ``refused``, ``undecided`` if checks failed only because the members are
+    too few to judge by, or ``forced`` when it would have been one of the two.
 
     >>> verdict([check_at_most("megabytes", 3.0, 500.0, unit="MB")], force=False)
     'passed'
     """
     if all(check.passed for check in checks):
         return "passed"
-    return "forced" if force else "refused"
+    if force:
+        return "forced"
+    return "undecided" if all(check.passed or check.undecided for check in checks) else "refused"
 
 
 def format_checks(checks: Sequence[Check]) -> str:
     """Format all checks as a table, followed by a sentence on each that needs attention."""
     table = pd.DataFrame([check.cells for check in checks])
     sentences = [
-        f"{'warning' if check.passed else 'failed'}: {check.message}"
+        f"{'warning' if check.passed else 'undecided' if check.undecided else 'failed'}: "
+        f"{check.message}"
         for check in checks
         if check.needs_attention
     ]
@@ -96,83 +105,20 @@ def check_held_out_members(
     message = f"{left} of {members} held-out members can be used, at least {limit} are needed"
     if reasons:
         message += f"; left out: {reasons}"
-    return Check("held_out_members", left, limit, left >= limit, message, bound="at least")
+    enough = left >= limit
+    return Check(
+        "held_out_members", left, limit, enough, message, bound="at least", undecided=not enough
+    )
 
 
-def check_champion_known(unknown: str | None) -> Check:
-    """Check that the champion can be compared with; ``unknown`` is the reason why not."""
+def check_champion_known(unknown: str | None, caveat: str = "") -> Check:
+    """Check that the champion can be compared with; ``unknown`` is the reason why not, ``caveat``
+    what is uncertain about its training members ("" for nothing)."""
     if unknown is None:
-        return Check("champion_known", "yes", "yes", True, "the champion is comparable")
+        message = caveat or "the champion is comparable"
+        return Check("champion_known", "yes", "yes", True, message, warning=bool(caveat))
     message = f'{unknown}. To replace it anyway: force=true reason="..."'
     return Check("champion_known", "no", "yes", False, message)
-
-
-def check_against_champion(
-    y: np.ndarray,
-    candidate: np.ndarray,
-    champion: np.ndarray,
-    *,
-    metric: str,
-    thresholds: tuple[float, float],
-    require: str,
-    margin: float,
-    seed: int,
-) -> Check:
-    """Check that the candidate is better than the champion on the same members, or not worse.
-
-    The value is the loss at the unfavorable end of the 95% CI of a paired bootstrap, in the
-    metric's unit and positive where the candidate is worse, for metrics of either direction.
-    ``require="better"`` needs a value below 0, ``"not_worse"`` allows up to ``margin``.
-    """
-    name = f"{metric}_against_champion"
-    limit = margin if require == "not_worse" else 0.0
-    if not _has_both_outcomes(y):
-        return _not_measured(name, limit)
-    loss, difference = _largest_loss(
-        y, candidate, champion, metric=metric, thresholds=thresholds, seed=seed
-    )
-    scores = [
-        classification_metrics(y, probability, threshold=threshold)[metric]
-        for probability, threshold in zip((candidate, champion), thresholds, strict=True)
-    ]
-    if require == "not_worse":
-        passed, bound = loss <= limit, "at most"
-        needed = f"the candidate may lose at most {margin:g} at the unfavorable end of the CI"
-    else:
-        passed, bound = loss < limit, "below"
-        needed = "the candidate must be significantly better"
-        needed += "" if passed else " (require=not_worse allows a loss of gate.margin)"
-    message = (
-        f"{LABELS[metric]} {scores[0]:.4f} against the champion's {scores[1]:.4f}, {difference}; "
-        f"{needed}"
-    )
-    return Check(name, loss, limit, passed, message, bound=bound)
-
-
-def check_against_dummy(
-    y: np.ndarray, probability: np.ndarray, *, churn_rate: float, threshold: float, seed: int
-) -> list[Check]:
-    """Check that the candidate is better than a dummy that predicts the churn rate for everyone.
-
-    As ``check_against_champion``, in log_loss and in roc_auc: a model that has learned nothing
-    fails in one of them.
-    """
-    checks = []
-    for metric in ("log_loss", "roc_auc"):
-        name = f"{metric}_against_dummy"
-        if not _has_both_outcomes(y):
-            checks.append(_not_measured(name, 0.0))
-            continue
-        dummy = np.full(len(y), churn_rate)
-        loss, difference = _largest_loss(
-            y, probability, dummy, metric=metric, thresholds=(threshold, threshold), seed=seed
-        )
-        message = (
-            f"{LABELS[metric]} against a dummy that predicts {churn_rate:.4f} for everyone: "
-            f"{difference}; the candidate must be significantly better"
-        )
-        checks.append(Check(name, loss, 0.0, loss < 0, message, bound="below"))
-    return checks
 
 
 def check_calibration(
@@ -187,17 +133,18 @@ def check_calibration(
     """Check that predicted probabilities match observed churn: calibration slope and ECE.
 
     A check fails when the whole 95% CI lies outside its limits; its value is the point of the CI
-    that is nearest to them.
+    that is nearest to them. It warns where the members are too few to judge by: even a perfectly
+    calibrated model would show an ECE above the limit.
     """
-    if not _has_both_outcomes(y):
+    if not has_both_outcomes(y):
         return [
-            _not_measured("calibration_slope", list(slope)),
-            _not_measured("calibration_ece", ece),
+            not_measured("calibration_slope", list(slope)),
+            not_measured("calibration_ece", ece),
         ]
     line = calibration_line(y, probability)
     if np.isnan(line["slope"]):
         value, passed = None, True
-        message = "all probabilities are equal: there is no slope"
+        message = "the probabilities are about equal: there is no slope"
     else:
         low, high = slope_interval(y, probability, slope=line["slope"], intercept=line["intercept"])
         value = _nearest(line["slope"], (low, high), slope)
@@ -207,13 +154,17 @@ def check_calibration(
             f"(95% CI {low:.2f} to {high:.2f}; ideal: 1)"
         )
     checks = [Check("calibration_slope", value, list(slope), passed, message)]
-    low, high = bootstrap_intervals(y, probability, threshold=threshold, seed=seed)["ece"]
-    value = _nearest(line["ece"], (low, high), (0.0, ece))
+    error = calibration_error(y, probability, seed=seed)
+    value = _nearest(error.corrected, (error.low, error.high), (0.0, ece))
     message = (
-        f"predicted and observed churn differ by {line['ece']:.3f} "
-        f"(expected calibration error, 95% CI {low:.3f} to {high:.3f})"
+        f"predicted and observed churn differ by {error.ece:.3f} (expected calibration error, "
+        f"95% CI {error.low:.3f} to {error.high:.3f}; a perfectly calibrated model would show "
+        f"{error.floor:.3f} on as many members)"
     )
-    return [*checks, Check("calibration_ece", value, ece, value <= ece, message)]
+    passed, few = value <= ece, error.floor > ece
+    if few:
+        message += f", and {counted(len(y), 'member')} are too few to judge by a limit of {ece:g}"
+    return [*checks, Check("calibration_ece", value, ece, passed, message, warning=few and passed)]
 
 
 def slope_interval(
@@ -239,7 +190,7 @@ def check_minimum(scores: Mapping[str, float], minimum: Mapping[str, float]) -> 
     for metric, limit in minimum.items():
         name, value = f"minimum_{metric}", scores.get(metric, np.nan)
         if np.isnan(value):
-            checks.append(_not_measured(name, limit))
+            checks.append(not_measured(name, limit))
             continue
         message = f"{LABELS[metric]} {value:.4f} must be at least {limit:g}"
         checks.append(
@@ -259,7 +210,7 @@ def check_ceiling(scores: Mapping[str, float], ceiling: Mapping[str, float | Non
         if limit is None:
             continue
         if np.isnan(value):
-            checks.append(_not_measured(name, limit))
+            checks.append(not_measured(name, limit))
             continue
         found = too_good(scores, {score: limit})
         message = f"{score} {value:.4f} is plausible"
@@ -321,32 +272,14 @@ def check_at_most(name: str, value: float, limit: float, *, unit: str) -> Check:
     return Check(name, value, limit, value <= limit, message)
 
 
-def _has_both_outcomes(y: np.ndarray) -> bool:
+def has_both_outcomes(y: np.ndarray) -> bool:
     return len(np.unique(y)) == 2
 
 
-def _not_measured(name: str, limit: Any) -> Check:
+def not_measured(name: str, limit: Any) -> Check:
     """Return the failed check of what cannot be measured on these members."""
     message = f"{name} is not measured: it needs held-out members who churned and who stayed"
-    return Check(name, None, limit, False, message)
-
-
-def _largest_loss(
-    y: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    metric: str,
-    thresholds: tuple[float, float],
-    seed: int,
-) -> tuple[float, str]:
-    """Return how much worse the first model is at the unfavorable end of the 95% CI, and the
-    difference as text."""
-    delta, low, high = paired_difference(
-        y, first, second, metric=metric, thresholds=thresholds, seed=seed
-    )
-    difference = f"difference {delta:+.4f} (95% CI {low:+.4f} to {high:+.4f}) on {len(y)} members"
-    return (high if metric in LOWER_IS_BETTER else 0.0 - low), difference
+    return Check(name, None, limit, False, message, undecided=True)
 
 
 def _nearest(point: float, interval: tuple[float, float], allowed: tuple[float, float]) -> float:

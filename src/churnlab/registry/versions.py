@@ -15,9 +15,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from churnlab.data import drift
-from churnlab.data.dataset import Dataset, Members, identifying_columns, member_hashes
+from churnlab.data.dataset import (
+    Dataset,
+    Members,
+    content_columns,
+    content_hashes,
+    identifying_columns,
+    member_hashes,
+    same_members,
+)
 from churnlab.data.expressions import evaluate
-from churnlab.registry.champion import find_champion, version_uri
+from churnlab.registry.champion import find_champion, former_champions, version_uri
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 
@@ -72,6 +80,20 @@ def load_champion(name: str) -> Champion | None:
         return Champion(version, None, str(error))
 
 
+def load_ancestor(name: str, promotions: int) -> Champion | None:
+    """Load the champion of at most so many promotions ago, the oldest that loads.
+
+    None if the present champion is the first, or was promoted by force: that is a new beginning.
+    """
+    found = None
+    for version in former_champions(name, promotions):
+        try:
+            return Champion(version, load(version_uri(version)))
+        except LookupError as error:
+            found = found or Champion(version, None, str(error))
+    return found
+
+
 def read_version(model_uri: str, path: str) -> Any:
     """Read a JSON file of a version without loading its model; None if there is no such file."""
     try:
@@ -83,8 +105,17 @@ def read_version(model_uri: str, path: str) -> Any:
 def warn_of_drift(members: Members, spec: Mapping[str, Any] | None, *, model: str) -> None:
     """Warn of members who differ from those that a version was trained on; ``spec`` is its own."""
     if spec and "training" in spec:
-        for warning in drift.warnings(members.frame, spec["training"], model=model):
+        target = members.contract.target
+        for warning in drift.warnings(members.frame, spec["training"], model=model, target=target):
             members.warn(warning)
+
+
+def warn_of_score_drift(
+    members: Members, scores: np.ndarray, spec: Mapping[str, Any], *, model: str
+) -> None:
+    """Warn if a version's probabilities of these members differ from those out of fold."""
+    for warning in drift.score_warnings(scores, spec.get("training", {}), model=model):
+        members.warn(warning)
 
 
 def answerable(version: Served, X: pd.DataFrame) -> np.ndarray:
@@ -110,6 +141,11 @@ def answers(version: Served, X: pd.DataFrame, *, reasons: bool = False) -> list[
     return version.model.predict(X.reset_index(drop=True), params={"reasons": reasons})
 
 
+def probabilities(version: Served, X: pd.DataFrame) -> np.ndarray:
+    """Return a version's churn probability of each member."""
+    return np.array([answer["churn_probability"] for answer in answers(version, X)])
+
+
 def interface(version: Served) -> dict[str, dict[str, tuple[str, bool]]]:
     """Return a version's ``inputs``, ``outputs`` and ``params``: each field's type, and whether it
     is required."""
@@ -128,7 +164,7 @@ def training_rows(churn: Run) -> np.ndarray:
 
 
 def log_training_members(churn: Run, dataset: Dataset) -> list[str]:
-    """Log the content hashes of the training members in the open promotion run.
+    """Log the hashes of the training members in the open promotion run.
 
     Returns the columns that identify a member.
     """
@@ -137,11 +173,19 @@ def log_training_members(churn: Run, dataset: Dataset) -> list[str]:
     return identifying_columns(dataset)
 
 
-def trained_on(version: ModelVersion, dataset: Dataset) -> np.ndarray:
-    """Return a mask of the rows whose members a version was trained on.
+class TrainedOn(NamedTuple):
+    """A mask of the rows whose members a version was trained on, and a caveat, "" for none."""
 
-    In its own table members are matched by row, in any other by content hash: a member equal in
-    all columns counts. LookupError: the reason why it cannot be known.
+    rows: np.ndarray
+    caveat: str
+
+
+def trained_on(version: ModelVersion, dataset: Dataset) -> TrainedOn:
+    """Find the rows whose members a version was trained on.
+
+    Members are matched by id where the tables have one. Without one, they are matched in the
+    version's own table by row, and in any other by content, which the caveat explains. LookupError:
+    the reason why it cannot be known.
     """
     run_id = version.tags.get(Tag.CHURN_RUN_ID)
     if run_id is None:
@@ -149,18 +193,26 @@ def trained_on(version: ModelVersion, dataset: Dataset) -> np.ndarray:
     try:
         churn = mlflow.get_run(run_id)
         if churn.data.tags.get(Tag.DATA) == dataset.sha256:
-            return np.isin(np.arange(len(dataset.y)), training_rows(churn))
+            return TrainedOn(same_members(dataset, training_rows(churn)), "")
         columns = artifacts.read_json(version.run_id, Artifact.GATE).get("identifying_columns")
         members = artifacts.read_table(version.run_id, Artifact.TRAINED_ON)["member"]
     except (MlflowException, OSError) as error:
         raise LookupError(
             f"it is unknown which members it was trained on ({_first_line(error)})"
         ) from error
-    if columns != identifying_columns(dataset):
-        raise LookupError(
-            "it was trained on a table with other columns, so its members cannot be matched"
+    if dataset.ids is not None and columns == identifying_columns(dataset):
+        return TrainedOn(np.isin(member_hashes(dataset), members), "")
+    if columns == content_columns(dataset):
+        cure = "dataset.id= would match them by id"
+        if dataset.ids is not None:
+            cure = "later versions are matched by id"
+        return TrainedOn(
+            np.isin(content_hashes(dataset), members),
+            f"version {version.version} knows its training members by the content of all columns, "
+            f"so one with a changed value counts as new here ({cure})",
         )
-    return np.isin(member_hashes(dataset), members)
+    known = "another id" if len(columns or ()) == 1 else "other columns"
+    raise LookupError(f"it was trained on a table with {known}, so its members cannot be matched")
 
 
 def _first_line(error: Exception) -> str:

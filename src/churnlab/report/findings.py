@@ -137,7 +137,8 @@ def signals(contract: Contract, tables: Tables, *, signal: bool) -> pd.DataFrame
         # A split that shows no difference is no example of a signal, and the most extreme of many
         # levels is none of its absence.
         extreme_level = column.kind == "category" and link["groups"] > 2
-        if (side["low"] <= 1) if signal else extreme_level:
+        shows = side["low"] > 1 and clearest.loc[name, "q_value"] < MAX_FDR
+        if not shows if signal else extreme_level:
             line |= {GROUP: readable(name), **dict.fromkeys([CHURN, OTHERS, RATIO], "")}
         lines.append(line)
     return pd.DataFrame(lines, columns=[GROUP, CHURN, OTHERS, RATIO, ALONG, EXPLAINED])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from churnlab.formatting import counted, number, percent, readable, whole
+from churnlab.formatting import counted, number, percent, readable, small, whole
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -21,6 +22,7 @@ FILTERS = {
     "whole": whole,
     "readable": readable,
     "counted": counted,
+    "small": small,
 }
 
 
@@ -51,3 +53,13 @@ def picture(png: bytes) -> Picture:
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return Picture(uri, round(width * 96 / FIGURE_DPI), round(height * 96 / FIGURE_DPI))
+
+
+def write(html: str, output: Path) -> None:
+    """Write a page to a temporary file and rename it: a kill leaves no partial page."""
+    building = output.with_name(f".{os.getpid()}.{output.name}")
+    try:
+        building.write_text(html, encoding="utf-8")
+        os.replace(building, output)
+    finally:
+        building.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import pandas as pd
 
 from churnlab.claims.claim import format_interval
 from churnlab.data.contract import Contract
+from churnlab.explore.association import MAX_FDR, q_values
 from churnlab.formatting import short_value
-from churnlab.report.sentences import model_in_words, riskier
+from churnlab.report.model_sentences import model_in_words
+from churnlab.report.sentences import riskier
 
 ESTIMATOR = "model.estimator."
 
@@ -20,16 +23,21 @@ def explored(
 ) -> dict[str, Any]:
     """Return what an explore run found: groups with higher churn, correlations, redundant pairs.
 
-    ``groups`` are the sides of risk ratios whose 95% CI excludes 1, ``unclear`` the other features.
+    ``groups`` are the sides of risk ratios whose q-value over all of them is below MAX_FDR,
+    ``looked`` is the number of ratios, ``unclear`` are the other features. (Earlier explore runs
+    have no q-value in the table.)
     """
-    known = risk_ratios.dropna(subset=["risk_ratio", "low", "high"])
-    clear = known[(known["low"] > 1) | (known["high"] < 1)]
+    q = q_values(risk_ratios["p_value"])
+    known = risk_ratios.assign(q_value=q).dropna(subset=["risk_ratio", "low", "high"])
+    outside = (known["low"] > 1) | (known["high"] < 1)
+    clear = known[outside & (known["q_value"] < MAX_FDR)]
     columns = contract.columns
     return {
         "groups": [
             riskier(row, kind=columns[row["feature"]].kind, unit=columns[row["feature"]].unit)
             for row in clear.to_dict("records")
         ],
+        "looked": len(known),
         "unclear": [
             name for name in known["feature"].unique() if name not in set(clear["feature"])
         ],
@@ -59,6 +67,7 @@ def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
         # A column that holds nothing but "false" is read as booleans.
         verdict=table["verdict"].astype(str).str.lower(),
         measured=[format_interval(*row) for row in values],
+        q=table.get("q", math.nan),
     )
     return table.to_dict("records")  # type: ignore[return-value]
 

@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from scipy.stats import binomtest
+
 from churnlab.formatting import counted, number, percent, readable, whole
-from churnlab.models.comparison import Difference, format_difference, winner
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
+from churnlab.report.model_sentences import how_well, which_model
 
 TEST_FIRST = (
     "test each action on a random half of its segment first (an A/B test), because a correlation "
@@ -46,14 +47,14 @@ def five_sentences(
     """Return who leaves, which model, how well it ranks, which segments and what is next.
 
     A part is None if its command has not run. members: rows, left, churn_rate, run_id, groups (None
-    if not explored). models: best, value, rival, difference ... segments: portraits, run_id.
+    if not explored). models: recommended, value, best, rival ... segments: portraits, run_id.
     champion: version, since, recommended ... ``registered`` is the registered model's name.
     """
     rate, left, groups = members["churn_rate"], members["left"], members["groups"]
-    who = who_leaves(members["rows"], left, groups)
+    who = who_leaves(members["rows"], left, groups, looked=members.get("looked", 0))
     explore = "explore" if groups is None else None
     promote = champion is None or champion["recommended"] is False
-    command = "promote" if promote else "score input=members.csv output=scored.csv"
+    command = _promote(models) if promote else "score input=members.csv output=scored.csv"
     following = what_next(registered, champion)
     return [
         Conclusion("Who leaves", who, _runs(members), explore),
@@ -63,19 +64,31 @@ def five_sentences(
     ]
 
 
+def _promote(models: Part | None) -> str:
+    """Return the command that promotes the recommended run, which may not be the best one."""
+    other = models is not None and models["recommended"] and models["best"]
+    return f"promote churn_run={models['run_id']}" if models and other else "promote"
+
+
 def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]:
     if models is None:
         missing = "No model has been trained on this table and split yet."
         later = "How well a model ranks members is measured on held-out members when it is trained."
         return [Conclusion("Which model", missing, (), FIRST_MODELS), Conclusion("How well", later)]
-    keys = ("best", "value", "rival", "difference", "metric")
+    keys = ("recommended", "value", "best", "rival", "found", "metric", "held_out")
     which = which_model(**{key: models[key] for key in keys})
+    late = models["late"]
     well = how_well(
-        models["test"], models["gains"], held_out=models["held_out"], churn_rate=churn_rate
+        models["test"],
+        models["gains"],
+        held_out=models["held_out"],
+        churn_rate=churn_rate,
+        late=late,
     )
+    measure = models["measure_late"] if late and late.without is None else None
     return [
-        Conclusion("Which model", which, _runs(models, "rival_run_id")),
-        Conclusion("How well", well, _runs(models)),
+        Conclusion("Which model", which, _runs(models, "best_run_id", "rival_run_id")),
+        Conclusion("How well", well, _runs(models), measure),
     ]
 
 
@@ -88,19 +101,15 @@ def _about_segments(segments: Part | None, *, churn_rate: float, left: int) -> C
 
 
 def _runs(part: Part, *more: str) -> tuple[str, ...]:
-    return tuple(part[key] for key in ("run_id", *more) if part.get(key))
-
-
-def model_in_words(model: str, features: str, *, tuned: bool = False) -> str:
-    """Name a model and its features: ``logistic regression (behaviour features, tuned)``."""
-    return f"{readable(model)} ({readable(features)} features{', tuned' if tuned else ''})"
+    found = (part[key] for key in ("run_id", *more) if part.get(key))
+    return tuple(dict.fromkeys(found))
 
 
 def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, Any]:
     """Turn a row of statistics.risk_ratios to the side with the higher churn: its ratio is >= 1.
 
-    Return group (in words), n, n_other, churn, churn_other, ratio, low, high. ``kind`` and ``unit``
-    are the column's.
+    Return group (in words), n, n_other, churn, churn_other, ratio, low, high, q. ``kind`` and
+    ``unit`` are the column's.
     """
     ratio, low, high = driver["risk_ratio"], driver["low"], driver["high"]
     turned = ratio < 1
@@ -113,7 +122,7 @@ def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, An
         "n_other": int(driver[f"n_{there}"]),
         "churn": driver[f"churn_{here}"],
         "churn_other": driver[f"churn_{there}"],
-        **{"ratio": ratio, "low": low, "high": high},
+        **{"ratio": ratio, "low": low, "high": high, "q": driver.get("q_value", math.nan)},
     }
 
 
@@ -129,16 +138,17 @@ def _group(feature: str, split: str, *, kind: str, unit: str | None, turned: boo
     return f"{name} {'other than' if turned else '='} {value}"
 
 
-def who_leaves(rows: int, left: int, groups: Sequence[Part] | None) -> str:
+def who_leaves(rows: int, left: int, groups: Sequence[Part] | None, *, looked: int) -> str:
     """Say how many members left, and among which group most clearly.
 
-    ``groups`` are those of ``riskier``, the clearest first; None if not explored yet.
+    ``groups`` are those of ``riskier`` that differ beyond chance, the clearest first; None if not
+    explored yet. ``looked`` is the number of groups that were compared.
     """
     text = f"Of {counted(rows, 'member')}, {whole(left)} left ({percent(left / rows)})"
     if groups is None:
         return f"{text}; who they are has not been explored yet."
     if not groups:
-        return f"{text}; no single column shows clearly who."
+        return f"{text}; none of the {looked} groups looked at differs beyond chance."
     first = groups[0]
     others = percent(first["churn_other"]) if first["churn_other"] else "none"
     times = ""
@@ -147,56 +157,24 @@ def who_leaves(rows: int, left: int, groups: Sequence[Part] | None) -> str:
         times = f", {number(first['ratio'], 1)} times the rate ({ci})"
     return (
         f"{text}, most clearly those with {first['group']}: {percent(first['churn'])} of them "
-        f"left, against {others} of the others{times}."
-    )
-
-
-def which_model(
-    best: str, value: float, rival: str | None, difference: Difference | None, *, metric: str
-) -> str:
-    """Say which model is best in cross-validation, and by how much it beats the rival.
-
-    ``difference`` is best minus rival, in the same words as ``comparison.verdict``.
-    """
-    text = f"The recommended model is {best}, with a cross-validated {LABELS[metric]}"
-    text += f" of {number(value, 4)}"
-    if rival is None or difference is None:
-        return f"{text}; there is no other model on this table and split to compare it with."
-    if winner(difference, metric=metric) == 0:
-        gain = format_difference(difference, -1 if metric in LOWER_IS_BETTER else 1)
-        return f"{text}, better than the best {rival} by {gain}."
-    return (
-        f"{text}; these data do not show that it is better than the best {rival}: the first minus "
-        f"the second is {format_difference(difference).replace('-', '−')}."
-    )
-
-
-def how_well(
-    test: Mapping[str, float], gains: Mapping[float, float], *, held_out: int, churn_rate: float
-) -> str:
-    """Say how well the model ranks members on the hold-out and out-of-fold.
-
-    ``test``: roc_auc, low, high on the hold-out. ``gains``: the share of all leavers by share of
-    members contacted, out-of-fold.
-    """
-    found = " and ".join(
-        f"the riskiest {percent(share, 0)} include {percent(gain)}" for share, gain in gains.items()
-    )
-    ideal = " and ".join(percent(min(share / churn_rate, 1)) for share in gains)
-    return (
-        "It ranks a member who leaves above a member who stays in "
-        f"{percent(test['roc_auc'])} of the pairs (95% CI {percent(test['low'])} to "
-        f"{percent(test['high'])}, on {whole(held_out)} held-out members); of all who leave, "
-        f"{found} (a perfect ranking would find {ideal})."
+        f"left, against {others} of the others{times}. {looked} groups were looked at, and "
+        f"{len(groups)} {'differs' if len(groups) == 1 else 'differ'} at a false discovery rate of "
+        "5%."
     )
 
 
 def needs_attention(portraits: Sequence[Part], *, churn_rate: float) -> Part | None:
     """Return the segment with the most leavers beyond the overall rate, or None.
 
-    Only segments whose 95% CI lies above that rate count.
+    Only segments that churn more than the members overall beyond chance count: by the binomial test
+    at 5% over the number of segments (Bonferroni), since any of them may be named.
     """
-    clear = [portrait for portrait in portraits if portrait["churn_low"] > churn_rate]
+    level = 0.05 / max(len(portraits), 1)
+    clear = [
+        portrait
+        for portrait in portraits
+        if portrait["churn_low"] > churn_rate and _chance(portrait, churn_rate) < level
+    ]
     return max(
         clear,
         key=lambda portrait: portrait["size"] * (portrait["churn_rate"] - churn_rate),
@@ -204,8 +182,15 @@ def needs_attention(portraits: Sequence[Part], *, churn_rate: float) -> Part | N
     )
 
 
+def _chance(portrait: Part, churn_rate: float) -> float:
+    """Return the p-value of a segment's churn if it were that of all members."""
+    size = int(portrait["size"])
+    left = round(size * portrait["churn_rate"])
+    return float(binomtest(left, size, churn_rate, alternative="greater").pvalue)
+
+
 def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -> str:
-    """Say how many segments there are, and which one needs attention first with its actions."""
+    """Say how many segments there are, and which one has the most leavers, with its actions."""
     text = f"The members fall into {counted(len(portraits), 'segment')}"
     worst = needs_attention(portraits, churn_rate=churn_rate)
     if worst is None:
@@ -213,21 +198,27 @@ def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -
     gone, actions = round(worst["size"] * worst["churn_rate"]), worst["actions"]
     more = f" (and {len(actions) - 3} more, below)" if len(actions) > 3 else ""
     return (
-        f"{text}; segment {worst['id']}, “{worst['name']}”, needs attention first: "
-        f"{percent(worst['churn_rate'])} of its {counted(worst['size'], 'member')} left (95% CI "
-        f"{percent(worst['churn_low'])} to {percent(worst['churn_high'])}), {whole(gone)} of all "
-        f"{whole(left)} who left, and the playbook advises: {'; '.join(actions[:3])}{more}."
+        f"{text}; segment {worst['id']}, “{worst['name']}”, has the most leavers beyond the "
+        f"overall rate: {percent(worst['churn_rate'])} of its {counted(worst['size'], 'member')} "
+        f"left (95% CI {percent(worst['churn_low'])} to {percent(worst['churn_high'])}), "
+        f"{whole(gone)} of all {whole(left)} who left. Whether they can be persuaded to stay, a "
+        f"rate does not say; the playbook advises to test: {'; '.join(actions[:3])}{more}."
     )
 
 
-def how_stable(found: Part, limits: Mapping[str, float]) -> str:
-    """Say whether the segments are stable: a row of evidence_per_k against choose_k.STABLE."""
+def how_stable(found: Part, limits: Mapping[str, float], groups: str | None = None) -> str:
+    """Say whether the segments are groups, or a cut that comes back on other members.
+
+    ``found`` is a row of the evidence per k, ``limits`` are choose_k.STABLE, ``groups`` what
+    null_model.groups_sentence says (None: a run of an earlier version, which did not test it).
+    """
     stable = all(found[name] >= limit for name, limit in limits.items())
     ari, strength = number(limits["bootstrap_ari"], 2), number(limits["prediction_strength"], 2)
+    cut = f"a cut that {'comes back' if stable else 'may not come back'} on other members"
     return (
-        f"They {'are stable' if stable else 'are not stable, and may look different next month'}: "
-        "refits on resampled members agree with them at an adjusted Rand index of "
-        f"{number(found['bootstrap_ari'], 2)} (1 is identical, at least {ari} is required), their "
+        f"They are {groups or cut}: refits on resampled members agree with them at an adjusted "
+        f"Rand index of {number(found['bootstrap_ari'], 2)} (1 is identical, at least {ari} is "
+        "required), their "
         f"prediction strength is {number(found['prediction_strength'], 2)} (at least {strength}), "
         f"and the smallest has {percent(found['min_share'])} of the members (at least "
         f"{percent(limits['min_share'], 0)})."

@@ -21,14 +21,16 @@ class Worth(NamedTuple):
     """Cost and worth of an action on ``reach`` members (None: people outside the table).
 
     In the currency of the playbook's values: ``cost`` for all of them, ``worth`` of those whom it
-    is assumed to keep. ``break_even`` is the share of would-be leavers that it must keep to pay for
-    itself (above 1: it cannot; None: nobody leaves).
+    is assumed to keep, from ``worth_low`` to ``worth_high``. ``break_even`` is the share of
+    would-be leavers that it must keep to pay for itself (above 1: it cannot; None: nobody leaves).
     """
 
     reach: int | None
     cost: float | None
     worth: float | None
     break_even: float | None
+    worth_low: float | None
+    worth_high: float | None
 
 
 class ABTest(NamedTuple):
@@ -45,19 +47,23 @@ class ABTest(NamedTuple):
 
 
 def value_action(
-    reach: int | None, rate: float, *, cost: float, keeps: float, value: float
+    reach: int | None, rate: float, *, cost: float, keeps: tuple[float, float], value: float
 ) -> Worth:
-    """Value an action that costs ``cost`` per member and keeps the share ``keeps`` of the leavers.
+    """Value an action that costs ``cost`` per member, as if it were the only one.
 
-    ``rate`` is the churn rate without it, ``value`` the worth of a member who stays.
+    ``rate`` is the churn rate without it, ``keeps`` the ends of the share of would-be leavers that
+    it is assumed to keep (``worth`` is for the middle), ``value`` the worth of a member who stays.
 
-    >>> value_action(200, 0.25, cost=2, keeps=0.1, value=100)
-    Worth(reach=200, cost=400, worth=500.0, break_even=0.08)
+    >>> value_action(200, 0.25, cost=2, keeps=(0.05, 0.15), value=100)
+    Worth(reach=200, cost=400, worth=500.0, break_even=0.08, worth_low=250.0, worth_high=750.0)
     """
     break_even = cost / (rate * value) if rate > 0 else None
     if reach is None:
-        return Worth(None, None, None, break_even)
-    return Worth(reach, reach * cost, reach * rate * keeps * value, break_even)
+        return Worth(None, None, None, break_even, None, None)
+    low, middle, high = (
+        reach * rate * kept * value for kept in (keeps[0], sum(keeps) / 2, keeps[1])
+    )
+    return Worth(reach, reach * cost, middle, break_even, low, high)
 
 
 def plan_ab_test(reach: int | None, rate: float, *, keeps: float) -> ABTest:

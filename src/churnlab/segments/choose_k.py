@@ -21,7 +21,7 @@ from churnlab.errors import InputError
 from churnlab.segments.dendrogram import WardTree, height_gaps, ward_agreement
 from churnlab.segments.kmeans import MOST_ROWS, sample_rows, standardized
 from churnlab.segments.stability import (
-    bootstrap_ari,
+    bootstrap_agreement,
     gap_statistic,
     heldout_churn_auc,
     prediction_strength,
@@ -29,8 +29,9 @@ from churnlab.segments.stability import (
 from churnlab.threads import on_all_cores, one_thread
 
 STABLE = {"bootstrap_ari": 0.85, "prediction_strength": 0.8, "min_share": 0.05}
-"""The minimum of each criterion for a stable k; for prediction strength Tibshirani and Walther
-(2005) propose .8 to .9."""
+"""The minimum of each criterion for a stable k, a cut that comes back on other members. That does
+not show that the segments are groups: null_model tests it. For prediction strength Tibshirani and
+Walther (2005) propose .8 to .9 plus one standard error; here the mean must reach it without."""
 
 FALLBACK_K = 3
 """Chosen when no k is stable."""
@@ -44,8 +45,20 @@ SAMPLED_CRITERIA = (
     "prediction_strength",
     "gap",
     "heldout_churn_auc",
+    "null_p",
 )
 """Criteria that are computed on a sample of tables with more than kmeans.MOST_ROWS rows."""
+
+
+class Evidence(NamedTuple):
+    """What was found about each number of segments.
+
+    ``per_k`` has one row per k and one float64 column per criterion; ``jaccard``, for each k, how
+    well each segment comes back (stability.Agreement).
+    """
+
+    per_k: pd.DataFrame
+    jaccard: dict[int, np.ndarray]
 
 
 class Choice(NamedTuple):
@@ -75,29 +88,29 @@ def evidence_per_k(
     references: int = 10,
     max_rows: int = MOST_ROWS,
     **effort: int,
-) -> pd.DataFrame:
-    """Gather the evidence for each k: one row per k, one float64 column per criterion.
+) -> Evidence:
+    """Gather the evidence for each k, and the gap of k = 1: one segment, no groups.
 
     ``tree`` is the Ward tree and ``fits`` the k-means of each k (kmeans.fit_kmeans) of the same
     frame, standardized; the gap statistic draws ``references`` tables. The other arguments are
-    those of stability_per_k, whose columns are included.
+    those of stability_per_k, whose columns are included. The other criteria of k = 1 are NaN.
     """
     Z, ks = standardized(frame), list(fits)
     rows = sample_rows(len(Z), max_rows, random_state=random_state)
-    inertias = {k: kmeans.inertia_ * len(rows) / len(Z) for k, kmeans in fits.items()}
+    whole = {1: float((Z**2).sum())} | {k: kmeans.inertia_ for k, kmeans in fits.items()}
+    inertias = {k: inertia * len(rows) / len(Z) for k, inertia in whole.items()}
     gaps = gap_statistic(Z[rows], inertias, references=references, random_state=random_state)
     found = pd.DataFrame(
         on_all_cores(lambda k: fit_criteria(Z, fits[k], tree), ks),
         index=pd.Index(ks, name="k"),
         dtype=np.float64,
-    ).assign(
-        silhouette=pd.Series(silhouettes(Z[rows], _labels(fits, rows))),
-        gap=pd.Series({k: gap for k, (gap, _) in gaps.items()}),
-        gap_s=pd.Series({k: error for k, (_, error) in gaps.items()}),
+    ).assign(silhouette=pd.Series(silhouettes(Z[rows], _labels(fits, rows))))
+    gap = pd.DataFrame.from_dict(gaps, orient="index", columns=["gap", "gap_s"])
+    stable = stability_per_k(
+        frame, fits, y=y, random_state=random_state, max_rows=max_rows, **effort
     )
-    return found.join(
-        stability_per_k(frame, fits, y=y, random_state=random_state, max_rows=max_rows, **effort)
-    )
+    per_k = gap.rename_axis("k").join([found, stable.per_k])
+    return Evidence(per_k[[*found, *gap, *stable.per_k]], stable.jaccard)
 
 
 def stability_per_k(
@@ -110,8 +123,8 @@ def stability_per_k(
     refit_n_init: int = 10,
     splits: int = 20,
     max_rows: int = MOST_ROWS,
-) -> pd.DataFrame:
-    """Measure the stability of each k on other rows: one row per k, with the columns of STABLE.
+) -> Evidence:
+    """Measure the stability of each k on other rows: among other columns, those of STABLE.
 
     ``y`` (1 = left) only adds heldout_churn_auc. The values of one k depend neither on the other k
     nor on the number of cores. Above ``max_rows`` rows the SAMPLED_CRITERIA see a seeded sample of
@@ -120,22 +133,24 @@ def stability_per_k(
     Z, ks = standardized(frame), list(fits)
     rows = sample_rows(len(Z), max_rows, random_state=random_state)
     refits = {"n_init": refit_n_init, "random_state": random_state}
-    agreement = bootstrap_ari(Z[rows], _labels(fits, rows), resamples=bootstraps, **refits)
+    agreement = bootstrap_agreement(Z[rows], _labels(fits, rows), resamples=bootstraps, **refits)
     strength = prediction_strength(Z[rows], ks, splits=splits, **refits)
     smallest = {k: np.bincount(fits[k].labels_, minlength=k).min() / len(Z) for k in ks}
     stability = pd.DataFrame(
         {
             "min_share": smallest,
-            "bootstrap_ari": agreement.mean(),
-            "bootstrap_ari_min": agreement.min(),
+            "bootstrap_ari": agreement.ari.mean(),
+            "bootstrap_ari_min": agreement.ari.min(),
+            "jaccard_min": pd.Series({k: of_k.min() for k, of_k in agreement.jaccard.items()}),
             "prediction_strength": strength.mean(),
             "prediction_strength_sd": strength.std(ddof=0),
+            "prediction_strength_se": strength.std(ddof=1) / np.sqrt(splits),
         }
     )
-    if y is None:
-        return stability
-    aucs = heldout_churn_auc(frame.to_numpy()[rows], y[rows], ks, **refits)
-    return stability.assign(heldout_churn_auc=pd.Series(aucs))
+    if y is not None:
+        aucs = heldout_churn_auc(frame.to_numpy()[rows], y[rows], ks, **refits)
+        stability = stability.assign(heldout_churn_auc=pd.Series(aucs))
+    return Evidence(stability, agreement.jaccard)
 
 
 def _labels(fits: Mapping[int, KMeans], rows: np.ndarray) -> dict[int, np.ndarray]:
@@ -198,6 +213,7 @@ def check_rows(frame: pd.DataFrame, most: int) -> None:
 
 def choose_k(evidence: pd.DataFrame) -> Choice:
     """Choose the stable k with the largest Ward gap (ties: the larger silhouette); 3 if none is."""
+    evidence = segmented(evidence)
     stable = evidence[(evidence[list(STABLE)] >= pd.Series(STABLE)).all(axis=1)]
     if stable.empty:
         k = min(map(int, evidence.index), key=lambda number: abs(number - FALLBACK_K))
@@ -210,6 +226,11 @@ def choose_k(evidence: pd.DataFrame) -> Choice:
     if len(stable) == 1:
         why = f"is the only stable number of segments among {_ks(evidence)} (Ward gap {gap:.1f})"
     return _choice(evidence, int(order.index[0]), why)
+
+
+def segmented(evidence: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of two segments or more: k = 1 has a gap and is no segmentation."""
+    return evidence[evidence.index > 1]
 
 
 def given_k(evidence: pd.DataFrame, k: int) -> Choice:
@@ -247,10 +268,11 @@ def k_per_criterion(evidence: pd.DataFrame) -> dict[str, int | None]:
     """Return the k that each criterion alone would choose; None if its own rule finds none.
 
     The largest value, or the smallest of Davies-Bouldin; the others by their authors' rules: the
-    gap takes the first k within one standard error of the next (Tibshirani, Walther and Hastie
-    2001), prediction strength the largest k that reaches its limit (Tibshirani and Walther 2005),
-    inertia the elbow: the k farthest below the line between its ends. The held-out churn AUC and
-    the smallest share choose nothing.
+    gap takes the first k within one standard error of the next one examined (Tibshirani, Walther
+    and Hastie 2001), prediction strength the largest k that reaches its limit with one standard
+    error added, and 1 if none does (Tibshirani and Walther 2005), inertia the elbow: the k farthest
+    below the line between its ends. The gap, too, may choose 1: no groups. The held-out churn AUC
+    and the smallest share choose nothing.
     """
     return {name: None if (k := rule(evidence)) is None else int(k) for name, rule in RULES.items()}
 
@@ -262,12 +284,13 @@ def _one_standard_error(evidence: pd.DataFrame) -> Any:
 
 
 def _strong_enough(evidence: pd.DataFrame) -> Any:
-    strong = evidence.index[evidence["prediction_strength"] >= STABLE["prediction_strength"]]
-    return strong[-1] if len(strong) else None
+    reached = evidence["prediction_strength"] + evidence["prediction_strength_se"]
+    strong = evidence.index[reached >= STABLE["prediction_strength"]]
+    return strong[-1] if len(strong) else 1
 
 
 def _elbow(evidence: pd.DataFrame) -> Any:
-    inertia = evidence["inertia"]
+    inertia = segmented(evidence)["inertia"]
     line = np.linspace(inertia.iloc[0], inertia.iloc[-1], len(inertia))
     return (line - inertia).idxmax() if len(inertia) > 2 else None
 

@@ -64,6 +64,15 @@ def dependent_columns(columns: Mapping[str, str], sources: Collection[str]) -> l
     return [name for name in columns if name in dependent]
 
 
+def source_columns(columns: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """Return those of a table's columns from which the segmentation's are computed.
+
+    >>> source_columns({"fall": "total - now", "half": "fall / 2"}, ["now", "total", "Age"])
+    ['now', 'total']
+    """
+    return [name for name in names if dependent_columns(columns, [name])]
+
+
 def fit_kmeans(
     Z: np.ndarray, ks: Iterable[int], *, n_init: int, random_state: int, max_rows: int = MOST_ROWS
 ) -> dict[int, KMeans]:

@@ -33,11 +33,15 @@ COMPARISONS = {
 }
 
 NUMBERS = (
-    *("reach", "rate", "keeps", "cost", "each", "worth", "break_even"),
+    *("reach", "gone", "rate", "keeps", "keeps_low", "keeps_high", "cost", "each"),
+    *("worth", "worth_low", "worth_high", "break_even"),
     *("per_arm", "smallest_cut", "points"),
 )
 """What a sentence may name: the numbers of portraits.plan, the cost per person reached (each), and
 the smallest cut in percentage points (points)."""
+
+INSTEAD = {"nobody": "free", "worth_range": "worth"}
+"""The sentence for a playbook that lacks a newer one."""
 
 Facts = Mapping[str, Any]
 """What is known about one segment: facts[kind][column or expression] is a number."""
@@ -71,6 +75,16 @@ def _check_sentence(entry: str | dict[str, str]) -> str | dict[str, str]:
 
 Number = Annotated[StrictInt | StrictFloat, Field(ge=0)]
 Share = Annotated[StrictInt | StrictFloat, Field(ge=0, le=1)]
+
+
+def _check_range(ends: list[float]) -> list[float]:
+    """Return a range unchanged; ValueError if its ends are not in order."""
+    if ends[0] > ends[1]:
+        raise ValueError(f"[{ends[0]:g}, {ends[1]:g}] must have LOW <= HIGH")
+    return ends
+
+
+ShareRange = Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
 Text = str | dict[str, str]
 """A text for all languages, or one text per language: {en: ..., ru: ...}."""
 Sentence = Annotated[Text, AfterValidator(_check_sentence)]
@@ -142,6 +156,9 @@ class Sentences(TypedDict):
     """Declare the sentences that portraits.plan chooses from."""
 
     worth: Sentence
+    worth_range: NotRequired[Sentence]
+    gone: NotRequired[Sentence]
+    together: NotRequired[Sentence]
     never: Sentence
     outside: Sentence
     free: Sentence
@@ -154,12 +171,12 @@ class Sentences(TypedDict):
 @Form
 class Action(TypedDict):
     """Declare an action: whom it reaches, what it costs per person, and which share of those who
-    would leave it is assumed to keep."""
+    would leave it is assumed to keep, as a number or as [low, high]."""
 
     text: Text
     lever: str
     cost: Number
-    keeps: Share
+    keeps: Share | ShareRange
     reach: NotRequired[str]
     audience: NotRequired[Audience]
     rate: NotRequired[Share]
@@ -214,6 +231,16 @@ def find_traits(playbook: Mapping[str, Any], facts: Facts) -> list[str]:
         if _holds(trait["when"], facts, held):
             held.append(name)
     return held
+
+
+def assumed_range(keeps: float | list[float]) -> tuple[float, float]:
+    """Return the ends of the share that an action is assumed to keep; equal ones for a number.
+
+    >>> assumed_range(0.1), assumed_range([0.05, 0.15])
+    ((0.1, 0.1), (0.05, 0.15))
+    """
+    low, high = keeps if isinstance(keeps, list) else (keeps, keeps)
+    return float(low), float(high)
 
 
 def rate_risk(playbook: Mapping[str, Any], low: float, high: float, base: float) -> Risk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,15 @@ from scipy.stats import binomtest, norm
 from churnlab.data.expressions import check_expression, derive, evaluate
 from churnlab.errors import InputError
 from churnlab.segments.action_value import plan_ab_test, value_action
-from churnlab.segments.playbook import choose_actions, find_traits, operands, rate_risk, text
+from churnlab.segments.playbook import (
+    INSTEAD,
+    assumed_range,
+    choose_actions,
+    find_traits,
+    operands,
+    rate_risk,
+    text,
+)
 
 Z95 = float(norm.ppf(0.975))
 
@@ -78,14 +86,37 @@ def deviations(X: pd.DataFrame, labels: np.ndarray) -> tuple[pd.DataFrame, pd.Da
     """Return the standardized deviations of the segments' means and the half-widths of their CIs.
 
     Both are segments x number columns, the CIs 95%. A constant column deviates by 0; a segment
-    of one row has an infinite half-width.
+    of one row has an infinite half-width. A segment is part of the table, so that its deviation is
+    its difference from the other rows times their share: the error is that of two independent
+    means with unequal variances (Welch 1947) times that share.
     """
     numbers = X.select_dtypes("number")
     scale = numbers.std(ddof=0).replace(0.0, np.inf)
-    groups = numbers.groupby(labels)
-    estimate = ((groups.mean() - numbers.mean()) / scale).rename_axis("segment")
-    error = groups.std(ddof=1).div(np.sqrt(groups.size()), axis=0) / scale
-    return estimate, (Z95 * error).fillna(np.inf).rename_axis("segment")
+    centered = (numbers - numbers.mean()) / scale
+    groups = centered.groupby(labels)
+    estimate, inside = groups.mean(), groups.size().to_numpy(float)[:, None]
+    outside = len(numbers) - inside
+    squares = groups.var(ddof=0).mul(inside)
+    between = estimate**2 * inside * (1 + inside / np.maximum(outside, 1))
+    others = (centered.pow(2).sum() - squares - between).clip(lower=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a side of one row has no variance
+        error = squares.div(inside * (inside - 1)) + others.div(outside * (outside - 1))
+    half = error.pow(0.5).mul(Z95 * outside / len(numbers))
+    return estimate.rename_axis("segment"), half.fillna(np.inf).rename_axis("segment")
+
+
+def certain_deviations(
+    estimate: pd.DataFrame, half: pd.DataFrame, sizes: np.ndarray
+) -> pd.DataFrame:
+    """Return the deviations that are no chance in segments of these sizes; the others become 0.
+
+    At most 5% of the tables have a wrong one (Bonferroni over segments and columns): each one that
+    stands out is a statement, and there are dozens. It must be beyond its own error and beyond that
+    of as many rows drawn from the table, because a skewed column makes the former too small.
+    """
+    z, n_rows = float(norm.ppf(1 - 0.025 / max(estimate.size, 1))), sizes.sum()
+    drawn = z * np.sqrt((n_rows - sizes) / (sizes * max(n_rows - 1, 1)))[:, None]
+    return estimate.where((estimate.abs() > z / Z95 * half) & (estimate.abs() > drawn), 0.0)
 
 
 def portraits(
@@ -95,17 +126,20 @@ def portraits(
     *,
     playbook: Mapping[str, Any],
     language: str,
+    made_from: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Describe every segment by tests on its members, never by its number; the values fit JSON.
 
     Keys: id, name, size, share, churn_rate, churn_low, churn_high, risk, traits (names in the
     playbook), salient (column: deviation, the largest first), actions (texts), recommended_action
-    (the same in one string), plans (of plan, one per action), profile (column: mean, deviation and
-    the ends of its interval, None where it has none).
+    (the same in one string), plans (of plan, one per action), together (that their effects do not
+    add up; empty for fewer than two), by_construction (the salient columns among ``made_from``, of
+    which the segments were made: that they differ there is no finding), profile (column: mean,
+    deviation and the ends of its interval, None where it has none).
     """
     table = profile(X, labels, y)
     estimate, half = deviations(X, labels)
-    certain = estimate.where(estimate.abs() > half, 0.0)  # its interval includes 0: no deviation
+    certain = certain_deviations(estimate, half, table["size"].to_numpy())
     means = X.select_dtypes("number").groupby(labels).mean()
     shares = _shares(X, labels, list(operands(playbook, "share")))
     described = []
@@ -119,10 +153,13 @@ def portraits(
             for name in choose_actions(playbook, traits, risk)
         ]
         actions = [planned["text"] for planned in plans]
+        salient = _salient(deviation, playbook["salient"])
         described.append(
             {"id": segment, "name": "", "size": int(row["size"])}
             | {name: row[name] for name in ("share", "churn_rate", "churn_low", "churn_high")}
-            | {"risk": risk, "traits": traits, "salient": _salient(deviation, playbook["salient"])}
+            | {"risk": risk, "traits": traits, "salient": salient}
+            | {"by_construction": [column for column in salient if column in made_from]}
+            | {"together": effects_together(plans, playbook, language)}
             | {"actions": actions, "recommended_action": "; ".join(actions), "plans": plans}
             | {"profile": _profile(means.iloc[segment], estimate.iloc[segment], half.iloc[segment])}
         )
@@ -176,25 +213,30 @@ def plan(
 ) -> dict[str, Any]:
     """Plan one action for the members X: whom it reaches, its cost and worth, and its A/B test.
 
-    Keys: action, text, lever, audience, reach, rate (the share of those reached who leave without
-    the action), keeps (assumed), those of action_value.Worth and action_value.ABTest, and sentence,
-    which sums them up in the language.
+    An action for members reaches those who have not left; those who have show the churn rate of
+    such members, which is assumed to be next month's. Keys: action, text, lever, audience, reach,
+    gone (members like those reached who have left), rate (the share of those reached who leave
+    without the action), keeps (assumed; the middle of keeps_low and keeps_high), those of
+    action_value.Worth and action_value.ABTest, and sentence, which sums them up in the language.
     """
     action = playbook["actions"][name]
     audience = action.get("audience", "members")
-    cost, keeps = float(action["cost"]), float(action["keeps"])
-    reached = evaluate(action["reach"], X) != 0 if "reach" in action else np.ones(len(X), bool)
-    reached &= (audience == "members") | (y == 1)
-    reach = None if audience == "others" else int(reached.sum())
-    rate = float(action["rate"] if "rate" in action else y[reached].mean() if reach else 0.0)
+    cost, (low, high) = float(action["cost"]), assumed_range(action["keeps"])
+    alike = evaluate(action["reach"], X) != 0 if "reach" in action else np.ones(len(X), bool)
+    gone, keeps = int(y[alike].sum()), (low + high) / 2
+    counted = {"members": int(alike.sum()) - gone, "left": gone, "others": None}
+    rate = float(action["rate"] if "rate" in action else y[alike].mean() if alike.any() else 0.0)
     value = float(playbook["values"]["member"])
-    worth = value_action(reach, rate, cost=cost, keeps=keeps, value=value)
-    test = plan_ab_test(reach, rate, keeps=keeps)
-    values = {"rate": rate, "keeps": keeps} | worth._asdict() | test._asdict()
-    points, known = 100 * (test.smallest_cut or 0.0), playbook["sentences"]
+    worth = value_action(counted[audience], rate, cost=cost, keeps=(low, high), value=value)
+    test = plan_ab_test(worth.reach, rate, keeps=keeps)
+    values = {"rate": rate, "keeps": keeps, "keeps_low": low, "keeps_high": high}
+    values |= {"gone": gone if audience == "members" else 0} | worth._asdict() | test._asdict()
+    numbers = values | {"each": cost, "points": 100 * (test.smallest_cut or 0.0)}
+    known = playbook["sentences"]
     sentences = [
-        text(known.get(key, known["free"]), language).format(**values, each=cost, points=points)
+        text(known[key if key in known else INSTEAD[key]], language).format(**numbers)
         for key in _sentence_keys(values)
+        if key in known or key in INSTEAD
     ]
     return (
         {"action": name, "text": text(action["text"], language)}
@@ -204,21 +246,32 @@ def plan(
     )
 
 
+def effects_together(
+    plans: Sequence[Mapping[str, Any]], playbook: Mapping[str, Any], language: str
+) -> str:
+    """Say that the worth of several actions does not add up; empty for fewer than two with one."""
+    sentence = playbook["sentences"].get("together", "")
+    several = sum(bool(planned["worth"]) for planned in plans) > 1
+    return text(sentence, language) if several else ""
+
+
 def _sentence_keys(values: Mapping[str, Any]) -> list[str]:
     """Choose the playbook's sentences that are true for the numbers of a plan."""
+    gone = ["gone"] if values["gone"] else []
+    worth = "worth" if values["keeps_low"] == values["keeps_high"] else "worth_range"
     if values["reach"] is None:
         return ["outside"]
     if values["reach"] == 0:
-        return ["nobody"]
+        return ["nobody", *gone]
     if values["cost"] == 0:
-        return ["free"]
+        return ["free", *gone]
     if values["break_even"] is None or values["break_even"] > 1:
-        return ["never"]
+        return ["never", *gone]
     if values["per_arm"] is None:
-        return ["worth"]
+        return [worth, *gone]
     if values["smallest_cut"] is None:
-        return ["worth", "unprovable"]
-    return ["worth", "too_small" if values["too_small"] else "proof"]
+        return [worth, *gone, "unprovable"]
+    return [worth, *gone, "too_small" if values["too_small"] else "proof"]
 
 
 def _trait_words(

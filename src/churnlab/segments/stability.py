@@ -7,6 +7,7 @@ and one set of starts on them. The values of one k do not depend on the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,30 +22,55 @@ FEW_ROWS = 5_000
 """Up to this many rows one thread computes: iterations are so short that several threads would wait
 for each other more than they work."""
 
+REFERENCE_STARTS = 5
+"""Starts on each reference table of the gap statistic. With one, some references end in a bad local
+optimum: the gap is up to .012 too large and its standard error up to three times (behaviour
+columns, 4,000 rows); with more than five neither moves by more than .002."""
 
-def bootstrap_ari(
+
+class Agreement(NamedTuple):
+    """How well fits on bootstrap resamples agree with the segments of each k.
+
+    ``ari``: the adjusted Rand index, resamples x numbers k; 1 is the same, 0 is chance.
+    ``jaccard``: for each k, the mean Jaccard coefficient of each segment with its best match.
+    """
+
+    ari: pd.DataFrame
+    jaccard: dict[int, np.ndarray]
+
+
+def bootstrap_agreement(
     Z: np.ndarray,
     labels: Mapping[int, np.ndarray],
     *,
     resamples: int,
     n_init: int,
     random_state: int,
-) -> pd.DataFrame:
-    """Return the adjusted Rand index of each k's labels with fits on bootstrap resamples.
+) -> Agreement:
+    """Compare each k's labels (0 .. k-1) with fits on bootstrap resamples, which label all rows.
 
-    Each fit labels all rows. Shape: resamples x numbers k; 1 is the same segmentation, 0 is chance.
-    Hubert and Arabie (1985); Hennig (2007).
+    Hubert and Arabie (1985); by segment Hennig (2007, Computational Statistics and Data Analysis
+    52:258): below .6 a segment is not to be trusted, from .75 on it comes back, from .85 on it is
+    highly stable.
     """
 
-    def resample(rng: np.random.Generator) -> list[float]:
+    def resample(rng: np.random.Generator) -> list[np.ndarray]:
         # A row drawn twice is a row of weight two: the same problem with a third fewer rows.
         times = np.bincount(rng.integers(len(Z), size=len(Z)), minlength=len(Z))
         fits = refit(Z[times > 0], labels, n_init, rng, weights=times[times > 0].astype(float))
         return [
-            adjusted_rand(labels[k], nearest_center(Z, centers), k) for k, centers in fits.items()
+            _contingency(labels[k], nearest_center(Z, centers), k) for k, centers in fits.items()
         ]
 
-    return _repeat(resample, _generators(random_state, resamples), labels, n_rows=len(Z))
+    generators = _generators(random_state, resamples)
+    tables = on_all_cores(resample, generators, n_jobs=_n_jobs(len(Z)))
+    return Agreement(
+        ari=pd.DataFrame([[_rand(counts) for counts in of] for of in tables], columns=list(labels)),
+        jaccard={
+            k: np.mean([best_jaccard(counts) for counts in of_k], axis=0)
+            for k, of_k in zip(labels, zip(*tables, strict=True), strict=True)
+        },
+    )
 
 
 def prediction_strength(
@@ -94,7 +120,23 @@ def adjusted_rand(labels: np.ndarray, others: np.ndarray, k: int) -> float:
     Hubert and Arabie (1985). scikit-learn's adjusted_rand_score spends more time on checking its
     arguments than on computing.
     """
-    counts = _contingency(labels, others, k)
+    return _rand(_contingency(labels, others, k))
+
+
+def best_jaccard(counts: np.ndarray) -> np.ndarray:
+    """Return each row segment's largest Jaccard coefficient with a column segment.
+
+    It is the number of shared rows divided by the number in either one.
+
+    >>> best_jaccard(np.array([[3, 1], [0, 4]]))
+    array([0.75, 0.8 ])
+    """
+    either = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0, keepdims=True) - counts
+    return (counts / np.maximum(either, 1)).max(axis=1)
+
+
+def _rand(counts: np.ndarray) -> float:
+    """Return the adjusted Rand index of a contingency table."""
     both, ours, theirs, every = (
         (n * (n - 1)).sum() / 2
         for n in (counts, counts.sum(axis=1), counts.sum(axis=0), counts.sum(keepdims=True))
@@ -111,7 +153,7 @@ def _contingency(labels: np.ndarray, others: np.ndarray, k: int) -> np.ndarray:
 def gap_statistic(
     Z: np.ndarray, inertias: Mapping[int, float], *, references: int, random_state: int
 ) -> dict[int, tuple[float, float]]:
-    """Return the gap statistic of each k and its standard error.
+    """Return the gap statistic of each k and its standard error; k = 1 is one segment, no groups.
 
     The gap is how far log(inertia) on Z is below that of uniform rows, which fill the box along the
     principal axes. Tibshirani, Walther and Hastie (2001), reference distribution (b).
@@ -121,9 +163,8 @@ def gap_statistic(
     low, high = along.min(axis=0), along.max(axis=0)
 
     def uniform(rng: np.random.Generator) -> list[float]:
-        # Rows without structure have no bad local optimum to avoid: one start is enough.
         rows = rng.uniform(low, high, along.shape)
-        fits = refit(rows, inertias, 1, rng)
+        fits = refit(rows, inertias, REFERENCE_STARTS, rng)
         return [np.log(inertia(rows, centers)) for centers in fits.values()]
 
     logs = _repeat(uniform, _generators(random_state, references), inertias, n_rows=len(Z))
@@ -186,5 +227,8 @@ def _repeat(
     work: Callable[[Item], list[float]], items: Iterable[Item], ks: Iterable[int], *, n_rows: int
 ) -> pd.DataFrame:
     """Return repetitions x numbers k; each repetition works on about ``n_rows`` rows."""
-    n_jobs = 1 if n_rows <= FEW_ROWS else None
-    return pd.DataFrame(on_all_cores(work, items, n_jobs=n_jobs), columns=list(ks))
+    return pd.DataFrame(on_all_cores(work, items, n_jobs=_n_jobs(n_rows)), columns=list(ks))
+
+
+def _n_jobs(n_rows: int) -> int | None:
+    return 1 if n_rows <= FEW_ROWS else None

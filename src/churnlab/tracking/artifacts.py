@@ -43,6 +43,12 @@ def read_table(run_id: str, path: str) -> pd.DataFrame:
         return pd.read_parquet(file) if path.endswith(".parquet") else pd.read_csv(file)
 
 
+def find_table(run_id: str, path: str) -> pd.DataFrame | None:
+    """Read the table that a run logged as the artifact ``path``; None if there is none."""
+    logged = mlflow.MlflowClient().list_artifacts(run_id, path.rpartition("/")[0] or None)
+    return read_table(run_id, path) if path in {file.path for file in logged} else None
+
+
 def read_json(run_id: str, path: str) -> Any:
     """Read a JSON artifact of a run."""
     return mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")

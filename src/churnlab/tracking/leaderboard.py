@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
-import numpy as np
+import mlflow
 import pandas as pd
 from mlflow.entities import Run
 
 from churnlab.formatting import whole
-from churnlab.models import comparison
+from churnlab.models import comparison, verdicts
+from churnlab.models.comparison import Difference
+from churnlab.models.features import found_on_sentence
 from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.models.verdicts import Evidence, Verdict
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
-
-
-class RunComparison(NamedTuple):
-    """Two runs on the same members: first minus second, the test over the folds, and the verdict.
-
-    ``folds`` has a row per fold: fold, A, B, difference. It and ``fold_test`` are None if the runs
-    have different folds. ``verdict`` is two sentences.
-    """
-
-    difference: comparison.Difference
-    fold_test: comparison.FoldTest | None
-    folds: pd.DataFrame | None
-    verdict: tuple[str, str]
 
 
 def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
     """Tabulate ranked runs, one row each: model, metrics out of fold and on the hold-out, origin.
 
     ``data``, ``split`` and ``folds`` are the first twelve digits of the fingerprints, times are in
-    seconds; a metric that an older run did not log is nan.
+    seconds; a metric that an older run did not log is nan. ``chosen_among`` is the number of trials
+    from which a study chose the run, 1 for the others.
     """
     kinds = ("cv_{}", "cv_{}_std", "test_{}", "test_{}_low", "test_{}_high")
     logged = [kind.format(name) for name in dict.fromkeys([metric, *METRICS]) for kind in kinds]
-    logged += ["threshold", "fit_seconds", "model_bytes", "n_columns"]
+    logged += [
+        "early_cv_roc_auc",
+        "early_cv_log_loss",
+        "threshold",
+        "fit_seconds",
+        "model_bytes",
+        "n_columns",
+    ]
     fingerprints = {"data": Tag.DATA, "split": Tag.SPLIT, "folds": Tag.FOLDS}
     rows = []
     for rank, run in enumerate(runs, 1):
@@ -52,6 +49,7 @@ def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
                 "name": info.run_name,
                 "model": params["model.name"],
                 "features": params["features.name"],
+                "chosen_among": chosen_among(run),
                 **{key: scores.get(key, math.nan) for key in logged},
                 **{name: run.data.tags[tag][:12] for name, tag in fingerprints.items()},
                 "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
@@ -63,11 +61,16 @@ def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
-    """Return the id of the simplest run within one standard error of the first, and a sentence.
+def recommend(
+    ranked: Sequence[Run], *, metric: str, ceiling: Mapping[str, float | None] | None = None
+) -> tuple[str | None, str]:
+    """Return the id of the simplest run within one standard error of the best, and a sentence.
 
-    The runs come ranked, the best first.
+    The runs come ranked, the best first, and have equal folds. Those with a score beyond the
+    ``ceiling`` are left out: a score that is too good to be true is never recommended.
     """
+    suspected = suspects(ranked, ceiling or {})
+    runs = [run for run in ranked if run.info.run_id not in suspected]
     if not runs:
         return None, "No run is recommended: every score is too good to be true."
     best = runs[0]
@@ -77,45 +80,153 @@ def recommend(runs: Sequence[Run], *, metric: str) -> tuple[str | None, str]:
         return place == 0 or comparison.within_one_standard_error(
             best_scores,
             _fold_metrics(runs[place])[metric].to_numpy(),
-            paired=_same_folds(best, runs[place]),
+            paired=True,
             ratio=_fold_ratio(best),
             lower=metric in LOWER_IS_BETTER,
         )
 
     sizes = [run.data.metrics.get("model_bytes", math.inf) for run in runs]
     chosen = runs[comparison.simplest(sizes, is_good_enough)]
+    trials = chosen_among(best)
+    luck = f", which was chosen among {trials} on these folds" if trials > 1 else ""
     if chosen is best:
         return best.info.run_id, (
-            f"Recommended: {best.info.run_name}; no simpler model is within one standard error."
+            f"Recommended: {best.info.run_name}{luck}; no simpler model is within one standard "
+            "error."
         )
     return chosen.info.run_id, (
         f"Recommended: {chosen.info.run_name} ({_format_size(chosen)}), the simplest within one "
-        f"standard error of the best, {best.info.run_name} ({_format_size(best)})."
+        f"standard error of the best, {best.info.run_name} ({_format_size(best)}){luck}."
     )
 
 
-def compare_runs(first: Run, second: Run, *, metric: str, seed: int) -> RunComparison:
-    """Compare two runs on the same data and split by their out-of-fold predictions."""
-    tables = [artifacts.read_table(run.info.run_id, Artifact.OOF) for run in (first, second)]
-    (y, probability), (same_y, other) = map(comparison.by_repeat, tables)
-    assert np.array_equal(y, same_y)
-    difference = comparison.paired_difference(
-        y,
-        probability,
-        other,
-        metric=metric,
-        thresholds=(first.data.metrics["threshold"], second.data.metrics["threshold"]),
-        seed=seed,
+def suspects(runs: Sequence[Run], ceiling: Mapping[str, float | None]) -> dict[str, list[str]]:
+    """Return the scores that are too good to be true, by run id."""
+    found = {run.info.run_id: comparison.too_good(run.data.metrics, ceiling) for run in runs}
+    return {run_id: scores for run_id, scores in found.items() if scores}
+
+
+def compare_runs(
+    first: Run,
+    second: Run,
+    *,
+    metric: str,
+    seed: int,
+    rope: float | None = None,
+    among: Sequence[Run] = (),
+) -> Verdict:
+    """Compare two runs on the same data and split by predictions that selected neither.
+
+    ``among`` are the ranked runs, if each of the two was picked as a good one of its kind of model:
+    its out-of-fold predictions then selected it, as those of a tuned run did.
+    """
+    sides = [
+        _picked(evidence, _passed_over(run, among))
+        for evidence, run in zip(_evidence(first, second), (first, second), strict=True)
+    ]
+    return verdicts.judge(*sides, metric=metric, seed=seed, rope=rope)
+
+
+def _passed_over(run: Run, among: Sequence[Run]) -> int:
+    """Count the ranked runs of a run's kind of model from which it was picked.
+
+    Those of the same features as a tuned run are candidates of its study, near enough.
+    """
+    model, features = run.data.params["model.name"], run.data.params["features.name"]
+    tuned = chosen_among(run) > 1
+    return sum(
+        other.info.run_id != run.info.run_id
+        and other.data.params["model.name"] == model
+        and not (tuned and other.data.params["features.name"] == features)
+        for other in among
     )
-    fold_test = folds = None
-    if _same_folds(first, second):
-        a, b = (_fold_metrics(run)[metric] for run in (first, second))
-        fold_test = comparison.fold_test(a.to_numpy(), b.to_numpy(), ratio=_fold_ratio(first))
-        folds = pd.DataFrame({"A": a, "B": b, "difference": a - b}).reset_index(names="fold")
-    verdict = comparison.verdict(
-        difference, fold_test, metric=metric, names=distinct_names(first, second), members=len(y)
-    )
-    return RunComparison(difference, fold_test, folds, verdict)
+
+
+def _picked(evidence: Evidence, passed_over: int) -> Evidence:
+    """Count the runs that were passed over, too; nested predictions did not see that choice."""
+    if not passed_over:
+        return evidence
+    return evidence._replace(nested=None, chosen_among=evidence.chosen_among + passed_over)
+
+
+def found_on_notes(runs: Sequence[Run]) -> list[str]:
+    """Say of each feature set of these runs on which members it was found, where that is known."""
+    params = [run.data.params for run in runs]
+    found = {one["features.name"]: one.get("features.found_on", "None") for one in params}
+    return [found_on_sentence(name, on) for name, on in found.items() if on != "None"]
+
+
+def ranking_without_late(run: Run) -> tuple[list[str], float, float | None] | None:
+    """Return a run's columns that are known only close to churn, and its cross-validated ROC AUC
+    with them and without (None: not measured); None for a model that has no such columns."""
+    config, scores = artifacts.read_config(run.info.run_id), run.data.metrics
+    late = list(config["dataset"]["late"]) if config["features"]["late"] else []
+    return (late, scores["cv_roc_auc"], scores.get("early_cv_roc_auc")) if late else None
+
+
+def compare_on_hold_out(
+    first: Run, second: Run, *, metric: str, seed: int, rope: float | None = None
+) -> tuple[Difference, str]:
+    """Return the paired difference of two runs on the hold-out, and a sentence; this is a look."""
+    sides = _evidence(first, second)
+    return verdicts.compare_on_hold_out(*sides, metric=metric, seed=seed, rope=rope)
+
+
+def _evidence(first: Run, second: Run) -> tuple[Evidence, Evidence]:
+    """Read the predictions of two runs; runs of the same name are told apart by their ids."""
+    names = distinct_names(first, second)
+    return _read_evidence(names[0], first), _read_evidence(names[1], second)
+
+
+def _read_evidence(name: str, run: Run) -> Evidence:
+    predicted, (among, study) = out_of_fold_predictions(run), _study(run)
+    nested = artifacts.find_table(study, Artifact.NESTED) if study else None
+    members = predicted["row"].nunique()
+    return Evidence(name, hold_out_predictions(run), members, predicted, nested, among)
+
+
+def out_of_fold_predictions(run: Run) -> pd.DataFrame:
+    """Read a run's out-of-fold predictions, those of further draws included: row, y, probability,
+    fold, repeat, threshold.
+
+    Runs older than the column have the threshold that all their predictions chose.
+    """
+    further = artifacts.find_table(run.info.run_id, Artifact.FURTHER)
+    tables = [artifacts.read_table(run.info.run_id, Artifact.OOF)]
+    table = pd.concat(tables if further is None else [*tables, further], ignore_index=True)
+    if "threshold" in table:
+        return table
+    return table.assign(threshold=run.data.metrics["threshold"])
+
+
+def hold_out_predictions(run: Run) -> pd.DataFrame:
+    """Read a run's predictions for the hold-out: row, y, probability, threshold."""
+    table = artifacts.read_table(run.info.run_id, Artifact.TEST)
+    return table.assign(threshold=run.data.metrics["threshold"])
+
+
+def chosen_among(run: Run) -> int:
+    """Return how many trials of a study a run was chosen from; 1 for an untuned run."""
+    return _study(run)[0]
+
+
+def is_tuned(run: Run) -> bool:
+    """Return whether a study made the run."""
+    return _study(run)[1] is not None
+
+
+def _study(run: Run) -> tuple[int, str | None]:
+    """Return how many trials a run was chosen from, and the id of their study's run (None: none).
+
+    A study that is still at work counts by the trials that it will have.
+    """
+    parent = run.data.tags.get("mlflow.parentRunId")
+    if parent is None:
+        return 1, None
+    tags = mlflow.get_run(parent).data.tags
+    if tags.get(Tag.COMMAND) != "tune":
+        return 1, None
+    return int(tags.get(Tag.N_COMPLETE) or tags["tune.n_trials"]), parent
 
 
 def distinct_names(first: Run, second: Run) -> tuple[str, str]:
@@ -124,10 +235,6 @@ def distinct_names(first: Run, second: Run) -> tuple[str, str]:
     if names[0] != names[1]:
         return names
     return f"{names[0]} ({first.info.run_id[:8]})", f"{names[1]} ({second.info.run_id[:8]})"
-
-
-def _same_folds(first: Run, second: Run) -> bool:
-    return bool(first.data.tags[Tag.FOLDS] == second.data.tags[Tag.FOLDS])
 
 
 def _fold_metrics(run: Run) -> pd.DataFrame:

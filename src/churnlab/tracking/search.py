@@ -113,7 +113,7 @@ def latest_run(command: str, dataset: Dataset) -> Run | None:
 
 
 def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
-    """Return the finished train runs on one table and split, best cv_<metric> first.
+    """Return the finished train runs on one table, split and folds, best cv_<metric> first.
 
     Of runs with equal configs only the newest is kept.
     """

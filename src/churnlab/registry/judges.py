@@ -1,0 +1,158 @@
+"""Select the held-out members who judge a candidate, and let them compare it with a champion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from churnlab.data.dataset import Dataset, same_members
+from churnlab.errors import InputError
+from churnlab.explore.binning import label_columns
+from churnlab.formatting import counted, listed
+from churnlab.registry import versions
+from churnlab.registry.against_champion import ancestor_not_judged, check_against
+from churnlab.registry.gate import Check
+from churnlab.registry.versions import Champion, Served
+
+SEGMENT = "segment"
+"""The name in gate.slices of the candidate's own segments."""
+
+BINS = 4
+"""About how many bins a numeric column is sliced into."""
+
+
+class HeldOut(NamedTuple):
+    """The held-out ``rows`` to judge by; ``left_out`` counts the others by reason.
+
+    ``champion`` is what the candidate can be compared with, ``unknown`` the reason why the present
+    champion cannot be, ``caveat`` what is uncertain about its training members ("" for nothing).
+    """
+
+    rows: np.ndarray
+    left_out: dict[str, int]
+    champion: Served | None = None
+    unknown: str | None = None
+    caveat: str = ""
+
+
+def select(
+    dataset: Dataset,
+    test: np.ndarray,
+    trained: np.ndarray,
+    champion: Champion | None,
+    *,
+    called: str = "the champion",
+) -> HeldOut:
+    """Select the hold-out rows whose members neither model was trained on and both accept.
+
+    ``trained`` are the rows that the candidate was trained on; messages call the champion
+    ``called``.
+    """
+    seen = same_members(dataset, trained)[test]
+    left_out = {
+        "in the candidate's training part (name its own seed= and evaluation keys)": int(seen.sum())
+    }
+    if champion is None:
+        return HeldOut(test[~seen], left_out)
+    served, unknown = champion.served, champion.unknown
+    if served is not None:
+        try:
+            seen_before, caveat = versions.trained_on(champion.version, dataset)
+        except LookupError as error:
+            served, unknown = None, str(error)
+    if served is None:
+        unknown = f"no comparison with {called}, version {champion.number}: {unknown}"
+        return HeldOut(test[~seen], left_out, unknown=unknown)
+    seen_before = seen_before[test]
+    able = versions.answerable(served, dataset.X.iloc[test])
+    left_out |= {
+        "more in the champion's training part": int((~seen & seen_before).sum()),
+        "more that the champion's contract refuses": int((~seen & ~seen_before & ~able).sum()),
+    }
+    return HeldOut(test[~seen & ~seen_before & able], left_out, served, caveat=caveat)
+
+
+class Judgment(NamedTuple):
+    """A candidate to be compared: the table, its probability for each row (nan where it predicts
+    none) and its threshold; the metric with its margin, and the seed of the bootstrap."""
+
+    dataset: Dataset
+    predicted: np.ndarray
+    threshold: float
+    metric: str
+    margin: float
+    seed: int
+
+
+def compare(
+    judgment: Judgment,
+    held_out: HeldOut,
+    *,
+    require: str,
+    name: str = "champion",
+    called: str = "the champion",
+) -> Check:
+    """Compare the candidate with the champion of these held-out members."""
+    rows, rival = held_out.rows, held_out.champion
+    assert rival is not None
+    return check_against(
+        judgment.dataset.y[rows],
+        judgment.predicted[rows],
+        versions.probabilities(rival, judgment.dataset.X.iloc[rows]),
+        metric=judgment.metric,
+        thresholds=(judgment.threshold, rival.spec["threshold"]),
+        require=require,
+        margin=judgment.margin,
+        seed=judgment.seed,
+        groups=judgment.dataset.groups_of(rows),
+        name=name,
+        called=called,
+    )
+
+
+def compare_ancestor(
+    judgment: Judgment, held_out: HeldOut, ancestor: Champion, *, members: int
+) -> Check:
+    """Check that the candidate is not worse than an earlier champion: losses within the margin
+    would add up otherwise. At least so many members must be able to judge."""
+    if held_out.champion is None or len(held_out.rows) < members:
+        reason = held_out.unknown or (
+            f"only {counted(len(held_out.rows), 'held-out member')} can judge the former champion, "
+            f"version {ancestor.number}, too, and at least {members} are needed"
+        )
+        return ancestor_not_judged(judgment.metric, judgment.margin, reason)
+    return compare(
+        judgment,
+        held_out,
+        require="not_worse",
+        name="ancestor",
+        called=f"the former champion version {ancestor.number}",
+    )
+
+
+def check_slices_known(dataset: Dataset, names: Sequence[str]) -> None:
+    """Refuse a name in gate.slices that is no feature of the dataset."""
+    unknown = [name for name in names if name != SEGMENT and name not in dataset.X]
+    if unknown:
+        raise InputError(
+            f"gate.slices names {listed(unknown)}; give columns of the dataset "
+            f"({listed(list(dataset.X), 20)}), or {SEGMENT}."
+        )
+
+
+def slice_labels(
+    dataset: Dataset, rows: np.ndarray, names: Sequence[str], segments: np.ndarray
+) -> pd.DataFrame:
+    """Return the slices of these rows, a column for each name: a segment, or the value or bin of a
+    feature.
+
+    ``segments`` holds the candidate's segment of each row.
+    """
+    columns = [name for name in names if name != SEGMENT]
+    labels = label_columns(dataset.X[columns], dataset.contract.columns, n_bins=BINS).iloc[rows]
+    if SEGMENT in names:
+        labels[SEGMENT] = segments
+    return labels[list(names)]

@@ -1,0 +1,47 @@
+"""Count how often runs have compared models on a held-out member, in whatever split."""
+
+from __future__ import annotations
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from churnlab.data.dataset import Dataset, member_hashes
+from churnlab.tracking import artifacts
+from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
+from churnlab.tracking.search import find_runs
+
+LOOKING = ("train", "promote")
+"""The commands in whose experiments runs look at held-out members: compare and tune share that of
+train."""
+
+
+def log_look(dataset: Dataset, rows: np.ndarray, *, data_sha256: str | None = None) -> None:
+    """Record in the open run that it compares models on these rows of the table.
+
+    ``data_sha256`` is the table that the rows are of, if it may be another than the dataset's: its
+    members are then known by row only.
+    """
+    looked = pd.DataFrame({"row": np.sort(rows)})
+    if data_sha256 in (None, dataset.sha256):
+        looked["member"] = member_hashes(dataset)[looked["row"]]
+    artifacts.log_table(looked, Artifact.LOOKED_AT)
+    mlflow.set_tag(Tag.HOLD_OUT_LOOK, "true")
+
+
+def earlier_looks(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Count for each of these rows the finished runs that compared models on its member.
+
+    Members are known again by id, without one by content: also those of another split, and of
+    another table of the dataset.
+    """
+    members, looks = member_hashes(dataset)[rows], np.zeros(len(rows), int)
+    for command in LOOKING:
+        experiment = f"{dataset.contract.name}-{EXPERIMENTS[command]}"
+        for run in find_runs(experiment, {Tag.HOLD_OUT_LOOK: "true"}, status="FINISHED"):
+            looked = artifacts.find_table(run.info.run_id, Artifact.LOOKED_AT)
+            if looked is not None and "member" in looked:
+                looks += np.isin(members, looked["member"])
+            elif looked is not None and run.data.tags[Tag.DATA] == dataset.sha256:
+                looks += np.isin(rows, looked["row"])
+    return looks

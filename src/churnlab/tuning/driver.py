@@ -1,0 +1,286 @@
+"""Drive one study: open it and its run, let workers run the trials, and clean up whatever happens.
+
+A driver holds the study's lock, so one at a time works on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import joblib
+import mlflow
+import optuna
+import pandas as pd
+from mlflow.entities import Run
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from tqdm import tqdm
+
+from churnlab.config.build import build_object
+from churnlab.config.commands import Tune
+from churnlab.data.dataset import Dataset
+from churnlab.errors import InputError
+from churnlab.formatting import counted
+from churnlab.models.metric_names import LOWER_IS_BETTER
+from churnlab.models.splits import Split
+from churnlab.tracking.fingerprints import split_tags
+from churnlab.tracking.names import Tag
+from churnlab.tracking.runs import start_run
+from churnlab.tracking.search import find_study
+from churnlab.tuning import studies, trials
+from churnlab.tuning.workers import WorkerSlot
+
+log = logging.getLogger(__name__)
+
+GROWING = (
+    *("tune.n_trials", "tune.outer", "engine.", "decision."),
+    *("evaluation.calibra", "evaluation.importance", "evaluation.further"),
+)
+"""Keys that may change from one start of a study to the next."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold what a study needs: its keys, members, folds, model and name.
+
+    ``split.train`` are the members that it sees. ``outer`` numbers the outer fold that the study is
+    inside of ("2 of 5"); "" for a study on the whole training part.
+    """
+
+    settings: Tune
+    dataset: Dataset
+    split: Split
+    pipeline: Pipeline
+    name: str
+    engine: Any
+    storage: studies.Local
+    space: dict[str, BaseDistribution]
+    outer: str = ""
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study whose lock is held and whose run is open; ``lock`` is a file descriptor."""
+
+    study: optuna.Study
+    parent: Run
+    lock: int
+
+
+def make_plan(settings: Tune, dataset: Dataset, split: Split, pipeline: Pipeline) -> Plan:
+    """Plan the study of the whole training part; without tune.study its question names it."""
+    prefix = f"{settings.dataset.name}-{settings.model.name}-{settings.features.name}"
+    name = settings.tune.study or studies.study_name(question_of(settings, split), prefix=prefix)
+    return Plan(
+        settings,
+        dataset,
+        split,
+        pipeline,
+        name,
+        engine=build_object(settings.engine, key="engine"),
+        storage=build_object(settings.storage, key="storage"),
+        space=build_space(settings),
+    )
+
+
+def build_space(settings: Tune) -> dict[str, BaseDistribution]:
+    """Build the distributions of the model's search space."""
+    return {
+        key: build_object(value, key=f"model.space.{key}")
+        for key, value in settings.model.space.items()
+    }
+
+
+def question_of(settings: Tune, split: Split) -> dict[str, Any]:
+    """Return what two studies must share to answer the same question; its keys name differences."""
+    model, tags = settings.model, split_tags(split)
+    return {
+        "model": model.name,
+        "scaling": model.scale,
+        "fixed estimator parameters": {
+            key: value for key, value in model.estimator.items() if key not in model.space
+        },
+        "search space": model.space,
+        "features": settings.features.model_dump(),
+        "metric": settings.metric,
+        "seed": settings.seed,
+        "data": tags[Tag.DATA],
+        "split": tags[Tag.SPLIT],
+        "folds": tags[Tag.FOLDS],
+    }
+
+
+def direction(metric: str) -> str:
+    """Return the direction of a study of this metric, in Optuna's words.
+
+    >>> direction("log_loss"), direction("roc_auc")
+    ('minimize', 'maximize')
+    """
+    return "minimize" if metric in LOWER_IS_BETTER else "maximize"
+
+
+def run_name(settings: Tune) -> str:
+    """Name the run of a study, and that of its best model."""
+    return f"{settings.model.name} {settings.features.name} tuned"
+
+
+@contextmanager
+def opened(plan: Plan) -> Iterator[OpenStudy]:
+    """Lock and open the plan's study; resume its run, or open a new one."""
+    settings, name = plan.settings, plan.name
+    question = question_of(settings, plan.split)
+    with plan.storage.locked(name) as lock:
+        study = studies.open_study(
+            plan.storage.open(name), name, question, direction=direction(settings.metric)
+        )
+        study_id = study.user_attrs["id"]
+        earlier = find_study(plan.dataset.contract.name, name, study_id)
+        inside = {Tag.OUTER_FOLD: plan.outer} if plan.outer else {}
+        with start_run(
+            "tune",
+            settings.model_dump(),
+            name=f"{run_name(settings)}{plan.outer and f', outer fold {plan.outer}'}",
+            dataset=plan.dataset,
+            tags=split_tags(plan.split) | {Tag.STUDY: name, Tag.STUDY_ID: study_id} | inside,
+            resume=earlier.info.run_id if earlier else None,
+            growing=GROWING,
+        ) as parent:
+            yield OpenStudy(study, parent, lock)
+
+
+def run_trials(
+    plan: Plan, there: OpenStudy, *, keep: Sequence[int] = ()
+) -> list[optuna.trial.FrozenTrial]:
+    """Run the trials that are missing; return all that are complete.
+
+    ``keep`` are the locks, besides the study's own, that the workers inherit.
+    """
+    job = _job(plan, there)
+    _resume(there.study, job)
+    _run_workers(plan.engine, there.study, job, keep=[there.lock, *keep])
+    return _complete(there.study, job)
+
+
+def _job(plan: Plan, there: OpenStudy) -> trials.Job:
+    """Collect what the workers need."""
+    settings, train = plan.settings, plan.split.train
+    return trials.Job(
+        storage=plan.storage,
+        study=plan.name,
+        space=plan.space,
+        n_trials=settings.tune.n_trials,
+        seed=settings.seed,
+        metric=settings.metric,
+        pipeline=_sharing_cores(plan.pipeline, workers=plan.engine.workers),
+        X=plan.dataset.X.iloc[train],
+        y=plan.dataset.y[train],
+        folds=plan.split.folds,
+        tracking_uri=mlflow.get_tracking_uri(),
+        parent=there.parent,
+        first=len(there.study.trials),
+    )
+
+
+def _sharing_cores(pipeline: Pipeline, *, workers: int) -> Pipeline:
+    """Limit the estimator of a pipeline to one worker's share of the machine's cores."""
+    n_jobs = pipeline[-1].get_params().get("n_jobs")
+    if n_jobs is None or workers == 1:
+        return pipeline
+    share = max(1, joblib.cpu_count() // workers)
+    return clone(pipeline).set_params(estimator__n_jobs=min(joblib.effective_n_jobs(n_jobs), share))
+
+
+def _resume(study: optuna.Study, job: trials.Job) -> None:
+    """Clean up after an earlier start, log what is complete, and enqueue all points of a small
+    space."""
+    found = trials.reconcile(study, job)
+    complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    if found or complete:
+        done, found = counted(complete, "trial"), found and f"Found {found}."
+        log.info("Resuming the study %s: %s complete. %s", job.study, done, found)
+    if job.exhaustive:
+        points = list(studies.points(job.space))
+        log.info("The space has %s: each is tried once.", counted(len(points), "point"))
+        states = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+        known = set(map(trials.key_of, study.get_trials(deepcopy=False, states=states)))
+        for point in points:
+            if studies.params_key(point) not in known:
+                trials.enqueue(study, point)
+
+
+def _run_workers(engine: Any, study: optuna.Study, job: trials.Job, *, keep: list[int]) -> None:
+    """Let the engine's workers run the trials; leave no trial and no run open, however it ends."""
+
+    def on_death(living: Collection[WorkerSlot]) -> int:
+        found = trials.reconcile(study, job, living=living)
+        log.info("A worker died and is replaced. %s", found and f"Found {found}.")
+        ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        return len([trial for trial in ended if not trials.is_dead(trial)])
+
+    try:
+        with _progress(study, job) as watch:
+            engine.run(partial(trials.work, job), watch=watch, on_death=on_death, keep=keep)
+    except BaseException:
+        with suppress(Exception):  # the store itself may have failed; the next start cleans up then
+            trials.reconcile(study, job)
+        raise
+
+
+@contextmanager
+def _progress(study: optuna.Study, job: trials.Job) -> Iterator[Callable[[], None]]:
+    """Show a progress bar with the best value and failures; nothing when stderr is no terminal."""
+    total = int(min(job.n_trials, studies.size(job.space)))
+    with tqdm(total=total, unit="trial", disable=None, file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def watch() -> None:
+            if bar.disable:
+                return
+            ended = study.get_trials(deepcopy=False)
+            values = [trial.value for trial in ended if trial.value is not None]
+            failed = sum(trials.ERROR in trial.user_attrs for trial in ended)
+            bar.n = len(values)
+            if values:
+                best = min(values) if job.metric in LOWER_IS_BETTER else max(values)
+                bar.set_postfix_str(f"best {best:.4f}, {failed} failed", refresh=False)
+            bar.refresh()
+
+        watch()
+        bar.initial = bar.n  # trials of earlier starts must not count for the time left
+        yield watch
+        watch()
+
+
+def _complete(study: optuna.Study, job: trials.Job) -> list[optuna.trial.FrozenTrial]:
+    """Return the completed trials; InputError if fits kept failing or none succeeded."""
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    messages = trials.failures(study, first=job.first)
+    if len(messages) >= trials.FAILURES_IN_A_ROW or not complete:
+        raise InputError(
+            f"{counted(len(messages), 'trial')} in a row failed, the first with "
+            f"{messages[0].rstrip('.')}. Fix the estimator's parameters or the space, then run the "
+            f"same command again; completed trials ({len(complete)}) are kept."
+        )
+    return complete
+
+
+def trials_table(study: optuna.Study) -> pd.DataFrame:
+    """Return a row per attempt: state, value, parameters, metrics, run, source or error, times."""
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        attributes = {
+            key: trial.user_attrs.get(key)
+            for key in (trials.RUN_ID, trials.REUSED, trials.ERROR, trials.WORKER)
+        }
+        times = {"started": trial.datetime_start, "ended": trial.datetime_complete}
+        metrics = trial.user_attrs.get(trials.SCORES, {}).get("metrics", {})
+        first = {"number": trial.number, "state": trial.state.name, "value": trial.value}
+        rows.append(first | trial.params | metrics | attributes | times)
+    return pd.DataFrame(rows)
