@@ -242,7 +242,7 @@ def test_runs_that_cannot_be_reproduced_are_refused_with_those_that_can(
         "train", "-m", "dataset.rows=300", "evaluation.folds=2", "model=dummy", "seed=1,2"
     ).line
     message = refused(swept["run_id"])
-    assert "only train, segment or tune runs can be reproduced" in message
+    assert "only train, tune or segment runs can be reproduced" in message
     assert all(run_id in message for run_id in swept["runs"])
     open_run = client.create_run(trial.info.experiment_id, tags={"churnlab.command": "train"})
     assert "is RUNNING" in refused(open_run.info.run_id)

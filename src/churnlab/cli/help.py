@@ -120,7 +120,7 @@ def _comments(file: Path) -> dict[str, str]:
 def _keys(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the keys that a user may type, dotted, with their defaults."""
     for key, value in block.items():
-        if key in CONTENT:
+        if key in CONTENT and not isinstance(value, bool):
             continue
         if isinstance(value, Mapping):
             yield from _keys(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Measure claims about a table, each with a CI and a verdict: holds, partly, not shown or false.
+"""Measure claims about a table, each with a CI and a verdict: holds, not shown, false ...
 
 Why: statements of colleagues, consultants and earlier studies about the members decide where money
 goes and are rarely checked again. A claim is a few lines of YAML. Claims are measured on all

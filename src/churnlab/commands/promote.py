@@ -171,7 +171,12 @@ def _summary(settings: Promote, version: str, decision: Decision) -> str:
     becomes = f"replaces version {champion}" if champion else "becomes the first champion"
     if decision.verdict == "passed":
         return f"{version} passed every check and {becomes}"
-    failed = ", ".join(check.name for check in decision.checks if not check.passed)
+    refused = decision.verdict == "refused"  # then not for what the members are too few to judge
+    failed = ", ".join(
+        check.name
+        for check in decision.checks
+        if not check.passed and not (refused and check.undecided)
+    )
     if decision.verdict == "forced":
         return f"{version} failed {failed} and {becomes} by force: {settings.reason}"
     stays = f"version {champion} stays the champion" if champion else "there is no champion"

@@ -52,9 +52,10 @@ def hold_out(
             stratify=y if stratify else None,
             random_state=seed,
         )
-    except ValueError as error:
+    except ValueError:
         raise InputError(
-            f"{given} cannot be split off: {error} Give more members or another size."
+            f"{given} cannot be split off: a training part and a hold-out with members of both "
+            "outcomes need more members, or another size."
         ) from None
     _check_outcomes(y, test_size, {"training part": train, "hold-out": test})
     return train, test

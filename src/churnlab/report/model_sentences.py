@@ -84,6 +84,8 @@ def _against(rival: str, found: Verdict, *, metric: str, held_out: int) -> str:
     if found.answer == EQUAL:
         return f"{where} it and the best {rival} are equal for all practical purposes: {rest}"
     few = members if found.decided_by == "hold-out" else "the members"
+    if found.difference.significant:
+        rest += ", which the folds, and so training on other members, do not confirm"
     return f"{few} are too few to tell whether it or the best {rival} is better: {rest}"
 
 

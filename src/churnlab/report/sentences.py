@@ -192,6 +192,8 @@ def _chance(portrait: Part, churn_rate: float) -> float:
 def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -> str:
     """Say how many segments there are, and which one has the most leavers, with its actions."""
     text = f"The members fall into {counted(len(portraits), 'segment')}"
+    if not all(portrait.get("stable", True) for portrait in portraits):
+        text += ", a cut that may look different on other members"
     worst = needs_attention(portraits, churn_rate=churn_rate)
     if worst is None:
         return f"{text}; no segment churns clearly more than the members overall."
@@ -233,8 +235,8 @@ def what_next(registered: str, champion: Part | None) -> str:
     """
     if champion is None:
         return (
-            f"No version of {registered} is promoted yet, so no member can be scored: promote one, "
-            f"and {TEST_FIRST}."
+            f"No version of {registered} is promoted yet, so no member can be scored: let the "
+            f"gate decide on one (churnlab promote), and {TEST_FIRST}."
         )
     text = (
         f"Version {champion['version']} of {registered} has been the champion "

@@ -90,10 +90,8 @@ def recommend(
     trials = chosen_among(best)
     luck = f", which was chosen among {trials} on these folds" if trials > 1 else ""
     if chosen is best:
-        return best.info.run_id, (
-            f"Recommended: {best.info.run_name}{luck}; no simpler model is within one standard "
-            "error."
-        )
+        other = "no simpler model is within one standard error" if len(runs) > 1 else "the only run"
+        return best.info.run_id, f"Recommended: {best.info.run_name}{luck}; {other}."
     return chosen.info.run_id, (
         f"Recommended: {chosen.info.run_name} ({_format_size(chosen)}), the simplest within one "
         f"standard error of the best, {best.info.run_name} ({_format_size(best)}){luck}."
