@@ -109,7 +109,7 @@ def question_of(settings: Tune, split: Split) -> dict[str, Any]:
             key: value for key, value in model.estimator.items() if key not in model.space
         },
         "search space": model.space,
-        "features": settings.features.model_dump(),
+        "features": settings.features.model_dump(exclude={"found_on"}),
         "metric": settings.metric,
         "seed": settings.seed,
         "data": tags[Tag.DATA],
