@@ -286,7 +286,7 @@ def hold_out_differences(rng: np.random.Generator, n: int) -> Iterator[Judged]:
     for name, column, seen in zip("ab", columns, trained_columns, strict=True):
         table = pd.DataFrame({"row": np.arange(n), "y": y, "threshold": 0.5})
         table["probability"] = learn(trained, seen)[column]
-        sides.append(verdicts.Evidence(name, table, 4 * n))
+        sides.append(verdicts.Predictions(name, table, 4 * n))
     found, _ = verdicts.compare_on_hold_out(*sides, metric="log_loss", seed=0)
     yield "log_loss", found.ci_low, true_loss_difference(4 * n), found.ci_high
 

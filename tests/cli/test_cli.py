@@ -240,6 +240,8 @@ PARAGRAPHS = {
     ("train", "sed=1"): "There is no key sed. Did you mean seed? The keys here: ",
     ("train", "model=forst"): "There is no model=forst. Choices of model: ",
     ("train", "seed=1.5"): "seed=1.5 is not possible: it must be a whole number.",
+    ("train", "features=[raw,behaviour]"): """features=[raw,behaviour] is a list, and features takes
+ one choice; for a job with each, write -m features=raw,behaviour.""",
     ("compare", "runs=[a,b,c]"): "runs=[a,b,c] is not possible: it must be a list of two, [A,B].",
     ("train", "evaluation.folds=1"): "evaluation.folds=1 is not possible: it must be at least 2.",
     ("init", "nowhere.csv"): "There is no file nowhere.csv",

@@ -85,7 +85,7 @@ def test_the_findings_open_alike_in_the_run_and_on_the_terminal(run, explored, t
     first = f"Of 400 members, {table['Churn'].sum()} left"
     assert first in page
     assert first in explored.err
-    assert "No signal: " in explored.err
+    assert "No signal shown: " in explored.err
     assert "left out columns that the dataset does not declare: Shoes" in page
 
 
@@ -224,4 +224,4 @@ def test_the_real_table_has_the_published_numbers(gym_csv, home, run_command, cl
     assert (drivers.loc[[*holds, *ratios], "high"] < 1).all()
     assert (means.loc[[*holds, *ratios], "high"] < 0).all()
     assert links.index[~links["signal"]].tolist() == ["Phone", "gender"]
-    assert "No signal: Phone, gender." in ended.err
+    assert "No signal shown: Phone, gender." in ended.err

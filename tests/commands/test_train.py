@@ -355,7 +355,9 @@ def test_a_run_reports_whether_it_needs_calibration(trained, model):
     assert table.loc[0, "log_loss"] == pytest.approx(run.data.metrics["cv_log_loss"])
     summary = run.data.tags["churnlab.calibration"]
     needed = calibration.miscalibration(found, slope=(0.9, 1.1), ece=0.02)
-    assert summary.startswith(f"none, although {needed}" if needed else "not needed (slope ")
+    assert summary.startswith(
+        f"none, although {needed}" if needed else "not shown to be needed (slope "
+    )
     assert f". Calibration: {summary}." in run.data.tags["mlflow.note.content"]
 
 
@@ -413,8 +415,8 @@ def test_a_model_with_late_columns_is_also_cross_validated_without_them(light):
     assert "early_cv_roc_auc" not in early
     note = light["raw"].data.tags["mlflow.note.content"]
     assert (
-        "Without Avg_class_frequency_current_month, known only close to churn, the same model has "
-        f"cv ROC AUC {early['cv_roc_auc']:.4f} instead of {raw['cv_roc_auc']:.4f}"
+        "The same model without Avg class frequency current month, known only close to churn, "
+        f"ranks {early['cv_roc_auc']:.1%} of the pairs correctly instead of {raw['cv_roc_auc']:.1%}"
     ) in note
     assert "known only close to churn" not in light["early"].data.tags["mlflow.note.content"]
 
@@ -678,7 +680,7 @@ def test_on_the_real_table_the_forest_needs_calibration_and_logistic_regression_
     assert (
         runs["logistic_regression"]
         .data.tags["churnlab.calibration"]
-        .startswith("not needed (slope 1.0")
+        .startswith("not shown to be needed (slope 1.0")
     )
     table = pd.read_csv(artifact(runs["random_forest"], "calibration.csv")).set_index("method")
     assert table.index[table["kept"]].tolist() == ["isotonic"]

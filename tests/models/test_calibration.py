@@ -117,7 +117,9 @@ def test_a_well_calibrated_model_stays_unchanged(table):
     assert choice.kept.model is made
     assert (choice.reason, choice.table["method"].tolist()) == ("", ["none"])
     slope = choice.kept.scores["slope"]
-    assert choice.summary.startswith(f"not needed (slope {slope:.2f}, calibration error ")
+    assert choice.summary.startswith(
+        f"not shown to be needed (slope {slope:.2f}, calibration error "
+    )
 
 
 def test_calibration_that_does_not_help_is_kept_only_on_request(table, monkeypatch):

@@ -9,7 +9,7 @@ from churnlab.models.verdicts import (
     BETTER,
     EQUAL,
     TOO_FEW,
-    Evidence,
+    Predictions,
     compare_on_hold_out,
     decide,
     describe,
@@ -97,7 +97,7 @@ LOGIT = np.random.default_rng(0).normal(-1, 2, 400)
 Y = (np.random.default_rng(1).random(400) < 1 / (1 + np.exp(-LOGIT))).astype(int)
 
 
-def evidence(name: str, *, noise: float, folds: int = 5, draws: int = 1, **more) -> Evidence:
+def evidence(name: str, *, noise: float, folds: int = 5, draws: int = 1, **more) -> Predictions:
     """The truth with noise on 300 members of a training part, and on 100 held out."""
     shifted = LOGIT + np.random.default_rng(2).normal(0, noise, 400)
     table = pd.DataFrame({"row": ROWS, "y": Y, "probability": 1 / (1 + np.exp(-shifted))})
@@ -106,7 +106,7 @@ def evidence(name: str, *, noise: float, folds: int = 5, draws: int = 1, **more)
         table[:300].assign(fold=(ROWS[:300] * (repeat + 1)) % folds, repeat=repeat)
         for repeat in range(draws)
     ]
-    return Evidence(name, table[300:], 300, pd.concat(parts), **more)
+    return Predictions(name, table[300:], 300, pd.concat(parts), **more)
 
 
 GOOD, BAD = evidence("good", noise=0), evidence("bad", noise=3)

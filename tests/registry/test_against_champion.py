@@ -12,15 +12,7 @@ from churnlab.registry.against_champion import (
     margin_of,
 )
 
-N = 500
-
-
-@pytest.fixture(scope="module")
-def world() -> tuple[np.ndarray, np.ndarray]:
-    """Members and the probabilities of an ideal model: y, probability."""
-    random = np.random.default_rng(0)
-    chance = 1 / (1 + np.exp(-random.normal(-1.5, 2.5, N)))
-    return (random.random(N) < chance).astype(int), chance
+N = 500  # the members of world
 
 
 def against(y, candidate, champion, **how):

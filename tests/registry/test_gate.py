@@ -7,16 +7,6 @@ from churnlab.models.evaluation import calibration_line
 from churnlab.registry import gate
 from churnlab.registry.against_champion import check_against, check_against_dummy
 
-N = 500
-
-
-@pytest.fixture(scope="module")
-def world() -> tuple[np.ndarray, np.ndarray]:
-    """Members and the probabilities of an ideal model: y, probability."""
-    random = np.random.default_rng(0)
-    chance = 1 / (1 + np.exp(-random.normal(-1.5, 2.5, N)))
-    return (random.random(N) < chance).astype(int), chance
-
 
 def against(y, candidate, champion, *, require="better", margin=0.01):
     how = {"metric": "log_loss", "thresholds": (0.5, 0.5), "seed": 0}
@@ -56,7 +46,7 @@ def test_few_members_pass_with_a_warning_that_they_cannot_judge_the_calibration_
 
 def test_outcomes_that_are_separated_perfectly_have_an_infinite_slope_interval(world):
     y = world[0]
-    perfect = np.where(y == 1, 0.97, 0.03) + np.linspace(-0.01, 0.01, N)
+    perfect = np.where(y == 1, 0.97, 0.03) + np.linspace(-0.01, 0.01, len(y))
     assert calibrated(y, perfect)["calibration_slope"].passed
 
 

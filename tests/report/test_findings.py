@@ -166,6 +166,6 @@ def test_the_short_form_names_every_feature_that_can_be_compared(shop):
     text = findings.short(*shop)
     for name in ("plan = basic", "age", "visits", "basic"):
         assert re.search(rf"^{name}", text, re.M), name
-    (silent,) = re.findall(r"^No signal: (.*)\.$", text, re.M)
+    (silent,) = re.findall(r"^No signal shown: (.*)\.$", text, re.M)
     assert set(silent.split(", ")) == {"city", "app"}
     assert max(map(len, text.splitlines())) < 130

@@ -107,11 +107,17 @@ TEST = {"roc_auc": 0.9, "low": 0.85, "high": 0.95}
 
 def test_the_leavers_among_the_riskiest_are_compared_with_a_perfect_ranking():
     text = how_well(TEST, {0.1: 0.3, 0.5: 0.9}, held_out=80, churn_rate=0.25)
-    assert "in 90.0% of the pairs (95% CI 85.0% to 95.0%, on 80 held-out members)" in text
+    assert "in 90.0% of the pairs (95% CI 85.0% to 95.0%, on 80 held-out members); of all" in text
     assert text.endswith(
         "the riskiest 10% include 30.0% and the riskiest 50% include 90.0% (a perfect ranking "
         "would find 40.0% and 100.0%)."
     )
+
+
+def test_a_ranking_whose_interval_holds_one_half_is_not_shown_to_be_better_than_guessing():
+    test = {"roc_auc": 0.53, "low": 0.47, "high": 0.59}
+    text = how_well(test, {0.1: 0.1}, held_out=80, churn_rate=0.25)
+    assert "80 held-out members), which is not shown to be better than guessing; of all" in text
 
 
 @pytest.mark.parametrize(

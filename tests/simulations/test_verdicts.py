@@ -13,7 +13,7 @@ from churnlab.models.comparison import Difference, FoldTest, fold_test, paired_d
 from churnlab.models.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
 from churnlab.models.metric_names import METRICS
 from churnlab.models.splits import make_folds
-from churnlab.models.verdicts import BETTER, EQUAL, Evidence, Verdict, decide, judge
+from churnlab.models.verdicts import BETTER, EQUAL, Predictions, Verdict, decide, judge
 from support.killing import SOAK
 from support.planted import assert_at_least, assert_at_most, count, tables
 
@@ -72,7 +72,7 @@ def table_of(
 
 def trained(
     fit: Fit, X: np.ndarray, y: np.ndarray, *, draws: int, seed: int, name: str = ""
-) -> Evidence:
+) -> Predictions:
     """Train a model as churnlab does: folds, further draws, and one look at the hold-out."""
     rows = np.arange(len(y))
     test, train = np.split(rows, [int(HELD_OUT * len(y))])
@@ -87,7 +87,7 @@ def trained(
         for fold in make_folds(y[train], folds=FOLDS, repeats=draws, seed=seed)
     ]
     held_out = table_of(test, y[test], fit(X[train], y[train])(X[test]))
-    return Evidence(name, held_out, len(train), pd.concat(parts, ignore_index=True))
+    return Predictions(name, held_out, len(train), pd.concat(parts, ignore_index=True))
 
 
 def verdicts(
@@ -177,7 +177,7 @@ def noisy(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.
     return outcomes(rng, logit), sigmoid(logit + noise), np.arange(n) % FOLDS
 
 
-def evidence_of_noise(rng: np.random.Generator, n: int) -> tuple[Evidence, Evidence]:
+def evidence_of_noise(rng: np.random.Generator, n: int) -> tuple[Predictions, Predictions]:
     """Return the best of worthless candidates, with nested predictions, and the untuned model."""
     y, p, fold = noisy(rng, n)
     test, train = np.split(np.arange(n), [int(HELD_OUT * n)])
@@ -188,7 +188,7 @@ def evidence_of_noise(rng: np.random.Generator, n: int) -> tuple[Evidence, Evide
         nested[outer] = p[1 + int(np.argmin(log_loss(y[inner], p[1:, inner]))), outer]
     folds = {"fold": fold[train], "repeat": 0}
     tuned, untuned = (
-        Evidence(
+        Predictions(
             name,
             table_of(test, y[test], p[which, test]),
             len(train),
@@ -249,7 +249,7 @@ def test_the_best_of_fifty_sets_of_useless_columns_is_not_better_than_one_set(ou
             nested[inside] = logistic(list(chosen))(Xt[~inside], yt[~inside])(Xt[inside])
         folds = {"fold": fold, "repeat": 0}
         tuned, untuned = (
-            Evidence(
+            Predictions(
                 name,
                 table_of(test, y[test], logistic(list(sets[which]))(Xt, yt)(X[test])),
                 160,

@@ -128,3 +128,14 @@ def _check_experiment(command: str, name: str, known: dict[str, str]) -> None:
         raise InputError(f"churnlab {command} has no experiments; there are {', '.join(others)}.")
     if name not in [*own, "null"]:
         raise InputError(unknown_choice("experiment", name, own))
+
+
+def check_choices(overrides: list[str], *, conf: Path) -> None:
+    """Refuse a list of choices for a group: Hydra would merge them, and the last would win."""
+    for word in overrides:
+        group, _, value = word.partition("=")
+        if value.startswith("[") and group and (conf / group).is_dir():
+            raise InputError(
+                f"{word} is a list, and {group} takes one choice; for a job with each, write "
+                f"-m {group}={value.strip('[]')}."
+            )

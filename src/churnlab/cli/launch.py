@@ -151,6 +151,7 @@ def launch(command: str, options: list[str], overrides: list[str], *, root: Path
     ``root`` holds conf/ and experiments/; ``options`` are Hydra's own. InputError: Hydra refused.
     """
     arguments.check_outputs(command, options, overrides)
+    arguments.check_choices(overrides, conf=root / "conf")
     jobs = Jobs(command)
     sweeps = hydra_compose.register_experiments(root / "experiments", command=command)
     mode = ["hydra.mode=MULTIRUN"] if sweeps.intersection(overrides) else []

@@ -46,21 +46,19 @@ from churnlab.models.cross_validation import (
     fold_metrics,
     fold_predictions,
 )
-from churnlab.models.features import found_on_sentence, without_columns, without_late_sentence
+from churnlab.models.features import found_on_sentence, without_columns
 from churnlab.models.metrics import will_churn
 from churnlab.models.splits import Fold, Split, make_folds, make_split
 from churnlab.plots import decisions, weak_spots
 from churnlab.plots import models as plots
 from churnlab.registry.model_artifacts import log_pipeline
+from churnlab.report.model_sentences import Late, as_sentence, without_late
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
-
-SLICES = 4
-"""Slices by a numeric column are about so many bins."""
 
 
 class Fitted(NamedTuple):
@@ -231,10 +229,10 @@ def _log_weak_spots(
     metrics: dict[str, float],
 ) -> str:
     """Log the slices and the learning curve; say where the model is weak or owes its numbers."""
-    late = _late_columns(settings, dataset)
-    found_on = settings.features.found_on
+    columns, found_on = _late_columns(settings, dataset), settings.features.found_on
+    late = Late(columns, metrics["cv_roc_auc"], metrics.get("early_cv_roc_auc"))
     sentences = [
-        without_late_sentence(late, metrics) if late else "",
+        as_sentence(without_late(late)) if columns else "",
         found_on_sentence(settings.features.name, found_on) if found_on else "",
         _log_slices(dataset, oof),
         _log_learning_curve(settings, dataset, split, model),
@@ -255,7 +253,7 @@ def _log_slices(dataset: Dataset, oof: pd.DataFrame) -> str:
     folds, and name the weakest."""
     first = oof[oof["repeat"] == 0]
     columns = dataset.contract.columns
-    labels = binning.label_columns(dataset.X.iloc[first["row"]], columns, n_bins=SLICES)
+    labels = binning.label_columns(dataset.X.iloc[first["row"]], columns)
     y, probability, threshold = (
         first[name].to_numpy() for name in ("y", "probability", "threshold")
     )

@@ -36,7 +36,7 @@ from churnlab.models import decision, verdicts
 from churnlab.models.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
 from churnlab.models.metric_names import LABELS
 from churnlab.models.splits import make_split
-from churnlab.models.verdicts import Evidence
+from churnlab.models.verdicts import Predictions
 from churnlab.tracking import artifacts
 from churnlab.tracking.leaderboard import hold_out_predictions
 from churnlab.tracking.looks import log_look
@@ -170,8 +170,8 @@ def _compare_with_untuned(plan: Plan, trained: str, predicted: pd.DataFrame) -> 
     """Compare the tuned with the untuned model on the hold-out, which selected neither: log the
     difference, and return a sentence."""
     members, metric = len(plan.split.train), plan.settings.metric
-    tuned = Evidence("the tuned model", hold_out_predictions(mlflow.get_run(trained)), members)
-    untuned = Evidence("the untuned one", predicted, members)
+    tuned = Predictions("the tuned model", hold_out_predictions(mlflow.get_run(trained)), members)
+    untuned = Predictions("the untuned one", predicted, members)
     (delta, low, high), sentence = verdicts.compare_on_hold_out(
         tuned, untuned, metric=metric, seed=plan.settings.seed
     )

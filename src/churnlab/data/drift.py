@@ -12,8 +12,7 @@ import pandas as pd
 from churnlab.formatting import listed, percent
 
 LEVEL = 0.01
-"""In so many tables of the same population some column may be named by chance (Holm, 1979,
-Scandinavian Journal of Statistics 6:65)."""
+"""In so many tables of the same population some column may be named by chance (``holm``)."""
 
 DISTANCE = 0.1
 """A Cramér's V of then against now, or a Kolmogorov-Smirnov distance, below this is no drift,
@@ -114,16 +113,24 @@ def _drifted(columns: Mapping[str, pd.Series], remembered: Mapping[str, Any]) ->
         for name, column in columns.items()
         for change in _changes(column, remembered["columns"][name], remembered["rows"])
     ]
-    p = np.array([change.p for _, change in changes])
-    order = np.argsort(p, kind="stable")
-    rejected = p[order] <= LEVEL / np.arange(len(p), 0, -1)
-    beyond = set(order[: int(np.cumprod(rejected).sum())].tolist())
+    beyond = holm(np.array([change.p for _, change in changes])) <= LEVEL
     texts: dict[str, list[str]] = {}
     for at, (name, change) in enumerate(changes):
-        if at in beyond and change.large:
+        if beyond[at] and change.large:
             texts.setdefault(name, []).append(change.text)
     for name, parts in texts.items():
         yield f"{name} ({'; '.join(parts)})"
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Adjust p-values for their number (Holm, 1979, Scandinavian Journal of Statistics 6:65).
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1)[np.argsort(order)]
 
 
 def _changes(column: pd.Series, was: Mapping[str, Any], rows: int) -> Iterator[Change]:

@@ -66,7 +66,9 @@ def groups(x: pd.Series, column: Column, *, n_bins: int) -> tuple[np.ndarray, li
     return np.searchsorted(inner, values), [*names, f"over {format_number(inner[-1])}"]
 
 
-def label_columns(X: pd.DataFrame, columns: Mapping[str, Column], *, n_bins: int) -> pd.DataFrame:
+def label_columns(
+    X: pd.DataFrame, columns: Mapping[str, Column], *, n_bins: int = 4
+) -> pd.DataFrame:
     """Replace every value by the name of its group (``groups``); a gap stays missing."""
     labels = pd.DataFrame(index=X.index, columns=X.columns, dtype=object)
     for name in X.columns:

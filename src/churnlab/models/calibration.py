@@ -168,8 +168,8 @@ def _summary(plain: Candidate, tried: Sequence[Candidate], kept: Candidate, reas
         )
     if not tried and not reason:
         return (
-            f"not needed (slope {slope:.2f}, calibration error {error} out of fold; perfect "
-            f"calibration: {_format_p(p)})"
+            f"not shown to be needed (slope {slope:.2f}, calibration error {error} out of fold; "
+            f"perfect calibration: {_format_p(p)})"
         )
     if not tried:
         return f"none, although {reason}: try evaluation.calibration=auto"

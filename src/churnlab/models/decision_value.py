@@ -36,7 +36,6 @@ FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 ASSUMPTIONS = ("success", "accept", "retained_value", "contact_cost", "incentive")
 """What the sensitivity varies, one at a time."""
 
-
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3)
 """The capacity table has these shares of the members where the decision has no capacity."""
 
@@ -44,7 +43,7 @@ THRESHOLDS = tuple(float(percent) / 100 for percent in range(1, 100))
 """The thresholds at which net benefits are compared."""
 
 
-class Estimate(NamedTuple):
+class Amount(NamedTuple):
     """A value with its 95% CI."""
 
     value: float
@@ -56,8 +55,8 @@ class Valuation(NamedTuple):
     """What a decision with contact economics earns on held-out members: profit and break-even
     success, the tables of ``capacity_table`` and ``sensitivity``, and a summary in one sentence."""
 
-    profit: Estimate
-    break_even: Estimate
+    profit: Amount
+    break_even: Amount
     capacity: pd.DataFrame
     sensitivity: pd.DataFrame
     summary: str
@@ -103,7 +102,7 @@ def value_decision(
 
 
 def _summary(
-    earned: Estimate, needed: Estimate, contacts: int, members: int, economics: ContactEconomics
+    earned: Amount, needed: Amount, contacts: int, members: int, economics: ContactEconomics
 ) -> str:
     """Say what contacting earns, and which success that needs."""
     if not contacts:
@@ -118,7 +117,7 @@ def _summary(
     )
 
 
-def profit_interval(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> Estimate:
+def profit_interval(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> Amount:
     """Return the profit of contacting these members (a mask) and its 95% CI.
 
     The profit is a sum over members, each of whom earns one of three amounts; its standard error is
@@ -132,10 +131,10 @@ def profit_interval(y: np.ndarray, contacted: np.ndarray, economics: ContactEcon
     earned = _earned_each(y, contacted, economics)
     error = math.sqrt(len(y)) * float(earned.std(ddof=1)) if len(y) > 1 else math.inf
     total = profit(y, contacted, economics)
-    return Estimate(total, total - SURE * error, total + SURE * error)
+    return Amount(total, total - SURE * error, total + SURE * error)
 
 
-def break_even(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> Estimate:
+def break_even(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> Amount:
     """Return the success at which contacting these members earns nothing, and its 95% CI.
 
     Of the members contacted a share r would leave. Nothing is earned at the success
@@ -145,10 +144,10 @@ def break_even(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics
     """
     members, leavers = int(np.sum(contacted)), int(np.sum(contacted & (y == 1)))
     if not members:
-        return Estimate(math.nan, math.nan, math.nan)
+        return Amount(math.nan, math.nan, math.nan)
     share = leavers / members
     value, high, low = (_success_needed(r, economics) for r in (share, *wilson(share, members)))
-    return Estimate(value, low, high)
+    return Amount(value, low, high)
 
 
 def sensitivity(
@@ -209,7 +208,7 @@ def net_benefit(
         worth = np.where(left, 1.0, -weight)
         marked = will_churn(probability, threshold)
         model, passed_over = _mean(worth * marked), _mean(-worth * ~marked)
-        gain = Estimate(*(min(ends) for ends in zip(model, passed_over, strict=True)))
+        gain = Amount(*(min(ends) for ends in zip(model, passed_over, strict=True)))
         rows.append((threshold, *model, float(worth.mean()), *gain))
     names = ["threshold", "model", "low", "high", "all", "gain", "gain_low", "gain_high"]
     return pd.DataFrame(rows, columns=names)
@@ -225,7 +224,7 @@ def capacity_table(
     resamples: int = 1000,
     seed: int,
 ) -> pd.DataFrame:
-    """Estimate what so many contacts among ``members`` members find and earn, the riskiest first.
+    """Amount what so many contacts among ``members`` members find and earn, the riskiest first.
 
     The same share of these members is contacted and scaled up to ``members``. Columns: contacts,
     share, threshold (above it are at most that share), precision, leavers (among the contacts) and,
@@ -284,7 +283,7 @@ def _success_needed(share: float, economics: ContactEconomics) -> float:
     return cost / gain if gain > 0 else math.inf
 
 
-def _mean(values: np.ndarray) -> Estimate:
+def _mean(values: np.ndarray) -> Amount:
     """Return the mean over members and its 95% CI."""
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    return Estimate(mean, mean - SURE * error, mean + SURE * error)
+    return Amount(mean, mean - SURE * error, mean + SURE * error)

@@ -11,12 +11,9 @@ from scipy.stats import binomtest, chi2, norm
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 
-from churnlab.models.calibration_error import calibration_error
+from churnlab.models.calibration_error import GROUPS, calibration_error
 from churnlab.models.metric_names import METRICS
 from churnlab.models.metrics import CLIP, Counts, Groups, all_metrics, group_members
-
-GROUPS = 4096
-"""Pool probabilities into this many groups for the bootstrap when more of them are distinct."""
 
 SURE = float(norm.ppf(0.975))
 """Standard errors from the middle to an end of a 95% CI."""

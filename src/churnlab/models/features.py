@@ -11,7 +11,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from churnlab.data.expressions import columns_in, derive
 from churnlab.errors import InputError
-from churnlab.formatting import listed
 
 
 def typical(X: pd.DataFrame) -> dict[str, float | str]:
@@ -112,17 +111,3 @@ def found_on_sentence(name: str, found_on: str) -> str:
     'The habits features were found on all members of the gym table.'
     """
     return f"The {name} features were found on {found_on}."
-
-
-def without_late_sentence(late: Sequence[str], metrics: Mapping[str, float]) -> str:
-    """Say what the scores owe to columns known only close to churn, if that was measured."""
-    if "early_cv_roc_auc" not in metrics:
-        return f"It uses {listed(late)}, known only close to churn; features=early does without."
-    auc, loss = (
-        f"{metrics[f'early_cv_{name}']:.4f} instead of {metrics[f'cv_{name}']:.4f}"
-        for name in ("roc_auc", "log_loss")
-    )
-    return (
-        f"Without {listed(late)}, known only close to churn, the same model has cv ROC AUC {auc}, "
-        f"and cv log loss {loss}."
-    )

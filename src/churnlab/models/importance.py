@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab.data.contract import Column
 from churnlab.models.features import typical
-from churnlab.models.metrics import CLIP
+from churnlab.models.metrics import log_losses
 from churnlab.models.pipelines import churn_probability, per_column
 
 MOST, FEWEST = 300_000, 500
@@ -53,7 +53,7 @@ def permutation_importance(
         X, y = X.iloc[rows], y[rows]
     orders = np.array([rng.permutation(len(X)) for _ in range(repeats)])
     probability = churn_probability(model, X)
-    loss = _log_loss(y, probability)
+    loss = log_losses(y, probability)
     members, others = pd.concat([X] * repeats, ignore_index=True), X.iloc[orders.ravel()]
     measured = []
     for group in groups:
@@ -63,7 +63,7 @@ def permutation_importance(
         if known.any():
             predicted[known] = churn_probability(model[1:], table)
         predicted = predicted.reshape(orders.shape)
-        rise = (_log_loss(y, predicted) - loss).mean(axis=0)
+        rise = (log_losses(y, predicted) - loss).mean(axis=0)
         half = norm.ppf(0.975) * rise.std(ddof=1) / np.sqrt(len(rise))
         low, high = rise.mean() - half, rise.mean() + half
         direction = "no effect shown"
@@ -106,12 +106,6 @@ def group_coefficients(
         sign = -1 if np.sign(towards).sum() < 0 else 1
         coefficients[" + ".join(group)] = sign * contribution.std()
     return pd.Series(coefficients, dtype="float64")
-
-
-def _log_loss(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Return the log loss of each member; probability is (members,) or (repeats, members)."""
-    clipped = np.clip(probability, CLIP, 1 - CLIP)
-    return -np.log(np.where(y == 1, clipped, 1 - clipped))
 
 
 def _riskier_end(values: np.ndarray, predicted: np.ndarray, column: Column) -> str:

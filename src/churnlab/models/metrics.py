@@ -168,3 +168,9 @@ def will_churn(probability: np.ndarray, threshold: float | np.ndarray) -> np.nda
     [False, False, True]
     """
     return np.asarray(probability) > threshold
+
+
+def log_losses(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the log loss of each member; probability is (members,) or (repeats, members)."""
+    clipped = np.clip(probability, CLIP, 1 - CLIP)
+    return -np.log(np.where(y == 1, clipped, 1 - clipped))

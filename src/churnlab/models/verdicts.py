@@ -38,7 +38,7 @@ Basis = Literal["out of fold", "nested", "hold-out"]
 """The predictions that decide; ``nested``: those of studies inside outer folds."""
 
 
-class Evidence(NamedTuple):
+class Predictions(NamedTuple):
     """The predictions of one model: tables with row, y, probability and threshold.
 
     ``hold_out`` is by the model that was fitted on ``trained_on`` members. ``out_of_fold`` and
@@ -81,7 +81,7 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    first: Evidence, second: Evidence, *, metric: str, seed: int, rope: float | None = None
+    first: Predictions, second: Predictions, *, metric: str, seed: int, rope: float | None = None
 ) -> Verdict:
     """Decide which of two models is better on the draws of folds that both share.
 
@@ -106,7 +106,7 @@ def judge(
 
 
 def _judge_on_hold_out(
-    first: Evidence, second: Evidence, *, metric: str, seed: int, rope: float | None
+    first: Predictions, second: Predictions, *, metric: str, seed: int, rope: float | None
 ) -> Verdict:
     """Decide on the hold-out, and say why the folds cannot."""
     found, sentence = compare_on_hold_out(first, second, metric=metric, seed=seed, rope=rope)
@@ -121,7 +121,7 @@ def _judge_on_hold_out(
 
 
 def compare_on_hold_out(
-    first: Evidence, second: Evidence, *, metric: str, seed: int, rope: float | None = None
+    first: Predictions, second: Predictions, *, metric: str, seed: int, rope: float | None = None
 ) -> tuple[Difference, str]:
     """Return the paired difference of two models on the hold-out, and what it shows in a sentence.
 
@@ -239,7 +239,7 @@ def _agreement(found: Difference, folds: FoldTest) -> str:
     return f"The fold test does find a difference {result}. More members might show it."
 
 
-def _chosen(first: Evidence, second: Evidence) -> str:
+def _chosen(first: Predictions, second: Predictions) -> str:
     """Say how many trials each tuned model was chosen among."""
     chosen = [
         f"{one.name} was chosen among {one.chosen_among} on these members"

@@ -12,11 +12,12 @@ import pandas as pd
 from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
 
+from churnlab.data.drift import holm
 from churnlab.formatting import counted, listed, percent, whole
 from churnlab.models.comparison import paired_difference
 from churnlab.models.evaluation import classification_metrics
 from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS
-from churnlab.models.metrics import CLIP
+from churnlab.models.metrics import log_losses
 from churnlab.models.slices import values
 from churnlab.registry.gate import Check, has_both_outcomes, not_measured
 
@@ -87,10 +88,10 @@ def measure_loss(
 def _expected_error(y: np.ndarray, candidate: np.ndarray, other: np.ndarray) -> float:
     """Return the standard error of the difference in log loss if the better model were right."""
     models = candidate, other
-    mean_losses = [_log_losses(y, model).mean() for model in models]
+    mean_losses = [log_losses(y, model).mean() for model in models]
     p = models[int(np.argmin(mean_losses))]
     left, stayed = (
-        _log_losses(outcome, candidate) - _log_losses(outcome, other)
+        log_losses(outcome, candidate) - log_losses(outcome, other)
         for outcome in (np.ones(len(y)), np.zeros(len(y)))
     )
     expected = p * left + (1 - p) * stayed
@@ -240,7 +241,7 @@ def check_slices(
     candidate that is worse in no slice at MAX_ERROR. A loss within the margin of log loss is none.
     The value counts the slices in which it is worse.
     """
-    losses = _log_losses(y, candidate) - _log_losses(y, champion)
+    losses = log_losses(y, candidate) - log_losses(y, champion)
     slices = [
         (name, value, losses[members])
         for name in labels.columns
@@ -267,19 +268,3 @@ def check_slices(
             f"of {counted(len(slices), 'slice')}, beyond chance"
         )
     return Check("slices_against_champion", len(worse), 0, not worse, message)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return Holm's adjusted p-values.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return np.minimum(adjusted, 1)[np.argsort(order)]
-
-
-def _log_losses(y: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probability, CLIP, 1 - CLIP)
-    return -np.where(y == 1, np.log(clipped), np.log1p(-clipped))

@@ -232,7 +232,7 @@ def check_stability(unstable: str | None, *, by_hand: bool) -> Check:
         return Check(name, "stable", "stable", True, "the segmentation is stable")
     message = f"the segmentation is not stable: {unstable}"
     if not by_hand:
-        message += " Set segments.k by hand."
+        message += " A number set by hand (segments.k) passes with a warning."
     return Check(name, "unstable", "stable, or set by hand", by_hand, message, warning=by_hand)
 
 

@@ -20,9 +20,6 @@ from churnlab.registry.versions import Champion, Served
 SEGMENT = "segment"
 """The name in gate.slices of the candidate's own segments."""
 
-BINS = 4
-"""About how many bins a numeric column is sliced into."""
-
 
 class HeldOut(NamedTuple):
     """The held-out ``rows`` to judge by; ``left_out`` counts the others by reason.
@@ -152,7 +149,7 @@ def slice_labels(
     ``segments`` holds the candidate's segment of each row.
     """
     columns = [name for name in names if name != SEGMENT]
-    labels = label_columns(dataset.X[columns], dataset.contract.columns, n_bins=BINS).iloc[rows]
+    labels = label_columns(dataset.X[columns], dataset.contract.columns).iloc[rows]
     if SEGMENT in names:
         labels[SEGMENT] = segments
     return labels[list(names)]

@@ -68,7 +68,7 @@ def short(contract: Contract, y: np.ndarray, tables: Tables) -> str:
         left_aligned = f"{{:<{leaving[GROUP].str.len().max()}}}".format
         parts.append(leaving.to_string(index=False, formatters={GROUP: left_aligned}))
     if silent:
-        parts.append(f"No signal: {listed(silent)}.")
+        parts.append(f"No signal shown: {listed(silent)}.")
     return "\n".join([*parts, *redundancies(tables)])
 
 

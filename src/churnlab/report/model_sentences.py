@@ -110,7 +110,8 @@ def how_well(
     return (
         "It ranks a member who leaves above a member who stays in "
         f"{percent(test['roc_auc'])} of the pairs (95% CI {percent(test['low'])} to "
-        f"{percent(test['high'])}, on {whole(held_out)} held-out members); "
+        f"{percent(test['high'])}, on {whole(held_out)} held-out members)"
+        f"{', which is not shown to be better than guessing' if test['low'] <= 0.5 else ''}; "
         f"{'' if late is None else f'{without_late(late)}; '}of all who leave, "
         f"{found} (a perfect ranking would find {ideal})."
     )

@@ -16,7 +16,7 @@ from churnlab.models import comparison, verdicts
 from churnlab.models.comparison import Difference
 from churnlab.models.features import found_on_sentence
 from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
-from churnlab.models.verdicts import Evidence, Verdict
+from churnlab.models.verdicts import Predictions, Verdict
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 
@@ -140,7 +140,7 @@ def _passed_over(run: Run, among: Sequence[Run]) -> int:
     )
 
 
-def _picked(evidence: Evidence, passed_over: int) -> Evidence:
+def _picked(evidence: Predictions, passed_over: int) -> Predictions:
     """Count the runs that were passed over, too; nested predictions did not see that choice."""
     if not passed_over:
         return evidence
@@ -170,17 +170,17 @@ def compare_on_hold_out(
     return verdicts.compare_on_hold_out(*sides, metric=metric, seed=seed, rope=rope)
 
 
-def _evidence(first: Run, second: Run) -> tuple[Evidence, Evidence]:
-    """Read the predictions of two runs; runs of the same name are told apart by their ids."""
+def _evidence(first: Run, second: Run) -> tuple[Predictions, Predictions]:
+    """Read the predictions of two runs; ids distinguish those of the same name."""
     names = distinct_names(first, second)
     return _read_evidence(names[0], first), _read_evidence(names[1], second)
 
 
-def _read_evidence(name: str, run: Run) -> Evidence:
+def _read_evidence(name: str, run: Run) -> Predictions:
     predicted, (among, study) = out_of_fold_predictions(run), _study(run)
     nested = artifacts.find_table(study, Artifact.NESTED) if study else None
     members = predicted["row"].nunique()
-    return Evidence(name, hold_out_predictions(run), members, predicted, nested, among)
+    return Predictions(name, hold_out_predictions(run), members, predicted, nested, among)
 
 
 def out_of_fold_predictions(run: Run) -> pd.DataFrame:
