@@ -224,7 +224,7 @@ def capacity_table(
     resamples: int = 1000,
     seed: int,
 ) -> pd.DataFrame:
-    """Amount what so many contacts among ``members`` members find and earn, the riskiest first.
+    """Estimate what so many contacts among ``members`` members find and earn, the riskiest first.
 
     The same share of these members is contacted and scaled up to ``members``. Columns: contacts,
     share, threshold (above it are at most that share), precision, leavers (among the contacts) and,
