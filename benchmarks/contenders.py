@@ -156,7 +156,7 @@ def time_parts(estimator: type) -> Counter[str]:
     import mlflow
     import optuna
 
-    from churnlab.models import cross_validation
+    from churnlab.evaluation import cross_validation
     from churnlab.tuning import trials
 
     seconds: Counter[str] = Counter()

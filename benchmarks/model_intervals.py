@@ -14,17 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from churnlab.claims import measures
 from churnlab.claims.claim import Claim
 from churnlab.data.contract import Column
-from churnlab.models import (
-    comparison,
-    evaluation,
-    importance,
-    pipelines,
-    slices,
-    splits,
-    verdicts,
-)
+from churnlab.evaluation import comparison, importance, performance, slices, verdicts
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.models import pipelines, splits
 from churnlab.models.features import Features
-from churnlab.models.metric_names import METRICS
 from churnlab.registry import against_champion, gate
 from tallies import Judged, Kind
 
@@ -84,7 +77,7 @@ def population(world: World, slope: float = TIMID) -> Drawn:
 @cache
 def true_metrics(name: str, slope: float) -> dict[str, float]:
     """Return all metrics in a world."""
-    return evaluation.classification_metrics(
+    return performance.classification_metrics(
         *population(WORLDS[name], slope), threshold=THRESHOLDS[name]
     )
 
@@ -93,7 +86,7 @@ def metrics(rng: np.random.Generator, n: int) -> Iterator[Judged]:
     """Judge the bootstrap intervals of all metrics of a timid model."""
     for name, world in WORLDS.items():
         true = true_metrics(name, TIMID)
-        found = evaluation.bootstrap_intervals(
+        found = performance.bootstrap_intervals(
             *draw(rng, n, world), threshold=THRESHOLDS[name], seed=0
         )
         for metric, (low, high) in found.items():
@@ -104,7 +97,7 @@ def ece(rng: np.random.Generator, n: int) -> Iterator[Judged]:
     """Judge the interval of the calibration error of a perfectly calibrated model."""
     for name, world in list(WORLDS.items())[::3]:
         y, probability = draw(rng, n, world, 1.0)
-        low, high = evaluation.bootstrap_intervals(y, probability, threshold=0.5, seed=0)["ece"]
+        low, high = performance.bootstrap_intervals(y, probability, threshold=0.5, seed=0)["ece"]
         yield name, low, true_metrics(name, 1.0)["ece"], high
 
 
@@ -122,7 +115,7 @@ def true_differences(name: str) -> dict[str, float]:
     """Return the differences of the rivals' metrics in a world."""
     y, *both = rivals(np.random.default_rng(0), POPULATION, WORLDS[name])
     first, second = (
-        evaluation.classification_metrics(y, probability, threshold=THRESHOLDS[name])
+        performance.classification_metrics(y, probability, threshold=THRESHOLDS[name])
         for probability in both
     )
     return {metric: first[metric] - second[metric] for metric in METRICS}
@@ -156,7 +149,7 @@ def slope(rng: np.random.Generator, n: int) -> Iterator[Judged]:
     """Judge the Wald interval of the calibration slope."""
     for name, world in WORLDS.items():
         y, probability = draw(rng, n, world)
-        line = evaluation.calibration_line(y, probability)
+        line = performance.calibration_line(y, probability)
         low, high = gate.slope_interval(
             y, probability, slope=line["slope"], intercept=line["intercept"]
         )
@@ -166,7 +159,7 @@ def slope(rng: np.random.Generator, n: int) -> Iterator[Judged]:
 @cache
 def true_slope(name: str) -> float:
     """Return the calibration slope in a world, whose probabilities are rounded and clipped."""
-    return evaluation.calibration_line(*population(WORLDS[name]))["slope"]
+    return performance.calibration_line(*population(WORLDS[name]))["slope"]
 
 
 def reliability(rng: np.random.Generator, n: int) -> Iterator[Judged]:
@@ -174,7 +167,7 @@ def reliability(rng: np.random.Generator, n: int) -> Iterator[Judged]:
     probability."""
     for name, world in WORLDS.items():
         log_odds = rng.normal(*world, n)
-        table = evaluation.reliability(outcomes(rng, log_odds), expit(log_odds))
+        table = performance.reliability(outcomes(rng, log_odds), expit(log_odds))
         for row in table.itertuples():
             yield f"ten bins, {name}", row.low, row.probability, row.high
 
@@ -275,7 +268,7 @@ def fold_tests(rng: np.random.Generator, n: int) -> Iterator[Judged]:
 
 
 def _log_loss(y: np.ndarray, probability: np.ndarray) -> float:
-    return evaluation.classification_metrics(y, probability, threshold=0.5)["log_loss"]
+    return performance.classification_metrics(y, probability, threshold=0.5)["log_loss"]
 
 
 def hold_out_differences(rng: np.random.Generator, n: int) -> Iterator[Judged]:

@@ -12,8 +12,9 @@ from scipy import stats
 from churnlab.claims import measures
 from churnlab.claims.claim import Claim
 from churnlab.data.contract import Column
+from churnlab.evaluation import decision_value
 from churnlab.explore import association, statistics
-from churnlab.models import decision, decision_value
+from churnlab.models import decision
 from churnlab.segments import portraits
 from model_intervals import POPULATION, THRESHOLDS, WORLDS, draw, population
 from tallies import Judged, Kind

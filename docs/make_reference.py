@@ -10,7 +10,7 @@ from pathlib import Path
 from churnlab.__main__ import ROOT
 from churnlab.cli import help, outcomes
 from churnlab.config.commands import COMMANDS
-from churnlab.models.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS
 from churnlab.tracking import names
 
 PAGES = Path(__file__).parent / "reference"

@@ -12,8 +12,8 @@ from churnlab.claims.claim import Claim, verdict
 from churnlab.claims.measures import ClaimContext, check_claims, measure
 from churnlab.data.demo import members
 from churnlab.errors import InputError
+from churnlab.evaluation.comparison import fold_test, paired_difference
 from churnlab.explore.statistics import correlations, risk_ratio
-from churnlab.models.comparison import fold_test, paired_difference
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from sklearn import metrics as sk
 import churnlab
 from churnlab.data.dataset import folds_sha256, split_sha256
 from churnlab.data.demo import members
-from churnlab.models import calibration, evaluation
-from churnlab.models.metric_names import METRICS
+from churnlab.evaluation import calibration, performance
+from churnlab.evaluation.metric_names import METRICS
 from churnlab.tracking.fingerprints import config_sha256
 from support.running import (
     THREE_SEGMENTS,
@@ -347,7 +347,7 @@ def test_a_run_logs_the_size_of_its_model(trained, model, shared_home):
 def test_a_run_reports_whether_it_needs_calibration(trained, model):
     run = trained[model]
     oof = pd.read_parquet(artifact(run, "predictions/oof.parquet"))
-    found = evaluation.repeated_calibration_line(oof)
+    found = performance.repeated_calibration_line(oof)
     assert run.data.metrics["cv_slope"] == pytest.approx(found["slope"])
     assert run.data.metrics["cv_intercept"] == pytest.approx(found["intercept"])
     table = pd.read_csv(artifact(run, "calibration.csv"))

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churnlab.errors import InputError
+from churnlab.evaluation.metrics import will_churn
 from churnlab.models.decision import (
     ContactEconomics,
     capacity_threshold,
@@ -17,7 +18,6 @@ from churnlab.models.decision import (
     profit,
     profit_curve,
 )
-from churnlab.models.metrics import will_churn
 
 examples = settings(max_examples=60, deadline=None)
 

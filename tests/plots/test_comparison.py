@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from churnlab.models.comparison import Difference, FoldTest
+from churnlab.evaluation.comparison import Difference, FoldTest
 from churnlab.plots import comparison
 from churnlab.plots.style import GREEN, ORANGE
 

@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 
+from churnlab.evaluation.decision_value import THRESHOLDS, net_benefit, sensitivity
 from churnlab.models.decision import ContactEconomics
-from churnlab.models.decision_value import THRESHOLDS, net_benefit, sensitivity
 from churnlab.plots import decisions
 
 RNG = np.random.default_rng(0)

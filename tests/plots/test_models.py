@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib import image
 
-from churnlab.models import evaluation
+from churnlab.evaluation import performance
 from churnlab.models.decision import ContactEconomics, profit_curve
 from churnlab.plots import models
 
@@ -65,11 +65,11 @@ def every_figure(samples: dict[str, pd.DataFrame]) -> dict:
     return {
         "roc": models.roc(samples),
         "precision_recall": models.precision_recall(samples),
-        "reliability": models.reliability(tables(samples, evaluation.reliability), samples),
+        "reliability": models.reliability(tables(samples, performance.reliability), samples),
         "confusion": models.confusion(last, threshold=0.4),
         "scores": models.scores(last, threshold=0.4),
         "gains": models.gains(
-            tables(samples, evaluation.gains, shares=np.linspace(0.05, 1, 20)), churn_rate=y.mean()
+            tables(samples, performance.gains, shares=np.linspace(0.05, 1, 20)), churn_rate=y.mean()
         ),
         "profit": models.profit(
             profit_curve(y, p, ContactEconomics(100, 2, 10, 0.3, 0.5)), share=0.4
@@ -87,7 +87,7 @@ def test_every_figure_can_be_drawn_has_a_title_and_ink(samples, kind):
 
 
 def test_the_curves_are_labeled_with_their_areas(samples):
-    metrics = evaluation.classification_metrics(
+    metrics = performance.classification_metrics(
         samples["hold-out"]["y"].to_numpy(),
         samples["hold-out"]["probability"].to_numpy(),
         threshold=0.5,

@@ -1,8 +1,8 @@
 import numpy as np
 import pandas as pd
 
-from churnlab.models.learning_curve import doubling
-from churnlab.models.slices import slice_table
+from churnlab.evaluation.learning_curve import doubling
+from churnlab.evaluation.slices import slice_table
 from churnlab.plots import weak_spots
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from churnlab.models.evaluation import calibration_line
+from churnlab.evaluation.performance import calibration_line
 from churnlab.registry import gate
 from churnlab.registry.against_champion import check_against, check_against_dummy
 

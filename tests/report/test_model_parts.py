@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churnlab.models.calibration_error import CalibrationError
-from churnlab.models.slices import slice_table
+from churnlab.evaluation.calibration_error import CalibrationError
+from churnlab.evaluation.slices import slice_table
 from churnlab.report.model_parts import calibration, decisions, more_members, slices
 
 ROWS = np.arange(400)

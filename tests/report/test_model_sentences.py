@@ -3,9 +3,9 @@ from typing import Any, get_args
 import pytest
 
 from churnlab.config.commands import Metric
-from churnlab.models.comparison import Difference
-from churnlab.models.metric_names import LABELS
-from churnlab.models.verdicts import Verdict, decide, describe
+from churnlab.evaluation.comparison import Difference
+from churnlab.evaluation.metric_names import LABELS
+from churnlab.evaluation.verdicts import Verdict, decide, describe
 from churnlab.report.model_sentences import Late, how_well, model_in_words, which_model
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from churnlab.models.calibration import miscalibration
-from churnlab.models.calibration_error import calibration_error
-from churnlab.models.comparison import paired_difference
-from churnlab.models.evaluation import bootstrap_intervals, calibration_line
+from churnlab.evaluation.calibration import miscalibration
+from churnlab.evaluation.calibration_error import calibration_error
+from churnlab.evaluation.comparison import paired_difference
+from churnlab.evaluation.performance import bootstrap_intervals, calibration_line
 from churnlab.registry.gate import check_calibration
 from support.planted import assert_at_least, assert_at_most, count, tables
 from support.planted_models import MODELS, STRONG, WEAK, World, draw, true_calibration_error

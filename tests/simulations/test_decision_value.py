@@ -5,13 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from churnlab.models.decision import ContactEconomics, profit
-from churnlab.models.decision_value import (
+from churnlab.evaluation.decision_value import (
     break_even,
     capacity_table,
     net_benefit,
     profit_interval,
 )
+from churnlab.models.decision import ContactEconomics, profit
 from support.planted import assert_at_least, assert_at_most, count, tables
 from support.planted_models import STRONG, WEAK, World, draw
 

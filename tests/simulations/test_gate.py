@@ -10,8 +10,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from churnlab.models.evaluation import classification_metrics
-from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.performance import classification_metrics
 from churnlab.registry.against_champion import (
     check_against,
     check_slices,

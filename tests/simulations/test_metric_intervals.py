@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from churnlab.models.comparison import paired_difference
-from churnlab.models.evaluation import bootstrap_intervals, classification_metrics
-from churnlab.models.metric_names import METRICS
+from churnlab.evaluation.comparison import paired_difference
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.performance import bootstrap_intervals, classification_metrics
 from support.killing import SOAK
 from support.planted import assert_at_most, tables
 from support.planted_models import STRONG, WEAK, World

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from churnlab.evaluation.comparison import Difference, FoldTest, fold_test, paired_difference
+from churnlab.evaluation.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.verdicts import BETTER, EQUAL, Predictions, Verdict, decide, judge
 from churnlab.models import decision
-from churnlab.models.comparison import Difference, FoldTest, fold_test, paired_difference
-from churnlab.models.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
-from churnlab.models.metric_names import METRICS
 from churnlab.models.splits import make_folds
-from churnlab.models.verdicts import BETTER, EQUAL, Predictions, Verdict, decide, judge
 from support.killing import SOAK
 from support.planted import assert_at_least, assert_at_most, count, tables
 

@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from churnlab.data.contract import Column
-from churnlab.models.evaluation import classification_metrics
+from churnlab.evaluation.learning_curve import doubling, learning_curve
+from churnlab.evaluation.performance import classification_metrics
+from churnlab.evaluation.slices import ratio_interval, slice_table, weakest
 from churnlab.models.features import Features
-from churnlab.models.learning_curve import doubling, learning_curve
 from churnlab.models.pipelines import pipeline
-from churnlab.models.slices import ratio_interval, slice_table, weakest
 from churnlab.models.splits import make_folds
 from support.planted import assert_at_least, assert_at_most, count, tables
 from support.planted_models import STRONG, WEAK, World

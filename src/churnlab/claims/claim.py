@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from churnlab.evaluation.metric_names import Metric
 from churnlab.formatting import number
-from churnlab.models.metric_names import Metric
 
 Quantity = Literal[
     "correlation", "correlation_margin", "risk_ratio", "mean_difference", "mean", "model_difference"

@@ -28,10 +28,10 @@ from churnlab.claims.groups import (
 from churnlab.claims.multiplicity import LEVEL, Interval, p_value
 from churnlab.data.expressions import check_expression, columns_in, evaluate
 from churnlab.errors import InputError
+from churnlab.evaluation.comparison import fold_test, paired_difference
+from churnlab.evaluation.performance import classification_metrics
 from churnlab.explore import statistics
 from churnlab.formatting import counted
-from churnlab.models.comparison import fold_test, paired_difference
-from churnlab.models.evaluation import classification_metrics
 
 REPORTED = 3
 """Faulty claims that are reported at once: each message lists all columns."""

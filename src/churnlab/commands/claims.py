@@ -30,9 +30,9 @@ from churnlab.config.groups import SegmentsKeys, StatementsKeys
 from churnlab.data.dataset import Dataset
 from churnlab.data.expressions import columns_in
 from churnlab.errors import InputError
+from churnlab.evaluation.comparison import by_draw
+from churnlab.evaluation.cross_validation import fold_predictions
 from churnlab.formatting import counted
-from churnlab.models.comparison import by_draw
-from churnlab.models.cross_validation import fold_predictions
 from churnlab.models.features import typical
 from churnlab.models.splits import Fold, make_folds
 from churnlab.plots import claims as plots

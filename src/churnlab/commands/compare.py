@@ -27,12 +27,12 @@ from mlflow.entities import Run
 from churnlab.config.commands import Compare, Result
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
+from churnlab.evaluation import comparison
+from churnlab.evaluation.comparison import Difference
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.verdicts import Verdict
 from churnlab.formatting import counted, duration, whole
-from churnlab.models import comparison
-from churnlab.models.comparison import Difference
-from churnlab.models.metric_names import METRICS
 from churnlab.models.splits import make_split
-from churnlab.models.verdicts import Verdict
 from churnlab.plots import comparison as plots
 from churnlab.report.model_sentences import Late, as_sentence, without_late
 from churnlab.tracking import artifacts

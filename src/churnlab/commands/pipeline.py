@@ -31,7 +31,7 @@ from churnlab.config import commands as keys
 from churnlab.config.commands import Pipeline, Result
 from churnlab.config.groups import FeaturesKeys, ModelKeys
 from churnlab.data.dataset import Dataset
-from churnlab.models.metric_names import LABELS
+from churnlab.evaluation.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import find_champion, model_name
 from churnlab.report.model_sentences import Late, as_sentence, without_late

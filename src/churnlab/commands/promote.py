@@ -29,8 +29,8 @@ from churnlab.config.commands import Promote, Result
 from churnlab.config.groups import GateKeys
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
+from churnlab.evaluation import performance
 from churnlab.formatting import counted, number
-from churnlab.models import evaluation
 from churnlab.models.splits import make_split
 from churnlab.registry import gate, judges, versions
 from churnlab.registry.against_champion import (
@@ -331,7 +331,7 @@ def _check_quality(
     churn_rate = float(dataset.y[versions.training_rows(churn)].mean())
     scores = {}
     if len(np.unique(y)) == 2:
-        scores = evaluation.classification_metrics(y, probability, threshold=threshold)
+        scores = performance.classification_metrics(y, probability, threshold=threshold)
     known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
     known |= {f"test_{key}": value for key, value in scores.items()}
     how: dict[str, Any] = {"threshold": threshold, "seed": settings.seed}

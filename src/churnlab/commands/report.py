@@ -29,10 +29,10 @@ from mlflow.entities.model_registry import ModelVersion
 from churnlab.config.commands import COMMANDS, Report, Result
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
+from churnlab.evaluation import performance
+from churnlab.evaluation.calibration_error import calibration_error
+from churnlab.evaluation.metric_names import LABELS
 from churnlab.formatting import day
-from churnlab.models import evaluation
-from churnlab.models.calibration_error import calibration_error
-from churnlab.models.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import (
     champion_changes,
@@ -214,7 +214,7 @@ def _evidence(run: Run, segment: pd.Series | None, *, held_out: int, seed: int) 
     run_id, scores, late = run.info.run_id, run.data.metrics, ranking_without_late(run)
     oof = artifacts.read_table(run_id, Artifact.OOF)
     first_draw = oof[oof["repeat"] == 0]
-    gains = evaluation.repeated_gains(oof, shares=SHARES)
+    gains = performance.repeated_gains(oof, shares=SHARES)
     tables = (Artifact.SLICES, Artifact.LEARNING_CURVE, Artifact.CAPACITY, Artifact.SENSITIVITY)
     sliced, curve, *valued = (artifacts.find_table(run_id, name) for name in tables)
     ends = {"roc_auc": "", "low": "_low", "high": "_high"}

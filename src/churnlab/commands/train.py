@@ -28,26 +28,25 @@ from sklearn.pipeline import Pipeline
 from churnlab.config.build import build_pipeline
 from churnlab.config.commands import Result, Train
 from churnlab.data.dataset import Dataset
-from churnlab.explore import binning, redundancy
-from churnlab.models import (
+from churnlab.evaluation import (
     calibration,
-    decision,
     decision_value,
-    evaluation,
     importance,
     learning_curve,
-    pipelines,
+    performance,
     slices,
 )
-from churnlab.models.calibration_error import noise_floor
-from churnlab.models.cross_validation import (
+from churnlab.evaluation.calibration_error import noise_floor
+from churnlab.evaluation.cross_validation import (
     cross_fitted_thresholds,
     cv_metrics,
     fold_metrics,
     fold_predictions,
 )
+from churnlab.evaluation.metrics import will_churn
+from churnlab.explore import binning, redundancy
+from churnlab.models import decision, pipelines
 from churnlab.models.features import found_on_sentence, without_columns
-from churnlab.models.metrics import will_churn
 from churnlab.models.splits import Fold, Split, make_folds, make_split
 from churnlab.plots import decisions, weak_spots
 from churnlab.plots import models as plots
@@ -186,8 +185,8 @@ def _predict_hold_out(pipeline: Pipeline, dataset: Dataset, split: Split) -> pd.
 def _test_metrics(hold_out: pd.DataFrame, *, threshold: float, seed: int) -> dict[str, float]:
     """Compute the metrics of the hold-out (test_<metric>) and the ends of their 95% CIs."""
     y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
-    test = evaluation.classification_metrics(y, probability, threshold=threshold)
-    intervals = evaluation.bootstrap_intervals(y, probability, threshold=threshold, seed=seed)
+    test = performance.classification_metrics(y, probability, threshold=threshold)
+    intervals = performance.bootstrap_intervals(y, probability, threshold=threshold, seed=seed)
     metrics = {f"test_{name}": value for name, value in test.items()}
     metrics |= {f"test_{name}_low": low for name, (low, _) in intervals.items()}
     return metrics | {f"test_{name}_high": high for name, (_, high) in intervals.items()}
@@ -289,11 +288,11 @@ def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) ->
     """Draw the figures of a run, out of fold next to hold-out."""
     samples = {"out of fold": oof, "hold-out": hold_out}
     reliability = {
-        name: evaluation.reliability(table["y"].to_numpy(), table["probability"].to_numpy())
+        name: performance.reliability(table["y"].to_numpy(), table["probability"].to_numpy())
         for name, table in samples.items()
     }
     gains = {
-        name: evaluation.repeated_gains(table, shares=np.linspace(0.01, 1, 100).tolist())
+        name: performance.repeated_gains(table, shares=np.linspace(0.01, 1, 100).tolist())
         for name, table in samples.items()
     }
     figures = {

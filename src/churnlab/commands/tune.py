@@ -31,12 +31,13 @@ from churnlab.config.build import build_pipeline
 from churnlab.config.commands import Result, Train, Tune
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError, interruption
+from churnlab.evaluation import verdicts
+from churnlab.evaluation.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
+from churnlab.evaluation.metric_names import LABELS
+from churnlab.evaluation.verdicts import Predictions
 from churnlab.formatting import counted, short_value
-from churnlab.models import decision, verdicts
-from churnlab.models.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
-from churnlab.models.metric_names import LABELS
+from churnlab.models import decision
 from churnlab.models.splits import make_split
-from churnlab.models.verdicts import Predictions
 from churnlab.tracking import artifacts
 from churnlab.tracking.leaderboard import hold_out_predictions
 from churnlab.tracking.looks import log_look

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from churnlab.config import groups
 from churnlab.config.groups import Keys
-from churnlab.models.metric_names import Metric
+from churnlab.evaluation.metric_names import Metric
 
 Part = TypeVar("Part", bound="Command")
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from churnlab.claims.claim import Claim
 from churnlab.data.contract import Column, Contract
-from churnlab.models.metric_names import Metric, Score01
+from churnlab.evaluation.metric_names import Metric, Score01
 from churnlab.segments import playbook
 
 Require = Literal["better", "not_worse"]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from churnlab.evaluation.comparison import Difference, FoldTest
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.formatting import elided
-from churnlab.models.comparison import Difference, FoldTest
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.plots import style
 
 MOST = 20

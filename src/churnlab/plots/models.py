@@ -20,8 +20,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from churnlab.evaluation.metrics import will_churn
 from churnlab.formatting import readable
-from churnlab.models.metrics import will_churn
 from churnlab.plots import style
 
 LINES = [style.SERIES[3], style.SERIES[5], style.SERIES[4], style.SERIES[6]]
@@ -62,7 +62,7 @@ def precision_recall(samples: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], samples: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw observed against predicted churn (tables of evaluation.reliability, by sample).
+    """Draw observed against predicted churn (tables of performance.reliability, by sample).
 
     Below it a histogram of each sample's predicted probabilities.
     """
@@ -146,7 +146,7 @@ def scores(sample: pd.DataFrame, *, threshold: float) -> Figure:
 
 
 def gains(tables: Mapping[str, pd.DataFrame], *, churn_rate: float) -> Figure:
-    """Draw the share of leavers found by share contacted (tables of evaluation.gains, by sample).
+    """Draw the share of leavers found by share contacted (tables of performance.gains, by sample).
 
     Members are contacted in the order of their predicted probability, the highest first.
     """

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from churnlab.evaluation.learning_curve import Doubling
+from churnlab.evaluation.slices import MAX_FDR
 from churnlab.formatting import readable
-from churnlab.models.learning_curve import Doubling
-from churnlab.models.slices import MAX_FDR
 from churnlab.plots import style
 
 

@@ -13,12 +13,12 @@ from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
 
 from churnlab.data.drift import holm
+from churnlab.evaluation.comparison import paired_difference
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.metrics import log_losses
+from churnlab.evaluation.performance import classification_metrics
+from churnlab.evaluation.slices import values
 from churnlab.formatting import counted, listed, percent, whole
-from churnlab.models.comparison import paired_difference
-from churnlab.models.evaluation import classification_metrics
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS
-from churnlab.models.metrics import log_losses
-from churnlab.models.slices import values
 from churnlab.registry.gate import Check, has_both_outcomes, not_measured
 
 Z = float(norm.ppf(0.975))

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from churnlab.evaluation.calibration_error import calibration_error
+from churnlab.evaluation.comparison import too_good
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
+from churnlab.evaluation.metrics import CLIP
+from churnlab.evaluation.performance import calibration_line
 from churnlab.formatting import counted
-from churnlab.models.calibration_error import calibration_error
-from churnlab.models.comparison import too_good
-from churnlab.models.evaluation import calibration_line
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER
-from churnlab.models.metrics import CLIP
 
 Interface = Mapping[str, Mapping[str, tuple[str, bool]]]
 """The fields of a version's inputs, outputs and params, each with its type and whether it is

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 from scipy.stats import false_discovery_control
 
+from churnlab.evaluation.calibration_error import CalibrationError
+from churnlab.evaluation.learning_curve import describe, doubling
+from churnlab.evaluation.slices import MAX_FDR, slice_table, weakest
 from churnlab.formatting import counted, percent, readable, whole
-from churnlab.models.calibration_error import CalibrationError
-from churnlab.models.learning_curve import describe, doubling
-from churnlab.models.slices import MAX_FDR, slice_table, weakest
 
 MOST_SLICES = 8
 """How many slices are shown, the surest differences first."""

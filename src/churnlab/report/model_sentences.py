@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from churnlab.evaluation.comparison import format_difference
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.verdicts import EQUAL, Verdict
 from churnlab.formatting import listed, number, percent, readable, whole
-from churnlab.models.comparison import format_difference
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS
-from churnlab.models.verdicts import EQUAL, Verdict
 
 DECIDED_BY = {
     "out of fold": "in cross-validation",

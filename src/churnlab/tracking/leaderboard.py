@@ -11,12 +11,12 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Run
 
+from churnlab.evaluation import comparison, verdicts
+from churnlab.evaluation.comparison import Difference
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.verdicts import Predictions, Verdict
 from churnlab.formatting import whole
-from churnlab.models import comparison, verdicts
-from churnlab.models.comparison import Difference
 from churnlab.models.features import found_on_sentence
-from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
-from churnlab.models.verdicts import Predictions, Verdict
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.models.metric_names import LOWER_IS_BETTER
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER
 from churnlab.tracking.fingerprints import identity_tags
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
 from churnlab.tracking.store import restore

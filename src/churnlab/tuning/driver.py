@@ -28,8 +28,8 @@ from churnlab.config.build import build_object
 from churnlab.config.commands import Tune
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER
 from churnlab.formatting import counted
-from churnlab.models.metric_names import LOWER_IS_BETTER
 from churnlab.models.splits import Split
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.names import Tag

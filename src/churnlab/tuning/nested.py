@@ -18,7 +18,8 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from churnlab.data.dataset import folds_sha256, split_sha256
-from churnlab.models import calibration, pipelines
+from churnlab.evaluation import calibration
+from churnlab.models import pipelines
 from churnlab.models.splits import Fold, Split, make_folds
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag

@@ -28,13 +28,13 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from churnlab.errors import interruption
-from churnlab.formatting import counted
-from churnlab.models.cross_validation import (
+from churnlab.evaluation.cross_validation import (
     PreparedFold,
     cv_metrics,
     estimator_metrics,
     prepare_folds,
 )
+from churnlab.formatting import counted
 from churnlab.models.splits import Fold
 from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import create_trial, end_trial, log_trial

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from churnlab.data.contract import Column
 from churnlab.data.demo import members
 from churnlab.errors import InputError
-from churnlab.models import calibration, evaluation
-from churnlab.models.calibration import Choice, choose, miscalibration, with_calibration
-from churnlab.models.cross_validation import fold_metrics
+from churnlab.evaluation import calibration, performance
+from churnlab.evaluation.calibration import Choice, choose, miscalibration, with_calibration
+from churnlab.evaluation.cross_validation import fold_metrics
 from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
 from churnlab.models.splits import make_folds
@@ -79,7 +79,7 @@ def test_a_miscalibrated_forest_gets_the_calibration_with_the_lowest_log_loss(he
 def test_the_scores_are_those_of_the_predictions_that_are_kept(helped):
     oof = helped.kept.oof
     y, p = oof["y"].to_numpy(), oof["probability"].to_numpy()
-    expected = evaluation.calibration_line(y, p)
+    expected = performance.calibration_line(y, p)
     per_fold = fold_metrics(oof, threshold=0.5)
     assert helped.kept.scores == expected | {
         "log_loss": np.mean([fold["log_loss"] for fold in per_fold])

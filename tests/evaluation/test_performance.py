@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from churnlab.models import evaluation
-from churnlab.models.calibration_error import calibration_error
-from churnlab.models.evaluation import (
+from churnlab.evaluation import performance
+from churnlab.evaluation.calibration_error import calibration_error
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.performance import (
     bootstrap_intervals,
     calibration_line,
     classification_metrics,
@@ -19,7 +20,6 @@ from churnlab.models.evaluation import (
     repeated_calibration_line,
     repeated_gains,
 )
-from churnlab.models.metric_names import METRICS
 
 examples = settings(max_examples=60, deadline=None)
 
@@ -188,7 +188,7 @@ def test_the_interval_of_a_calibration_error_is_the_honest_one():
 def test_pooling_many_probabilities_changes_next_to_nothing(monkeypatch):
     y, p = sample(3000)
     exact = bootstrap_intervals(y, p, threshold=0.37, resamples=2000, seed=0)
-    monkeypatch.setattr(evaluation, "GROUPS", 700)
+    monkeypatch.setattr(performance, "GROUPS", 700)
     pooled = bootstrap_intervals(y, p, threshold=0.37, resamples=2000, seed=0)
     for name, limits in exact.items():
         np.testing.assert_allclose(pooled[name], limits, atol=0.1 * (limits[1] - limits[0]))

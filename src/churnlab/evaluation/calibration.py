@@ -18,8 +18,8 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
 from churnlab.errors import InputError
-from churnlab.models import evaluation
-from churnlab.models.cross_validation import cv_metrics, fold_metrics, fold_predictions
+from churnlab.evaluation import performance
+from churnlab.evaluation.cross_validation import cv_metrics, fold_metrics, fold_predictions
 from churnlab.models.splits import Fold
 
 NONE, METHODS = "none", ("isotonic", "sigmoid")
@@ -82,7 +82,7 @@ def choose(
     def evaluate(name: str, candidate: Pipeline) -> Candidate:
         oof = fold_predictions(candidate, X, y, folds, rows=rows)
         log_loss = cv_metrics(fold_metrics(oof, threshold=0.5))["cv_log_loss"]
-        line = evaluation.repeated_calibration_line(oof)
+        line = performance.repeated_calibration_line(oof)
         return Candidate(name, candidate, oof, line | {"log_loss": log_loss})
 
     plain = evaluate(NONE, model)

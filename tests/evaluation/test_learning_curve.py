@@ -4,8 +4,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column
-from churnlab.models.features import Features
-from churnlab.models.learning_curve import (
+from churnlab.evaluation.learning_curve import (
     EXPONENTS,
     PARTS,
     Doubling,
@@ -15,6 +14,7 @@ from churnlab.models.learning_curve import (
     learning_curve,
     power_law,
 )
+from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
 from churnlab.models.splits import make_folds
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from churnlab.models.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS
 
 CLIP = 0.001
 """Probabilities are clipped to [CLIP, 1 - CLIP] where their logarithm is taken."""

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from churnlab.data.contract import Column
 from churnlab.errors import InputError
-from churnlab.models.cross_validation import (
+from churnlab.evaluation.cross_validation import (
     cross_fitted_thresholds,
     cv_metrics,
     estimator_metrics,
@@ -20,7 +20,7 @@ from churnlab.models.cross_validation import (
     fold_predictions,
     prepare_folds,
 )
-from churnlab.models.evaluation import classification_metrics
+from churnlab.evaluation.performance import classification_metrics
 from churnlab.models.features import Features
 from churnlab.models.pipelines import fit, pipeline
 from churnlab.models.splits import hold_out, make_folds

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from churnlab.models import calibration_error as module
-from churnlab.models.calibration_error import bin_gaps, calibration_error, noise_floor
-from churnlab.models.evaluation import classification_metrics
+from churnlab.evaluation import calibration_error as module
+from churnlab.evaluation.calibration_error import bin_gaps, calibration_error, noise_floor
+from churnlab.evaluation.performance import classification_metrics
 
 examples = settings(max_examples=60, deadline=None)
 grid = st.integers(0, 12).map(lambda k: k / 12)

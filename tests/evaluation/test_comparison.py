@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from churnlab.models.comparison import (
+from churnlab.evaluation.comparison import (
     FoldTest,
     by_draw,
     differing_keys,
@@ -19,8 +19,8 @@ from churnlab.models.comparison import (
     too_good,
     within_one_standard_error,
 )
-from churnlab.models.evaluation import classification_metrics
-from churnlab.models.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.performance import classification_metrics
 
 HALVES = (0.5, 0.5)
 examples = settings(max_examples=30, deadline=None)

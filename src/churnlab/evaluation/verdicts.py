@@ -15,8 +15,7 @@ import pandas as pd
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from churnlab.formatting import counted
-from churnlab.models.comparison import (
+from churnlab.evaluation.comparison import (
     Difference,
     FoldTest,
     by_draw,
@@ -25,8 +24,9 @@ from churnlab.models.comparison import (
     paired_difference,
     shared_draws,
 )
-from churnlab.models.cross_validation import fold_metrics
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.cross_validation import fold_metrics
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS
+from churnlab.formatting import counted
 
 ALPHA = 0.05
 """The fold test calls a difference significant below this p-value."""

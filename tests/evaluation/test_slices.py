@@ -4,7 +4,7 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binomtest, poisson_binom
 
-from churnlab.models.slices import SMALL, ratio_interval, slice_table, weakest
+from churnlab.evaluation.slices import SMALL, ratio_interval, slice_table, weakest
 
 
 @pytest.fixture

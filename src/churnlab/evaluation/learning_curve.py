@@ -15,9 +15,9 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import t as student
 from sklearn.pipeline import Pipeline
 
+from churnlab.evaluation.cross_validation import estimator_metrics, prepare_folds
+from churnlab.evaluation.metric_names import METRICS
 from churnlab.formatting import counted
-from churnlab.models.cross_validation import estimator_metrics, prepare_folds
-from churnlab.models.metric_names import METRICS
 from churnlab.models.splits import Fold
 
 PARTS = (8, 4, 2, 1)

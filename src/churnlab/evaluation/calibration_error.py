@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from churnlab.models.metrics import ECE_BINS, group_members
+from churnlab.evaluation.metrics import ECE_BINS, group_members
 
 GROUPS = 4096
 """Pool probabilities into this many groups when more of them are distinct."""

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churnlab.models.decision import ContactEconomics, profit
-from churnlab.models.decision_value import (
+from churnlab.evaluation.decision_value import (
     ASSUMPTIONS,
     break_even,
     capacity_table,
@@ -16,7 +15,8 @@ from churnlab.models.decision_value import (
     sensitivity,
     value_decision,
 )
-from churnlab.models.metrics import will_churn
+from churnlab.evaluation.metrics import will_churn
+from churnlab.models.decision import ContactEconomics, profit
 
 ECONOMICS = ContactEconomics(100, 2, 10, success=0.3, accept=0.5)
 DECISION = {"_target_": "x", **asdict(ECONOMICS)}

@@ -11,9 +11,9 @@ from scipy.stats import binomtest, chi2, norm
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 
-from churnlab.models.calibration_error import GROUPS, calibration_error
-from churnlab.models.metric_names import METRICS
-from churnlab.models.metrics import CLIP, Counts, Groups, all_metrics, group_members
+from churnlab.evaluation.calibration_error import GROUPS, calibration_error
+from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.metrics import CLIP, Counts, Groups, all_metrics, group_members
 
 SURE = float(norm.ppf(0.975))
 """Standard errors from the middle to an end of a 95% CI."""

@@ -1,7 +1,7 @@
 """The metrics of a churn model: a new one is one entry of METRICS.
 
 Light to import, because a config is checked before numpy is worth its start-up time: an entry's
-``compute`` uses what `churnlab.models.metrics.Counts` offers.
+``compute`` uses what `churnlab.evaluation.metrics.Counts` offers.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import false_discovery_control, norm
 
+from churnlab.evaluation.metrics import CLIP, will_churn
+from churnlab.evaluation.performance import classification_metrics
 from churnlab.formatting import number, percent, readable
-from churnlab.models.evaluation import classification_metrics
-from churnlab.models.metrics import CLIP, will_churn
 
 SMALL = 30
 """Values with fewer members are pooled, and left out if they are fewer even together."""

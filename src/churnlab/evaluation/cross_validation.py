@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from churnlab.errors import InputError
-from churnlab.models.evaluation import classification_metrics
+from churnlab.evaluation.performance import classification_metrics
 from churnlab.models.splits import Fold
 from churnlab.threads import one_thread
 

@@ -15,8 +15,8 @@ from scipy.stats import norm
 from sklearn.pipeline import Pipeline
 
 from churnlab.data.contract import Column
+from churnlab.evaluation.metrics import log_losses
 from churnlab.models.features import typical
-from churnlab.models.metrics import log_losses
 from churnlab.models.pipelines import churn_probability, per_column
 
 MOST, FEWEST = 300_000, 500

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from churnlab.errors import InputError
+from churnlab.evaluation.metrics import Counts, Groups, group_members, will_churn
+from churnlab.evaluation.performance import SURE, wilson
 from churnlab.formatting import counted, percent, whole
 from churnlab.models.decision import (
     ContactEconomics,
@@ -24,8 +26,6 @@ from churnlab.models.decision import (
     earned_by,
     profit,
 )
-from churnlab.models.evaluation import SURE, wilson
-from churnlab.models.metrics import Counts, Groups, group_members, will_churn
 
 GROUPS = 400
 """Pool probabilities into this many groups when more of them are distinct."""

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churnlab.models.comparison import Difference, FoldTest
-from churnlab.models.verdicts import (
+from churnlab.evaluation.comparison import Difference, FoldTest
+from churnlab.evaluation.verdicts import (
     BETTER,
     EQUAL,
     TOO_FEW,
@@ -169,6 +169,6 @@ def test_the_interval_on_the_hold_out_covers_training_on_other_members():
     ],
 )
 def test_the_verdict_says_if_folds_and_members_disagree(found, folds, begins):
-    from churnlab.models.verdicts import _agreement
+    from churnlab.evaluation.verdicts import _agreement
 
     assert _agreement(found, folds).startswith(begins)

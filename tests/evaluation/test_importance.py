@@ -9,11 +9,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column
+from churnlab.evaluation import importance as module
+from churnlab.evaluation.calibration import with_calibration
+from churnlab.evaluation.importance import group_coefficients, permutation_importance
 from churnlab.explore.redundancy import correlated_groups
-from churnlab.models import importance as module
-from churnlab.models.calibration import with_calibration
 from churnlab.models.features import Features
-from churnlab.models.importance import group_coefficients, permutation_importance
 from churnlab.models.pipelines import fit, pipeline
 
 COLUMNS = {

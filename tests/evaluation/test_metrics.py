@@ -9,8 +9,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from sklearn.linear_model import LogisticRegression
 
-from churnlab.models.metric_names import LABELS, LOWER_IS_BETTER, METRICS, Metric, Score01
-from churnlab.models.metrics import all_metrics, group_members, one_metric, will_churn
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS, Metric, Score01
+from churnlab.evaluation.metrics import all_metrics, group_members, one_metric, will_churn
 
 
 def test_the_names_of_the_metrics_are_a_contract():
@@ -38,7 +38,7 @@ def test_a_name_that_is_no_metric_is_refused_with_all_names():
 
 
 def test_the_table_of_metrics_imports_no_numpy():
-    code = "import sys, churnlab.models.metric_names; sys.exit('numpy' in sys.modules)"
+    code = "import sys, churnlab.evaluation.metric_names; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from churnlab.models.calibration_error import CalibrationError, calibration_error
-from churnlab.models.evaluation import percentiles
-from churnlab.models.metric_names import LOWER_IS_BETTER, METRICS
-from churnlab.models.metrics import group_members, one_metric, will_churn
+from churnlab.evaluation.calibration_error import CalibrationError, calibration_error
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.metrics import group_members, one_metric, will_churn
+from churnlab.evaluation.performance import percentiles
 
 ALIKE = 1.05
 """Models up to this many times the smallest size count as equally simple: more decimals of a
