@@ -15,14 +15,16 @@ test-next:          ## the suite under the newest and pre-release dependencies, 
 	.venv-next/bin/python -m pip install --quiet --disable-pip-version-check --pre -e '.[test]'
 	.venv-next/bin/python -m pytest -n 2 -q
 
-soak: setup         ## the long form of kills, races, sweeps and docs (hours), each time with another seed; KILLS=10 for less
+soak: setup         ## the long form of kills, races, sweeps, docs and simulations (hours), each time with another seed; KILLS=10 for a tenth
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
 	$(BIN)/python -m pytest -n 2 --dist load -v -rP tests/tuning tests/registry/test_promotions.py \
-	tests/cli/test_sweeps.py tests/docs tests/simulations
+	tests/cli/test_sweeps.py tests/docs tests/simulations tests/stories/test_losses.py
 
-bench: setup        ## tuning and segmenting next to the plain ways, coverage of intervals; see benchmarks/README.md
+bench: setup        ## tuning, segmenting and training next to the plain ways, sweeps, coverage of intervals; see benchmarks/README.md
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/segmenting.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/sweeping.py
 	$(BIN)/python benchmarks/coverage.py --short
 
 check: setup        ## format, lint, types, import contract, lock file
@@ -45,7 +47,7 @@ setup: .venv/made   ## .venv from requirements.lock
 	touch $@
 
 ui: setup           ## the MLflow UI on the local store
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(or $(CHURNLAB_HOME),$(CURDIR))/mlflow.db
+	tools="$$PWD/$(BIN)"; cd "$${CHURNLAB_HOME:-.}" && "$$tools/mlflow" ui --backend-store-uri sqlite:///mlflow.db
 
 lock:               ## requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra test --universal --generate-hashes --no-header --quiet -o requirements.lock

@@ -50,6 +50,7 @@ def unindented(text: str) -> str:
 def keys() -> str:
     """List the choices and keys of every command, and what each choice of each group is."""
     parts = ["# Keys", "A comment says what a key means; the value is the default."]
+    parts += ["## Flags", f"```text\n{help.FLAGS}\n```"]
     for name in COMMANDS:
         helped = help.command_help(name, root=ROOT)
         parts += [f"## {name}", f"```text\n{helped[helped.index('Choices (') :]}\n```"]

@@ -1,9 +1,12 @@
 import math
 from datetime import date
 
+import pandas as pd
 import pytest
 
 from churnlab.formatting import (
+    Lines,
+    Table,
     clipped,
     counted,
     day,
@@ -100,3 +103,19 @@ def test_a_long_text_is_cut_at_its_end_or_in_its_middle():
 def test_of_many_names_the_first_are_listed_and_the_rest_counted():
     assert listed(["a", 1.0, "c"]) == "a, 1, c"
     assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+
+
+def test_a_table_is_plain_text_that_keeps_its_cells_as_people_read_them():
+    frame = pd.DataFrame({"name": ["a", None], "auc": [0.5, math.nan], "rank": [1, 2]})
+    table = Table.of(frame, missing="-", floats="{:.4f}".format)
+    assert table == frame.to_string(index=False, na_rep="-", float_format="{:.4f}".format)
+    assert table.columns == ["name", "auc", "rank"]
+    assert table.rows == [["a", "0.5000", "1"], ["-", "-", "2"]]
+    assert table.numeric == [False, True, True]
+
+
+def test_lines_keep_their_tables():
+    table = Table.of(pd.DataFrame({"x": [1]}))
+    lines = Lines.of(["One table:", table])
+    assert lines == f"One table:\n{table}"
+    assert lines.parts[1] is table

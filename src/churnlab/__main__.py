@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import logging
+import gc
 import os
 import shlex
-import signal
 import sys
-import threading
 from pathlib import Path
 
-from churnlab.cli import help, outcomes
+from churnlab.cli import help, outcomes, terminal
+from churnlab.config.shipped import CHECKOUT, ROOT, check_names
 from churnlab.errors import InputError, Terminated, did_you_mean
-
-PACKAGE = Path(__file__).parent
-CHECKOUT = PACKAGE.parents[1]
-ROOT = CHECKOUT if (CHECKOUT / "conf").is_dir() else PACKAGE
-"""The folder of conf/ and experiments/: the checkout, or the package of an installed wheel."""
+from churnlab.tracking.processes import raise_on_sigterm
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _repeat_signal
-    words = sys.argv[1:] if arguments is None else arguments
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    level = os.environ.get("CHURNLAB_LOG", "INFO").upper()
-    if level not in logging.getLevelNamesMapping():
-        return outcomes.refuse(f"CHURNLAB_LOG={level} is no level; give DEBUG, INFO or WARNING.")
-    logging.getLogger("churnlab").setLevel(level)
+    raise_on_sigterm()
+    gc.disable()  # what is imported lives to the end: a fifth of the start; until a job is run
+    typed = sys.argv[1:] if arguments is None else arguments
+    try:
+        flags, words = terminal.set_up(typed)
+        return _dispatch(words, as_json="--json" in flags)
+    except InputError as error:
+        return outcomes.refuse(str(error))
+    except (KeyboardInterrupt, Terminated) as stop:
+        terminal.show_error(f"Stopped. To run it again: {shlex.join(['churnlab', *typed])}")
+        interrupted = isinstance(stop, KeyboardInterrupt)
+        return outcomes.INTERRUPTED if interrupted else outcomes.TERMINATED
+
+
+def _dispatch(words: list[str], *, as_json: bool) -> int:
+    """Show a help text, or run a command; returns the exit code."""
     if not words or words[0] in ("--help", "-h", "help"):
         _show(help.overview())
         return outcomes.DONE
@@ -38,27 +41,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(version("churnlab"))
         return outcomes.DONE
     command, *rest = words
+    if command == "completion":
+        from churnlab.cli.completion import completion
+
+        if text := completion(rest, root=ROOT):
+            _show(text)
+        return outcomes.DONE
     known = help.commands()
     if command not in known:
         hint = did_you_mean(command, known)
-        return outcomes.refuse(
-            f"There is no command {command}.{hint} Commands: {', '.join(known)}."
-        )
+        raise InputError(f"There is no command {command}.{hint} Commands: {', '.join(known)}.")
     home = ROOT if ROOT == CHECKOUT else Path.cwd()
     os.environ["CHURNLAB_HOME"] = str(Path(os.environ.get("CHURNLAB_HOME") or home).absolute())
-    try:
-        if "--help" in rest or "-h" in rest:
-            _show(help.command_help(command, root=ROOT))
-            return outcomes.DONE
-        return _run(command, rest)
-    except InputError as error:
-        return outcomes.refuse(str(error))
-    except (KeyboardInterrupt, Terminated) as stop:
-        print(
-            f"Stopped. To run it again: {shlex.join(['churnlab', command, *rest])}", file=sys.stderr
-        )
-        interrupted = isinstance(stop, KeyboardInterrupt)
-        return outcomes.INTERRUPTED if interrupted else outcomes.TERMINATED
+    if "--help" in rest or "-h" in rest:
+        _show(help.command_help(command, root=ROOT))
+        return outcomes.DONE
+    return _run(command, rest, as_json=as_json)
 
 
 def _show(text: str) -> None:
@@ -69,30 +67,27 @@ def _show(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(command: str, words: list[str]) -> int:
+def _run(command: str, words: list[str], *, as_json: bool) -> int:
     """Check the words of a command line, which is cheap, and only then load Hydra and run."""
     from churnlab.cli import arguments
 
     options, overrides = arguments.split(words)
     overrides = arguments.named(command, overrides)
-    own = any(word.startswith(("--config-dir", "-cd", "hydra.searchpath")) for word in words)
-    arguments.check(command, overrides, root=None if own else ROOT)
+    folders = arguments.config_folders(words)
+    for folder in folders:
+        check_names(folder)
+    # at the end: a module of the user's own must not stand in for an installed one
+    own = [str(folder.absolute()) for folder in (*folders, Path.cwd())]
+    sys.path += [folder for folder in own if folder not in sys.path]
+    arguments.check(command, overrides, root=None if folders else ROOT)
     from churnlab.cli.launch import launch
+    from churnlab.cli.next_step import next_step
 
-    return launch(command, options, overrides, root=ROOT)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
-
-
-def _repeat_signal(ignored: sys.UnraisableHookArgs) -> None:
-    """Send a signal again if Python dropped its exception, as it does inside a destructor."""
-    dropped = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
-    if ignored.exc_type in dropped:
-        threading.Timer(0.05, os.kill, [os.getpid(), dropped[ignored.exc_type]]).start()
-    else:
-        sys.__unraisablehook__(ignored)
+    code = launch(command, options, overrides, root=ROOT, as_json=as_json)
+    if code in (outcomes.DONE, outcomes.ANSWER_IS_NO):
+        yes = code == outcomes.DONE
+        terminal.show_next(next_step(command, options, overrides, yes=yes))
+    return code
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:
     >>> did_you_mean("trian", ["train", "tune"])
     ' Did you mean train?'
     """
-    near = difflib.get_close_matches(word, known, n=1)
+    near = [name for name in known if name.lower() == word.lower()]
+    near = near or difflib.get_close_matches(word, known, n=1)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 

@@ -3,9 +3,74 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what only formats numbers loads no pandas
+    import pandas as pd
+
+PROGRESS = 15
+"""The log level of how far the work is, which a terminal shows in its live line: below INFO."""
+
+
+class Table(str):
+    """A table as plain text; a terminal draws its cells instead, within its own width."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+
+    @classmethod
+    def of(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        missing: str = "NaN",
+        floats: Callable[[float], str] = str,
+        left: str | None = None,
+    ) -> Table:
+        """Format a frame; ``left`` is its only column of which the plain text begins at the left.
+
+        ``missing`` stands for a missing value, ``floats`` formats the cells that are floats.
+        """
+        align = {left: f"{{:<{frame[left].str.len().max()}}}".format} if left else None
+        table = cls(
+            frame.to_string(
+                index=False,
+                na_rep=missing,
+                formatters=align,
+                float_format=None if floats is str else floats,
+            )
+        )
+        table.columns = [str(name) for name in frame.columns]
+        table.rows = [
+            [
+                missing if is_missing else floats(cell) if isinstance(cell, float) else str(cell)
+                for cell, is_missing in zip(row, gaps, strict=True)
+            ]
+            for row, gaps in zip(frame.to_numpy(object), frame.isna().to_numpy(), strict=True)
+        ]
+        table.numeric = [dtype.kind in "iuf" for dtype in frame.dtypes]
+        return table
+
+
+class Lines(str):
+    """Lines as plain text; ``parts`` are the lines, among which a terminal finds the tables."""
+
+    parts: list[str]
+
+    @classmethod
+    def of(cls, parts: Iterable[str]) -> Lines:
+        """Join lines and tables.
+
+        >>> Lines.of(["Two", "lines"])
+        'Two\\nlines'
+        """
+        parts = list(parts)
+        lines = cls("\n".join(parts))
+        lines.parts = parts
+        return lines
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -109,6 +174,15 @@ def clipped(text: Any, length: int = 40) -> str:
     """
     text = str(text)
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def of_a_library(category: type[Warning], message: Warning | str) -> str:
+    """Return what a library warns of as one line.
+
+    >>> of_a_library(RuntimeWarning, "overflow\\n  in exp")
+    'a library warns (RuntimeWarning): overflow in exp'
+    """
+    return f"a library warns ({category.__name__}): {clipped(' '.join(str(message).split()), 160)}"
 
 
 def elided(text: str, length: int) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TypeVar
 
 from joblib import cpu_count
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -40,5 +42,12 @@ def one_thread() -> Iterator[None]:
 
     Threads that share the rows of a fit add them up in any order.
     """
-    with threadpool_limits(limits=1):
+    with _libraries(len(sys.modules)).limit(limits=1):
         yield
+
+
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:
+    """Find the numeric libraries; to search again costs as much as a small fit, and only a further
+    module (``modules`` is their number) loads a further library."""
+    return ThreadpoolController()

@@ -1,15 +1,20 @@
 """Sweeps: one parent, a child per job, what is finished is not run again, what fails or is killed
 is run next time."""
 
+import os
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.killing import PATIENCE, SOAK
+from churnlab.tracking.processes import is_alive
+from support.killing import PATIENCE, SOAK, Command, gone, own_model
 from support.running import artifact, start, wait
 
 pytestmark = pytest.mark.slow
@@ -82,7 +87,7 @@ def test_an_experiment_that_is_a_sweep_needs_no_m(home, run_command):
 def test_failing_jobs_do_not_stop_the_others_and_are_listed_with_the_command_that_repeats_only_them(
     home, run_command, runs_at
 ):
-    words = ("train", "-m", *SMALL, "model.scale=7,true", "+model.estimator.C=-1,1")
+    words = ("train", "-m", *SMALL, "model.scale=7,true", "model.estimator.C=-1,1")
     ended = run_command(home, *words)
     assert (ended.code, ended.out) == (1, "")
     assert "Traceback" not in ended.err
@@ -93,7 +98,7 @@ def test_failing_jobs_do_not_stop_the_others_and_are_listed_with_the_command_tha
         in ended.err
     )
     assert (
-        f"  churnlab train {' '.join(SMALL)} model.scale=True +model.estimator.C=-1\n" in ended.err
+        f"  churnlab train {' '.join(SMALL)} model.scale=True model.estimator.C=-1\n" in ended.err
     )
 
     first, jobs = runs_at(home)[0], runs_at(home, command="train")
@@ -212,3 +217,244 @@ def test_a_sweep_that_was_killed_outright_leaves_its_running_job_to_be_done_agai
     assert set(statuses()) == {"FINISHED", "KILLED"}
     assert statuses("sweep") == ["FINISHED"]
     assert run_command(home, "doctor").code == 0
+
+
+TWO_WORKERS = ("engine=processes", "engine.workers=2")
+
+
+@pytest.fixture(scope="module")
+def in_parallel(grid, tmp_path_factory, run_command):
+    """The grid again, in another store, by two workers."""
+    home = tmp_path_factory.mktemp("parallel") / "home"
+    ended = run_command(home, *GRID, *TWO_WORKERS)
+    assert ended.code == 0, ended.err
+    return home, ended
+
+
+def test_workers_give_the_same_bits_as_one_process(grid, shared_home, in_parallel, client_at):
+    home, ended = in_parallel
+    assert len(ended.line["runs"]) == len(grid.line["runs"])
+    for one, other in zip(grid.line["runs"], ended.line["runs"], strict=True):
+        first, second = client_at(shared_home).get_run(one), client_at(home).get_run(other)
+        assert what(first) == what(second)
+        assert first.info.run_name == second.info.run_name
+        for name in ("config.yaml", "predictions/oof.parquet", "predictions/test.parquet"):
+            assert artifact(first, name).read_bytes() == artifact(second, name).read_bytes()
+        took = {"fit_seconds"}
+        assert {key: value for key, value in first.data.metrics.items() if key not in took} == {
+            key: value for key, value in second.data.metrics.items() if key not in took
+        }
+        same = ("config_sha256", "data_sha256", "code_sha256")
+        for tag in same:
+            assert first.data.tags[f"churnlab.{tag}"] == second.data.tags[f"churnlab.{tag}"]
+
+
+def test_jobs_run_in_several_processes_and_none_is_left(in_parallel, client_at):
+    home, ended = in_parallel
+    tags = [client_at(home).get_run(run_id).data.tags for run_id in ended.line["runs"]]
+    processes = {of["churnlab.process"] for of in tags}
+    assert len(processes) == 2
+    assert not any(map(is_alive, processes))
+    assert {of["mlflow.parentRunId"] for of in tags} == {ended.line["run_id"]}
+
+
+def test_progress_counts_the_jobs_and_says_how_long_the_rest_takes(grid, in_parallel):
+    for err in (grid.err, in_parallel[1].err):
+        starts = re.findall(r"^job (\d) of 4(?: \((\d+ \w+) left\))?: .*model=", err, re.MULTILINE)
+        assert [number for number, _ in starts] == ["1", "2", "3", "4"]
+        assert starts[0][1] == ""
+        assert starts[-1][1] != ""
+
+
+def test_the_parent_holds_a_table_and_a_figure_of_all_jobs_with_the_best_first(
+    grid, shared_home, in_parallel, client_at
+):
+    for home, ended in ((shared_home, grid), in_parallel):
+        client = client_at(home)
+        parent = client.get_run(ended.line["run_id"])
+        jobs = pd.read_csv(artifact(parent, "jobs.csv"))
+        assert set(jobs["run_id"]) == set(ended.line["runs"])
+        assert sorted(jobs["job"]) == [1, 2, 3, 4]
+        assert {"model", "features", "seconds", "status"} <= set(jobs)
+        assert jobs["cv_log_loss"].is_monotonic_increasing
+        best = client.get_run(jobs["run_id"][0])
+        carried = {key for key in best.data.metrics if key.startswith("cv_")}
+        assert {key: parent.data.metrics[key] for key in carried} == {
+            key: best.data.metrics[key] for key in carried
+        }
+        assert {key for key in parent.data.metrics if not key.startswith("cv_")} == set()
+        assert best.info.run_id in parent.data.tags["mlflow.note.content"]
+        assert (
+            "Best of 4 jobs by cross-validated log loss" in parent.data.tags["mlflow.note.content"]
+        )
+        assert parent.data.tags["churnlab.jobs"].split(",") == list(jobs["run_id"])
+        assert artifact(parent, "figures/jobs.png").stat().st_size > 5000
+        lines = [line.split() for line in ended.err.splitlines()]
+        header = next(place for place, line in enumerate(lines) if line[-1:] == ["run_id"])
+        assert [line[0] for line in lines[header + 1 : header + 5]] == [
+            str(job) for job in jobs["job"]
+        ]
+
+
+def test_a_sweep_holds_the_jobs_that_an_earlier_one_has_finished_too(
+    grid, shared_home, run_command, client_at, runs_at
+):
+    before = {run.info.run_id for run in runs_at(shared_home, command="train")}
+    again = run_command(shared_home, *GRID[:-1], "features=raw", *TWO_WORKERS)
+    assert again.code == 0, again.err
+    assert len(again.line["runs"]) == 2
+    assert set(again.line["runs"]) <= before
+    assert again.line["run_id"] != grid.line["run_id"]
+    parent = client_at(shared_home).get_run(again.line["run_id"])
+    assert set(parent.data.tags["churnlab.jobs"].split(",")) == set(again.line["runs"])
+    assert parent.data.metrics["cv_log_loss"] > 0
+    assert set(pd.read_csv(artifact(parent, "jobs.csv"))["run_id"]) == set(again.line["runs"])
+
+
+def test_jobs_on_other_folds_are_not_ranked_without_saying_so(home, run_command, client_at):
+    ended = run_command(home, "train", "-m", *SMALL, "model=dummy", "seed=1,2")
+    assert ended.code == 0, ended.err
+    parent = client_at(home).get_run(ended.line["run_id"])
+    for text in (ended.err, parent.data.tags["mlflow.note.content"]):
+        assert "have different members or folds: their order ranks no models" in text
+
+
+def test_studies_of_a_sweep_run_inline_each_in_one_worker(home, run_command, client_at, runs_at):
+    words = ["tune", "-m", *SMALL, "features=raw,early", "tune.n_trials=3", *TWO_WORKERS]
+    ended = run_command(home, *words)
+    assert ended.code == 0, ended.err
+    parent = client_at(home).get_run(ended.line["run_id"])
+    for run_id in ended.line["runs"]:
+        study = client_at(home).get_run(run_id)
+        trials = [
+            run
+            for run in runs_at(home, command="trial")
+            if run.data.tags["mlflow.parentRunId"] == run_id
+        ]
+        assert len(trials) == 3
+        assert study.data.tags["engine._target_"] == "churnlab.tuning.workers.Inline"
+    assert parent.data.metrics["cv_log_loss"] == min(
+        run.data.metrics["cv_log_loss"] for run in runs_at(home, command="train")
+    )
+
+
+def slow_jobs(root: Path, **keys: Any) -> list[str]:
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, **{"seconds": 2.0, "uneven": 0.0} | keys)
+    return ["train", "-m", *model, "model.estimator.x=0.1,0.2,0.3,0.4", *TWO_WORKERS]
+
+
+def settled(home: Path, runs_at) -> set[str]:
+    return {run.info.status for run in runs_at(home)}
+
+
+def test_a_worker_that_is_killed_costs_an_attempt_and_no_job(tmp_path, home, runs_at):
+    with Command(home, *slow_jobs(tmp_path)) as command:
+        running = until(command, home, runs_at, lambda run: run.info.status == "RUNNING")
+        os.kill(int(running.data.tags["churnlab.process"].split()[1]), signal.SIGKILL)
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    assert re.search(r"The worker of job \d died by signal 9 .*; the job is run again", ended.err)
+    statuses = sorted(run.info.status for run in runs_at(home, command="train"))
+    assert statuses == ["FINISHED"] * 4 + ["KILLED"]
+    assert client_status(runs_at(home), running.info.run_id) == "KILLED"
+    assert len(set(ended.line["runs"])) == 4
+
+
+def test_a_job_that_kills_its_workers_fails_with_a_command_that_repeats_only_it(
+    tmp_path, home, runs_at
+):
+    with Command(home, *slow_jobs(tmp_path, seconds=0.0, dies_below=0.15)) as command:
+        ended = command.ended()
+    assert ended.code == 1
+    assert "1 of 4 jobs failed:" in ended.err
+    assert "its worker died 3 times, the last by signal 9 (out of memory?)." in ended.err
+    assert re.search(r"^  churnlab train --config-dir own .*model.estimator.x=0.1", ended.err, re.M)
+    statuses = sorted(run.info.status for run in runs_at(home, command="train"))
+    assert statuses == ["FINISHED"] * 3 + ["KILLED"] * 3
+    assert [run.info.status for run in parents(runs_at(home))] == ["FAILED"]
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_workers_and_their_runs_and_the_same_sweep_goes_on(
+    tmp_path, home, runs_at, by, code
+):
+    words = slow_jobs(tmp_path)
+    with Command(home, *words) as command:
+        until(command, home, runs_at, lambda run: run.info.status == "FINISHED")
+        command.process.send_signal(by)
+        ended = command.ended()
+        assert (ended.code, ended.out) == (code, ""), ended.err
+        assert "Traceback" not in ended.err
+        assert gone(command.session())
+    assert settled(home, runs_at) <= {"FINISHED", "KILLED"}
+    assert [run.info.status for run in parents(runs_at(home))] == ["KILLED"]
+    kept = {
+        run.info.run_id for run in runs_at(home, command="train") if run.info.status == "FINISHED"
+    }
+    with Command(home, *words) as command:
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    assert kept <= set(ended.line["runs"])
+    assert [run.info.status for run in parents(runs_at(home))] == ["FINISHED"]
+
+
+def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_next_start_cleans_up(
+    tmp_path, home, runs_at
+):
+    words = slow_jobs(tmp_path)
+    with Command(home, *words) as command:
+        until(command, home, runs_at, lambda run: run.info.status == "RUNNING")
+        command.process.kill()
+        command.process.wait()
+        assert gone(command.session())
+    assert "RUNNING" in settled(home, runs_at)
+    with Command(home, *words) as command:
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    assert "This sweep was killed before" in ended.err
+    assert settled(home, runs_at) <= {"FINISHED", "KILLED"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-m", "engine=inline,processes"), "The engine runs the jobs of a sweep: give engine and"),
+        (("-m", "engine=processes", "engine.workers=1,2"), "The engine runs the jobs of a sweep"),
+        (("-m", "engine=processes", "engine.workers=0"), "engine.workers=0 is not a number of "),
+        (("-m", "engine.workers=2"), "engine.workers=2: engine=inline runs in this one process;"),
+    ],
+)
+def test_an_engine_that_cannot_run_the_jobs_is_wrong_input(home, run_command, words, message):
+    ended = run_command(home, "train", *SMALL, "model=dummy", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(message)
+    assert not (home / "mlflow.db").exists()
+
+
+def test_a_sweep_without_a_job_is_wrong_input(home, run_command):
+    ended = run_command(home, "train", "-m", "seed=range(1,1)")
+    assert (ended.code, ended.out) == (2, "")
+    assert "The sweep has no job: one of its keys has no value" in ended.err
+
+
+def test_a_plain_command_that_has_no_use_for_workers_says_so(home, run_command):
+    ended = run_command(home, "train", *SMALL, "model=dummy", *TWO_WORKERS, "dry_run=true")
+    assert ended.code == 0, ended.err
+    assert "engine runs the jobs of a sweep (-m); this one job runs in one process." in ended.err
+
+
+def until(command: Command, home: Path, runs_at, holds) -> Any:
+    """Wait until a train run of the store is so; return it."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert command.running, command.err
+        if (home / "mlflow.db").exists():
+            for run in runs_at(home, command="train"):
+                if holds(run):
+                    return run
+        time.sleep(0.05)
+    raise AssertionError(command.err)
+
+
+def client_status(runs, run_id: str) -> str:
+    return next(run.info.status for run in runs if run.info.run_id == run_id)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from support.running import artifact, churnlab_process, files
+from support.running import artifact, churnlab_process, files, scores_of
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +111,7 @@ def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
         "raw",
         best.info.run_name,
     )
+    scores = scores_of(best)
     for metric in (
         "roc_auc",
         "average_precision",
@@ -129,7 +130,7 @@ def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
             f"test_{metric}_low",
             f"test_{metric}_high",
         ):
-            assert row[key] == best.data.metrics[key]
+            assert row[key] == scores[key]
     assert row["data"] == best.data.tags["churnlab.data_sha256"][:12]
     assert row["folds"] == best.data.tags["churnlab.folds_sha256"][:12]
     assert row["duration"] == pytest.approx((best.info.end_time - best.info.start_time) / 1000)
@@ -144,7 +145,8 @@ def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
 def test_the_result_of_the_leaderboard_is_for_the_present_table_and_split(leaderboard, runs):
     assert set(leaderboard.line) == KEYS | {"recommended"}
     assert leaderboard.line["comparable"] is True
-    assert leaderboard.line["winner"] in {runs[name].info.run_id for name in ("linear", "tol")}
+    assert leaderboard.line["winner"] is None  # the first two differ only in the tolerance
+    assert leaderboard.line["verdict"] != "better"
     assert leaderboard.line["ci_low"] <= leaderboard.line["delta"] <= leaderboard.line["ci_high"]
 
 
@@ -162,6 +164,17 @@ def test_the_simplest_run_within_one_standard_error_is_recommended(
     )
     assert f"Recommended: {runs['tol'].info.run_name}" in note
     assert "Recommended: " in leaderboard.err
+
+
+def test_a_run_that_kept_no_model_is_not_recommended(runs, churnlab, shared_home, client_at):
+    client, simpler = client_at(shared_home), runs["tol"].info.run_id
+    client.set_tag(simpler, "churnlab.model", "not kept: as older runs of unreviewed types say")
+    try:
+        ended = churnlab("compare", *SMALL)
+    finally:
+        client.delete_tag(simpler, "churnlab.model")
+    assert ended.code == 0, ended.err
+    assert ended.line["recommended"] == runs["linear"].info.run_id
 
 
 def test_a_run_that_is_too_good_to_be_true_is_flagged_and_not_recommended(

@@ -152,6 +152,11 @@ NAMED = {
     "会员.csv": "members",
     "2024-05.csv": "members_2024_05",
     "true.csv": "members_true",
+    "on.csv": "members_on",
+    "null.csv": "members_null",
+    "1e3.csv": "members_1e3",
+    "~.csv": "members",
+    "a=b, c & d.csv": "a_b_c_d",
     "it's [a] #list?.csv": "it_s_a_list",
 }
 
@@ -162,14 +167,43 @@ def test_a_dataset_gets_a_latin_name_of_its_file_and_the_next_command_works(
 ):
     name, folder = NAMED[file], shared_home.parent
     clients().to_csv(folder / file, index=False)
-    quoted = file.replace("'", "\\'")
-    ended = churnlab("init", f"path='{quoted}'")
+    ended = churnlab("init", file, "force=true")
     assert ended.code == 0, ended.err
     assert ended.line["output"] == f"my_conf/dataset/{name}.yaml"
     assert f"the dataset's name is {name}; choose another with name=NAME" in ended.err
     _, _, command = ended.err.partition("Check it, then run: churnlab ")
     explored = churnlab(*shlex.split(command))
     assert explored.code == 0, explored.err
+
+
+@pytest.mark.parametrize("name", ["2026", "1e3", "on", "true"])
+def test_a_given_name_that_reads_as_no_text_gets_a_word_too(churnlab, written, name):
+    ended = churnlab("init", "clients.csv", f"name={name}", "force=true")
+    assert ended.code == 0, ended.err
+    assert f"the dataset's name is members_{name}; choose another with name=NAME" in ended.err
+    _, _, command = ended.err.partition("Check it, then run: churnlab ")
+    assert churnlab(*shlex.split(command)).code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["demo.csv"], ["clients.csv", "name=demo"], ["clients.csv", "output=y/dataset/gym.yaml"]],
+)
+def test_a_name_that_churnlab_has_is_refused_with_a_command_that_works(
+    churnlab, shared_home, words
+):
+    clients(90).to_csv(shared_home.parent / "demo.csv", index=False)
+    ended = churnlab("init", *words, "force=true")
+    assert (ended.code, ended.out) == (2, "")
+    assert "would be ignored: churnlab has a dataset " in ended.err
+    assert len(ended.err.splitlines()) == 1
+    advised = shlex.split(ended.err.rpartition(": ")[2])
+    assert advised[:2] == ["churnlab", "init"]
+    again = churnlab(*advised[1:], "force=true")
+    assert again.code == 0, again.err
+    _, _, command = again.err.partition("Check it, then run: churnlab ")
+    explored = churnlab(*shlex.split(command))
+    assert explored.line["rows"] == (90 if words == ["demo.csv"] else 900)
 
 
 @pytest.mark.parametrize("output", ["own/x.yaml", "o n/dataset/y.yml", "z.yaml"])

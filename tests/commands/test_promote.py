@@ -50,10 +50,7 @@ STRICT = (
     ),
 )
 """Limits that no honest model keeps."""
-UNREVIEWED = (
-    "model.scale=true",
-    "model.estimator._target_=sklearn.gaussian_process.GaussianProcessClassifier",
-)
+NOT_KEPT = "not kept: it holds types that registry/skops_types.py does not list"
 NAME = "demo-churn"
 
 pytestmark = pytest.mark.slow
@@ -81,9 +78,7 @@ def story(shared_home, client_at):
             "good": ask("train", *TRAINED),
             "dummy": ask("train", *TRAINED, "model=dummy"),
             "other seed": ask("train", *TRAINED, "seed=1"),
-            "not kept": ask(
-                "train", *TRAINED, "model=dummy", "~model.estimator.strategy", *UNREVIEWED
-            ),
+            "not kept": ask("train", *TRAINED, "model.estimator.C=100"),
             "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
         }
         ended["promote without segments"] = ask("promote", *TRAINED)
@@ -91,6 +86,8 @@ def story(shared_home, client_at):
         ended["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
         ended["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
         run = {name: end.line["run_id"] for name, end in ended.items() if end.code == 0}
+        # As runs of unreviewed types had it when such models were still trained.
+        client_at(shared_home).set_tag(run["not kept"], "churnlab.model", NOT_KEPT)
         promotions = {
             "first": [],
             "again": [],
@@ -201,15 +198,13 @@ def test_the_gate_is_kept_with_the_run_and_with_the_version(story, client):
         ]
         assert recorded == story[name].line["checks"]
         assert all(check["message"] for check in gate["checks"])
-        for check in story[name].line["checks"]:
-            assert json.loads(tags[f"churnlab.gate.{check['name']}"]) == check["value"]
+        assert [key for key in tags if key.startswith("churnlab.gate")] == ["churnlab.gate"]
         assert tags["churnlab.command"] == "promote"
 
 
 def test_a_version_records_who_made_it_when_why_and_from_which_runs(story, client):
     tags = client.get_model_version(NAME, "1").tags
     assert tags["churnlab.gate"] == "passed"
-    assert float(tags["churnlab.gate.served_equals_trained"]) <= 1e-9
     assert tags["churnlab.churn_run_id"] == story["good"].line["run_id"]
     assert tags["churnlab.segment_run_id"] == story["segments"].line["run_id"]
     assert tags["churnlab.reason"] == "the first"
@@ -242,7 +237,7 @@ def test_the_same_model_again_is_promoted_only_with_require_not_worse(story, cli
     assert story["aliases after again"] == {"champion": "1", "challenger": "2"}
     assert (not_worse.code, not_worse.line["promoted"], not_worse.line["version"]) == (0, True, "3")
     gate = checks(not_worse)["log_loss_against_champion"]
-    assert (gate["value"], gate["limit"]) == (0, 0.01)
+    assert (gate["value"], gate["limit"]) == (0, -0.01)
     assert client.get_model_version(NAME, "3").tags["churnlab.replaced"] == "1"
     assert story["aliases after not worse"] == {"champion": "3", "previous": "1", "challenger": "2"}
 
@@ -262,10 +257,9 @@ def test_a_worse_candidate_is_refused_and_the_champion_stays(story, client):
     assert line["verdict"] == "refused"
     assert "against the former champion version 1's" in story["worse"].err
     gate = checks(story["worse"])["log_loss_against_champion"]
-    assert gate["value"] > gate["limit"]
+    assert gate["value"] < gate["limit"]
     tags = client.get_model_version(NAME, "4").tags
     assert (tags["churnlab.gate"], tags["churnlab.replaced"]) == ("refused", "")
-    assert float(tags["churnlab.gate.log_loss_against_champion"]) == gate["value"]
     assert story["aliases after worse"] == {"champion": "3", "previous": "1", "challenger": "4"}
 
 
@@ -312,7 +306,7 @@ def test_only_members_that_neither_was_trained_on_judge(story, common):
     )
     assert f"on {len(common)} members" in story["few"].err
     assert "undecided: log loss" in story["few"].err
-    assert check["value"] > shown[0] - shown[1], "no better end of an interval is shown"
+    assert check["value"] < shown[1] - shown[0], "no better end of an interval is shown"
 
 
 def test_every_check_is_run_and_shown_even_when_all_fail(story):

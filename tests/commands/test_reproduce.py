@@ -122,6 +122,20 @@ def test_a_study_is_reproduced_with_trials_of_its_own(again, made, shared_home, 
     }
 
 
+def test_the_train_run_of_a_study_that_was_run_again_is_marked_as_a_copy(
+    again, made, shared_home, runs_at
+):
+    trained = {
+        run.data.tags["mlflow.parentRunId"]: run
+        for run in runs_at(shared_home, command="train")
+        if "mlflow.parentRunId" in run.data.tags
+    }
+    original = made["study"]["run_id"]
+    copy = trained[again["study"].line["run_id"]]
+    assert copy.data.tags["churnlab.reproduces"] == original  # so that it has no rank
+    assert "churnlab.reproduces" not in trained[original].data.tags
+
+
 def changed(shared_home, change) -> None:
     path = shared_home.parent / "members.csv"
     frame = pd.read_csv(path)

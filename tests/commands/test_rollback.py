@@ -132,7 +132,7 @@ def test_the_command_that_doctor_prints_for_a_champion_without_files_works_when_
 def test_versions_that_were_deleted_or_damaged_are_skipped_and_named(story):
     ended, _ = story["past 5 and 4"]
     assert "Version 5 of demo-churn was deleted: skipped." in ended.err
-    assert "Version 4 of demo-churn is skipped: it cannot be loaded" in ended.err
+    assert "Version 4 of demo-churn is skipped: it has lost its files: " in ended.err
 
 
 def test_the_history_lists_every_change_and_nothing_else(story):

@@ -142,8 +142,8 @@ def test_an_id_is_echoed_as_written_and_reasons_are_given_on_request(
     ended = churnlab("score", *words, "dataset.id=card", "score.reasons=true")
     assert ended.code == 0, ended.err
     scored = pd.read_csv(tmp_path / "scored.csv", dtype="str", keep_default_na=False)
-    assert list(scored.columns) == [*table.columns, "member_id", *ANSWERS, "reasons"]
-    assert scored["member_id"].tolist() == table["card"].tolist()
+    assert list(scored.columns) == [*table.columns, *ANSWERS, "reasons"], "the id is there once"
+    assert scored["card"].tolist() == table["card"].tolist()
     reasons = ["; ".join(answer["reasons"]) for answer in bundle.predict(features(table))]
     assert scored["reasons"].tolist() == reasons
     assert any(reasons)
@@ -383,6 +383,18 @@ def test_what_cannot_be_read_or_written_is_the_users_mistake(churnlab, table, pr
     assert not (place / "scored.csv").exists()
 
 
+def test_other_columns_are_left_out_with_one_warning_or_refused(churnlab, table, tmp_path):
+    table.to_csv(tmp_path / "members.csv", index=False)
+    words = ["score", f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv"]
+    ignored = churnlab(*words)
+    assert ignored.code == 0, ignored.err
+    assert ignored.err.count("card, note") == 1
+    refused = churnlab(*words, "dataset.extra=refuse")
+    assert (refused.code, refused.out) == (2, "")
+    assert "does not declare the columns card, note; leave them out" in refused.err
+    assert churnlab(*words, "dataset.extra=keep").code == 2
+
+
 def test_a_version_of_other_columns_says_which_are_missing(churnlab, table, tmp_path):
     table.drop(columns="Age").to_csv(tmp_path / "members.csv", index=False)
     words = [
@@ -393,5 +405,5 @@ def test_a_version_of_other_columns_says_which_are_missing(churnlab, table, tmp_
     ended = churnlab("score", *words)
     assert ended.code == 2
     assert "models:/demo-churn/1 cannot score these members" in ended.err
-    assert "missing inputs ['Age']" in ended.err
+    assert "There is no column Age; the inputs are gender, " in ended.err
     assert one_paragraph(ended.err), "no member is shown"

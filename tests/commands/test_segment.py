@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from churnlab.data.demo import members
 from churnlab.segments.choose_k import STABLE
+from churnlab.segments.portraits import on_page
 from support.running import SMALL_SEGMENTS, artifact, files, tracked_at
 
 pytestmark = pytest.mark.slow
@@ -210,6 +211,14 @@ def test_a_segmentation_never_sees_who_left_and_uses_the_chosen_language(
     assert any(
         "\u0430" <= letter <= "\u044f" for letter in line["segments"][0]["recommended_action"]
     )
+    for portrait in json.loads(artifact(dealt, "portraits.json").read_text(encoding="utf-8")):
+        page = on_page(portrait)  # what the terminal, the figures and the report show
+        assert not portrait["name"].isascii()
+        assert page["name"].isascii()
+        assert all(planned["sentence"].isascii() for planned in page["plans"])
+    made_of = json.loads(artifact(dealt, "segmentation.json").read_text(encoding="utf-8"))
+    assert "".join(made_of["for_everyone"]).isascii()
+    assert not made_of["everyone"][0]["text"].isascii()
 
 
 def test_a_run_says_what_each_criterion_alone_would_have_chosen(run):

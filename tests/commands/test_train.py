@@ -26,6 +26,7 @@ from support.running import (
     churnlab_process,
     files,
     folder,
+    scores_of,
     tracked_at,
     version_folder,
 )
@@ -183,26 +184,29 @@ def test_a_run_of_a_checkout_has_its_commit(run):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_metric_is_logged_once(trained, model):
-    expected = {kind.format(name) for name in METRICS for kind in KINDS} | {
-        "threshold",
-        "fit_seconds",
+    facts = {
+        *("threshold", "fit_seconds", "model_bytes", "n_columns", "fold_log_loss"),
+        *("cv_slope", "cv_intercept", "cv_pooled_ece", "early_cv_roc_auc", "early_cv_log_loss"),
     }
-    assert set(trained[model].data.metrics) == expected | {
-        "cv_slope",
-        "cv_intercept",
-        "cv_pooled_ece",
-        "cv_pooled_ece_floor",
-        "test_ece_floor",
-        "early_cv_roc_auc",
-        "early_cv_log_loss",
-        "model_bytes",
-        "n_columns",
-    }
+    values = {f"{part}_{name}" for name in METRICS for part in ("cv", "test")}
+    assert set(trained[model].data.metrics) == values | facts
+    expected = {kind.format(name) for name in METRICS for kind in KINDS} | facts
+    expected |= {"cv_pooled_ece_floor", "test_ece_floor"}
+    assert set(scores_of(trained[model])) == expected
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_folds_are_steps_of_one_metric(trained, model, shared_home, client_at):
+    run = trained[model]
+    steps = client_at(shared_home).get_metric_history(run.info.run_id, "fold_log_loss")
+    folds = pd.read_csv(artifact(run, "folds.csv"))["log_loss"]
+    assert {step.step: step.value for step in steps} == dict(enumerate(folds))
+    assert run.data.metrics["cv_log_loss"] == pytest.approx(folds.mean())
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_metrics_equal_those_of_the_logged_predictions(trained, model):
-    logged = trained[model].data.metrics
+    logged = scores_of(trained[model])
     threshold = logged["threshold"]
     oof = pd.read_parquet(artifact(trained[model], "predictions/oof.parquet"))
     test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
@@ -313,7 +317,7 @@ def test_all_artifacts_are_logged_and_the_figures_are_pngs(trained, model):
         "predictions/oof.parquet",
         "predictions/test.parquet",
     }
-    tables |= {"calibration.csv", "importance.csv", "net_benefit.csv", "slices.csv"}
+    tables |= {"calibration.csv", "importance.csv", "metrics.csv", "net_benefit.csv", "slices.csv"}
     if model == "logistic_regression":
         tables |= {"predictions/further.parquet", "further_folds.csv"}
     if model != "gradient_boosting":  # which says nothing of its columns
@@ -392,7 +396,7 @@ def test_importance_is_by_column_with_correlated_pairs_merged(trained, model):
 def test_the_note_contains_the_main_metrics(run):
     note = run.data.tags["mlflow.note.content"]
     for name in ("cv_log_loss", "cv_roc_auc", "test_roc_auc", "test_roc_auc_low", "test_accuracy"):
-        assert f"{run.data.metrics[name]:.4f}" in note
+        assert f"{scores_of(run)[name]:.4f}" in note
 
 
 # Weak spots
@@ -446,12 +450,17 @@ def test_a_light_model_has_a_learning_curve(light):
     assert "wice as many" in note
 
 
-def test_the_note_says_on_which_members_the_features_were_found(run, light):
+def test_the_note_says_that_features_were_found_on_members_of_the_same_dataset(
+    run, shared_home, succeed, client_at, tmp_path
+):
+    members(120, seed=0).to_csv(tmp_path / "members.csv", index=False)
+    words = ("dataset=gym", f"dataset.path={tmp_path}/members.csv", "evaluation.folds=2")
+    line = succeed(shared_home, "train", *words, "model=dummy", "features=behaviour")
+    note = client_at(shared_home).get_run(line["run_id"]).data.tags["mlflow.note.content"]
     assert (
-        "The behaviour features were found on all 4,000 members of the gym table"
-        in run.data.tags["mlflow.note.content"]
+        "The behaviour features were found on members of gym: a hold-out among them is not" in note
     )
-    assert "were found on" not in light["raw"].data.tags["mlflow.note.content"]
+    assert "were found on" not in run.data.tags["mlflow.note.content"]  # behaviour, on demo
 
 
 # Calibration
@@ -513,7 +522,7 @@ def test_a_forest_is_calibrated_if_it_needs_it_and_it_helps(forest):
 
 
 def test_a_profit_is_logged_with_its_ci_its_break_even_and_its_assumptions(forest):
-    metrics = forest.run.data.metrics
+    metrics = scores_of(forest.run)
     for name in ("test_profit", "test_break_even_success"):
         assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
         assert forest.line[f"{name}_low"] == metrics[f"{name}_low"]
@@ -587,7 +596,7 @@ def test_an_unknown_parameter_of_the_estimator_is_refused_with_the_known_ones(
     home, run_command, runs_at
 ):
     ended = run_command(
-        home, "train", "dataset.rows=300", "model=random_forest", "+model.estimator.depth=3"
+        home, "train", "dataset.rows=300", "model=random_forest", "model.estimator.depth=3"
     )
     assert (ended.code, ended.out) == (2, "")
     assert (
@@ -596,6 +605,85 @@ def test_an_unknown_parameter_of_the_estimator_is_refused_with_the_known_ones(
     )
     assert len(ended.err.splitlines()) == 1
     assert runs_at(home) == []
+
+
+@pytest.fixture(scope="module")
+def other_home(tmp_path_factory):
+    """A store of its own, so that the runs of this file's first part stay the only ones."""
+    home = tmp_path_factory.mktemp("others") / "home"
+    with churnlab_process(home) as churnlab:
+        yield home, churnlab
+
+
+SHORT = ("dataset.rows=300", "evaluation.folds=2")
+
+
+def test_any_parameter_of_the_estimator_is_a_key_without_a_plus_also_in_a_sweep(
+    other_home, client_at
+):
+    home, churnlab = other_home
+    words = [
+        "model.estimator.tol=0.001",
+        "model.estimator.C=0.01,0.1",
+        "+model.estimator.verbose=0",
+    ]
+    ended = churnlab("train", "-m", *SHORT, *words)
+    assert ended.code == 0, ended.err
+    assert "++" not in ended.err
+    runs = [client_at(home).get_run(run) for run in ended.line["runs"]]
+    assert [run.data.params["model.estimator.C"] for run in runs] == ["0.01", "0.1"]
+    assert {run.data.params["model.estimator.tol"] for run in runs} == {"0.001"}
+    assert [run.info.run_name.rpartition(" ")[2] for run in runs] == ["C=0.01", "C=0.1"]
+    failed = churnlab("train", "-m", *SHORT, "model.estimator.C=1,-1")
+    assert failed.code == 1
+    assert "must be a float in the range (0.0, inf]. Got -1" in failed.err
+    assert "model.estimator.C=-1" in failed.err.splitlines()[-1]
+    assert "++" not in failed.err
+
+
+def test_a_splined_model_is_one_yaml_and_its_steps_have_keys(other_home, client_at):
+    home, churnlab = other_home
+    ended = churnlab(
+        "train", *SHORT, "model=spline_logistic_regression", "model.estimator.logistic__C=0.05"
+    )
+    assert ended.code == 0, ended.err
+    config = yaml.safe_load(
+        artifact(client_at(home).get_run(ended.line["run_id"]), "config.yaml").read_text()
+    )
+    assert config["model"]["estimator"]["logistic__C"] == 0.05
+    refused = churnlab(
+        "train", *SHORT, "model=spline_logistic_regression", "model.estimator.logistic__c=1"
+    )
+    assert refused.code == 2
+    assert "Did you mean logistic__C?" in refused.err
+
+
+def test_what_a_library_warns_of_is_counted_once_and_stands_in_the_report(other_home, client_at):
+    home, churnlab = other_home
+    ended = churnlab("train", *SHORT, "model.estimator.max_iter=3")
+    assert ended.code == 0
+    assert ended.line["warnings"] == 1
+    shown = [line for line in ended.err.splitlines() if "ConvergenceWarning" in line]
+    assert len(shown) == 1
+    assert shown[0].startswith("warning: a library warns (ConvergenceWarning): lbfgs failed")
+    run = client_at(home).get_run(ended.line["run_id"])
+    (reported,) = json.loads(artifact(run, "data_report.json").read_text())["warnings"]
+    assert f"warning: {reported}" == shown[0]
+    assert churnlab("train", *SHORT).line["warnings"] == 0
+
+
+def test_a_model_that_could_not_be_kept_is_refused_before_it_is_trained(other_home, runs_at):
+    home, churnlab = other_home
+    before = len(runs_at(home))
+    words = ["model.estimator._target_=sklearn.gaussian_process.GaussianProcessClassifier"]
+    refused = churnlab("train", *SHORT, "model=dummy", "~model.estimator.strategy", *words)
+    assert (refused.code, refused.out) == (2, "")
+    added = refused.err.partition("'model.trusted=[")[2].partition("]'")[0]
+    assert len(runs_at(home)) == before
+    words += ["model.scale=true", f"model.trusted=[{added}]"]
+    ended = churnlab("train", *SHORT, "model=dummy", "~model.estimator.strategy", *words)
+    assert ended.code == 0, ended.err
+    assert ended.line["model_bytes"] > 0
 
 
 # The real table

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -290,8 +291,8 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_created(
 
 
 @pytest.mark.parametrize("engine", [["engine=inline"], ["engine=processes", "engine.workers=1"]])
-def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home, engine, tmp_path):
-    """Every other test runs without a terminal and would see the bar in stderr."""
+def test_a_terminal_shows_the_trials_and_a_pipe_does_not(home, engine, tmp_path):
+    """Every other test runs without a terminal and would see the live line in stderr."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 120))
     words = ["tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=4", *engine]
@@ -314,6 +315,102 @@ def test_a_terminal_shows_a_bar_and_a_pipe_does_not(home, engine, tmp_path):
         process.communicate(timeout=100)
     assert process.returncode == 0
     shown = output.decode().replace("\r", "\n")
-    assert "4/4" in shown
+    assert re.search("[34] of 4 trials", shown)  # a trial is fast: not every one is drawn
     assert "best 0." in shown
     assert "0 failed" in shown
+
+
+# The space on the command line
+
+
+@pytest.fixture(scope="module")
+def own_store(tmp_path_factory):
+    home = tmp_path_factory.mktemp("spaces") / "home"
+    with churnlab_process(home) as churnlab:
+        yield home, churnlab
+
+
+FEW = ("dataset.rows=300", "evaluation.folds=2")
+
+
+def space_of(home, client_at, line):
+    run = client_at(home).get_run(line["run_id"])
+    space = yaml.safe_load(artifact(run, "config.yaml").read_text())["model"]["space"]
+    return {
+        key: {name: part for name, part in block.items() if name != "_target_"}
+        | {"kind": block["_target_"].rpartition(".")[2].removesuffix("Distribution")}
+        for key, block in space.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["model.space.C=[0.1,1,10]"], {"C": {"kind": "Categorical", "choices": [0.1, 1, 10]}}),
+        (
+            ["model.space.C.low=0.1"],
+            {"C": {"kind": "Float", "low": 0.1, "high": 100.0, "log": True}},
+        ),
+        (
+            ["model.space.C={low: 1e-3, high: 10, log: true}"],
+            {"C": {"kind": "Float", "low": 0.001, "high": 10, "log": True}},
+        ),
+        (["model.space.C={low: 1, high: 3}"], {"C": {"kind": "Int", "low": 1, "high": 3}}),
+        (
+            ["model.space.max_iter={low: 50, high: 60, step: 5}", "~model.space.C"],
+            {"max_iter": {"kind": "Int", "low": 50, "high": 60, "step": 5}},
+        ),
+        (
+            ["model.space={C: [1,2], tol: [0.001]}"],
+            {
+                "C": {"kind": "Categorical", "choices": [1, 2]},
+                "tol": {"kind": "Categorical", "choices": [0.001]},
+            },
+        ),
+    ],
+    ids=lambda part: str(part)[:40],
+)
+def test_a_space_is_given_on_the_command_line(own_store, client_at, words, expected):
+    home, churnlab = own_store
+    ended = churnlab("tune", *FEW, "tune.n_trials=2", *words)
+    assert ended.code == 0, ended.err
+    assert space_of(home, client_at, ended.line) == expected
+    assert set(ended.line["best_params"]) == set(expected)
+
+
+def test_a_sweep_runs_a_study_for_each_list_of_choices(own_store, client_at):
+    home, churnlab = own_store
+    ended = churnlab("tune", "-m", *FEW, "tune.n_trials=2", "model.space.C=[0.1,1],[5,10]")
+    assert ended.code == 0, ended.err
+    found = [space_of(home, client_at, {"run_id": run}) for run in ended.line["runs"]]
+    assert [space["C"]["choices"] for space in found] == [[0.1, 1], [5, 10]]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.space.c=[1,2]"], "has no parameter c. Did you mean C? It has"),
+        (["model.space.C=[]"], "model.space.C: give a list of choices, [A,B], or a range"),
+        (["model.space.C=5"], "model.space.C: give a list of choices, [A,B], or a range"),
+        (["model.space.C.lwo=1"], "a range has low, high, step, log, and not lwo"),
+        (["model.space.C={low: -1.0, high: 1}"], "model.space.C: The 'C' parameter of"),
+        (["model.space.C=[1,2]", "model.space.C.low=1"], "which is also given whole"),
+        (["model=random_forest", "model.space.max_depth.low=0.5"], "must be whole numbers"),
+        (["model.spaec.C=[1,2]"], "Did you mean model.space?"),
+    ],
+    ids=lambda part: str(part)[:40],
+)
+def test_a_wrong_space_is_refused_in_one_line(own_store, words, message):
+    ended = own_store[1]("tune", *FEW, *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert "given" not in ended.err or "also given" in ended.err
+
+
+def test_warnings_of_trials_in_other_processes_are_counted(own_store):
+    words = ["model.estimator.max_iter=3", "tune.n_trials=2"]
+    ended = own_store[1]("tune", *FEW, *words, "engine=processes", "engine.workers=2")
+    assert ended.code == 0, ended.err
+    assert "warning: in 2 of 2 trials a library warns (ConvergenceWarning)" in ended.err
+    assert ended.line["warnings"] == 2  # of the trials and of the model that is kept

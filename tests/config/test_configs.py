@@ -1,7 +1,6 @@
 """The vocabulary: every YAML composes with every command that uses it, and is valid."""
 
 import copy
-import inspect
 import itertools
 import math
 import os
@@ -14,12 +13,14 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from optuna.distributions import BaseDistribution
+from sklearn.base import BaseEstimator, clone
 
 from churnlab.cli import arguments
-from churnlab.cli.hydra_compose import plain
+from churnlab.cli.hydra_compose import open_model, plain
 from churnlab.config import validation
+from churnlab.config.build import build_estimator
 from churnlab.config.commands import COMMANDS
 from churnlab.config.groups import Keys
 from churnlab.errors import InputError
@@ -67,7 +68,7 @@ def composed(monkeypatch, tmp_path):
     def read(command: str, *overrides: str):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = plain(compose(command, overrides=list(overrides)))
+            config = plain(compose(command, overrides=open_model([*overrides])))
         for key, value in GIVEN.items():
             *path, name = key.split(".")
             block = config
@@ -117,26 +118,28 @@ def test_every_key_of_a_space_is_a_parameter_of_its_estimator_and_its_range_hold
     composed, model
 ):
     settings = composed("tune", f"model={model}").model
-    estimator = get_class(settings.estimator["_target_"])
-    assert set(settings.space) <= set(inspect.signature(estimator).parameters)
+    estimator = build_estimator(settings, where="model")
+    assert set(settings.space) <= set(estimator.get_params(deep=True))
     for name, block in settings.space.items():
         distribution = instantiate(block)
         assert isinstance(distribution, BaseDistribution)
         for edge in ("low", "high"):
             if edge in block:
-                estimator(**{name: block[edge]})._validate_params()
+                changed = clone(estimator).set_params(**{name: block[edge]})
+                for part in [changed, *changed.get_params(deep=True).values()]:
+                    if isinstance(part, BaseEstimator):
+                        part._validate_params()
 
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_takes_the_seed_and_can_be_built(composed, model):
     settings = composed("train", f"model={model}", "seed=7").model
-    built = instantiate(settings.estimator)
+    built = build_estimator(settings, where="model")
     assert hasattr(built, "predict_proba")
-    if "random_state" in settings.estimator:
-        assert built.random_state == 7
-    else:  # every source of chance in a model takes the seed
-        fixed = getattr(built, "strategy", None) == "prior"
-        assert fixed or "random_state" not in built.get_params()
+    fixed = getattr(built, "strategy", None) == "prior"
+    for name, value in built.get_params(deep=True).items():
+        if name.endswith("random_state"):  # every source of chance in a model takes the seed
+            assert fixed or value == 7, name
 
 
 def test_the_pipelines_gate_has_the_limits_of_promote(composed):
@@ -202,6 +205,11 @@ def test_no_wrong_value_of_any_key_is_answered_in_the_words_of_a_library(compose
         ("train", "seed", 1.5, "seed=1.5 is not possible: it must be a whole number."),
         ("train", "seed", 2**32, "it must be at most 4294967295."),
         ("train", "model.scale", 7, "model.scale=7 is not possible: it must be true or false."),
+        ("train", "model.trusted", ["Net"], "must be the dotted name of a type"),
+        ("tune", "model.space.C", {"low": 1}, "give a list of choices, [A,B], or a range"),
+        ("tune", "model.space.C", [], "give a list of choices, [A,B], or a range"),
+        ("tune", "model.space.C", {"low": 1, "high": "x"}, "high must be a number, and is x"),
+        ("tune", "model.space.C", {"low": 1, "high": 2, "lgo": 1}, "and not lgo"),
         ("train", "evaluation.folds", None, "evaluation.folds=null is not possible"),
         ("train", "evaluation.calibrated", 5, "it must be a block of keys, {KEY: VALUE}."),
         ("train", "dataset.late", 5, "dataset.late=5 is not possible: it must be a list, [A,B]."),
@@ -283,5 +291,5 @@ def test_every_experiment_opens_with_its_question_and_its_command(path):
 
 def test_paths_of_a_config_lie_in_the_home(composed, tmp_path):
     settings = composed("tune")
-    assert settings.tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert settings.tracking.uri is None  # mlflow.db in the home, which may be moved
     assert settings.storage["folder"] == os.path.join(tmp_path, "studies")

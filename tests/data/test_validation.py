@@ -113,6 +113,14 @@ def test_a_column_that_is_not_declared_is_left_out_with_a_warning():
     assert warnings == ["left out columns that the dataset does not declare: Shoes, Hat"]
 
 
+def test_a_column_that_is_not_declared_is_refused_where_the_dataset_says_so():
+    strict = replace(BANK, extra="refuse")
+    assert checked(table(), strict)[3] == [], "target and id are declared"
+    message = refusal(table().assign(Shoes=42, Hat=1), strict)
+    assert "the dataset does not declare the columns Shoes, Hat; leave them out" in message
+    assert "dataset.extra=ignore" in message
+
+
 def test_a_table_to_be_scored_needs_no_target():
     X, y, _, _ = checked(table().drop(columns="Left"), BANK, needs_target=False)
     assert len(X) == 4

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from support.killing import SOAK
@@ -54,7 +55,15 @@ def test_the_commands_of_readme_run_in_order(tmp_path: Path) -> None:
             for command in commands(block):
                 ended = reader.run(quick(command))
                 assert ended.code == 0, f"{block.place}: {command}\n{ended.output}"
-    assert (home / "scored.csv").read_text(encoding="utf-8").count("\n") == 2
+        assert (home / "scored.csv").read_text(encoding="utf-8").count("\n") == 2
+        (notebook,) = blocks(README, "python")
+        *lines, last = notebook.text.splitlines()
+        shown = f"print(({last})['churn_probability'].item())"  # a notebook shows the last line
+        (home / "notebook.py").write_text("\n".join([*lines, shown]), encoding="utf-8")
+        ended = reader.run("python notebook.py 2> /dev/null")
+    scored = pd.read_csv(home / "scored.csv")
+    assert ended.code == 0, f"{notebook.place}\n{ended.output}"
+    assert float(ended.output) == scored["churn_probability"].item()
 
 
 @pytest.mark.skipif(not SOAK, reason="the long form: make soak")

@@ -20,6 +20,7 @@ from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
 from churnlab.registry.model_artifacts import load_pipeline, log_pipeline
 from churnlab.tracking import store
+from support.running import artifact
 from support.stores import status, write_run, write_version
 
 # Models
@@ -112,6 +113,50 @@ def test_a_damaged_model_file_is_reported(skops_file, problems):
     assert problem.fix == f"replace it, then delete the run in the MLflow UI: {again}"
 
 
+# Lost files
+
+
+def test_a_finished_run_that_lost_files_is_reported_with_the_command_that_removes_it(
+    client, problems
+):
+    kept, gone, part = [write_run(client, "train", status="FINISHED") for _ in range(3)]
+    shutil.rmtree(artifact(client.get_run(gone)))
+    artifact(client.get_run(part), "predictions/oof.parquet").unlink()
+    found = {problem.where: problem for problem in problems(fix=True)}
+    assert set(found) == {gone, part}
+    assert {problem.kind for problem in found.values()} == {"run without files"}
+    assert f"train run {gone}" in found[gone].what
+    assert "has lost its files in" in found[gone].what
+    assert "has lost predictions/oof.parquet in" in found[part].what
+    assert f"mlflow runs delete --run-id {gone}" in found[gone].fix
+    assert "fix=true leaves it" in found[gone].fix
+    client.delete_run(gone)
+    client.delete_run(part)
+    assert problems() == []
+    assert client.get_run(kept).info.status == "FINISHED"
+
+
+def test_a_run_that_did_not_finish_has_no_files_to_lose(client, kinds):
+    run_id = write_run(client, "train", status="KILLED")
+    shutil.rmtree(artifact(client.get_run(run_id)))
+    assert kinds() == []
+
+
+def test_a_study_that_lost_its_file_is_reported_and_its_outer_folds_are_not(client, problems, here):
+    outer = write_run(client, "tune", status="FINISHED", study="s", study_id="1")
+    write_run(client, "trial", status="FINISHED", parent=outer, trial="0")
+    inner = write_run(
+        client, "tune", status="FINISHED", study="s-1", study_id="2", outer_fold="1 of 5"
+    )
+    write_run(client, "trial", status="FINISHED", parent=inner, trial="0")
+    assert problems() == []
+    shutil.rmtree(here / "studies")
+    (problem,) = problems(fix=True)
+    assert (problem.kind, problem.where) == ("lost study", outer)
+    assert problem.what.startswith(f"the study s of run {outer} has lost its file in")
+    assert "run the same tune command again" in problem.fix
+
+
 # Parents and children
 
 
@@ -181,7 +226,7 @@ def test_unknown_folders_are_reported_and_kept(client, problems, here):
     client.delete_run(deleted)
     root = here / "mlartifacts"
     for name in (known, deleted, "f" * 32, "models/m-" + "e" * 32, "7"):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
     (problem,) = problems(fix=True)
     assert (problem.kind, problem.where) == ("unknown folders", str(root))
     assert "2 folders" in problem.what

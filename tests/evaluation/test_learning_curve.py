@@ -4,6 +4,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column
+from churnlab.evaluation.cross_validation import estimator_metrics, prepare_folds
 from churnlab.evaluation.learning_curve import (
     EXPONENTS,
     PARTS,
@@ -92,9 +93,17 @@ def test_doubling_extrapolates_and_is_sure_if_the_folds_agree():
     [
         ((0.03, 0.02, 0.04), "would lower the log loss by about 0.0300 (95% CI 0.0200 to 0.0400)."),
         ((0.003, 0.002, 0.004), "(95% CI 0.0020 to 0.0040). That matters little in practice."),
-        ((0.001, -0.002, 0.004), "by at most 0.0040 (95% CI -0.0020 to 0.0040). That matters"),
+        ((0.001, -0.002, 0.004), "too little to matter: it would fall by -0.0020 to 0.0040 (95%"),
         ((0.01, -0.01, 0.03), "3,200 members are too few to tell whether more would help: twice"),
     ],
 )
 def test_the_sentence_says_no_more_than_the_interval(ends, sentence):
     assert sentence in describe(Doubling(*ends, 3200, 0.3, 0.02, 1))
+
+
+def test_the_log_loss_on_all_training_members_has_the_bits_of_the_cross_validation(model, X, y):
+    folds = make_folds(y, folds=3, repeats=1, seed=0)
+    curve = learning_curve(model, X, y, folds, seed=0)
+    whole = curve.groupby("fold")["log_loss"].first()
+    scores = estimator_metrics(model[-1], prepare_folds(model, X, y, folds))
+    assert whole.tolist() == [score["log_loss"] for score in scores]

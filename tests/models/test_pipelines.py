@@ -1,5 +1,7 @@
 import importlib
+import io
 import warnings
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -28,6 +31,7 @@ from churnlab.errors import InputError
 from churnlab.models.features import Features
 from churnlab.models.pipelines import (
     check_parameters,
+    check_settable,
     check_values,
     estimator_weights,
     fit,
@@ -176,6 +180,7 @@ SAVED = [
     HistGradientBoostingClassifier(max_iter=5),
     HistGradientBoostingClassifier(max_iter=5, early_stopping=True, random_state=0),
     GradientBoostingClassifier(n_estimators=5),
+    Pipeline([("spline", SplineTransformer()), ("logistic", LogisticRegression())]),
     DecisionTreeClassifier(max_depth=3),
     KNeighborsClassifier(),
     KNeighborsClassifier(algorithm="ball_tree", p=1),
@@ -217,10 +222,41 @@ def test_a_probability_machine_of_svc_survives_saving(members):
     np.testing.assert_array_equal(loaded.predict_proba(X), made.predict_proba(X))
 
 
-def test_every_reviewed_type_exists():
-    for name in TRUSTED:
-        module, _, attribute = name.rpartition(".")
-        assert hasattr(importlib.import_module(module), attribute), name
+BOOSTING = {
+    "lightgbm": ("LGBMClassifier", {"n_estimators": 5, "n_jobs": 1, "verbose": -1}),
+    "xgboost": ("XGBClassifier", {"n_estimators": 5, "n_jobs": 1}),
+    "catboost": (
+        "CatBoostClassifier",
+        {"iterations": 5, "thread_count": 1, "verbose": False, "allow_writing_files": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("package", BOOSTING)
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_saved_boosting_model_loads_with_the_reviewed_types_and_predicts_the_same(
+    members, package, calibrated
+):
+    name, parameters = BOOSTING[package]
+    estimator = getattr(pytest.importorskip(package), name)(**parameters)
+    X, y = members
+    if calibrated:
+        estimator = CalibratedClassifierCV(estimator, method="isotonic", cv=3)
+    made = fit(numeric(estimator, scale=False), X, y)
+    saved = skops.io.dumps(made)
+    with zipfile.ZipFile(io.BytesIO(saved)) as archive:
+        for part in archive.namelist():
+            assert not archive.read(part).startswith(b"\x80"), f"{part} is a pickle"
+    loaded = skops.io.loads(saved, trusted=TRUSTED)
+    np.testing.assert_array_equal(loaded.predict_proba(X), made.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_every_reviewed_type_exists(name):
+    module, _, attribute = name.rpartition(".")
+    if module.partition(".")[0] in BOOSTING:
+        pytest.importorskip(module)
+    assert hasattr(importlib.import_module(module), attribute)
 
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
@@ -243,6 +279,49 @@ def test_an_unknown_parameter_is_refused_with_a_suggestion_and_the_full_list():
 def test_an_unknown_key_of_the_search_space_is_refused_by_its_own_name():
     with pytest.raises(InputError, match=r"model\.space\.depth: .* Did you mean max_depth\?"):
         check_parameters("sklearn.tree.DecisionTreeClassifier", {"depth": {}}, where="model.space")
+
+
+@pytest.mark.parametrize(
+    ("target", "word", "meant"),
+    [
+        ("lightgbm.LGBMClassifier", "max_depht", "max_depth"),
+        ("xgboost.XGBClassifier", "learning_rte", "learning_rate"),
+    ],
+)
+def test_a_slip_of_the_pen_is_refused_although_the_class_takes_any_keyword(target, word, meant):
+    pytest.importorskip(target.partition(".")[0])
+    with pytest.raises(InputError, match=rf"Did you mean {meant}\? It has .*n_estimators"):
+        check_parameters(target, {word: 3})
+    check_parameters(target, {"path_smooth": 1.0})
+
+
+def test_a_parameter_in_another_case_is_suggested():
+    with pytest.raises(InputError, match=r"Did you mean C\?"):
+        check_parameters(LOGISTIC, {"c": 1.0})
+
+
+def test_parameters_of_steps_are_checked_by_their_full_names():
+    steps = Pipeline([("scaler", StandardScaler()), ("logistic", LogisticRegression())])
+    check_settable(steps, "Pipeline", ["logistic__C"], where="model.space")
+    with pytest.raises(InputError, match=r"model\.space\.logistic__c: .* Did you mean logistic__C"):
+        check_settable(steps, "Pipeline", ["logistic__c"], where="model.space")
+    with pytest.raises(InputError, match=r"model\.space\.C: .* It has steps"):
+        check_settable(steps, "Pipeline", ["C"], where="model.space")
+
+
+def test_blocks_in_a_list_are_checked_too():
+    steps = [["logistic", {"_target_": LOGISTIC, "max_itre": 5}]]
+    with pytest.raises(InputError, match=r"model\.estimator\.steps\.max_itre: "):
+        check_parameters("sklearn.pipeline.Pipeline", {"steps": steps})
+
+
+def test_a_class_without_get_params_is_refused():
+    class Rate:
+        def predict_proba(self, X):
+            return X
+
+    with pytest.raises(InputError, match="derive it from sklearn.base.BaseEstimator"):
+        check_values(Rate())
 
 
 def test_parameters_of_an_estimator_inside_an_estimator_are_checked_too():

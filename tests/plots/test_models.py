@@ -7,7 +7,7 @@ from matplotlib import image
 
 from churnlab.evaluation import performance
 from churnlab.models.decision import ContactEconomics, profit_curve
-from churnlab.plots import models
+from churnlab.plots import models, style
 
 
 def sample(n: int, seed: int) -> pd.DataFrame:
@@ -166,3 +166,18 @@ def test_the_profit_curve_marks_the_share_that_the_decision_contacts(samples):
     axes = models.profit(curve, share=0.25).axes[0]
     assert "decision: 25%" in texts(axes.figure)
     assert axes.lines[1].get_xdata() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((1, 2000), {"1", "10", "100", "1,000"}), ((30, 80), {"30", "40", "60"})],
+)
+def test_a_logarithmic_axis_has_plain_numbers_also_within_one_power_of_ten(counts, expected):
+    figure = style.new_figure("Members")
+    axes = figure.subplots()
+    axes.set(yscale="log", ylim=counts)
+    style.plain_ticks(axes.yaxis)
+    figure.draw_without_rendering()
+    shown = {label.get_text() for label in axes.yaxis.get_ticklabels(which="both")}
+    assert expected <= shown
+    assert "$" not in "".join(shown)

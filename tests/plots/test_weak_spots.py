@@ -26,4 +26,4 @@ def test_the_learning_curve_reaches_to_twice_the_members():
     (axes,) = weak_spots.learning_curve(curve, doubling(curve, members=1000)).axes
     assert max(line.get_xdata().max() for line in axes.lines if len(line.get_xdata())) >= 2000
     labels = axes.get_legend_handles_labels()[1]
-    assert "now (1,000 members)" in labels
+    assert "all 1,000 members" in labels

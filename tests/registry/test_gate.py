@@ -112,6 +112,24 @@ def test_requests_to_the_champion_must_work_with_the_candidate(part, change, bro
     assert check.passed == (broken is None)
 
 
+def test_a_candidate_that_refuses_other_columns_is_not_what_clients_of_the_champion_expect():
+    ignores, refuses = OLD | {"others": {"others": ("any", False)}}, OLD | {"others": {}}
+    assert gate.check_signature(ignores, refuses).passed
+    assert gate.check_signature(refuses, refuses).passed
+    broken = gate.check_signature(refuses, ignores)
+    assert broken.value == ["other columns are refused and were ignored"]
+
+
+def test_served_predictions_equal_the_trained_ones_in_every_form_in_which_members_are_given():
+    trained = np.array([0.1, 0.7])
+    served = {"pandas reads them from CSV": trained, "JSON": trained + [0, 1e-3]}
+    check = gate.check_served_predictions(trained, served, limit=1e-9)
+    assert not check.passed
+    assert check.value == pytest.approx(1e-3)
+    assert check.message.startswith("given the members as JSON, the version's probabilities differ")
+    assert gate.check_served_predictions(trained, {"JSON": trained}, limit=0).passed
+
+
 def test_the_table_lists_every_check_and_sentences_explain_those_that_need_attention():
     checks = [
         gate.check_at_most("megabytes", 3.0, 500.0, unit="MB"),
@@ -151,7 +169,7 @@ def test_the_table_of_checks_says_in_words_where_a_good_value_lies(world):
         gate.check_at_most("megabytes", 3.0, 500.0, unit="MB"),
     ]
     assert [check.cells["limit"] for check in checks] == [
-        *("below 0", "below 0", "below 0", "at most 0.02"),
+        *("better", "better", "better", "at most 0.02 worse"),
         *("0.5 to 2", "at most 0.1", "at least 50", "at least 0.6"),
         *("at most 1", "at least 0.01", "stable", "at most 500"),
     ]

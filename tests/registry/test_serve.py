@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
@@ -57,6 +58,23 @@ def test_the_server_answers_what_churnlab_score_writes(server, promoted, table, 
             assert row[name] == written[name]
 
 
+def test_a_notebook_gets_the_same_bits_as_the_server(server, promoted, client_at, table, tmp_path):
+    table.to_csv(tmp_path / "members.csv", index=False)
+    files = version_folder(client_at(promoted.home), "demo-churn", "1")
+    read = pd.read_csv(tmp_path / "members.csv", dtype={"member_id": "str"})
+    assert read["Age"].dtype == "int64"
+    status, answer = post(server, {"dataframe_records": read.to_dict("records")})
+    assert status == 200
+    assert answer["predictions"] == mlflow.pyfunc.load_model(str(files)).predict(read)
+
+
+def test_the_example_that_mlflow_shows_is_answered(server, promoted, client_at):
+    files = version_folder(client_at(promoted.home), "demo-churn", "1")
+    request = (files / "serving_input_example.json").read_text(encoding="utf-8")
+    status, answer = post(server, request)
+    assert (status, len(answer["predictions"])) == (200, 1)
+
+
 def test_every_form_of_request_gets_the_same_answer(server, table):
     one = table.drop(columns="member_id").iloc[:2]
     split = one.to_dict("split")
@@ -64,6 +82,10 @@ def test_every_form_of_request_gets_the_same_answer(server, table):
         post(server, {"dataframe_records": one.to_dict("records")}),
         post(server, {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}),
         post(server, {"inputs": one.to_dict("list")}),
+        post(server, {"inputs": one.to_dict("records")}),
+        post(server, {"instances": one.to_dict("records")}),
+        post(server, {"dataframe_records": one.assign(note="x", Churn=0).to_dict("records")}),
+        post(server, {"dataframe_records": one[one.columns[::-1]].to_dict("records")}),
         post(server, one.to_csv(index=False), content="text/csv"),
     ]
     assert replies[0][0] == 200
@@ -85,7 +107,9 @@ def test_a_request_may_set_the_threshold_and_leave_out_the_reasons(server, table
 WRONG = {
     "half a year": ({"Age": 30.5}, "Row 0: Age is 30.5; it must be a whole number."),
     "nothing": ({"Age": None}, "Row 0: Age is missing"),
-    "words": ({"Age": "thirty"}, "Failed to convert column Age"),
+    "words": ({"Age": "thirty"}, "Row 0: Age is the text 'thirty'; give a number."),
+    "digits in quotes": ({"Age": "30"}, "Row 0: Age is the text '30'; give a number."),
+    "truth": ({"Age": True}, "Row 0: Age is True (bool); give a number."),
     "a contract nobody sells": (
         {"Contract_period": 3, "Month_to_end_contract": 1},
         "Contract_period is 3; it must be",
@@ -152,8 +176,6 @@ def test_a_version_works_in_an_environment_made_from_its_own_requirements(
     )
     assert alone.returncode == 0, alone.stderr
     assert "warning" not in alone.stderr.lower(), alone.stderr
-    import mlflow
-
     here = mlflow.pyfunc.load_model(str(files)).predict(members)
     there = json.loads(alone.stdout.splitlines()[-1])
     assert [list(answer) for answer in there] == [list(answer) for answer in here]

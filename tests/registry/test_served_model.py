@@ -5,11 +5,13 @@ import math
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import skops.io
 from hypothesis import given, settings
@@ -21,7 +23,13 @@ from skops.io.exceptions import UntrustedTypesFoundException
 from churnlab.data import expressions
 from churnlab.data.demo import members
 from churnlab.registry import served_model, skops_types
-from support.running import THREE_SEGMENTS, churnlab_process, environment, version_folder
+from support.running import (
+    PROMOTED_ROWS,
+    THREE_SEGMENTS,
+    churnlab_process,
+    environment,
+    version_folder,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -112,8 +120,136 @@ def test_rows_are_answered_in_order_each_as_if_it_were_alone(served):
         assert {**answer, "churn_probability": 0} == {**alone, "churn_probability": 0}
 
 
-def test_a_column_that_the_model_does_not_know_changes_nothing(served, member):
-    assert served.predict(member.assign(Churn=1.0, shoe_size=42.0)) == served.predict(member)
+def test_columns_that_the_model_does_not_know_change_nothing_and_one_warning_names_them(
+    served, member
+):
+    given = member.assign(Churn=1.0, shoe_size=42.0, coat="blue")
+    with pytest.warns(UserWarning, match="ignored") as warned:
+        assert served.predict(given) == served.predict(member)
+    assert [str(warning.message) for warning in warned] == [
+        "ignored columns that are no inputs: shoe_size, coat"
+    ], "the target is no stranger"
+
+
+FORMS = {
+    "float32": lambda column: column.astype("float32"),
+    "float64": lambda column: column.astype("float64"),
+    "Float64": lambda column: column.astype("Float64"),
+    "object": lambda column: column.astype(object),
+    "category": lambda column: column.astype("category"),
+    "decimal": lambda column: column.map(lambda value: Decimal(str(value))).astype(object),
+    "sparse": lambda column: column.astype(pd.SparseDtype("float64", 0.0)),
+    "double[pyarrow]": lambda column: column.astype("double[pyarrow]"),
+}
+WHOLE = {
+    dtype: lambda column, dtype=dtype: column.astype("int64").astype(dtype)
+    for dtype in ("int64", "int8", "uint16", "Int64", "int64[pyarrow]")
+}
+TRUTH = {
+    dtype: lambda column, dtype=dtype: column.astype("bool").astype(dtype)
+    for dtype in ("bool", "boolean", "bool[pyarrow]", object)
+}
+BINARY = ("gender", "Near_Location", "Partner", "Promo_friends", "Phone", "Group_visits")
+FRACTIONS = (
+    "Avg_additional_charges_total",
+    "Avg_class_frequency_total",
+    "Avg_class_frequency_current_month",
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_any_order_and_any_types_of_the_columns_give_the_same_bits(served, data, seed):
+    plain = demo(6, seed=seed)
+    plain[list(FRACTIONS)] = (plain[list(FRACTIONS)] * 8).round() / 8  # float32 holds them exactly
+    given = {}
+    for name in data.draw(st.permutations(list(plain)), label="order"):
+        forms = FORMS | ({} if name in FRACTIONS else WHOLE) | (TRUTH if name in BINARY else {})
+        form = data.draw(st.sampled_from(list(forms)), label=name)
+        given[name] = forms[form](plain[name])
+    assert served.predict(pd.DataFrame(given)) == served.predict(plain)
+
+
+@pytest.mark.parametrize("backend", ["numpy_nullable", "pyarrow", None])
+def test_a_file_is_answered_as_pandas_reads_it(served, tmp_path, backend):
+    plain = members(30, seed=14).drop(columns="Churn")
+    plain.to_csv(tmp_path / "members.csv", index=False)
+    words = {} if backend is None else {"dtype_backend": backend}
+    read = pd.read_csv(tmp_path / "members.csv", **words)
+    assert served.predict(read) == served.predict(plain.astype("float64"))
+
+
+def test_records_columns_and_one_member_are_tables_too(served):
+    plain = demo(3, seed=15)
+    assert served.predict(plain.to_dict("records")) == served.predict(plain)
+    assert served.predict(plain.to_dict("list")) == served.predict(plain)
+    assert served.predict(plain.iloc[0].to_dict()) == served.predict(plain.iloc[[0]])
+    for nothing in ("Age", 5, [1, 2], {"Age": [1, 2], "Phone": [1]}):
+        with pytest.raises(MlflowException, match="This is no table; give a frame"):
+            served.predict(nothing)
+
+
+NO_NUMBER = {
+    "words": ("thirty", "the text 'thirty'"),
+    "digits in quotes": ("30", "the text '30'"),
+    "other digits": ("٣٠", "the text '٣٠'"),
+    "nothing in quotes": ("", "the text ''"),
+    "a long text": ("x" * 5000, "the text 'xxx"),
+    "truth": (True, "True (bool)"),
+    "truth of numpy": (np.bool_(True), "True (bool)"),
+    "a date": (pd.Timestamp("2026-05-01"), "2026-05-01 00:00:00 (Timestamp)"),
+    "days": (pd.Timedelta(days=30), "30 days 00:00:00 (Timedelta)"),
+    "a list": ([30], "[30] (list)"),
+    "a mapping": ({"age": 30}, "{'age': 30} (dict)"),
+    "bytes": (b"30", "b'30' (bytes)"),
+    "a complex number": (30 + 0j, "(30+0j) (complex)"),
+}
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBER)
+def test_a_cell_that_is_no_number_is_refused_in_a_notebook_too(served, member, wrong):
+    cell, described = NO_NUMBER[wrong]
+    many = pd.concat([member] * 3, ignore_index=True)
+    many["Age"] = pd.Series([25, cell, 25], dtype=object)
+    with pytest.raises(MlflowException) as refused:
+        served.predict(many)
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert refused.value.message.startswith(f"Row 1: Age is {described}")
+    assert refused.value.message.endswith("; give a number.")
+    assert len(refused.value.message) < 120
+
+
+@pytest.mark.parametrize("dtype", ["str", "string", "category", "bool", "boolean", "bool[pyarrow]"])
+def test_a_column_of_a_type_that_is_no_number_is_refused(served, member, dtype):
+    truth = dtype.startswith("bool")
+    column = pd.Series([True] if truth else ["30"]).astype(dtype)
+    with pytest.raises(MlflowException, match=r"Row 0: Age is .*; give a number\."):
+        served.predict(member.assign(Age=column))
+
+
+def test_missing_and_endless_numbers_of_every_type_are_refused(served, member):
+    for missing in (None, np.nan, pd.NA, pd.NaT, Decimal("NaN")):
+        with pytest.raises(MlflowException, match="Row 0: Age is missing"):
+            served.predict(member.assign(Age=pd.Series([missing], dtype=object)))
+    for dtype in ("float32", "Int64", "Float64", "boolean", "int64[pyarrow]", "datetime64[ns]"):
+        with pytest.raises(MlflowException, match="Row 0: Age is missing"):
+            served.predict(member.assign(Age=pd.Series([None], dtype=dtype)))
+    for endless in (math.inf, -math.inf, Decimal("Infinity"), 10**400):
+        with pytest.raises(MlflowException, match="Row 0: Age is infinite"):
+            served.predict(member.assign(Age=pd.Series([endless], dtype=object)))
+
+
+def test_a_version_has_an_example_made_up_from_the_contract(served, promoted):
+    example = served.input_example
+    (answer,) = served.predict(example)
+    assert set(answer) == set(KINDS)
+    table = members(int(PROMOTED_ROWS[0].partition("=")[2]), seed=0).drop(columns="Churn")
+    assert list(example) == list(table)
+    assert not (table == example.iloc[0]).all(axis=1).any(), "the example is a member"
+    assert all(example.dtypes[name].kind == "i" for name in (*BINARY, "Age", "Lifetime"))
+    inputs = served.metadata.metadata["inputs"]
+    assert set(inputs) == set(table)
+    assert inputs["Age"] == "numeric, at least 14, at most 100, a whole number"
 
 
 def test_the_threshold_decides_for_whom_churn_is_predicted(served):
@@ -213,8 +349,10 @@ def test_a_bad_row_gets_no_number_but_a_message_with_row_column_and_value(served
 def test_a_request_without_rows_or_without_a_column_is_refused(served, member):
     with pytest.raises(MlflowException, match="There is no row"):
         served.predict(member.iloc[:0])
-    with pytest.raises(MlflowException, match=r"missing inputs \['Age'\]"):
+    with pytest.raises(MlflowException, match="There is no column Age; the inputs are gender, "):
         served.predict(member.drop(columns="Age"))
+    with pytest.raises(MlflowException, match="Several columns are called Age; keep one"):
+        served.predict(pd.concat([member, member[["Age"]]], axis=1))
 
 
 VALID = {
@@ -294,9 +432,13 @@ path: null
 target: left
 positive: "yes"
 id: card
+extra: refuse
 columns:
   plan: {kind: category, values: [basic, gold, don't know]}
   city: {kind: category}
+  district: {kind: category}
+  offer: {kind: category, values: ["1", "01", "None"]}
+  news: {kind: category, values: ["TRUE", "FALSE"]}
   vip: {kind: binary}
   spent: {kind: numeric}
   first_visit: {kind: numeric, min: 0, unit: days}
@@ -325,6 +467,9 @@ def shoppers(n: int, *, seed: int) -> pd.DataFrame:
             "card": [f"{number:04d}" for number in range(n)],
             "plan": plan,
             "city": rng.choice(["Omsk", "Perm", "Tver"], n),
+            "district": np.resize(["007", "12", "0500"], n),
+            "offer": np.resize(["1", "01", "None", "None"], n),
+            "news": np.resize(["TRUE", "FALSE"], n),
             "vip": rng.integers(0, 2, n),
             "spent": spent,
             "first_visit": first,
@@ -367,13 +512,12 @@ def test_a_table_with_categories_goes_from_end_to_end(shop, shop_version, tmp_pa
     visitors.to_csv(tmp_path / "in.csv", index=False)
     ended = shop(f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv", "score.reasons=true")
     assert ended.code == 0, ended.err
-    scored = pd.read_csv(
-        tmp_path / "out.csv", dtype={"card": "str", "member_id": "str"}, keep_default_na=False
-    )
-    answers = shop_version.predict(
-        visitors.assign(vip=visitors["vip"].astype("float64")).drop(columns="card")
-    )
-    assert scored["member_id"].tolist() == visitors["card"].tolist()
+    scored = pd.read_csv(tmp_path / "out.csv", dtype={"card": "str"}, keep_default_na=False)
+    answers = shop_version.predict(visitors)
+    assert list(scored) == [*visitors, *KINDS], "the id is there once"
+    assert all(list(answer) == ["card", *KINDS] for answer in answers)
+    assert scored["card"].tolist() == visitors["card"].tolist()
+    assert [answer["card"] for answer in answers] == visitors["card"].tolist()
     assert scored["segment"].tolist() == [answer["segment"] for answer in answers]
     assert scored["reasons"].tolist() == ["; ".join(answer["reasons"]) for answer in answers]
     np.testing.assert_allclose(
@@ -409,7 +553,82 @@ def test_a_column_without_limits_still_takes_no_infinite_number(shop_version):
 
 def test_a_typical_value_that_this_member_could_not_have_is_no_reason_and_no_error(shop_version):
     """Median last visit is before the first visit of a late comer: sqrt of a negative number."""
-    late = shoppers(1, seed=3).drop(columns=["left", "card"]).assign(vip=1.0, first_visit=5000.0)
-    (answer,) = shop_version.predict(late.assign(**{"last visit": 5001.0}))
+    late = shoppers(1, seed=3).drop(columns="left").assign(plan="basic", first_visit=500.0)
+    (answer,) = shop_version.predict(late.assign(**{"last visit": 501.0}))
     assert answer["will_churn"]
     assert not any("last visit" in reason for reason in answer["reasons"])
+
+
+TEXTS = {
+    "object": lambda column: column.astype(object),
+    "category": lambda column: column.astype("category"),
+    "string": lambda column: column.astype("string"),
+    "string[pyarrow]": lambda column: column.astype(pd.ArrowDtype(pa.string())),
+    "dictionary": lambda column: column.astype(pd.ArrowDtype(pa.dictionary(pa.int8(), pa.utf8()))),
+}
+
+
+@pytest.mark.parametrize("form", TEXTS)
+def test_text_of_any_type_gives_the_same_bits(shop_version, form):
+    visitors = shoppers(9, seed=4).drop(columns="left")
+    text = ["card", "plan", "city", "district", "offer", "news"]
+    given = visitors.assign(**{name: TEXTS[form](visitors[name]) for name in text})
+    assert shop_version.predict(given[given.columns[::-1]]) == shop_version.predict(visitors)
+
+
+def test_codes_that_pandas_reads_as_numbers_or_truth_are_the_categories_that_they_were(
+    shop_version, tmp_path
+):
+    visitors = shoppers(6, seed=5).drop(columns="left")
+    visitors.to_csv(tmp_path / "in.csv", index=False)
+    read = pd.read_csv(tmp_path / "in.csv", dtype={"card": "str"}, keep_default_na=False)
+    assert (read["district"].dtype.kind, read["news"].dtype.kind) == ("i", "b")
+    assert shop_version.predict(read) == shop_version.predict(visitors)
+    gap = read.assign(district=read["district"].astype("float64"))
+    assert shop_version.predict(gap) == shop_version.predict(visitors)
+    with pytest.raises(
+        MlflowException, match=r"Row 2: offer is 1 \(int\); give the text \(1 or 01"
+    ):
+        shop_version.predict(
+            visitors.assign(offer=pd.Series(["1", "01", 1, 1, 1, 1], dtype=object))
+        )
+    with pytest.raises(MlflowException, match="Row 2: offer is missing; .*for the text None: keep"):
+        shop_version.predict(read.assign(offer=["1", "01", None, None, "1", "01"]))
+    for odd in (["a list"], pd.Timestamp("2026-05-01")):
+        city = pd.Series([odd] * 6, dtype=object)
+        with pytest.raises(MlflowException, match="Row 0: city is .*; give a category as text"):
+            shop_version.predict(visitors.assign(city=city))
+
+
+def test_the_id_is_echoed_as_text_under_its_own_name(shop_version):
+    visitors = shoppers(3, seed=6).drop(columns="left")
+    for ids, echoed in (
+        ([7, 8, 9], ["7", "8", "9"]),
+        ([7.0, None, 9.5], ["7", None, "9.5"]),
+        (pd.array([7, None, 9], dtype="Int64"), ["7", None, "9"]),
+        (["007", "Анна", None], ["007", "Анна", None]),
+    ):
+        answers = shop_version.predict(visitors.assign(card=ids))
+        assert [answer.get("card") for answer in answers] == echoed
+    assert all("card" not in row for row in shop_version.predict(visitors.drop(columns="card")))
+
+
+def test_where_the_dataset_refuses_other_columns_the_version_and_score_do_too(
+    shop, shop_version, tmp_path
+):
+    visitors = shoppers(3, seed=7)
+    shop_version.predict(visitors)  # the target is declared
+    other = visitors.assign(shoe_size=42, member_id="7")
+    message = "The dataset does not declare the columns shoe_size, member_id; leave them out"
+    with pytest.raises(MlflowException, match=message):
+        shop_version.predict(other)
+    other.to_csv(tmp_path / "in.csv", index=False)
+    for words in ([], ["dataset.extra=ignore"]):  # the version's own word counts
+        ended = shop(f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv", *words)
+        assert (ended.code, ended.out) == (2, "")
+        assert "does not declare the columns shoe_size, member_id; leave them out" in ended.err
+
+
+def test_the_example_of_a_version_keeps_the_rules_and_shows_the_id(shop_version):
+    (answer,) = shop_version.predict(shop_version.input_example)
+    assert answer["card"] == "example"

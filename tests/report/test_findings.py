@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.contract import Column, Contract
+from churnlab.data.dataset import Dataset
 from churnlab.explore import redundancy, statistics
 from churnlab.explore.association import links
 from churnlab.report import findings
@@ -14,7 +15,7 @@ from churnlab.report import findings
 
 def explored(
     X: pd.DataFrame, y: np.ndarray, columns: dict[str, Column], **more
-) -> tuple[Contract, np.ndarray, dict]:
+) -> tuple[Dataset, dict]:
     gradients = statistics.gradients(X, y, columns)
     tables = {
         "completeness": statistics.completeness(X, y),
@@ -24,7 +25,8 @@ def explored(
         "collinear": redundancy.collinear(X, limit=0.95),
         "same_groups": redundancy.same_groups(X, columns),
     }
-    return Contract("shop", "left", 1, columns, **more), y, tables
+    contract = Contract("shop", "left", 1, columns, **more)
+    return Dataset(contract, X, None, "shop.csv", "", y), tables
 
 
 def sections(page: str) -> dict[str, str]:
@@ -65,12 +67,13 @@ def shop():
 
 @pytest.fixture(scope="module")
 def page(shop) -> dict[str, str]:
-    return sections(findings.page(*shop, warnings=["a column is odd"]))
+    dataset, tables = shop
+    dataset.warnings[:] = ["a column is odd"]
+    return sections(findings.page(dataset, tables))
 
 
 def test_the_page_opens_with_how_many_left(shop):
-    _, y, _ = shop
-    text = findings.page(*shop, warnings=[])
+    y, text = shop[0].y, findings.page(*shop)
     assert text.startswith("# Findings: shop\n\nOf 2,000 members, ")
     assert f"{y.sum():,} left: {y.mean():.1%} (95% CI" in text
 
@@ -89,7 +92,7 @@ def test_every_feature_is_listed_once(page):
 
 
 def test_a_row_holds_the_numbers_of_its_risk_ratio(shop, page):
-    _, _, tables = shop
+    _, tables = shop
     row = tables["drivers"].set_index(["feature", "split"]).loc[("plan", "= basic")]
     expected = f"{row['risk_ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
     (line,) = re.findall(r"^\| plan = basic .*$", page["Features with a signal"], re.M)
@@ -117,7 +120,7 @@ def test_cells_do_not_break_the_table(shop, page):
 
 def test_warnings_and_gaps_associated_with_churn_are_listed(shop, page):
     text = page["Data quality"]
-    completeness = shop[2]["completeness"].set_index("feature")
+    completeness = shop[1]["completeness"].set_index("feature")
     assert "Members without app leave more often" in text
     assert f"{completeness.loc['app', 'churn_missing']:.1%} of them left" in text
     assert "Members without city" not in text
@@ -142,7 +145,7 @@ def test_the_limits_follow_from_the_table(page):
 def test_a_complete_table_of_one_column_has_fewer_limits():
     X = pd.DataFrame({"seen": np.tile([0.0, 1.0], 500)})
     y = ((np.arange(1000) % 4 == 1) | (np.arange(1000) % 20 == 0)).astype(int)
-    page = sections(findings.page(*explored(X, y, {"seen": Column("binary")}), warnings=[]))
+    page = sections(findings.page(*explored(X, y, {"seen": Column("binary")})))
     assert "No value is missing in 1 feature." in page["Data quality"]
     assert page["Features without a signal"].strip() == "None."
     assert page["Redundant columns"].strip() == "None."

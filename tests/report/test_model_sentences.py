@@ -8,6 +8,8 @@ from churnlab.evaluation.metric_names import LABELS
 from churnlab.evaluation.verdicts import Verdict, decide, describe
 from churnlab.report.model_sentences import Late, how_well, model_in_words, which_model
 
+TEST = {"roc_auc": 0.9, "low": 0.85, "high": 0.95}
+
 
 def compared(
     delta: float, low: float, high: float, *, lower: bool = True, basis: Any = "hold-out"
@@ -24,6 +26,7 @@ def compared(
         found=verdict,
         metric=metric,
         held_out=800,
+        test=TEST,
     )
 
 
@@ -81,7 +84,7 @@ def test_the_report_states_a_difference_with_the_same_sign_as_compare(delta, low
 
 def alone(recommended: str | None, **more: Any) -> str:
     keys = {"best": None, "rival": None, "found": None, "metric": "log_loss", "held_out": 80}
-    return which_model(recommended, 0.3, **keys | more)
+    return which_model(recommended, 0.3, **{**keys, "test": TEST, **more})
 
 
 def test_a_model_alone_is_compared_with_nothing():
@@ -96,13 +99,15 @@ def test_a_recommended_model_that_is_not_the_best_is_set_against_the_best():
     )
 
 
+def test_a_model_that_is_not_shown_to_beat_guessing_is_not_called_recommended():
+    text = alone("dummy", test={"roc_auc": 0.5, "low": 0.5, "high": 0.5})
+    assert text.startswith("The best there is, dummy, is not shown to be better than guessing: a c")
+
+
 def test_no_model_is_recommended_where_every_score_is_too_good_to_be_true():
     text = alone(None)
     assert text.startswith("No model is recommended")
     assert "known only after a member has left" in text
-
-
-TEST = {"roc_auc": 0.9, "low": 0.85, "high": 0.95}
 
 
 def test_the_leavers_among_the_riskiest_are_compared_with_a_perfect_ranking():

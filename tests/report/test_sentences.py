@@ -8,7 +8,6 @@ from churnlab.report.sentences import (
     how_stable,
     needs_attention,
     riskier,
-    what_next,
     which_segments,
     who_leaves,
 )
@@ -40,10 +39,13 @@ def portrait(number: int, size: int, rate: float, *, low: float | None = None) -
 MEMBERS = {"run_id": None, "rows": 400, "left": 100, "churn_rate": 0.25, "groups": None}
 MODELS = {
     **{"recommended": "forest (raw features)", "run_id": "a", "best": None, "best_run_id": "a"},
-    **{"rival": None, "rival_run_id": None, "found": None},
+    **{"rival": None, "rival_run_id": None, "found": None, "refused": None},
     **{"metric": "log_loss", "value": 0.3, "held_out": 80, "late": None},
     **{"test": {"roc_auc": 0.9, "low": 0.85, "high": 0.95}, "gains": {0.1: 0.3, 0.5: 0.9}},
 }
+
+GUESSING = {"roc_auc": 0.55, "low": 0.45, "high": 0.65}
+REFUSED = {"version": "4", "verdict": "refused"}
 
 
 def test_a_risk_ratio_is_turned_to_the_side_with_the_higher_churn():
@@ -111,7 +113,7 @@ def test_attention_goes_to_the_most_leavers_beyond_the_overall_rate():
 def test_the_segment_needing_attention_is_named_with_its_share_and_first_actions():
     text = which_segments([portrait(0, 300, 0.1), portrait(1, 100, 0.6)], churn_rate=0.25, left=90)
     assert "segment 1, “kind 1”, has the most leavers beyond the overall rate: 60.0% of its" in text
-    assert "60 of all 90 who left. Whether they can be persuaded to stay" in text
+    assert "60 of all 90 who left; 40 are still there. The playbook advises, with no" in text
     assert text.endswith("call them; write; wait (and 1 more, below).")
 
 
@@ -128,25 +130,35 @@ def test_stability_is_judged_by_every_limit():
 
 
 @pytest.mark.parametrize(
-    ("champion", "part", "command"),
+    ("champion", "models", "part", "command"),
     [
-        (None, "No version of demo-churn is promoted yet", "promote"),
-        ({"recommended": False}, "but does not use the recommended model", "promote"),
-        ({"recommended": True}, "and uses the recommended model: score the members", "score"),
-        ({"recommended": None}, "since 1 May 2026: score the members", "score"),
+        (None, {}, "No version of demo-churn is promoted yet", "promote"),
+        (None, {"test": GUESSING}, "so there is none to promote", "explore"),
+        (None, {"refused": REFUSED}, "The gate refused it (version 4): train another", "train"),
+        ({"recommended": False}, {}, "but does not use the recommended model", "promote"),
+        ({"recommended": False}, {"refused": REFUSED}, "score the members with the cham", "score"),
+        (
+            {"recommended": False},
+            {"refused": REFUSED | {"verdict": "undecided"}},
+            "The gate had too few members to judge it (version 4): score",
+            "score",
+        ),
+        ({"recommended": True}, {}, "and uses the recommended model: score the members", "score"),
+        ({"recommended": None}, {}, "since 1 May 2026: score the members", "score"),
     ],
 )
-def test_what_comes_next_depends_on_what_is_in_the_registry(champion, part, command):
+def test_what_comes_next_depends_on_what_is_in_the_registry(champion, models, part, command):
     known = (
         None
         if champion is None
         else {"version": "3", "since": "1 May 2026", "run_id": "p"} | champion
     )
-    sentence = five_sentences(MEMBERS, MODELS, None, known, registered="demo-churn")[-1]
+    sentence = five_sentences(MEMBERS, MODELS | models, None, known, registered="demo-churn")[-1]
     assert part in sentence.text
     assert sentence.command is not None
     assert sentence.command.split()[0] == command
-    assert "a correlation is not an effect" in what_next("demo-churn", known)
+    if not models:
+        assert "a correlation is not an effect" in sentence.text
 
 
 def test_there_are_five_sentences_whatever_is_missing():

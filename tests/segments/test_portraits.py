@@ -310,7 +310,7 @@ def test_the_groups_of_seed_002_get_every_action_it_published(gym_csv):
     risk, advice = found("near", "short_contract", "newcomers")
     assert risk == "high"
     assert advice >= texts("priority", "long_contract_discount", "bring_a_friend", "first_month")
-    assert found("far", "short_contract", "partner") == ("high", texts("email_only"))
+    assert found("far", "short_contract") == ("high", texts("email_only"))
     risk, advice = found("near", "short_contract", "active")
     assert risk == "low"
     assert advice >= texts(

@@ -81,7 +81,7 @@ def test_a_refit_keeps_the_numbers_and_names_that_members_have(churnlab, shared_
         for number in scored
     }
     assert tags["2"]["churnlab.segments"] == (
-        f"compared with version 1, {(~same).sum()} of 600 members change their segment"
+        f"numbered as in version 1: {(~same).sum()} of 600 members change their segment"
     )
     used = set(first["segment"]) | set(refit["segment"])
     gone = used - set(two["segment"])

@@ -212,6 +212,7 @@ def own_model(root: Path, name: str, space: dict[str, Any], **estimator: Any) ->
             "notes": str(root / f"{name}.jsonl"),
             **estimator,
         },
+        "trusted": ["estimators.Sleeper"],
         "space": {key: kinds[isinstance(given, list)](given) for key, given in space.items()},
     }
     (root / "own/model").mkdir(parents=True, exist_ok=True)

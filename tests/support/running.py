@@ -1,5 +1,6 @@
 """Run churnlab as users do, as a process, and look into the store that it writes."""
 
+import csv
 import json
 import os
 import shlex
@@ -50,7 +51,9 @@ def tracked_at(home: Path) -> Iterator[Path]:
     """Point MLflow in this process at the store in ``home``; restore its settings afterwards."""
     import mlflow
 
-    uri, before = f"sqlite:///{home}/mlflow.db", mlflow.get_tracking_uri()
+    from churnlab.tracking.store import sqlite_uri
+
+    uri, before = sqlite_uri(home / "mlflow.db"), mlflow.get_tracking_uri()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"MLFLOW_TRACKING_URI": uri, "CHURNLAB_STORE": str(home)}.items():
             patch.setenv(name, value)
@@ -161,6 +164,19 @@ def folder(uri: str) -> Path:
 def artifact(run: Any, path: str = "") -> Path:
     """Return the path of a file or folder among a run's artifacts."""
     return folder(run.info.artifact_uri) / path
+
+
+def scores_of(run: Any) -> dict[str, float]:
+    """Return a train run's metrics and, from its metrics.csv, their deviations, CIs and floors."""
+    with open(artifact(run, "metrics.csv"), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    spreads = {
+        f"{row['metric']}_{ending}": float(row[ending])
+        for row in rows
+        for ending in ("std", "low", "high", "floor")
+        if row[ending]
+    }
+    return run.data.metrics | spreads
 
 
 def files(run: Any) -> set[str]:

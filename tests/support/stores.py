@@ -1,6 +1,7 @@
 """Write single runs, studies and versions into a store, as commands leave them or as crashes do."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 
 from churnlab.tracking import store
+from churnlab.tracking.names import KEPT
 from churnlab.tuning import studies
+from support.running import folder
 
 SPACE = {"x": {"_target_": "optuna.distributions.FloatDistribution", "low": 0, "high": 1}}
 CHANGE = {
@@ -24,11 +27,21 @@ CHANGE = {
 def write_run(
     client: MlflowClient, command: str, *, process: str = "", status: str | None = None, **tags: str
 ) -> str:
-    """Write a run with churnlab's tags, RUNNING without a ``status``; return its id."""
+    """Write a run with churnlab's tags and empty files, RUNNING without a ``status``; return its
+    id."""
     ours = {f"churnlab.{key}": value for key, value in tags.items() if key != "parent"}
     ours |= {"churnlab.command": command} | ({"churnlab.process": process} if process else {})
     ours |= {"mlflow.parentRunId": tags["parent"]} if "parent" in tags else {}
-    run_id = client.create_run(store.experiment_id("demo-churn"), tags=ours).info.run_id
+    info = client.create_run(store.experiment_id("demo-churn"), tags=ours).info
+    run_id = info.run_id
+    for file in KEPT.get(command, ()):
+        path = folder(info.artifact_uri) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    if "study" in tags:
+        journal = Path(os.environ["CHURNLAB_STORE"]) / "studies" / f"{tags['study']}.log"
+        journal.parent.mkdir(exist_ok=True)
+        journal.touch()
     if status is not None:
         client.set_terminated(run_id, status)
     return run_id
@@ -65,13 +78,13 @@ def write_version(
     """Write a version with one file, as promote does; return its number."""
     if not [model for model in client.search_registered_models() if model.name == name]:
         client.create_registered_model(name)
-    folder = home / "versions" / f"{name}-{len(client.search_model_versions())}"
-    (folder / "artifacts").mkdir(parents=True)
-    (folder / "artifacts/served.json").write_text("{}")
+    files = home / "versions" / f"{name}-{len(client.search_model_versions())}"
+    (files / "artifacts").mkdir(parents=True)
+    (files / "artifacts/served.json").write_text("{}")
     model = "flavors: {python_function: {artifacts: {served: {path: artifacts/served.json}}}}"
-    (folder / "MLmodel").write_text(model)
+    (files / "MLmodel").write_text(model)
     ours = {f"churnlab.{key}": value for key, value in tags.items()}
-    made = client.create_model_version(name, folder.as_uri(), run_id=run_id, tags=ours)
+    made = client.create_model_version(name, files.as_uri(), run_id=run_id, tags=ours)
     return str(made.version)
 
 

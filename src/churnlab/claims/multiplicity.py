@@ -58,8 +58,13 @@ def by_chance(verdicts: Sequence[Verdict], q: Sequence[float]) -> str:
     known = int(np.isfinite(q).sum())
     decided = sum(each != "not shown" for each in verdicts)
     sure = int((np.asarray(q) < MAX_FDR).sum())
-    return (
+    chance = (
         f"Were all {known} about nothing, {number(LEVEL * known, 1)} would come out by chance "
-        f"(hold or be false); of the {decided} that did, {sure} have q < .05, the p-value "
-        "corrected for their number."
+        "(hold or be false)"
+    )
+    if decided == 0:
+        return f"{chance}; none did."
+    return (
+        f"{chance}; of the {decided} that did, {sure} have q < .05, the p-value corrected for "
+        "their number."
     )

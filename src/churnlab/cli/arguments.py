@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from churnlab.cli.terminal import FLAGS
 from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
 from churnlab.errors import InputError, did_you_mean, unknown_choice
 
-OPTIONS = (
-    *("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help"),
-    *("--shell-completion", "-sc"),
-)
+OPTIONS = ("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help")
 OPTIONS_WITH_A_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
     *("--package", "-p", "--cfg", "-c"),
@@ -44,7 +42,7 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
         elif name in (*OPTIONS, *OPTIONS_WITH_A_VALUE):
             options.append(word)
         else:
-            known = [full for full in (*OPTIONS_WITH_A_VALUE, *OPTIONS) if full[:2] == "--"]
+            known = [full for full in (*FLAGS, *OPTIONS_WITH_A_VALUE, *OPTIONS) if full[:2] == "--"]
             raise InputError(
                 f"There is no option {name}.{did_you_mean(name, known)} Options: --help, "
                 f"{', '.join(known)}."
@@ -55,7 +53,13 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
 def named(command: str, overrides: list[str]) -> list[str]:
     """Add the key to a word that needs none: ``churnlab init FILE`` is ``path=FILE``."""
     key = COMMANDS[command].positional
-    bare = [word for word in overrides if "=" not in word and word[:1] not in "~+"]
+    known = COMMANDS[command].model_fields
+    bare = [
+        word
+        for word in overrides
+        if ("=" not in word and word[:1] not in "~+")
+        or (re.split(r"[.=]", word)[0] not in known and Path(word).is_file())
+    ]
     if key is None or not bare:
         return overrides
     given = [word for word in overrides if word in bare or word.startswith(f"{key}=")]
@@ -64,8 +68,32 @@ def named(command: str, overrides: list[str]) -> list[str]:
             f"churnlab {command} takes one {key} and got {len(given)}: {', '.join(given)}. A word "
             f"without a key is its {key}; run the command once for each."
         )
-    quoted = bare[0].replace("\\", "\\\\").replace("'", "\\'")
-    return [f"{key}='{quoted}'" if word in bare else word for word in overrides]
+    return [f"{key}={quoted(word)}" if word in bare else word for word in overrides]
+
+
+def quoted(text: str) -> str:
+    r"""Quote a text for Hydra, where a backslash escapes a quote and backslashes before one.
+
+    >>> print(quoted("it's"))
+    'it\'s'
+    """
+    escaped = re.sub(r"\\*(?='|\Z)", lambda run: 2 * run[0], text).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def config_folders(words: list[str]) -> list[Path]:
+    """Return the folders of YAMLs that a command line names besides churnlab's own."""
+    folders = [word.partition("=")[2] for word in words if re.match("(--config-dir|-cd)=", word)]
+    folders += [
+        value
+        for word, value in zip(words, words[1:], strict=False)
+        if word in ("--config-dir", "-cd")
+    ]
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "hydra.searchpath":
+            folders += [path for path in re.split(r"[\[\],'\"]+", value) if "pkg://" not in path]
+    return [Path(folder.strip().removeprefix("file://")) for folder in folders if folder.strip()]
 
 
 def check_outputs(command: str, options: list[str], overrides: list[str]) -> None:

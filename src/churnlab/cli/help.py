@@ -18,6 +18,13 @@ CONTENT = {
 }
 """What belongs to a choice and is edited in its YAML, not typed."""
 
+FLAGS = """\
+-q, --quiet     only warnings and errors
+-v, --verbose   also progress and tracebacks, as CHURNLAB_LOG=DEBUG
+--json          the result line on a terminal, too; in a pipe it is always the last line of stdout
+NO_COLOR=1      (in the environment) no colors"""
+"""The flags of every command."""
+
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# *(?P<comment>.*))?$")
 
 
@@ -41,7 +48,9 @@ def overview() -> str:
         "churnlab COMMAND [KEY=VALUE ...]   who will leave, what kinds of members there are, "
         f"and what to do about each\n\n{lines}\n\n"
         "churnlab COMMAND --help   what it does, its keys, and examples\n"
-        "churnlab COMMAND -m KEY=A,B   every combination, as one sweep"
+        "churnlab COMMAND -m KEY=A,B   every combination, as one sweep\n"
+        "churnlab completion bash   what to source for completion in bash; or zsh, fish\n\n"
+        f"{FLAGS}"
     )
 
 
@@ -61,7 +70,9 @@ def command_help(command: str, *, root: Path) -> str:
     keys = {key: value for key, value in keys.items() if not idle.get(str(key))}
     shown = [f"{key}={value}" for key, value in _keys(keys)]
     width = min(max(map(len, shown)), 48)
-    lines = [docstring(command).replace("``", ""), "", "Choices (the default first):"]
+    flags = [f"  {flag}" for flag in FLAGS.splitlines()]
+    lines = [docstring(command).replace("``", ""), "", "Flags:", *flags]
+    lines += ["", "Choices (the default first):"]
     for group, options in sorted(choices.items()):
         if group.partition("@")[2].partition(".")[0] not in CONTENT:
             lines.append(f"  {group}={'|'.join(options)}")

@@ -25,9 +25,13 @@ for needless in ("The version_base parameter is deprecated", r"hydra\.utils\.ins
 
 NOT_IN_A_SWEEP = {
     *("force", "dry_run", "run_name", "reason"),
-    *("tracking", "tracking.uri", "dataset.path"),
+    *("tracking", "tracking.uri", "dataset.path", "engine", "engine.workers", "engine.address"),
 }
 """Keys that do not make it another sweep."""
+
+RANGE = re.compile(r"\+*(?P<key>model\.space(?P<inner>(\.\w+)?))=")
+RANGE_PART = re.compile(r"\+*(?P<key>model\.space\.\w+)\.\w+=")
+"""A word that gives the range of a parameter, or that of several, and one that changes a part."""
 
 UNRESOLVED = (
     "{key} cannot be resolved: ${{KEY}} stands for the value of another key and ${{oc.env:NAME}} "
@@ -63,7 +67,43 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise InputError(UNRESOLVED.format(key=error.full_key)) from error
     assert isinstance(container, dict)
+    model = container.get("model")
+    if isinstance(model, dict) and "given" in model:
+        given, space = model.pop("given"), model.get("space")
+        both = isinstance(given, dict) and isinstance(space, dict)
+        model["space"] = space | given if both else given
     return {str(key): value for key, value in container.items()}
+
+
+def open_model(words: list[str]) -> list[str]:
+    """Let the words of a command line set parameters that the model's YAML does not.
+
+    Hydra would refuse them without a plus, and merge a whole range with the YAML's: ``plain`` puts
+    it in its place. InputError: a range is given whole and in part.
+    """
+    whole = {match["key"] for word in words if (match := RANGE.match(word))}
+    for word in words:
+        if (part := RANGE_PART.match(word)) and part["key"] in whole:
+            raise InputError(
+                f"{word} changes a part of {part['key']}, which is also given whole; give one of "
+                "the two."
+            )
+    return [
+        f"++{word.lstrip('+')}"
+        if word.lstrip("+").startswith(("model.estimator.", "model.space.", "model.trusted="))
+        else word
+        for word in (RANGE.sub(r"++model.given\g<inner>=", word) for word in words)
+    ]
+
+
+def as_typed(word: str) -> str:
+    """Return a word that ``open_model`` rewrote as a user types it.
+
+    >>> as_typed("++model.given.C=[1,10]"), as_typed("++model.estimator.C=1"), as_typed("+a=1")
+    ('model.space.C=[1,10]', 'model.estimator.C=1', '+a=1')
+    """
+    plain = word.removeprefix("++").replace("model.given", "model.space", 1)
+    return plain if plain.startswith("model.") else word
 
 
 def sweep_words(overrides: list[str], params: Mapping[str, str] | None) -> list[str]:
@@ -100,6 +140,8 @@ def explain(error: Exception, *, command: str) -> str:
     if isinstance(error, YAMLError):
         mark = getattr(error, "problem_mark", error)
         return f"A YAML file cannot be read; check brackets, quotes and indents:{mark}."
+    if "--multirun" in text and not named:
+        return "--cfg and --info show the config of one job: leave out -m (--multirun)."
     if "--multirun" in text:
         key, _, value = named.partition("=")
         return (
@@ -120,13 +162,19 @@ def _explain_word(word: str, *, command: str) -> str:
     """Say how to write a word that Hydra's grammar does not read."""
     key, equals, value = word.partition("=")
     if not equals:
-        return f"{word} cannot be read as KEY=VALUE; churnlab {command} --help lists the keys."
+        shown = word or "An empty word ('')"
+        return f"{shown} cannot be read as KEY=VALUE; churnlab {command} --help lists the keys."
+    if not re.fullmatch(r"[+~]*[\w.@/:$-]+", key, re.ASCII):
+        return (
+            f"{word} cannot be read: a key of a command line has only Latin letters, digits, _ and "
+            "dots. Set this one in a YAML of your own."
+        )
     value = value.strip("'\"")
     single, double = value.replace("'", "\\'"), value.replace('"', '\\"')
     text = f"'{key}=\"{double}\"'" if single == value else f"\"{key}='{single}'\""
     return (
-        f"{word} cannot be read as KEY=VALUE. Brackets must be closed; accents, Cyrillic letters, "
-        f"quotes and signs such as # and = need quotes around the value: {text}."
+        f"{word} cannot be read as KEY=VALUE: brackets and quotes must be closed. If they are part "
+        f"of a text, it needs quotes, {text}."
     )
 
 
@@ -138,7 +186,4 @@ def _explain_key(error: Any, parent: DictConfig, *, command: str) -> str:
     if key in validation.known_keys(COMMANDS[command], parents):
         return f"The YAML in use does not set {full}; add it with a plus: +{full}=VALUE."
     known = [str(name) for name in parent if name != "hydra"]
-    message = unknown_key(parents, key, known)
-    if full.startswith("model."):
-        message += f" A parameter that the YAML does not set needs a plus: +{full}=VALUE."
-    return message
+    return unknown_key(parents, key, known)

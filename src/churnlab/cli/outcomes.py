@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from churnlab.cli import terminal
 
 DONE = 0
 """The command did its work, and its answer, if it has one, is yes."""
@@ -41,23 +44,31 @@ class Outcome:
 
 def refuse(message: str) -> int:
     """Print what is wrong with the input; returns the exit code."""
-    print(message, file=sys.stderr)
+    terminal.show_error(message)
     return WRONG_INPUT
 
 
-def report_job(command: str, outcome: Outcome) -> int:
-    """Print the message or the result line of a single job; returns the exit code."""
+def report_job(command: str, outcome: Outcome, *, as_json: bool = False) -> int:
+    """Print the message or the result line of a single job; returns the exit code.
+
+    ``as_json``: print the result line on a terminal, too.
+    """
     if outcome.status == "input":
         return refuse(outcome.message)
     if outcome.status == "failed":
-        print(outcome.message, file=sys.stderr)
+        terminal.show_error(outcome.message)
         return FAILED
-    _print_line({"command": command, "run_id": None} | outcome.values)
+    _print_line({"command": command, "run_id": None} | outcome.values, as_json=as_json)
     return ANSWER_IS_NO if outcome.status == "no" else DONE
 
 
 def report_sweep(
-    command: str, outcomes: list[Outcome], *, parent: str | None, options: list[str]
+    command: str,
+    outcomes: list[Outcome],
+    *,
+    parent: str | None,
+    options: list[str],
+    as_json: bool = False,
 ) -> int:
     """Print which jobs of a sweep failed, or its result line; returns the exit code.
 
@@ -65,20 +76,35 @@ def report_sweep(
     """
     failed = [outcome for outcome in outcomes if outcome.message]
     if failed:
-        print(f"{len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
+        lines = [f"{len(failed)} of {len(outcomes)} jobs failed:"]
         for outcome in failed:
-            print(f"  {' '.join(outcome.overrides)}\n    {outcome.message}", file=sys.stderr)
-        print("Finished jobs are kept. To run a failed one again, corrected:", file=sys.stderr)
+            lines.append(f"  {' '.join(outcome.overrides)}\n    {outcome.message}")
+        lines.append("Finished jobs are kept. To run a failed one again, corrected:")
         for outcome in failed:
             words = ["churnlab", command, *options, *outcome.overrides]
-            print(f"  {shlex.join(words)}", file=sys.stderr)
+            lines.append(f"  {shell_words(words)}")
+        terminal.show_error("\n".join(lines))
         return FAILED
     runs = [outcome.values.get("run_id") for outcome in outcomes]
-    _print_line({"command": command, "run_id": parent, "runs": runs})
+    _print_line({"command": command, "run_id": parent, "runs": runs}, as_json=as_json)
     return ANSWER_IS_NO if any(outcome.status == "no" for outcome in outcomes) else DONE
 
 
-def _print_line(values: dict[str, Any]) -> None:
+def shell_words(words: list[str]) -> str:
+    """Join words to a command line that a shell reads as these words.
+
+    >>> print(shell_words(["churnlab", "train", "dataset.path='a b.csv'"]))
+    churnlab train "dataset.path='a b.csv'"
+    """
+    return " ".join(
+        f'"{word}"' if "'" in word and not re.search(r'["$`!\\]', word) else shlex.quote(word)
+        for word in words
+    )
+
+
+def _print_line(values: dict[str, Any], *, as_json: bool) -> None:
+    if sys.stdout.isatty() and not as_json:
+        return  # a person has read the answer on stderr
     print(json.dumps(_to_json(values), allow_nan=False, ensure_ascii=False))
 
 

@@ -31,7 +31,7 @@ from churnlab.evaluation import comparison
 from churnlab.evaluation.comparison import Difference
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.verdicts import Verdict
-from churnlab.formatting import counted, duration, whole
+from churnlab.formatting import Lines, Table, counted, duration, whole
 from churnlab.models.splits import make_split
 from churnlab.plots import comparison as plots
 from churnlab.report.model_sentences import Late, as_sentence, without_late
@@ -49,7 +49,7 @@ from churnlab.tracking.leaderboard import (
     suspects,
 )
 from churnlab.tracking.looks import log_look
-from churnlab.tracking.names import COMPARABLE, SAME_QUESTION, Artifact, Tag
+from churnlab.tracking.names import COMPARABLE, SAME_QUESTION, Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.search import get_run, train_runs_by_question
 
@@ -88,12 +88,13 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     table = pd.concat(tables, ignore_index=True)
     table["recommended"] = table["run_id"] == recommended
     table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspected.get(run_id, [])))
-    values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": runs[0].info.run_id}
-    values |= NO_DIFFERENCE
+    values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": None, **NO_DIFFERENCE}
     sentences = [f"The only run is {runs[0].info.run_name}."]
     if len(runs) > 1:
         best_two = compare_runs(runs[0], runs[1], **_how(settings))
         values |= _difference(best_two)
+        if best_two.winner is not None:
+            values["winner"] = runs[best_two.winner].info.run_id
         sentences = [*best_two.sentences]
     sentences += [reason, *_late_notes(runs, recommended), *_leakage_warnings(runs, suspected)]
     sentences += found_on_notes(runs)
@@ -104,7 +105,8 @@ def run(settings: Compare, dataset: Dataset) -> Result:
         artifacts.log_table(table, Artifact.LEADERBOARD)
         figure = plots.leaderboard(table[table["group"] == 1], metric=settings.metric)
         artifacts.log_figure(figure, "leaderboard")
-        mlflow.set_tag("mlflow.note.content", "\n\n".join(sentences))
+        verdict = {} if values["verdict"] is None else {Label.VERDICT: values["verdict"]}
+        mlflow.set_tags({"mlflow.note.content": "\n\n".join(sentences)} | verdict)
     log.info("%s\n%s", _format_leaderboard(table, metric=settings.metric), "\n".join(sentences))
     return Result({"run_id": mlflow_run.info.run_id, **values, "recommended": recommended})
 
@@ -136,7 +138,8 @@ def _compare_two(settings: Compare, dataset: Dataset, first: Run, second: Run) -
         "compare", settings.model_dump(), name=" against ".join(names), dataset=dataset, tags=tags
     ) as mlflow_run:
         artifacts.log_table(keys, Artifact.DIFFERENCES)
-        mlflow.set_tag("mlflow.note.content", "\n\n".join(sentences))
+        verdict = values["verdict"] or "not comparable"
+        mlflow.set_tags({"mlflow.note.content": "\n\n".join(sentences), Label.VERDICT: verdict})
         if compared is not None and held_out is not None:
             looked = hold_out_predictions(first)["row"].to_numpy()
             log_look(dataset, looked, data_sha256=first.data.tags[Tag.DATA])
@@ -264,7 +267,7 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
         [*dict.fromkeys(["rank", "name", f"cv_{metric}", "cv_roc_auc", "test_roc_auc"])]
     ].assign(
         interval=[f"{low:.4f} to {high:.4f}" for low, high in limits],
-        age=present["age"].map(duration),
+        finished=present["age"].map(lambda age: f"{duration(age)} ago"),
         took=present["duration"].map(duration),
         run_id=present["run_id"],
         mark=[_mark(row) for row in present.to_dict("records")],
@@ -273,7 +276,7 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
     lines = [
         f"{counted(len(present), 'model')} on this table (data {first['data']}), split "
         f"({first['split']}) and folds ({first['folds']}):",
-        shown.head(MOST_ROWS).to_string(index=False, float_format="{:.4f}".format),
+        Table.of(shown.head(MOST_ROWS), floats="{:.4f}".format),
     ]
     if len(shown) > MOST_ROWS:
         lines.append(f"... and {counted(len(shown) - MOST_ROWS, 'run')} more in leaderboard.csv")
@@ -296,7 +299,7 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
     if len(others) > MOST_GROUPS:
         more = counted(len(others) - MOST_GROUPS, "more group")
         lines.append(f"... and {more} of runs on other tables, splits or folds in leaderboard.csv")
-    return "\n".join(lines)
+    return Lines.of(lines)
 
 
 def _mark(row: Mapping[Any, Any]) -> str:
@@ -311,11 +314,9 @@ def _format_differences(
 ) -> str:
     """Format the names of A and B, the keys in which they differ, and the differences by fold."""
     lines = [f"A is {names[0]}, B is {names[1]}."]
-    lines.append(
-        keys.to_string(index=False, na_rep="-") if len(keys) else "Their configs do not differ."
-    )
+    lines.append(Table.of(keys, missing="-") if len(keys) else "Their configs do not differ.")
     if compared is not None and compared.folds is not None:
         steps = [f"{step:+.4f}" for step in compared.folds["difference"]]
         rest = f" ... ({len(steps)} folds)" if len(steps) > MOST_FOLDS else ""
         lines.append(f"A minus B fold by fold: {' '.join(steps[:MOST_FOLDS])}{rest}")
-    return "\n".join(lines)
+    return Lines.of(lines)

@@ -17,8 +17,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from churnlab.config.build import build_object
 from churnlab.config.commands import Doctor, Result
+from churnlab.config.objects import build_object
 from churnlab.doctor import store as doctor
 from churnlab.doctor.problems import Problem
 from churnlab.formatting import counted
@@ -45,7 +45,7 @@ def examine(settings: Doctor) -> list[Problem]:
     """Return all problems: of files first, then of the store if its schema can be read."""
     home = Path(os.environ["CHURNLAB_HOME"])
     uri, folder = store.locate(settings.tracking.uri, home=home)
-    path = Path(uri.removeprefix(store.SQLITE)) if uri.startswith(store.SQLITE) else None
+    path = store.sqlite_path(uri) if uri.startswith(store.SQLITE) else None
     problems = list(doctor.leftover_files(home, path))
     if path is not None and not path.exists():
         log.info("There is no store at %s yet.", path)

@@ -47,10 +47,10 @@ def run(settings: Explore, dataset: Dataset) -> Result:
             artifacts.log_table(table, getattr(Artifact, name.upper()))
         for name, figure in figures.items():
             artifacts.log_figure(figure, name)
-        text = findings.page(contract, y, tables, warnings=dataset.warnings)
+        text = findings.page(dataset, tables)
         mlflow.log_text(text, Artifact.FINDINGS)
-        mlflow.set_tag("mlflow.note.content", findings.opening(y))
-    log.info("%s", findings.short(contract, y, tables))
+        mlflow.set_tag("mlflow.note.content", findings.opening(dataset))
+    log.info("%s", findings.short(dataset, tables))
     return Result({"run_id": opened.info.run_id, "rows": len(y), "churn_rate": churn_rate})
 
 

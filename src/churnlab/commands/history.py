@@ -15,6 +15,7 @@ import logging
 import pandas as pd
 
 from churnlab.config.commands import History, Result
+from churnlab.formatting import Table
 from churnlab.registry.champion import champion_changes, find_model
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def run(settings: History) -> Result:
     entries = [{key: change[key] for key in COLUMNS} for change in champion_changes(model)]
     champion, table = model.aliases.get("champion"), "No change of the champion is recorded."
     if entries:
-        table = pd.DataFrame(entries).fillna({"from": "-"}).to_string(index=False)
+        table = Table.of(pd.DataFrame(entries).fillna({"from": "-"}))
     now = f"version {champion}" if champion else "none"
     log.info("%s\nThe champion of %s is %s.", table, model.name, now)
     return Result({"entries": entries}, yes=bool(entries))

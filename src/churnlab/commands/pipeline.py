@@ -37,8 +37,10 @@ from churnlab.registry.champion import find_champion, model_name
 from churnlab.report.model_sentences import Late, as_sentence, without_late
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.leaderboard import compare_runs, ranking_without_late, recommend
-from churnlab.tracking.runs import start_run
+from churnlab.tracking.runs import log_metrics, start_run
+from churnlab.tracking.scores import cv_scores, scores_of
 from churnlab.tracking.search import ranked_train_runs
+from churnlab.tracking.view import models_view
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +64,8 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
         for model in settings.models.values():
             if model.space:
                 features = _best_features(settings, model, tags)
-                with _step(
-                    f"tune {model.name} on {features.name}, {settings.tune.n_trials} trials"
-                ):
+                trials = f"{settings.tune.n_trials} trials"
+                with _step(f"tune {model.name} on {features.name}, {trials}"):
                     tune.run(settings.part(keys.Tune, model=model, features=features), dataset)
         with _step("compare"):
             compare.run(settings.part(keys.Compare, runs=None), dataset)
@@ -82,7 +83,9 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
             page = report.run(settings.part(keys.Report, output=None), dataset).values["path"]
         summary = recommendation(ranked, recommended, reason, metric=metric, seed=settings.seed)
         mlflow.set_tag("mlflow.note.content", summary)
-    log.info("\n%s\n\n%s", summary, next_steps(dataset, page=Path(page)))
+        best = next((run for run in ranked if run.info.run_id == recommended), ranked[0])
+        log_metrics(cv_scores(best))
+    log.info("\n%s\n\n%s", summary, next_steps(dataset, page=Path(page), metric=metric))
     values = {
         "run_id": mlflow_run.info.run_id,
         "churn_run_id": recommended,
@@ -123,7 +126,7 @@ def recommendation(
     chosen = next((run for run in ranked if run.info.run_id == recommended), None)
     if chosen is None:
         return reason
-    scores, late = chosen.data.metrics, ranking_without_late(chosen)
+    scores, late = scores_of(chosen), ranking_without_late(chosen)
     shown = [
         f"{LABELS[name]} {scores[f'cv_{name}']:.4f}" for name in dict.fromkeys([metric, "roc_auc"])
     ]
@@ -144,29 +147,34 @@ def recommendation(
     return "\n".join(lines)
 
 
-def next_steps(dataset: Dataset, *, page: Path) -> str:
+def next_steps(dataset: Dataset, *, page: Path, metric: str) -> str:
     """Return commands that can be pasted into the shell from which this was started.
 
     Scoring and serving are among them if there is a champion.
     """
-    tools, home = Path(sys.executable).parent, os.environ["CHURNLAB_HOME"]
-    store = shlex.quote(mlflow.get_tracking_uri())
+    tools = Path(sys.executable).parent
+    mlflow_ui, python, churnlab = (
+        shlex.quote(str(tools / name)) for name in ("mlflow", "python", "churnlab")
+    )
+    store, name = shlex.quote(mlflow.get_tracking_uri()), dataset.contract.name
     lines = [
         "What next (paste a line):",
-        f"  {tools / 'mlflow'} ui --backend-store-uri {store}",
-        f"  {tools / 'python'} -m webbrowser {shlex.quote(page.as_uri())}",
+        f"  {mlflow_ui} ui --backend-store-uri {store}",
+        f"  and, in a browser, the models, the best first: {models_view(name, metric=metric)}",
+        f"  {python} -m webbrowser {shlex.quote(page.as_uri())}",
     ]
-    name = model_name(dataset.contract.name)
-    if find_champion(name) is None:
+    registered = model_name(name)
+    if find_champion(registered) is None:
         return "\n".join(lines)
     body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
     environment = f"PATH={shlex.quote(str(tools))}:$PATH MLFLOW_TRACKING_URI={store}"
-    serve = f"mlflow models serve -m models:/{name}@champion --env-manager local -p 5001"
-    score = shlex.join(["churnlab", "score", *_score_overrides(dataset)])
+    serve = f"mlflow models serve -m models:/{registered}@champion --env-manager local -p 5001"
+    home = shlex.quote(os.environ["CHURNLAB_HOME"])
+    score = shlex.join(["score", *_score_overrides(dataset)])
     return "\n".join(
         [
             *lines,
-            f"  CHURNLAB_HOME={shlex.quote(home)} {tools}/{score}",
+            f"  CHURNLAB_HOME={home} {churnlab} {score}",
             f"  {environment} {serve}",
             "  and, from another shell:",
             "  curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "

@@ -13,7 +13,6 @@ by. The limits are keys.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import timeit
@@ -32,7 +31,7 @@ from churnlab.errors import InputError
 from churnlab.evaluation import performance
 from churnlab.formatting import counted, number
 from churnlab.models.splits import make_split
-from churnlab.registry import gate, judges, versions
+from churnlab.registry import gate, judges, requests, versions
 from churnlab.registry.against_champion import (
     check_against_dummy,
     check_slices,
@@ -51,7 +50,7 @@ from churnlab.registry.versions import Champion, Served
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.looks import earlier_looks, log_look
-from churnlab.tracking.names import Artifact, Tag
+from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.search import get_run, latest_run, ranked_train_runs
 
@@ -111,7 +110,7 @@ def run(settings: Promote, dataset: Dataset) -> Result:
         else:
             mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
     log.info("%s\n%s.", gate.format_checks(checks), summary)
-    log.info("Segments: %s.", candidate.numbering.summary)
+    log.info("The segments are %s.", candidate.numbering.summary)
     log.info("%s", _format_looks(decision.looks, settings.gate))
     values: dict[str, Any] = {"run_id": run_id, "version": version}
     values |= {"promoted": decision.promotes, "verdict": decision.verdict}
@@ -126,7 +125,6 @@ def _register(
     tags = {
         Tag.COMMAND: "promote",
         Tag.GATE: decision.verdict,
-        **{f"{Tag.GATE}.{check.name}": json.dumps(check.value) for check in decision.checks},
         Tag.CHURN_RUN_ID: churn.info.run_id,
         Tag.SEGMENT_RUN_ID: segments.info.run_id,
         Tag.SEGMENTS: candidate.numbering.summary,
@@ -156,7 +154,9 @@ def _log_decision(decision: Decision, version: str, identifying_columns: list[st
     }
     mlflow.log_dict(record, Artifact.GATE)
     log_metrics(_looks(decision))
-    mlflow.set_tags({Tag.GATE: decision.verdict, Tag.VERSION: version})
+    mlflow.set_tags(
+        {Tag.GATE: decision.verdict, Label.VERDICT: decision.verdict, Tag.VERSION: version}
+    )
 
 
 def _looks(decision: Decision) -> dict[str, float]:
@@ -189,10 +189,12 @@ def _format_looks(looks: np.ndarray, limits: GateKeys) -> str:
     """Say how often earlier runs have compared models on the members who judge now."""
     if not looks.any():
         return "No model has been compared on these held-out members before."
+    times = counted(looks.max(), "time")
+    if looks.min() < looks.max():
+        times = f"at most {times}, {number(looks.mean(), 1)} on average"
     before = (
         "Earlier runs (promote, compare, tune, report) have compared models on these held-out "
-        f"members, {number(looks.mean(), 1)} times on average and at most "
-        f"{counted(looks.max(), 'time')}"
+        f"members, {times}"
     )
     if looks.mean() + 1 < limits.looks:
         return f"{before}."
@@ -206,12 +208,13 @@ def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run
     if settings.churn_run != "best":
         return _named_run(settings.churn_run, "train", dataset)
     ranked = ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
-    if not ranked:
+    kept = [run for run in ranked if Tag.MODEL not in run.data.tags]  # older runs may have none
+    if not kept:
         raise InputError(
             "There is no finished train run on this table and split to promote; run churnlab train "
             "(or tune) with the same dataset=, seed= and evaluation keys first."
         )
-    return ranked[0]
+    return kept[0]
 
 
 def _segment_run(settings: Promote, dataset: Dataset) -> Run:
@@ -228,6 +231,7 @@ def _segment_run(settings: Promote, dataset: Dataset) -> Run:
 def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
     """Return a run by its id. InputError: it did not use this table."""
     found = get_run(run_id, command=command)
+    artifacts.check_intact(found)
     if found.data.tags[Tag.DATA] != dataset.sha256:
         raise InputError(
             f"The {command} run {run_id} used another table than {dataset.source} as it is now; "
@@ -245,9 +249,13 @@ class Predicted(NamedTuple):
 
 
 def _predict(candidate: Candidate, dataset: Dataset, rows: np.ndarray) -> Predicted:
-    """Return the candidate's probabilities and segments, and its milliseconds per member."""
+    """Return the candidate's probabilities and segments, and its milliseconds per member.
+
+    It gets the members as a notebook has them.
+    """
+    members = requests.as_read(dataset.X.iloc[rows], candidate.served)
     started = time.perf_counter()
-    answers = versions.answers(candidate.served, dataset.X.iloc[rows])
+    answers = versions.answers(candidate.served, members)
     batch_ms = (time.perf_counter() - started) / len(rows) * 1000
     probability, segment = np.full((2, len(dataset.y)), np.nan)
     probability[rows] = [answer["churn_probability"] for answer in answers]
@@ -270,10 +278,13 @@ def _check_predictions(
     predicted = _predict(candidate, dataset, np.union1d(own["row"], test))
     held_out = judges.select(dataset, test, versions.training_rows(candidate.churn), champion)
     one_ms = _one_ms(candidate.served, dataset.X.iloc[test[:1]])
+    sent = requests.as_sent(dataset.X.iloc[own["row"]], candidate.served)
+    served = {
+        "pandas reads them from CSV": predicted.probability[own["row"]],
+        "JSON": versions.probabilities(candidate.served, sent),
+    }
     checks = [
-        gate.check_served_predictions(
-            own["probability"].to_numpy(), predicted.probability[own["row"]], limit=limits.same
-        ),
+        gate.check_served_predictions(own["probability"].to_numpy(), served, limit=limits.same),
         *([gate.check_champion_known(held_out.unknown, held_out.caveat)] if champion else []),
         gate.check_held_out_members(
             held_out.left_out, members=len(test), left=len(held_out.rows), limit=limits.members
@@ -296,6 +307,8 @@ def _check_rivals(
 ) -> list[Check]:
     """Compare the candidate with the champion, in slices too, and with an earlier champion."""
     if held_out.champion is None:
+        if settings.gate.slices:
+            log.info("gate.slices compares with a champion, and there is none to compare with yet.")
         return []
     rows, limits = held_out.rows, settings.gate
     judgment = Judgment(
@@ -308,7 +321,7 @@ def _check_rivals(
     )
     compared = judges.compare(judgment, held_out, require=settings.require)
     checks = [compared]
-    better = compared.value is not None and compared.value < 0
+    better = compared.value is not None and compared.value > 0
     if settings.require == "not_worse" and limits.ancestor and not better:
         name = model_name(dataset.contract.name)
         if ancestor := versions.load_ancestor(name, limits.ancestor):
@@ -361,7 +374,7 @@ def _check_form(limits: GateKeys, candidate: Candidate, champion: Champion | Non
     unstable = None if tags[Tag.STABLE] == "true" else tags.get(Tag.UNSTABLE, "it is marked so.")
     checks = [gate.check_stability(unstable, by_hand=params["segments.k"] != "auto")]
     if champion and champion.served:
-        new, old = versions.interface(candidate.served), versions.interface(champion.served)
+        new, old = requests.interface(candidate.served), requests.interface(champion.served)
         checks.append(gate.check_signature(new, old))
     size = gate.check_at_most("megabytes", candidate.megabytes, limits.megabytes, unit="MB")
     return [*checks, size]

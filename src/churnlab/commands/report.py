@@ -12,12 +12,10 @@ prints, and fits a phone.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -28,7 +26,6 @@ from mlflow.entities.model_registry import ModelVersion
 
 from churnlab.config.commands import COMMANDS, Report, Result
 from churnlab.data.dataset import Dataset
-from churnlab.errors import InputError
 from churnlab.evaluation import performance
 from churnlab.evaluation.calibration_error import calibration_error
 from churnlab.evaluation.metric_names import LABELS
@@ -38,6 +35,7 @@ from churnlab.registry.champion import (
     champion_changes,
     find_champion,
     model_name,
+    refusal,
     registered_model,
     version_number,
     version_uri,
@@ -48,6 +46,7 @@ from churnlab.report import model_parts, page, sentences
 from churnlab.report import parts as contents
 from churnlab.report.model_sentences import Late, model_in_words
 from churnlab.segments.choose_k import STABLE
+from churnlab.segments.portraits import on_page
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.leaderboard import (
@@ -61,6 +60,7 @@ from churnlab.tracking.leaderboard import (
 from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import start_run
+from churnlab.tracking.scores import scores_of
 from churnlab.tracking.search import latest_run, ranked_train_runs
 
 log = logging.getLogger(__name__)
@@ -83,14 +83,15 @@ SAME = {"dataset", "evaluation", "seed", "tracking"}
 
 def run(settings: Report, dataset: Dataset) -> Result:
     """Gather what the runs found and write the page."""
-    output, name = _output(settings), dataset.contract.name
+    name, registered = dataset.contract.name, model_name(dataset.contract.name)
+    output = page.output_path(settings.output, f"report-{name}.html")
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     ranked = ranked_train_runs(name, split_tags(split), metric=settings.metric)
     recommended, _ = recommend(ranked, metric=settings.metric, ceiling=settings.ceiling)
-    registered = model_name(name)
     champion, segmented = _champion(registered, dataset), latest_run("segment", dataset)
     number = version_number(champion and champion.version)
     how = {"held_out": len(split.test)} | settings.model_dump(include={"metric", "seed"})
+    how["refused"] = refusal(registered, recommended)
     segment = None if segmented is None else _segment_of_row(segmented)
     parts: dict[str, Any] = {
         "members": members_part(dataset, latest_run("explore", dataset)),
@@ -101,9 +102,8 @@ def run(settings: Report, dataset: Dataset) -> Result:
     claims = claims_part(latest_run("claims", dataset))
     conclusions = sentences.five_sentences(**parts, registered=registered)
     tags = split_tags(split) | ({Tag.VERSION: number} if number else {})
-    with start_run(
-        "report", settings.model_dump(), name=f"report {name}", dataset=dataset, tags=tags
-    ) as opened:
+    keys, title = settings.model_dump(), f"report {name}"
+    with start_run("report", keys, name=title, dataset=dataset, tags=tags) as opened:
         run_id = opened.info.run_id
         html = page.render(
             "report.html.j2",
@@ -116,7 +116,7 @@ def run(settings: Report, dataset: Dataset) -> Result:
             conclusions=conclusions,
             command_line=_command_line,
             metric_names=LABELS,
-            shown=list(dict.fromkeys([settings.metric, "log_loss", "roc_auc"])),
+            shown=dict.fromkeys([settings.metric, "log_loss", "roc_auc"]),
             sources=contents.sources(**parts, claims=claims) | {run_id: "report: this page"},
             version=version("churnlab"),
         )
@@ -157,6 +157,7 @@ def models_part(
     segment: pd.Series | None,
     *,
     recommended: str | None,
+    refused: Part | None,
     held_out: int,
     metric: str,
     seed: int,
@@ -164,7 +165,7 @@ def models_part(
     """Describe the recommended model: how it ranks, and how it differs from another kind's best.
 
     None without any model; without a ``recommended`` one (its run's id), the best is described.
-    ``segment`` is that of each row.
+    ``segment`` is that of each row, ``refused`` that of ``refusal``.
     """
     if not ranked:
         return None
@@ -186,6 +187,7 @@ def models_part(
         "rival_run_id": rival and rival.info.run_id,
         "found": found,
         "looked": found is not None and found.decided_by == "hold-out",
+        "refused": refused,
         "metric": metric,
         "value": shown.data.metrics[f"cv_{metric}"],
         "held_out": held_out,
@@ -211,7 +213,7 @@ def _ranks(
 
 def _evidence(run: Run, segment: pd.Series | None, *, held_out: int, seed: int) -> Part:
     """Say how well a model ranks, where its probabilities hold, and what contacting earns."""
-    run_id, scores, late = run.info.run_id, run.data.metrics, ranking_without_late(run)
+    run_id, scores, late = run.info.run_id, scores_of(run), ranking_without_late(run)
     oof = artifacts.read_table(run_id, Artifact.OOF)
     first_draw = oof[oof["repeat"] == 0]
     gains = performance.repeated_gains(oof, shares=SHARES)
@@ -258,13 +260,14 @@ def segments_part(
     if champion is not None and served:
         numbered = read_version(version_uri(champion), SERVED_PORTRAITS)
     portraits = numbered or artifacts.read_json(run_id, Artifact.PORTRAITS)
+    shown = [on_page(portrait) for portrait in portraits]
     made_of = artifacts.read_json(run_id, Artifact.SEGMENTATION)
     evidence = artifacts.read_table(run_id, Artifact.EVIDENCE).set_index("k")
     return {
         "run_id": run_id,
-        "portraits": sorted(portraits, key=lambda portrait: portrait["id"]),
+        "portraits": sorted(shown, key=lambda portrait: portrait["id"]),
         "numbered": f"as in version {champion.version}" if champion and numbered else "by size",
-        "attention": sentences.needs_attention(portraits, churn_rate=churn_rate),
+        "attention": sentences.needs_attention(shown, churn_rate=churn_rate),
         "columns": list(made_of["columns"]),
         "for_everyone": made_of["for_everyone"],
         "reason": segmented.data.tags[Tag.K_REASON],
@@ -311,7 +314,7 @@ def champion_part(
     last = moves[-1] if moves and moves[-1]["to"] == version_number(found.version) else {}
     # A promotion killed after it moved the alias has not logged the gate.
     recorded = mlflow.get_run(found.run_id).info.status == "FINISHED"
-    checks = artifacts.read_json(found.run_id, Artifact.GATE)["checks"] if recorded else []
+    checks = _checks(found.run_id, dataset) if recorded else []
     return {
         "version": found.version,
         "since": day(datetime.fromisoformat(last.get("when", found.tags[Tag.WHEN]))),
@@ -328,6 +331,15 @@ def champion_part(
         "recommended": None if recommended is None else recommended == churn.info.run_id,
         "same_table": churn.data.tags.get(Tag.DATA) == dataset.sha256,
     }
+
+
+def _checks(promotion: str, dataset: Dataset) -> list[Part]:
+    """Return the gate's checks of a promote run; none, with a warning, if it has lost them."""
+    try:
+        return artifacts.read_json(promotion, Artifact.GATE)["checks"]
+    except artifacts.LostFile as lost:
+        dataset.warn(f"the checks of the champion are left out: {lost}")
+        return []
 
 
 def _model(run: Run, ranked: Sequence[Run]) -> Part:
@@ -371,19 +383,3 @@ def _command_line(command: str) -> str:
         ):
             words.append(word)
     return f"churnlab {command} {shlex.join(words)}".strip()
-
-
-def _output(settings: Report) -> Path:
-    """Return the path of the page; InputError for a missing folder or an ending unlike .html."""
-    if settings.output is None:
-        folder = Path(os.environ["CHURNLAB_HOME"]) / "outputs"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"report-{settings.dataset.name}.html"
-    output = Path(settings.output).absolute()
-    if output.suffix not in (".html", ".htm"):
-        raise InputError(f"output={settings.output} is not a page; give a name that ends in .html.")
-    if not output.parent.is_dir():
-        raise InputError(
-            f"output={settings.output} is in a folder that does not exist; create it first."
-        )
-    return output

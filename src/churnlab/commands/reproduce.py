@@ -213,9 +213,13 @@ def _replay(before: Run, settings: Tune, dataset: Dataset) -> None:
 
 def _replay_study(before: Run, plan: driver.Plan) -> None:
     """Enqueue the trials of one study."""
-    attempts = artifacts.read_table(before.info.run_id, Artifact.TRIALS)
-    # One of several workers may have run every trial, when the others started late.
-    alone = attempts["worker"].dropna().astype(int).nunique() < 2
+    try:
+        attempts = artifacts.read_table(before.info.run_id, Artifact.TRIALS)
+        # One of several workers may have run every trial, when the others started late.
+        alone = attempts["worker"].dropna().astype(int).nunique() < 2
+    except artifacts.LostFile as lost:
+        log.warning("warning: the trials are replayed, one by one: %s", lost)
+        alone = False
     if alone and plan.engine.workers == 1:  # it samples the same again
         return
     log.info(
@@ -254,9 +258,12 @@ def _compare(before: Run, after: Run) -> Iterator[Mismatch]:
     best runs."""
     yield from value_mismatches(_metrics(before), _metrics(after))
     for path in TABLES[before.data.tags[Tag.COMMAND]]:
-        yield from table_mismatches(
-            path, *[artifacts.read_table(run.info.run_id, path) for run in (before, after)]
-        )
+        try:
+            table = artifacts.read_table(before.info.run_id, path)
+        except artifacts.LostFile as lost:
+            yield {"what": f"{path} cannot be compared: {lost}", "before": None, "after": None}
+            continue
+        yield from table_mismatches(path, table, artifacts.read_table(after.info.run_id, path))
     best = [run.data.tags.get(Tag.BEST_RUN_ID) for run in (before, after)]
     if any(best):
         yield from value_mismatches(

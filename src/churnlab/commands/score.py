@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -43,8 +44,10 @@ def run(settings: Score) -> Result:
     _check_output(output, source=settings.input)
     model = resolve(settings.model_uri or f"models:/{model_name(contract.name)}@champion")
     table = read_table(settings.input, contract, key="input", whole=True)
-    members = make_members(table, contract)
     served = _load(model.uri)
+    if served.spec.get("extra") == "refuse":
+        contract = replace(contract, extra="refuse")
+    members = make_members(table, contract)
     _check_gaps(members, table, served.spec["may_be_missing"], model_uri=model.uri)
     versions.warn_of_drift(members, served.spec, model=model.uri)
     run_name, origin = f"score {Path(settings.input).name}", _origin(model)
@@ -127,12 +130,9 @@ def _check_gaps(
 def _answers(
     served: versions.Served, members: Members, *, model_uri: str, reasons: bool
 ) -> pd.DataFrame:
-    """Return the version's answers, one row per member; ids are echoed as member_id."""
-    X = members.X
-    if members.ids is not None:
-        X = X.assign(member_id=members.ids.replace("", None))
+    """Return the version's answers, one row per member; its id is in the input already."""
     try:
-        answers = pd.DataFrame(served.model.predict(X, params={"reasons": reasons}))
+        answers = pd.DataFrame(versions.answers(served, members.X, reasons=reasons))
     except MlflowException as error:
         # MLflow puts the members themselves before the reason.
         reason = str(error).rpartition("Error: ")[2]
@@ -142,7 +142,7 @@ def _answers(
         ) from error
     if reasons:
         answers["reasons"] = answers["reasons"].str.join("; ")
-    return answers.drop(columns="member_id") if members.contract.id == "member_id" else answers
+    return answers
 
 
 def _check_output(output: Path, *, source: str) -> None:

@@ -46,17 +46,19 @@ from churnlab.segments.choose_k import (
 )
 from churnlab.segments.dendrogram import WardTree, proposed_k, ward_tree
 from churnlab.segments.null_model import groups_p_value, groups_sentence
-from churnlab.segments.playbook import text
+from churnlab.segments.playbook import page_language, text
 from churnlab.segments.portraits import (
     check_columns,
     deviations,
     effects_together,
+    on_page,
+    page_texts,
     plans_for_everyone,
     portraits,
     profile,
 )
 from churnlab.tracking import artifacts
-from churnlab.tracking.names import Artifact, Tag
+from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ def run(settings: Segment, dataset: Dataset) -> Result:
     # Refuse a faulty playbook before the minutes that the evidence takes.
     check_columns(playbook, X)
     text(playbook["naming"]["plain"], language)
-    everyone = plans_for_everyone(X, y, playbook=playbook, language=language)
+    advice = advise_everyone(X, y, playbook=playbook, language=language)
     name = f"segments {keys.name}"
     with start_run("segment", settings.model_dump(), name=name, dataset=dataset) as mlflow_run:
         Z = kmeans.standardized(frame)
@@ -100,14 +102,14 @@ def run(settings: Segment, dataset: Dataset) -> Result:
         sources = kmeans.source_columns(columns, X.columns)
         made = made_by_construction(sources)
         marks = {"stable": choice.unstable is None} | groups | {"notes": [*caveats.values(), made]}
-        plain = portraits(X, labels, y, playbook=playbook, language=language, made_from=sources)
-        described = _with_jaccard(plain, jaccard[choice.k])
+        how: dict[str, Any] = {"playbook": playbook, "language": language, "made_from": sources}
+        described = describe(X, labels, y, jaccard[choice.k], **how)
         _log_evidence(evidence, tree, choice, groups, caveats)
         _log_segments(X, y, labels, described, caveats | {"made": made})
         _log_map(Z, labels, described, caveats, random_state=keys.random_state)
-        _log_plans(described, everyone, effects_together(everyone, playbook, language))
+        together = effects_together(advice["everyone"], playbook, language)
+        _log_plans(described, advice["everyone"], together)
         mlflow.log_dict([portrait | marks for portrait in described], Artifact.PORTRAITS)
-        advice = {"for_everyone": [planned["text"] for planned in everyone], "everyone": everyone}
         record = {"columns": columns, "fill": fill} | advice | {"without_late": early} | marks
         mlflow.log_dict(record, Artifact.SEGMENTATION)
         log_segmentation(model)
@@ -219,17 +221,43 @@ def _criteria_sentence(evidence: pd.DataFrame) -> str:
     return f"Each criterion alone would choose: {', '.join(alone)}."
 
 
-def _with_jaccard(described: list[dict[str, Any]], jaccard: np.ndarray) -> list[dict[str, Any]]:
+def advise_everyone(
+    X: pd.DataFrame, y: np.ndarray, *, playbook: dict[str, Any], language: str
+) -> dict[str, Any]:
+    """Return the plans for all members (everyone), and their texts on the page (for_everyone)."""
+    plans, shown = (
+        plans_for_everyone(X, y, playbook=playbook, language=each)
+        for each in (language, page_language(playbook, language))
+    )
+    return {"for_everyone": [planned["text"] for planned in shown], "everyone": plans}
+
+
+def describe(
+    X: pd.DataFrame,
+    labels: np.ndarray,
+    y: np.ndarray,
+    jaccard: np.ndarray,
+    *,
+    playbook: dict[str, Any],
+    language: str,
+    made_from: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return the portraits in the language that is served, each with its Jaccard index and, if that
+    is not English, the English texts for portraits.on_page."""
+    how: dict[str, Any] = {"playbook": playbook, "made_from": made_from}
+    page = page_language(playbook, language)
+    served = portraits(X, labels, y, language=language, **how)
+    shown = served if page == language else portraits(X, labels, y, language=page, **how)
     return [
-        portrait | {"jaccard": float(value)}
-        for portrait, value in zip(described, jaccard, strict=True)
+        portrait | {"jaccard": float(value)} | page_texts(portrait, also)
+        for portrait, also, value in zip(served, shown, jaccard, strict=True)
     ]
 
 
 def _lines(reason: str, evidence: pd.DataFrame, described: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the reason for k, a line per segment, and one for each of its actions."""
     yield from (reason, _criteria_sentence(evidence))
-    for part in described:
+    for part in map(on_page, described):
         rate = f"{part['churn_rate']:.1%} churned"
         yield f"{part['id']}  {part['size']:>6,} members, {rate}: {part['name']}"
         yield from (f"   {planned['text']}: {planned['sentence']}" for planned in part["plans"])
@@ -261,6 +289,7 @@ def _log_evidence(
             Tag.STABLE: str(choice.unstable is None).lower(),
             Tag.K_REASON: f"{choice.reason}; {groups['groups']}",
             Tag.GROUPS: groups["groups"],
+            Label.VERDICT: groups["groups"],
             Tag.K_ALONE: json.dumps(alone),
             "mlflow.note.content": "\n\n".join(note),
         }
@@ -285,9 +314,8 @@ def _log_segments(
     caveats: dict[str, str],
 ) -> None:
     """Log each member's segment and the segments' profile and churn, as tables and figures."""
-    table, names = profile(X, labels, y), [part["name"] for part in described]
-    jaccards = [part["jaccard"] for part in described]
-    table = table.assign(name=names, jaccard=jaccards)
+    table, names = profile(X, labels, y), [on_page(part)["name"] for part in described]
+    table = table.assign(**{key: [part[key] for part in described] for key in ("name", "jaccard")})
     artifacts.log_table(table.reset_index(), Artifact.SEGMENTS)
     artifacts.log_table(
         pd.DataFrame({"row": np.arange(len(labels)), "segment": labels}), Artifact.MEMBERS
@@ -310,7 +338,7 @@ def _log_map(
     """Log the members on their principal plane, colored by segment."""
     rows = kmeans.sample_rows(len(Z), DRAWN, random_state=random_state)
     points, shares = kmeans.principal_plane(Z)
-    names = [part["name"] for part in described]
+    names = [on_page(part)["name"] for part in described]
     figure = plots.member_map(points[rows], labels[rows], names, shares=shares)
     if len(rows) < len(Z):
         caveats = caveats | {"drawn": f"{DRAWN:,} out of {len(Z):,} members are drawn."}

@@ -5,9 +5,11 @@ CIs. The run keeps the fitted pipeline, the out-of-fold and hold-out predictions
 that any later comparison is paired and needs no refit; importance.csv has the permutation
 importance of the columns. slices.csv compares predicted with observed churn by every column,
 learning_curve.csv (light models) says whether more members would help, and a model with late
-columns is also cross-validated without them.
+columns is also cross-validated without them. Every parameter of the estimator is a key,
+model.estimator.NAME. A class of your own is one YAML, and a model that could not be kept and served
+is refused before it is trained.
 
-    churnlab train
+    churnlab train model.estimator.C=0.01
     churnlab train model=random_forest evaluation.calibration=auto decision=expected_value
     churnlab train -m model=logistic_regression,random_forest features=raw,behaviour
 """
@@ -51,11 +53,13 @@ from churnlab.models.splits import Fold, Split, make_folds, make_split
 from churnlab.plots import decisions, weak_spots
 from churnlab.plots import models as plots
 from churnlab.registry.model_artifacts import log_pipeline
+from churnlab.registry.saved_form import check_saved_form
 from churnlab.report.model_sentences import Late, as_sentence, without_late
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.names import Artifact, Tag
-from churnlab.tracking.runs import log_metrics, start_run
+from churnlab.tracking.names import Artifact, Label, Tag
+from churnlab.tracking.runs import log_steps, start_run
+from churnlab.tracking.scores import log_scores
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +80,12 @@ def run(settings: Train, dataset: Dataset) -> Result:
     """Train, evaluate and log one model."""
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     uncalibrated = build_pipeline(settings.model, dataset, features=settings.features)
-    name = f"{settings.model.name} {settings.features.name}"
+    X, y, trusted = dataset.X.iloc[split.train], dataset.y[split.train], settings.model.trusted
+    check_saved_form(uncalibrated, X, y, trusted=trusted)
+    words = {Label.MODEL: settings.model.name, Label.FEATURES: settings.features.name}
+    name = " ".join(words.values())
     with start_run(
-        "train", settings.model_dump(), name=name, dataset=dataset, tags=split_tags(split)
+        "train", settings.model_dump(), name=name, dataset=dataset, tags=split_tags(split) | words
     ) as mlflow_run:
         pipeline, choice, oof, threshold, hold_out, fit_seconds = fit(
             settings, dataset, split, uncalibrated
@@ -89,7 +96,7 @@ def run(settings: Train, dataset: Dataset) -> Result:
         early = _without_late_columns(settings, dataset, split, choice.kept.model)
         metrics = {
             **cv_metrics(per_fold),
-            **_test_metrics(hold_out, threshold=threshold, seed=settings.seed),
+            **performance.hold_out_metrics(hold_out, threshold=threshold, seed=settings.seed),
             **_calibration_metrics(choice, hold_out),
             **(valuation.metrics if valuation else {}),
             **early,
@@ -97,7 +104,8 @@ def run(settings: Train, dataset: Dataset) -> Result:
             "fit_seconds": fit_seconds,
             "n_columns": pipelines.n_columns(pipeline),
         }
-        log_metrics(metrics)
+        log_scores(metrics)
+        log_steps({f"fold_{settings.metric}": [fold[settings.metric] for fold in per_fold]})
         artifacts.log_table(oof, Artifact.OOF)
         artifacts.log_table(hold_out, Artifact.TEST)
         _log_folds(per_fold, Artifact.FOLDS)
@@ -106,14 +114,12 @@ def run(settings: Train, dataset: Dataset) -> Result:
         _log_figures(oof, hold_out, threshold)
         _log_importance(settings, dataset, split, pipeline)
         _log_decision(settings, hold_out, threshold, valuation)
-        note = f"{_note(name, metrics, split)}. Calibration: {choice.summary}."
-        note += f" {valuation.summary}" if valuation else ""
+        note = _note(name, metrics, split, choice, valuation)
         note += _log_weak_spots(settings, dataset, split, choice.kept.model, oof, metrics)
         mlflow.set_tags({"mlflow.note.content": note, Tag.CALIBRATION: choice.summary})
-        size = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps)
-        if size is not None:
-            metrics["model_bytes"] = size
-            mlflow.log_metric("model_bytes", size)
+        size = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps, trusted=trusted)
+        metrics["model_bytes"] = size
+        mlflow.log_metric("model_bytes", size)
     log.info("%s", note)
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
@@ -182,23 +188,22 @@ def _predict_hold_out(pipeline: Pipeline, dataset: Dataset, split: Split) -> pd.
     return pd.DataFrame({**members, "fold": -1, "repeat": -1})
 
 
-def _test_metrics(hold_out: pd.DataFrame, *, threshold: float, seed: int) -> dict[str, float]:
-    """Compute the metrics of the hold-out (test_<metric>) and the ends of their 95% CIs."""
-    y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
-    test = performance.classification_metrics(y, probability, threshold=threshold)
-    intervals = performance.bootstrap_intervals(y, probability, threshold=threshold, seed=seed)
-    metrics = {f"test_{name}": value for name, value in test.items()}
-    metrics |= {f"test_{name}_low": low for name, (low, _) in intervals.items()}
-    return metrics | {f"test_{name}_high": high for name, (_, high) in intervals.items()}
-
-
-def _note(name: str, metrics: dict[str, float], split: Split) -> str:
+def _note(
+    name: str,
+    metrics: dict[str, float],
+    split: Split,
+    choice: calibration.Choice,
+    valuation: decision_value.Valuation | None,
+) -> str:
+    guessing = metrics["test_roc_auc_low"] <= 0.5 < metrics["test_roc_auc_high"]
+    few = ", too few members to tell from guessing" if guessing else ""
     return (
         f"{name}: cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} "
         f"over {len(split.folds)} folds; hold-out of {len(split.test)} members: ROC AUC "
         f"{metrics['test_roc_auc']:.4f} (95% CI {metrics['test_roc_auc_low']:.4f} to "
-        f"{metrics['test_roc_auc_high']:.4f}), accuracy {metrics['test_accuracy']:.4f} at "
-        f"threshold {metrics['threshold']:.2f}"
+        f"{metrics['test_roc_auc_high']:.4f}{few}), accuracy {metrics['test_accuracy']:.4f} at "
+        f"threshold {metrics['threshold']:.2f}. Calibration: {choice.summary}."
+        f"{f' {valuation.summary}' if valuation else ''}"
     )
 
 
@@ -228,11 +233,12 @@ def _log_weak_spots(
     metrics: dict[str, float],
 ) -> str:
     """Log the slices and the learning curve; say where the model is weak or owes its numbers."""
-    columns, found_on = _late_columns(settings, dataset), settings.features.found_on
+    columns, features = _late_columns(settings, dataset), settings.features
+    found_here = features.found_on == settings.dataset.name
     late = Late(columns, metrics["cv_roc_auc"], metrics.get("early_cv_roc_auc"))
     sentences = [
         as_sentence(without_late(late)) if columns else "",
-        found_on_sentence(settings.features.name, found_on) if found_on else "",
+        found_on_sentence(features.name, settings.dataset.name) if found_here else "",
         _log_slices(dataset, oof),
         _log_learning_curve(settings, dataset, split, model),
     ]

@@ -5,11 +5,13 @@ of the training part and is a run of its own, and the best is refitted with the 
 best of many trials is partly lucky, so the study says how its model compares on the hold-out with
 the YAML's own parameters; tune.outer=5 also runs the whole study inside outer folds (nested
 cross-validation). Stop or kill it at any time and run the same command again: it resumes where it
-stopped. A larger tune.n_trials adds the difference.
+stopped. A larger tune.n_trials adds the difference. model.space.NAME is a list of choices, [A,B],
+or a range, {low: A, high: B, log: true}, whole numbers if both ends are; model.space.NAME.low=A
+changes a part of the YAML's; model.estimator.NAME=VALUE sets what is not tuned.
 
     churnlab tune model=random_forest features=behaviour
     churnlab tune tune.n_trials=20 tune.outer=5 engine=processes engine.workers=4
-    churnlab tune -m features=raw,behaviour tune.n_trials=20
+    churnlab tune -m features=raw,behaviour 'model.space.C=[0.01,0.1,1,10]'
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from functools import partial
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mlflow
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
@@ -33,16 +36,19 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError, interruption
 from churnlab.evaluation import verdicts
 from churnlab.evaluation.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
-from churnlab.evaluation.metric_names import LABELS
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.evaluation.verdicts import Predictions
 from churnlab.formatting import counted, short_value
 from churnlab.models import decision
 from churnlab.models.splits import make_split
+from churnlab.plots import style
+from churnlab.registry.saved_form import check_saved_form
 from churnlab.tracking import artifacts
 from churnlab.tracking.leaderboard import hold_out_predictions
 from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
-from churnlab.tracking.runs import log_metrics
+from churnlab.tracking.runs import log_metrics, log_steps
+from churnlab.tracking.scores import cv_scores
 from churnlab.tracking.search import finished_inside
 from churnlab.tuning import driver, nested, trials
 from churnlab.tuning.driver import OpenStudy, Plan
@@ -56,6 +62,13 @@ FIGURES = {
     "parallel_coordinates": optuna.visualization.matplotlib.plot_parallel_coordinate,
 }
 
+TITLES = {
+    "history": "Each trial, and the best so far",
+    "importances": "Which parameters mattered",
+    "slices": "Trials by each parameter",
+    "parallel_coordinates": "Trials across all parameters",
+}
+
 
 def run(settings: Tune, dataset: Dataset) -> Result:
     """Run or resume the study, also inside outer folds, then train with its best parameters."""
@@ -65,6 +78,8 @@ def run(settings: Tune, dataset: Dataset) -> Result:
         )
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     pipeline = build_pipeline(settings.model, dataset, features=settings.features)
+    X, y = dataset.X.iloc[split.train], dataset.y[split.train]
+    check_saved_form(pipeline, X, y, trusted=settings.model.trusted)
     plan = driver.make_plan(settings, dataset, split, pipeline)
     with driver.opened(plan) as there:
         complete = driver.run_trials(plan, there)
@@ -119,13 +134,14 @@ def _train_best(plan: Plan, there: OpenStudy) -> str:
     name = settings.run_name or driver.run_name(settings)
     best = settings.train(study.best_params, run_name=name)
     n_complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    trained = None
-    if tags.get(Tag.N_COMPLETE) == str(n_complete):
+    trained, run_id = None, there.parent.info.run_id
+    if tags.get(Tag.N_COMPLETE) == str(n_complete) and artifacts.has(run_id, Artifact.TRIALS):
         trained = finished_inside(there.parent, "train", best.model_dump(), plan.dataset)
     if trained is None:
         _log_study(study, metric=settings.metric)
         trained = train.run(best, plan.dataset).values["run_id"]
-    if tags.get(Tag.BEST_RUN_ID) != trained:
+        log_metrics(cv_scores(mlflow.get_run(trained)))
+    if tags.get(Tag.BEST_RUN_ID) != trained or not artifacts.has(run_id, Artifact.UNTUNED):
         _log_untuned(plan, settings.train({}, run_name=name))
     return trained
 
@@ -185,7 +201,9 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
     """Log the study's table, figures and best trial in the parent run."""
     mpl.use("Agg")
     artifacts.log_table(driver.trials_table(study), Artifact.TRIALS)
-    mlflow.log_metric(f"best_cv_{metric}", study.best_value)
+    values = [trial.value for trial in study.get_trials(states=[TrialState.COMPLETE])]
+    best = np.minimum if metric in LOWER_IS_BETTER else np.maximum
+    log_steps({f"trial_{metric}": values, f"best_cv_{metric}": best.accumulate(values).tolist()})
     mlflow.set_tags(
         {Tag.BEST_TRIAL: study.best_trial.number, Tag.BEST_PARAMS: json.dumps(study.best_params)}
     )
@@ -195,6 +213,7 @@ def _log_study(study: optuna.Study, *, metric: str) -> None:
         for name, plot in FIGURES.items():
             drawn = plot(study, target_name=f"cv {LABELS[metric]}")
             axes = drawn if hasattr(drawn, "figure") else drawn.flat[0]
+            style.restyle(axes.figure, TITLES[name])
             # tight: the labels reach beyond the canvas
             artifacts.log_figure(axes.figure, name, bbox_inches="tight")
             plt.close(axes.figure)

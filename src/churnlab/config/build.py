@@ -1,33 +1,20 @@
-"""Build what a checked config describes: objects, datasets, estimators and pipelines."""
+"""Build what a checked config describes: datasets, estimators and pipelines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from churnlab.config.groups import DatasetKeys, FeaturesKeys, ModelKeys
+from churnlab.config.objects import build_object
 from churnlab.data.dataset import Dataset, make_dataset
 from churnlab.data.reading import read_table
 from churnlab.data.table import in_memory
 from churnlab.errors import InputError
 from churnlab.models import pipelines
 from churnlab.models.features import Features
-
-
-def build_object(spec: Mapping[str, Any], *, key: str) -> Any:
-    """Build the object that a block with ``_target_`` describes; InputError: it cannot be built."""
-    try:  # without Hydra 1.4's whitelist: one of all that users may name would lift its blocklist
-        return instantiate(dict(spec))
-    except Exception as error:  # Hydra 1.3 wraps what the target raises, Hydra 1.4 does not
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if isinstance(cause, InputError):
-            raise cause from None
-        reason = " ".join(str(cause or error).split())
-        raise InputError(f"{key} cannot be made of {dict(spec)}: {reason}") from error
 
 
 def load_dataset(dataset: DatasetKeys) -> Dataset:
@@ -67,9 +54,21 @@ def build_pipeline(
 
 def build_estimator(model: ModelKeys, *, where: str) -> Any:
     """Build the unfitted estimator of a model; ``where`` is the key of the model in the config."""
-    spec = dict(model.estimator)
-    pipelines.check_parameters(spec["_target_"], spec, where=f"{where}.estimator")
-    pipelines.check_parameters(spec["_target_"], model.space, where=f"{where}.space")
+    if not isinstance(target := model.estimator.get("_target_"), str):
+        raise InputError(
+            f"{where}.estimator has no _target_; give the dotted name of a class, such as "
+            "sklearn.linear_model.LogisticRegression."
+        )
+    inner = {key: value for key, value in model.estimator.items() if "__" in key}
+    spec = {key: value for key, value in model.estimator.items() if key not in inner}
+    pipelines.check_parameters(target, spec, where=f"{where}.estimator")
     made = build_object(spec, key=f"{where}.estimator")
-    pipelines.check_values(made)
+    pipelines.check_values(made, f"{where}.estimator")
+    pipelines.check_settable(made, target, inner, where=f"{where}.estimator")
+    pipelines.check_settable(made, target, model.space, where=f"{where}.space")
+    if inner:
+        pipelines.check_values(made.set_params(**inner), f"{where}.estimator")
+    for key, block in model.space.items():
+        for value in [block[end] for end in ("low", "high") if end in block]:
+            pipelines.check_values(clone(made).set_params(**{key: value}), f"{where}.space.{key}")
     return made

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from churnlab.config import groups
 from churnlab.config.groups import Keys
 from churnlab.evaluation.metric_names import Metric
 
 Part = TypeVar("Part", bound="Command")
+
+RunId = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""The id of a run or the start of one, which may read as a number."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Result:
     values: dict[str, Any]
     yes: bool = True
 
+
+INLINE: Mapping[str, Any] = {"_target_": "churnlab.tuning.workers.Inline", "workers": 1}
+"""The engine that runs everything in this process."""
 
 COMMANDS: dict[str, type[Command]] = {}
 """Every command by its name, in the order of a working day: the order in which they stand here."""
@@ -37,14 +43,18 @@ class Command(Keys):
     ``experiment``: its runs are kept in <dataset.name>-<this>; None for a command without runs.
     ``reads_table``: it works on the table of its dataset. ``reads_store``: earlier runs or versions
     decide the result, so that a sweep runs every job again. ``opens_store``: it has no runs of its
-    own, but reads those of others. ``previews``: its ``run`` takes ``dry_run=true``, too, and says
-    what it would change. ``positional``: the key that a word without a key belongs to.
+    own, but reads those of others. ``runs_engine``: also without -m it has work for the engine's
+    workers. ``fits_models``: it fits models and keeps them. ``previews``: its ``run`` takes
+    ``dry_run=true``, too, and says what it would change. ``positional``: the key that a word
+    without a key belongs to.
     """
 
     experiment: ClassVar[str | None] = None
     reads_table: ClassVar[bool] = True
     reads_store: ClassVar[bool] = False
     opens_store: ClassVar[bool] = False
+    runs_engine: ClassVar[bool] = False
+    fits_models: ClassVar[bool] = False
     previews: ClassVar[bool] = False
     positional: ClassVar[str | None] = None
 
@@ -53,6 +63,7 @@ class Command(Keys):
     run_name: str | None
     force: bool
     dry_run: bool
+    engine: dict[str, Any] = Field(default_factory=lambda: dict(INLINE), exclude=True)
 
     def __init_subclass__(cls, **properties: str | bool) -> None:
         super().__init_subclass__()
@@ -78,7 +89,7 @@ class Explore(Command, experiment="explore"):
     dataset: groups.DatasetKeys
 
 
-class Train(Command, experiment="churn"):
+class Train(Command, experiment="churn", fits_models=True):
     """``churnlab train``."""
 
     dataset: groups.DatasetKeys
@@ -89,7 +100,7 @@ class Train(Command, experiment="churn"):
     metric: Metric
 
 
-class Tune(Train, experiment="churn"):
+class Tune(Train, experiment="churn", runs_engine=True):
     """``churnlab tune``."""
 
     tune: groups.StudyKeys
@@ -109,12 +120,12 @@ class Compare(Command, experiment="churn", reads_store=True):
     dataset: groups.DatasetKeys
     evaluation: groups.EvaluationKeys
     metric: Metric
-    runs: tuple[str, str] | None
+    runs: tuple[RunId, RunId] | None
     rope: Annotated[float, Field(ge=0)] | None = None
     ceiling: groups.Ceiling
 
 
-class Segment(Command, experiment="segments"):
+class Segment(Command, experiment="segments", fits_models=True):
     """``churnlab segment``."""
 
     dataset: groups.DatasetKeys
@@ -122,7 +133,7 @@ class Segment(Command, experiment="segments"):
     playbook: groups.PlaybookKeys
 
 
-class Promote(Command, experiment="promotions", reads_store=True):
+class Promote(Command, experiment="promotions", reads_store=True, fits_models=True):
     """``churnlab promote``."""
 
     dataset: groups.DatasetKeys
@@ -205,7 +216,7 @@ class Doctor(Command, reads_table=False):
     elsewhere: bool
 
 
-class Pipeline(Command, experiment="churn"):
+class Pipeline(Command, experiment="churn", runs_engine=True, fits_models=True):
     """``churnlab pipeline``: the keys of its steps, with models and feature sets by name."""
 
     dataset: groups.DatasetKeys

@@ -5,6 +5,7 @@ Keep this module light to import: a config is checked before pandas is loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from churnlab.claims.claim import Claim
 from churnlab.data.contract import Column, Contract
 from churnlab.evaluation.metric_names import Metric, Score01
+from churnlab.formatting import clipped, typed
 from churnlab.segments import playbook
 
 Require = Literal["better", "not_worse"]
@@ -22,8 +24,10 @@ Reason = Annotated[str, Field(max_length=2000)] | None
 Margin = Annotated[float, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 IDENTIFIER, NAME = r"^[A-Za-z_]\w*$", r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+DOTTED = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
 Name = Annotated[str, Field(pattern=NAME)]
+DottedName = Annotated[str, Field(pattern=DOTTED)]
 
 
 def _known_encoding(name: str) -> str:
@@ -61,7 +65,7 @@ class Keys(BaseModel):
 class DatasetKeys(Keys):
     """A table and its contract: ``path`` names a file or URL, ``generator`` makes rows instead.
 
-    ``repeated_ids``: a member may have several rows.
+    ``repeated_ids``: a member may have several rows. ``extra``: what happens to other columns.
     """
 
     name: Name
@@ -75,6 +79,7 @@ class DatasetKeys(Keys):
     late: list[str]
     encoding: Encoding = "utf-8"
     rename: dict[str, str] = Field(default_factory=dict)
+    extra: Literal["ignore", "refuse"] = "ignore"
     rows: int | None = Field(default=None, ge=1)
     generator: dict[str, Any] | None = None
 
@@ -110,8 +115,8 @@ NamedDataset = Annotated[
 class FeaturesKeys(Keys):
     """The columns that a model sees and those that it derives.
 
-    ``found_on`` names the members on whom the derived columns were found, None if nobody was looked
-    at: a hold-out among them is not new to these features.
+    ``found_on`` names the dataset on whose members the derived columns were found: a hold-out among
+    them is not new to these features.
     """
 
     name: Name
@@ -120,17 +125,51 @@ class FeaturesKeys(Keys):
     found_on: str | None = None
 
 
+RANGE = ("low", "high", "step", "log")
+"""The keys of a range of numbers."""
+
+
+def _distribution(given: Any) -> Any:
+    """Return the block of an Optuna distribution for a list of choices or a range of numbers.
+
+    A range whose numbers are all whole holds only whole ones.
+
+    >>> _distribution({"low": 1, "high": 9})
+    {'_target_': 'optuna.distributions.IntDistribution', 'low': 1, 'high': 9}
+    """
+    if isinstance(given, list) and given:
+        return {"_target_": "optuna.distributions.CategoricalDistribution", "choices": given}
+    target = str(given.get("_target_", "")) if isinstance(given, dict) else ""
+    if target and not target.endswith((".IntDistribution", ".FloatDistribution")):
+        return given
+    if not isinstance(given, dict) or not {"low", "high"} <= {*given}:
+        raise ValueError("give a list of choices, [A,B], or a range, {low: A, high: B, log: true}")
+    if strange := [str(key) for key in given if key not in ("_target_", *RANGE)]:
+        raise ValueError(f"a range has {', '.join(RANGE)}, and not {strange[0]}")
+    numbers = {key: given[key] for key in RANGE[:3] if key != "step" or given.get(key) is not None}
+    for key, number in numbers.items():
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ValueError(f"{key} must be a number, and is {clipped(typed(number), 60)}")
+    whole = all(isinstance(number, int) for number in numbers.values())
+    if target.endswith(".IntDistribution") and not whole:
+        raise ValueError(f"{', '.join(numbers)} must be whole numbers, as this parameter is")
+    kind = "Int" if whole else "Float"
+    return {"_target_": f"optuna.distributions.{kind}Distribution"} | given
+
+
 class ModelKeys(Keys):
     """An estimator of scikit-learn's interface and where Optuna may look for better parameters.
 
     ``light``: it fits in milliseconds, so that verdicts can afford further draws of the folds.
+    ``trusted`` names the types that its saved form may hold besides those of skops_types.py.
     """
 
     name: Name
     scale: bool
     light: bool = False
     estimator: dict[str, Any]
-    space: dict[str, dict[str, Any]]
+    trusted: list[DottedName] = Field(default_factory=list)
+    space: dict[str, Annotated[dict[str, Any], BeforeValidator(_distribution)]]
 
 
 class CalibrationLimits(Keys):
@@ -171,7 +210,7 @@ class EvaluationKeys(Keys):
 class TrackingKeys(Keys):
     """Where runs are kept."""
 
-    uri: str
+    uri: str | None
 
 
 class StudyKeys(Keys):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +24,7 @@ ALLOWED = {
     "string_too_long": "at most {max_length} characters long",
     groups.NAME: "made of A-Z, a-z, 0-9, _ and -, the first a letter or digit",
     groups.IDENTIFIER: "made of letters, digits and _, the first no digit",
+    groups.DOTTED: "the dotted name of a type, such as my_models.Net",
 }
 """What a value must be, by pydantic's type of error, its first word, or the pattern not matched."""
 
@@ -97,12 +99,30 @@ def _path(error: Any, config: Mapping[str, Any]) -> list[str]:
 
 def known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the keys that a block may have; ``path`` leads to it from the command's own keys."""
+    return list(_fields(_block(model, path)))
+
+
+def is_text(model: type[BaseModel], path: list[str]) -> bool:
+    """Return whether a dotted key of a command holds text and nothing else (but null)."""
+    held = _held(_block(model, path[:-1]), path[-1])
+    kinds = get_args(held) if get_origin(held) in (Union, UnionType) else (held,)
+    return {*kinds} - {type(None)} == {str}
+
+
+def _block(model: type[BaseModel], path: list[str]) -> Any:
+    """Return the type of the block that ``path`` leads to; None if there is no such block."""
     block: Any = model
-    for key in (part.partition("[")[0] for part in path):
-        held = get_args(block)[1] if get_origin(block) is dict else _fields(block).get(key)
+    for key in path:
+        held = _held(block, key)
         kinds = [held] if get_origin(held) is dict else [held, *get_args(held)]
         block = next((kind for kind in kinds if get_origin(kind) is dict or _fields(kind)), None)
-    return list(_fields(block))
+    return block
+
+
+def _held(block: Any, key: str) -> Any:
+    """Return the type of what a block has under a key."""
+    key = key.partition("[")[0]
+    return get_args(block)[1] if get_origin(block) is dict else _fields(block).get(key)
 
 
 def _fields(block: Any) -> dict[str, Any]:

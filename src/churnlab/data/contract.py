@@ -117,7 +117,8 @@ class Contract:
     ``positive`` is the value of ``target`` that means "left"; ``late`` lists the columns that are
     known only close to the event; ``rules`` are expressions (data.expressions) that hold in every
     row. ``repeated_ids``: several rows may be of one member. ``encoding`` is that of its CSV files;
-    ``rename`` maps names in a file to names here.
+    ``rename`` maps names in a file to names here. Columns that are not declared are ignored with a
+    warning, or (``extra="refuse"``) refused.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Contract:
     repeated_ids: bool = False
     encoding: str = "utf-8"
     rename: Mapping[str, str] = field(default_factory=dict)
+    extra: Literal["ignore", "refuse"] = "ignore"
 
     @property
     def text(self) -> list[str]:

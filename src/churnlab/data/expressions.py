@@ -113,8 +113,10 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
             f"{', '.join(FUNCTIONS)}."
         ) from None
     if missing := [column for column in needed.values() if column not in columns]:
+        several = len(missing) > 1
         raise InputError(
-            f"{where} needs the column {', '.join(missing)}, which does not exist. The columns are "
+            f"{where} needs the column{'s' if several else ''} {', '.join(missing)}, which "
+            f"{'do' if several else 'does'} not exist. The columns are "
             f"{', '.join(map(str, columns))}. "
             f"{'Choose features made for these columns, or correct' if name else 'Correct'} "
             "the expression."

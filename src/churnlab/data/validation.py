@@ -60,6 +60,14 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     """
     frame, y, ids = table.frame, None, None
     violations = [*table.violations, *_missing_columns(table, contract, needs_target=needs_target)]
+    undeclared = _undeclared(table, contract)
+    if undeclared and contract.extra == "refuse":
+        text = f"the dataset does not declare the columns {listed(undeclared, 20)}"
+        fix = (
+            f"leave them out, or declare them in dataset.columns in the YAML of {contract.name}, "
+            "or ignore them with dataset.extra=ignore"
+        )
+        violations.append(Violation(text, fix))
     if frame.empty and not violations:
         violations.append(Violation("the table has a header and no rows", "give at least one row"))
     columns: dict[str, pd.Series] = {}
@@ -80,7 +88,11 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
     if violations:
         head = f"{shorten(table.source)} violates the contract of dataset {contract.name}"
         raise InputError(message(violations, head=head, place=table.place))
-    warnings = [*table.warnings, *_undeclared(table, contract)]
+    warnings = [*table.warnings]
+    if undeclared:
+        warnings.append(
+            f"left out columns that the dataset does not declare: {listed(undeclared, 20)}"
+        )
     warnings += [*quality.gaps(X), *_unlisted_categories(X, contract)]
     if y is not None:
         warnings += quality.warnings(X, y, contract)
@@ -123,11 +135,9 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def _undeclared(table: Table, contract: Contract) -> Iterator[str]:
+def _undeclared(table: Table, contract: Contract) -> list[str]:
     declared = {*contract.columns, contract.target, contract.id}
-    extra = [name for name in table.columns if name not in declared]
-    if extra:
-        yield f"left out columns that the dataset does not declare: {listed(extra, 20)}"
+    return [name for name in table.columns if name not in declared]
 
 
 def _unlisted_categories(X: pd.DataFrame, contract: Contract) -> Iterator[str]:

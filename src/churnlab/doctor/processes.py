@@ -22,7 +22,7 @@ from churnlab.formatting import counted, listed
 from churnlab.tracking.names import Tag
 from churnlab.tracking.processes import is_alive
 from churnlab.tracking.runs import end_dead
-from churnlab.tuning import studies, trials
+from churnlab.tuning import studies
 
 
 def dead_processes(
@@ -145,6 +145,8 @@ def _clean_up(
 
 def reconcile(parent: Run, storage: studies.Local) -> None:
     """Clean up a study and its runs after its driver died, unless a process holds its lock."""
+    from churnlab.tuning import trials  # loads scikit-learn, which few repairs need
+
     name = parent.data.tags[Tag.STUDY]
     if name not in storage.names():
         return

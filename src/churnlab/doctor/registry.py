@@ -11,13 +11,10 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import mlflow
-import yaml
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-from mlflow.exceptions import MlflowException
 
 from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot
 from churnlab.formatting import listed
@@ -28,7 +25,9 @@ from churnlab.registry.champion import (
     promotion_lock,
     recorded_changes,
     undo_stack,
+    version_uri,
 )
+from churnlab.registry.versions import lost_files
 from churnlab.tracking.names import Tag
 from churnlab.tracking.search import pages, source
 
@@ -58,7 +57,7 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
     for model, versions in _our_models(snapshot):
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
         for version in versions.values():
-            if missing := _missing_files(version):
+            if missing := lost_files(version_uri(version)):
                 what = f"{model.name} version {version.version} has lost its files: "
                 served = aliases.get("champion") == str(version.version)
                 fix = _promote_again(version, snapshot.runs.get(version.run_id), force=served)
@@ -108,31 +107,6 @@ def _promote_again(version: ModelVersion, promotion: Run | None, *, force: bool)
     words += [f"churn_run={runs[0]}", f"segment_run={runs[1]}"]
     words += ["force=true", f"reason=version {version.version} lost its files"] if force else []
     return f"replace it, then delete it in the MLflow UI: {shlex.join(words)}"
-
-
-def _missing_files(version: ModelVersion) -> list[str]:
-    """Return the files that a version's MLmodel names and that do not exist."""
-    client = mlflow.MlflowClient()
-    try:
-        root = client.get_model_version_download_uri(version.name, version.version)
-        model = yaml.safe_load(mlflow.artifacts.load_text(f"{root}/MLmodel"))
-    except (MlflowException, OSError):
-        return ["MLmodel"]
-    served = model["flavors"].get("python_function", {})
-    needed = [Path(part["path"]) for part in (served.get("artifacts") or {}).values()]
-    needed += [Path(Path(served["model_code_path"]).name)] if "model_code_path" in served else []
-    folders = {path.parent for path in needed}
-    present = {folder: _file_names(f"{root}/{folder}") for folder in folders}
-    return [str(path) for path in needed if path.name not in present[path.parent]]
-
-
-def _file_names(uri: str) -> set[str]:
-    """Return the names of the files in a folder of artifacts; none if it does not exist."""
-    try:
-        found = mlflow.artifacts.list_artifacts(artifact_uri=uri) or []
-    except (MlflowException, OSError):
-        return set()
-    return {Path(file.path).name for file in found}
 
 
 def interrupted_changes(snapshot: StoreSnapshot) -> Iterator[InterruptedChange]:

@@ -5,14 +5,16 @@ Runs, models and versions that churnlab did not make are left alone.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlparse
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import mlflow
 from mlflow.entities import Run
@@ -21,12 +23,17 @@ from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot, read_store
 from churnlab.doctor.processes import dead_processes, interrupted_writes, orphaned_trials, reconcile
 from churnlab.doctor.registry import interrupted_changes, registry_problems
 from churnlab.formatting import counted, listed
-from churnlab.registry.model_artifacts import outdated_modules
+from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking import processes
+from churnlab.tracking.artifacts import lost_files, name_of, repair
+from churnlab.tracking.moved import ARTIFACTS
 from churnlab.tracking.names import Tag
 from churnlab.tracking.search import children, look_up, search
-from churnlab.tracking.store import restore
+from churnlab.tracking.store import SQLITE, restore, sqlite_uri
 from churnlab.tuning.studies import Local
+
+BY_HAND = "fix=true leaves it: nothing can be made up"
+"""What the repair says of a loss that only a person can make good."""
 
 MAX_CONDITIONS = 50
 """The number of conditions in one search: SQLite joins at most 64 tables."""
@@ -44,8 +51,10 @@ def examine(storage: Local, *, elsewhere: bool) -> list[Problem]:
         *interrupted_writes(snapshot, changes),
         *orphaned_trials(snapshot, storage),
         *unusable_models(snapshot),
+        *runs_without_files(snapshot),
         *orphaned_runs(snapshot),
         *childless_parents(snapshot, storage),
+        *lost_studies(snapshot, storage),
         *registry_problems(snapshot),
         *unknown_folders(snapshot),
     ]
@@ -79,7 +88,7 @@ def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
             continue
         for file in folder.glob("*.skops"):
             try:
-                if modules := outdated_modules(file):
+                if modules := _outdated_modules(file):
                     outdated[run_id] = modules
             except (BadZipFile, KeyError):
                 what = f"{file.name} of model {model.model_id} is damaged and cannot be loaded"
@@ -92,6 +101,22 @@ def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
         )
         fix = "train again; promote the new run to serve it; delete the old one in the MLflow UI"
         yield Problem("models of an earlier layout", what, listed(sorted(outdated), 5), fix)
+
+
+def _outdated_modules(file: Path) -> list[str]:
+    """Return the churnlab modules that a skops file names and that no longer have its types."""
+    with ZipFile(file) as archive:
+        schema = archive.read("schema.json").decode()
+    named = set(re.findall(r'"__module__": "(churnlab\.[\w.]+)"', schema))
+    return sorted(named - {name.rpartition(".")[0] for name in TRUSTED})
+
+
+def runs_without_files(snapshot: StoreSnapshot) -> Iterator[Problem]:
+    """Yield finished runs that have lost files which others read; lost models are apart."""
+    for run_id, run in snapshot.active.items():
+        if found := lost_files(run):
+            what = f"{name_of(run)} {found}; every command leaves it out or stops at it"
+            yield Problem("run without files", what, run_id, f"{repair(run)} ({BY_HAND})")
 
 
 # Parents and children
@@ -153,12 +178,33 @@ def childless_parents(snapshot: StoreSnapshot, storage: Local) -> Iterator[Probl
             yield Problem(kind, f"{name} has no trials inside", run_id, fix, repair)
 
 
+def lost_studies(snapshot: StoreSnapshot, storage: Local) -> Iterator[Problem]:
+    """Yield studies of a local store whose file is gone: their runs are complete, but cannot be
+    resumed."""
+    if not mlflow.get_tracking_uri().startswith(SQLITE):
+        return  # other machines keep the files of their studies themselves
+    kept = {*storage.names()}
+    for run_id, run in snapshot.active.items():
+        name = run.data.tags.get(Tag.STUDY)
+        if (
+            run.data.tags[Tag.COMMAND] == "tune"
+            and name not in kept
+            and Tag.OUTER_FOLD not in run.data.tags
+        ):
+            what = f"the study {name} of run {run_id} has lost its file in {storage.folder}"
+            fix = (
+                "put the file back from a backup, or run the same tune command again: it starts a "
+                f"new study with all its trials ({BY_HAND})"
+            )
+            yield Problem("lost study", what, run_id, fix)
+
+
 # Files
 
 
 def unknown_folders(snapshot: StoreSnapshot) -> Iterator[Problem]:
     """Yield folders of artifacts whose run or model is not in the store; somebody may need them."""
-    root = Path(os.environ["CHURNLAB_STORE"]) / "mlartifacts"
+    root = Path(os.environ["CHURNLAB_STORE"]) / ARTIFACTS
     known = {*snapshot.runs, *(model.model_id for model in snapshot.models)}
     runs = [path for path in root.glob("*") if re.fullmatch(r"[0-9a-f]{32}", path.name)]
     found = [(path.name, mlflow.get_run) for path in runs]
@@ -173,7 +219,9 @@ def unknown_folders(snapshot: StoreSnapshot) -> Iterator[Problem]:
 
 def leftover_files(home: Path, store: Path | None) -> Iterator[Problem]:
     """Yield temporary files of dead processes: a database, a report or a scored file, half done."""
-    temporary = [*store.parent.glob(f"{store.name}.*.tmp*")] if store is not None else []
+    temporary = (
+        [*store.parent.glob(f"{glob.escape(store.name)}.*.tmp*")] if store is not None else []
+    )
     temporary += (home / "outputs").glob(".*.*")
     for path in temporary:
         pid = re.search(r"\.(\d+)\.", path.name)
@@ -192,7 +240,7 @@ def schema_problems(store: Path, found: str | None, expected: str) -> Iterator[P
     if found is not None:
         what = f"the store's schema is version {found}; this MLflow needs {expected}"
         fix = (
-            f"copy {store.name}, then: mlflow db upgrade sqlite:///{store}; if that cannot locate "
-            "the revision, a newer MLflow made the store: install that version"
+            f"copy {store.name}, then: mlflow db upgrade {shlex.quote(sqlite_uri(store))}; if that "
+            "cannot locate the revision, a newer MLflow made the store: install that version"
         )
     yield Problem("incompatible schema", what, str(store), fix)

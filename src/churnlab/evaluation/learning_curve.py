@@ -15,10 +15,12 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import t as student
 from sklearn.pipeline import Pipeline
 
-from churnlab.evaluation.cross_validation import estimator_metrics, prepare_folds
+from churnlab.evaluation.cross_validation import fold_probability, prepare_folds
 from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.metrics import group_members, one_metric
 from churnlab.formatting import counted
 from churnlab.models.splits import Fold
+from churnlab.threads import one_thread
 
 PARTS = (8, 4, 2, 1)
 """Each fold's training members are divided into so many parts, and the model is fitted on each."""
@@ -65,13 +67,23 @@ def learning_curve(
     parts = [(fold, number, part) for fold in folds for number, part in _parts(fold, y, seed=seed)]
     if min(np.bincount(y[part.train], minlength=2).min() for _, _, part in parts) < fewest:
         return None
-    scores = estimator_metrics(model[-1], prepare_folds(model, X, y, [part for *_, part in parts]))
+    with one_thread():
+        losses = [
+            _log_loss(prepared.validation_y, fold_probability(model[-1], prepared))
+            for prepared in prepare_folds(model, X, y, [part for *_, part in parts])
+        ]
     rows = [
-        (fold.fold, number, len(part.train), score["log_loss"])
-        for (fold, number, part), score in zip(parts, scores, strict=True)
+        (fold.fold, number, len(part.train), loss)
+        for (fold, number, part), loss in zip(parts, losses, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["fold", "parts", "members", "log_loss"])
     return table.groupby(["fold", "parts"]).mean().reset_index().drop(columns="parts")
+
+
+def _log_loss(y: np.ndarray, probability: np.ndarray) -> float:
+    """Return the log loss alone, to the bits that ``classification_metrics`` has."""
+    groups = group_members(y, probability, 0.5)
+    return float(one_metric(groups, groups.left[None], groups.stayed[None], metric="log_loss")[0])
 
 
 def _parts(fold: Fold, y: np.ndarray, *, seed: int) -> list[tuple[int, Fold]]:
@@ -149,18 +161,19 @@ def describe(found: Doubling | None) -> str:
     """
     if found is None:
         return "The members are too few to tell whether more would help."
-    limit = METRICS["log_loss"].margin
-    interval = f"(95% CI {found.low:.4f} to {found.high:.4f})"
-    little = " That matters little in practice." if found.high <= limit else ""
+    gain, low, high = (
+        f"{value:.4f}" if abs(value) >= 0.00005 else f"{value:.1g}" for value in found[:3]
+    )
+    little = found.high <= METRICS["log_loss"].margin
     if found.low > 0:
         return (
-            f"Twice as many members would lower the log loss by about {found.gain:.4f} {interval}."
-            f"{little}"
+            f"Twice as many members would lower the log loss by about {gain} (95% CI {low} to "
+            f"{high}).{' That matters little in practice.' if little else ''}"
         )
     if little:
         return (
-            f"Twice as many members would lower the log loss by at most {max(found.high, 0):.4f} "
-            f"{interval}.{little}"
+            "Twice as many members would change the log loss by too little to matter: it would "
+            f"fall by {low} to {high} (95% CI)."
         )
     return (
         f"{counted(found.members, 'member')} are too few to tell whether more would help: twice as "

@@ -40,6 +40,19 @@ def classification_metrics(
     return {name: float(value[0]) for name, value in values.items()}
 
 
+def hold_out_metrics(hold_out: pd.DataFrame, *, threshold: float, seed: int) -> dict[str, float]:
+    """Compute the metrics of the hold-out (test_<metric>) and the ends of their 95% CIs.
+
+    ``hold_out``: a row per member, y and probability.
+    """
+    y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
+    test = classification_metrics(y, probability, threshold=threshold)
+    intervals = bootstrap_intervals(y, probability, threshold=threshold, seed=seed)
+    metrics = {f"test_{name}": value for name, value in test.items()}
+    metrics |= {f"test_{name}_low": low for name, (low, _) in intervals.items()}
+    return metrics | {f"test_{name}_high": high for name, (_, high) in intervals.items()}
+
+
 def bootstrap_intervals(
     y: np.ndarray, probability: np.ndarray, *, threshold: float, resamples: int = 1000, seed: int
 ) -> dict[str, tuple[float, float]]:

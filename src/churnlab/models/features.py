@@ -104,10 +104,13 @@ def without_columns(features: Features, columns: Collection[str]) -> Features:
     )
 
 
-def found_on_sentence(name: str, found_on: str) -> str:
-    """Say on which members features were found: their scores on these are somewhat too good.
+def found_on_sentence(name: str, dataset: str) -> str:
+    """Say on whose members features were found: their scores on these are somewhat too good.
 
-    >>> found_on_sentence("habits", "all members of the gym table")
-    'The habits features were found on all members of the gym table.'
+    >>> found_on_sentence("habits", "club")
+    'The habits features were found on members of club: a hold-out among them is not new to them.'
     """
-    return f"The {name} features were found on {found_on}."
+    return (
+        f"The {name} features were found on members of {dataset}: a hold-out among them is not new "
+        "to them."
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -116,31 +117,55 @@ def locate(target: str, where: str) -> Any:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{where}._target_: {target} cannot be imported ({error}). Give the full dotted name, "
-            "such as sklearn.linear_model.LogisticRegression, and install its package."
+            "such as sklearn.linear_model.LogisticRegression, and install its package (pip install "
+            "'churnlab[boosting]' has LightGBM, XGBoost and CatBoost) or put its module into the "
+            "folder of --config-dir."
         ) from None
     if not callable(found):
         raise InputError(f"{where}._target_: {target} is not a class.")
     return found
 
 
-def check_values(estimator: Any) -> None:
+def check_settable(estimator: Any, target: str, given: Iterable[str], *, where: str) -> None:
+    """Refuse parameters that the estimator does not have; ``step__name`` is that of a part of it.
+
+    ``target`` is the name of its class or of the function that makes it.
+    """
+    known = list(estimator.get_params(deep=True))
+    for key in given:
+        if "__" in key and key not in known:
+            raise InputError(_no_parameter(target, key, known, where))
+    plain = dict.fromkeys(key for key in given if "__" not in key and key not in known)
+    _check_keys(type(estimator), target, plain, where)
+
+
+def type_name(estimator: Any) -> str:
+    """Return the dotted name of an object's class."""
+    return f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+
+
+def check_values(estimator: Any, where: str = "model.estimator") -> None:
     """Refuse parameter values that scikit-learn would refuse at fit, and an estimator without
     probabilities."""
     name = type(estimator).__name__
     if not hasattr(estimator, "predict_proba"):
         raise InputError(
-            f"model.estimator: {name} with these parameters has no predict_proba, but a churn "
+            f"{where}: {name} with these parameters has no predict_proba, but a churn "
             "model needs probabilities. Change the parameters, or wrap it in "
             "sklearn.calibration.CalibratedClassifierCV."
         )
-    inner = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else []
-    for part in [estimator, *inner]:
+    if not hasattr(estimator, "get_params"):
+        raise InputError(
+            f"{where}: {name} has no get_params; derive it from sklearn.base.BaseEstimator, so "
+            "that every fold gets a copy of its own."
+        )
+    for part in [estimator, *estimator.get_params(deep=True).values()]:
         # Only scikit-learn's own estimators declare constraints.
         if hasattr(part, "_parameter_constraints") and not inspect.isclass(part):
             try:
                 part._validate_params()
             except ValueError as error:  # scikit-learn's InvalidParameterError is private
-                raise InputError(f"model.estimator: {error}") from None
+                raise InputError(f"{where}: {error}") from None
 
 
 def _one_hot(column: Column) -> OneHotEncoder:
@@ -150,25 +175,59 @@ def _one_hot(column: Column) -> OneHotEncoder:
 
 
 def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) -> None:
-    """Refuse keys that are no parameters of ``made``, here and inside nested ``_target_``s."""
-    parameters = inspect.signature(made).parameters.values()
-    anything = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
-    # A function's positional parameters without a default are its data, not its settings.
-    known = [
-        parameter.name
-        for parameter in parameters
-        if inspect.isclass(made)
-        or parameter.kind == parameter.KEYWORD_ONLY
-        or parameter.default != parameter.empty
-    ]
+    """Refuse keys that are no parameters of ``made``, here and inside nested ``_target_``s.
+
+    Of a class that passes any keyword on, only what looks like a slip of the pen is refused.
+    """
+    known, anything = _parameters(made)
     for key, value in given.items():
         if key.startswith("_"):
             continue
-        if key not in known and not anything:
-            raise InputError(
-                f"{where}.{key}: {target} has no parameter {key}.{did_you_mean(key, known)} It has "
-                f"{', '.join(known) or 'none'}."
-            )
-        if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
+        if key not in known and (not anything or get_close_matches(key, known, cutoff=0.85)):
+            raise InputError(_no_parameter(target, key, known, where))
+        for block in _blocks(value):
             inner = f"{where}.{key}"
-            _check_keys(locate(value["_target_"], inner), value["_target_"], value, inner)
+            _check_keys(locate(block["_target_"], inner), block["_target_"], block, inner)
+
+
+def _parameters(made: Any) -> tuple[list[str], bool]:
+    """Return the parameters of a class or function, and whether it takes other keywords, too.
+
+    A class that does passes them on to its base classes, whose parameters are then its own.
+    """
+    found: dict[str, None] = {}
+    anything = True
+    for callee in made.__mro__[:-1] if inspect.isclass(made) else [made]:
+        if not anything or (inspect.isclass(callee) and "__init__" not in vars(callee)):
+            continue
+        parameters = list(inspect.signature(callee).parameters.values())
+        anything = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+        # A function's positional parameters without a default are its data, not its settings.
+        found |= dict.fromkeys(
+            parameter.name
+            for parameter in parameters
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+            and (
+                inspect.isclass(made)
+                or parameter.kind == parameter.KEYWORD_ONLY
+                or parameter.default != parameter.empty
+            )
+        )
+    takes = inspect.signature(made).parameters.values()
+    return [*found], any(parameter.kind == parameter.VAR_KEYWORD for parameter in takes)
+
+
+def _no_parameter(target: str, key: str, known: Sequence[str], where: str) -> str:
+    return (
+        f"{where}.{key}: {target} has no parameter {key}.{did_you_mean(key, known)} It has "
+        f"{', '.join(known) or 'none'}."
+    )
+
+
+def _blocks(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the blocks with a ``_target_`` that a value is, or that stand in its lists."""
+    if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _blocks(part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,29 @@ def leaderboard(table: pd.DataFrame, *, metric: str) -> Figure:
     axes.set_ylim(-0.6, len(shown) - 0.4)
     if suspect.any() or recommended.any():
         figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    return figure
+
+
+def jobs(table: pd.DataFrame, swept: Sequence[str], *, metric: str, comparable: bool) -> Figure:
+    """Draw the cross-validated metric of each job of a sweep, the best on top.
+
+    ``table``: columns ``job``, the ``swept`` keys and ``cv_<metric>``; the first row is the best.
+    """
+    shown = table[table[f"cv_{metric}"].notna()].head(MOST)[::-1]
+    names = [
+        ", ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in swept) or f"job {row['job']}"
+        for _, row in shown.iterrows()
+    ]
+    title = f"Jobs by cross-validated {LABELS[metric]}"
+    figure = style.new_figure(title, height=1.6 + 0.34 * len(shown))
+    axes, places = figure.subplots(), np.arange(len(shown))
+    colors = [style.BLUE] * (len(shown) - 1) + [style.GREEN if comparable else style.BLUE]
+    axes.scatter(shown[f"cv_{metric}"], places, c=colors, zorder=3)
+    axes.set_yticks(places, [textwrap.fill(elided(name, 60), 34) for name in names], fontsize=9)
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    apart = "" if comparable else "; other members or folds, so no ranking of models"
+    axes.set_xlabel(f"{LABELS[metric]} (mean over the folds{apart})")
+    style.clean(axes, "x")
     return figure
 
 

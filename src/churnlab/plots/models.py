@@ -86,6 +86,7 @@ def reliability(tables: Mapping[str, pd.DataFrame], samples: Mapping[str, pd.Dat
     for color, sample in zip(LINES, samples.values(), strict=False):
         below.hist(sample["probability"], bins=bins, color=color, histtype="step", linewidth=1.6)
     below.set(yscale="log", xlabel="predicted churn probability", ylabel="members")
+    style.plain_ticks(below.yaxis)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed churn rate")
     style.clean(axes, "y")
     style.clean(below, "y")
@@ -139,6 +140,7 @@ def scores(sample: pd.DataFrame, *, threshold: float) -> Figure:
     axes.axvline(threshold, color=style.INK, linewidth=1.4, linestyle=style.DASHED, label=label)
     axes.set(xlabel="predicted churn probability", ylabel="members (log scale)")
     axes.set(yscale="log", xlim=(0, 1))
+    style.plain_ticks(axes.yaxis)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     style.clean(axes, "y")
     _legend(axes, loc="upper center")

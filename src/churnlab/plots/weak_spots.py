@@ -22,13 +22,13 @@ def slices(table: pd.DataFrame, *, most: int = 12) -> Figure:
         f"{readable(row['slice'])} = {row['value']} ({row['n']:,})"
         for row in shown.to_dict("records")
     ]
-    colors = np.where(shown["q"] < MAX_FDR, style.ORANGE, style.GREY)
     spread = style.error_bars(shown["ratio"], shown["low"], shown["high"])
-    for place, color in enumerate(colors):
+    named = (shown["q"] < MAX_FDR).to_numpy()
+    for color, part in ((style.ORANGE, named), (style.GREY, ~named)):
         axes.errorbar(
-            shown["ratio"].iloc[[place]],
-            [place],
-            xerr=spread[:, [place]],
+            shown["ratio"][part],
+            np.flatnonzero(part),
+            xerr=spread[:, part],
             fmt="o",
             color=color,
             markersize=5,
@@ -55,7 +55,7 @@ def learning_curve(curve: pd.DataFrame, found: Doubling) -> Figure:
     axes.plot(n, law, color=style.SERIES[3], linewidth=2, label="power law")
     ends = [found.members, 2 * found.members]
     now, twice = (found.a + found.b * (end / found.members) ** -found.c for end in ends)
-    axes.plot(ends[:1], [now], "o", color=style.INK, label=f"now ({found.members:,} members)")
+    axes.plot(ends[:1], [now], "o", color=style.INK, label=f"all {found.members:,} members")
     axes.errorbar(
         ends[1:],
         [twice],

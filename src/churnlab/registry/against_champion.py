@@ -19,7 +19,7 @@ from churnlab.evaluation.metrics import log_losses
 from churnlab.evaluation.performance import classification_metrics
 from churnlab.evaluation.slices import values
 from churnlab.formatting import counted, listed, percent, whole
-from churnlab.registry.gate import Check, has_both_outcomes, not_measured
+from churnlab.registry.gate import BETTER_BY, Check, has_both_outcomes, not_measured
 
 Z = float(norm.ppf(0.975))
 
@@ -115,14 +115,14 @@ def check_against(
 ) -> Check:
     """Check that the candidate is better than the champion (or a rival so called), or not worse.
 
-    The value is the loss at the unfavorable end of its CI. ``require="better"`` needs a value below
-    0, ``"not_worse"`` allows up to ``margin``. A failed check is undecided unless the other end of
-    the CI is beyond the limit, too.
+    The value is how much better it is at the unfavorable end of the CI. ``require="better"`` needs
+    more than 0, ``"not_worse"`` at least ``-margin``. A failed check is undecided unless the other
+    end of the CI is beyond the limit, too.
     """
     name = f"{metric}_against_{name}"
-    limit = margin if require == "not_worse" else 0.0
+    limit = 0.0 - margin if require == "not_worse" else 0.0
     if not has_both_outcomes(y):
-        return not_measured(name, limit)
+        return not_measured(name, limit, bound=BETTER_BY)
     loss = measure_loss(
         y, candidate, rival, metric=metric, thresholds=thresholds, seed=seed, groups=groups
     )
@@ -131,10 +131,10 @@ def check_against(
         for probability, threshold in zip((candidate, rival), thresholds, strict=True)
     ]
     if require == "not_worse":
-        passed, shown, bound = loss.high <= limit, loss.low > limit, "at most"
+        passed, shown = loss.high <= margin, loss.low > margin
         needed = f"the candidate may lose at most {margin:g} at the unfavorable end of the CI"
     else:
-        passed, shown, bound = loss.high < limit, loss.low >= limit, "below"
+        passed, shown = loss.high < 0, loss.low >= 0
         needed = "the candidate must be significantly better"
         needed += "" if passed else " (require=not_worse allows a loss of gate.margin)"
     message = (
@@ -142,8 +142,8 @@ def check_against(
         f"{_format_loss(loss, metric, len(y))}; {needed}"
         f"{_power_sentence(loss, margin=margin, require=require, members=len(y))}"
     )
-    undecided = not passed and not shown
-    return Check(name, loss.high, limit, passed, message, bound=bound, undecided=undecided)
+    gain, undecided = 0.0 - loss.high, not passed and not shown
+    return Check(name, gain, limit, passed, message, bound=BETTER_BY, undecided=undecided)
 
 
 def check_against_dummy(
@@ -164,7 +164,7 @@ def check_against_dummy(
     for metric in ("log_loss", "roc_auc"):
         name = f"{metric}_against_dummy"
         if not has_both_outcomes(y):
-            checks.append(not_measured(name, 0.0))
+            checks.append(not_measured(name, 0.0, bound=BETTER_BY))
             continue
         dummy, both = np.full(len(y), churn_rate), (threshold, threshold)
         loss = measure_loss(
@@ -174,17 +174,16 @@ def check_against_dummy(
             f"{LABELS[metric]} against a dummy that predicts {churn_rate:.4f} for everyone: "
             f"{_format_loss(loss, metric, len(y))}; the candidate must be significantly better"
         )
-        passed, undecided = loss.high < 0, loss.low < 0 <= loss.high
-        checks.append(
-            Check(name, loss.high, 0.0, passed, message, bound="below", undecided=undecided)
-        )
+        gain, passed, undecided = 0.0 - loss.high, loss.high < 0, loss.low < 0 <= loss.high
+        checks.append(Check(name, gain, 0.0, passed, message, bound=BETTER_BY, undecided=undecided))
     return checks
 
 
-def ancestor_not_judged(metric: str, limit: float, reason: str) -> Check:
+def ancestor_not_judged(metric: str, margin: float, reason: str) -> Check:
     """Return the check, passed with a warning, that could not compare with an earlier champion."""
     message = f"small losses since then may have added up unseen: {reason}"
-    return Check(f"{metric}_against_ancestor", None, limit, True, message, warning=True)
+    name = f"{metric}_against_ancestor"
+    return Check(name, None, -margin, True, message, warning=True, bound=BETTER_BY)
 
 
 def share_of_equals(loss: Loss, margin: float) -> float:

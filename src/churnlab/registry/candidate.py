@@ -22,12 +22,28 @@ from sklearn.pipeline import Pipeline
 
 from churnlab.data import drift, expressions
 from churnlab.data.dataset import Dataset
+from churnlab.data.read_csv import MISSING
 from churnlab.data.validation import row_checks
 from churnlab.explore.redundancy import correlated_groups
 from churnlab.models.features import typical
-from churnlab.registry import skops_types
-from churnlab.registry.model_artifacts import input_columns, load_pipeline, requirements
-from churnlab.registry.versions import Champion, Served, answerable, answers, load
+from churnlab.registry import import_folder, skops_types
+from churnlab.registry.input_example import make_example
+from churnlab.registry.model_artifacts import (
+    code_folder,
+    load_pipeline,
+    model_folder,
+    packages,
+    requirements,
+    requirements_known,
+)
+from churnlab.registry.versions import (
+    Champion,
+    Served,
+    answerable,
+    answers,
+    load,
+    nothing_compiled,
+)
 from churnlab.segments.matching import match
 from churnlab.segments.playbook import text
 from churnlab.tracking import artifacts
@@ -72,7 +88,7 @@ def number_segments(segments: Run, dataset: Dataset, champion: Champion | None) 
         for segment, number in matched.numbers.items()
         if same_playbook and number in known
     }
-    summary = f"compared with version {champion.number}, {matched}"
+    summary = f"numbered as in version {champion.number}: {matched}"
     return Numbering(matched.numbers, names, spec["free"] + len(matched.new), summary)
 
 
@@ -98,31 +114,54 @@ def build(churn: Run, segments: Run, dataset: Dataset, champion: Champion | None
         folder = Path(scratch)
         _write(folder, churn, segments, dataset, numbering)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        model_id = _log_bundle(folder, dataset, threshold=churn.data.metrics["threshold"])
+        model_id = _log_bundle(
+            folder,
+            dataset,
+            threshold=churn.data.metrics["threshold"],
+            requirements=requirements(packages(model_folder(churn.info.run_id))),
+        )
     served = load(f"models:/{model_id}")
     return Candidate(churn, segments, model_id, served, numbering, size / 1e6)
 
 
-def _log_bundle(folder: Path, dataset: Dataset, *, threshold: float) -> str:
-    """Log served_model.py with the files of a folder, without pickle; return the model's id."""
-    inputs = input_columns(dataset.contract, dataset.gaps)
-    inputs.append(ColSpec("string", "member_id", required=False))
+def _log_bundle(
+    folder: Path, dataset: Dataset, *, threshold: float, requirements: list[str]
+) -> str:
+    """Log served_model.py with the files of a folder, without pickle; return the model's id.
+
+    The signature declares no inputs: MLflow would refuse whole numbers for a double, and drop other
+    columns before the version sees them. The version checks its inputs itself; people find them in
+    the metadata and in the example.
+    """
+    spec = json.loads((folder / "served.json").read_text(encoding="utf-8"))
     outputs = {"churn_probability": "double", "will_churn": "boolean", "segment": "long"}
     outputs |= {"segment_name": "string", "recommended_action": "string"}
     params = ParamSchema(
         [ParamSpec("threshold", "double", threshold), ParamSpec("reasons", "boolean", True)]
     )
     fields = Schema([ColSpec(kind, name) for name, kind in outputs.items()])
-    signature = ModelSignature(Schema(inputs), fields, params)
-    with tempfile.TemporaryDirectory() as neutral:  # MLmodel records from where code was logged
+    signature = ModelSignature(None, fields, params)
+    # MLmodel records from where code was logged; MLflow loads the version to try the example.
+    with tempfile.TemporaryDirectory() as neutral, nothing_compiled(), requirements_known():
         info = mlflow.pyfunc.log_model(
             name="bundle",
             python_model=str(shutil.copy(Path(__file__).with_name("served_model.py"), neutral)),
             artifacts={path.stem: str(path) for path in sorted(folder.iterdir())},
             signature=signature,
-            pip_requirements=requirements(),
+            input_example=make_example(dataset, spec),
+            metadata={"inputs": _describe_inputs(dataset)},
+            pip_requirements=requirements,
         )
     return info.model_id
+
+
+def _describe_inputs(dataset: Dataset) -> dict[str, str]:
+    """Return what each input may be, in words."""
+    described = {}
+    for name, column in dataset.contract.columns.items():
+        allowed = [column.kind, *(limit.allowed for limit in column.limits(name))]
+        described[name] = ", ".join([*allowed, *(["may be missing"] * (name in dataset.gaps))])
+    return described
 
 
 def _write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering: Numbering) -> None:
@@ -145,7 +184,19 @@ def _write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering:
     skops.io.dump(load_pipeline(segments.info.run_id), folder / "segments.skops")
     for module in (expressions, skops_types):
         shutil.copy(str(module.__file__), folder)
+    _write_own_code(folder, churn)
     _write_segmentation(folder / "segmentation", segments, portraits, numbering)
+
+
+def _write_own_code(folder: Path, churn: Run) -> None:
+    """Write what the model's own classes need: their files, and their types in the trusted list."""
+    trusted = artifacts.read_config(churn.info.run_id)["model"].get("trusted", [])
+    if trusted:
+        with (folder / Path(str(skops_types.__file__)).name).open("a", encoding="utf-8") as file:
+            file.write(f"\nTRUSTED += {json.dumps(trusted)}\n")
+    if code := code_folder(model_folder(churn.info.run_id)):
+        shutil.copytree(code, folder / "own", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(str(import_folder.__file__), folder)
 
 
 def _churn_spec(
@@ -155,11 +206,16 @@ def _churn_spec(
 
     ``trained`` are the out-of-fold predictions: row, y.
     """
-    stayed = trained.loc[trained["y"] == 0, "row"].unique()
+    stayed, contract = trained.loc[trained["y"] == 0, "row"].unique(), dataset.contract
     return {
-        "dataset": dataset.contract.name,
-        "inputs": list(dataset.contract.columns),
-        "checks": row_checks(dataset.contract),
+        "dataset": contract.name,
+        "inputs": list(contract.columns),
+        "kinds": {name: column.kind for name, column in contract.columns.items()},
+        "codes": _codes(dataset),
+        "id": contract.id,
+        "target": contract.target,
+        "extra": contract.extra,
+        "checks": row_checks(contract),
         "may_be_missing": dataset.gaps,
         "features": {
             "keep": list(features.keep),
@@ -173,6 +229,35 @@ def _churn_spec(
             scores=trained.loc[trained["repeat"] == 0, "probability"].to_numpy(),
         ),
     }
+
+
+def _codes(dataset: Dataset) -> dict[str, dict[str, list[str]]]:
+    """Return the known categories of each column that pandas reads from a CSV file as a number, as
+    true or false, or as missing, by what it reads: 7.0 is 007."""
+    codes: dict[str, dict[str, list[str]]] = {}
+    for name, column in dataset.contract.columns.items():
+        if column.kind == "category":
+            known = dict.fromkeys([*(column.values or ()), *dataset.X[name].dropna().unique()])
+            for text in map(str, known):
+                if (read := _as_read(text)) is not None:
+                    codes.setdefault(name, {}).setdefault(read, []).append(text)
+    return codes
+
+
+def _as_read(text: str) -> str | None:
+    """Return the number, the truth or the gap that pandas reads a text as, None for any other text.
+
+    >>> _as_read("007"), _as_read("TRUE"), _as_read("None"), _as_read("gold")
+    ('7.0', 'True', 'nan', None)
+    """
+    if text in MISSING:
+        return "nan"
+    if text in ("True", "TRUE", "true", "False", "FALSE", "false"):
+        return text.capitalize()
+    try:
+        return str(float(text))
+    except ValueError:
+        return None
 
 
 def _segment_spec(segments: Run, portraits: list[dict[str, Any]]) -> dict[str, Any]:

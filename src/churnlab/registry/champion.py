@@ -101,7 +101,7 @@ def find_model(dataset: str | None) -> RegisteredModel | None:
     if dataset is None and len(models) > 1:
         raise InputError(
             f"Several registered models have a champion: {listed(list(map(model_name, models)))}. "
-            f"Choose one by its dataset: {known[0]}."
+            f"Choose one by its dataset: {known[0]} (your own YAML: also its --config-dir)."
         )
     found = models.get(dataset or next(iter(models), ""))
     if found is None:
@@ -275,6 +275,21 @@ def undo_stack(changes: Sequence[Mapping[str, Any]]) -> list[str]:
         while stack and stack.pop() != change["to"]:
             pass
     return stack
+
+
+def refusal(registered: str, churn_run: str | None) -> dict[str, str | None] | None:
+    """Return the latest version made of a train run, with the gate's verdict on it; None if there
+    is none or the gate let it pass."""
+    client = mlflow.MlflowClient()
+    found = pages(client.search_model_versions, filter_string=f"name = '{registered}'")
+    own = [version for version in found if version.tags.get(Tag.CHURN_RUN_ID) == churn_run]
+    if not own:
+        return None
+    latest = max(own, key=lambda version: int(version.version))
+    verdict = latest.tags.get(Tag.GATE)
+    if verdict not in ("refused", "undecided"):
+        return None
+    return {"version": version_number(latest.version), "verdict": verdict}
 
 
 def former_champions(name: str, promotions: int) -> list[ModelVersion]:

@@ -14,11 +14,16 @@ from churnlab.evaluation.comparison import too_good
 from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.evaluation.metrics import CLIP
 from churnlab.evaluation.performance import calibration_line
-from churnlab.formatting import counted
+from churnlab.formatting import Lines, Table, counted
 
 Interface = Mapping[str, Mapping[str, tuple[str, bool]]]
 """The fields of a version's inputs, outputs and params, each with its type and whether it is
-required."""
+required; ``others`` is empty if columns that are no inputs are refused."""
+
+
+BETTER_BY = "better by"
+"""The bound of a check whose value is how much better the candidate is than a rival, in the
+metric's unit and at the unfavorable end of the 95% CI; below 0 it may be worse."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Check:
     ``value`` is None where it cannot be measured. A check that passes with a ``warning`` still
     needs attention. One that failed is ``undecided`` if the members are too few to judge by: they
     show neither that the candidate keeps the limit nor that it breaks it. ``bound`` is where the
-    value must lie: at most, at least or below a number.
+    value must lie: at most or at least a number, or BETTER_BY.
     """
 
     name: str
@@ -51,11 +56,17 @@ class Check:
 
         >>> Check("minimum_roc_auc", 0.71234, 0.6, True, "", bound="at least").cells
         {'name': 'minimum_roc_auc', 'value': '0.7123', 'limit': 'at least 0.6', 'passed': 'yes'}
+        >>> gain = Check("log_loss_against_champion", 0.02, 0.0, True, "", bound=BETTER_BY).cells
+        >>> gain["value"], gain["limit"]
+        ('better by at least 0.02', 'better')
         """
         words = f"{self.bound} " if isinstance(self.limit, int | float) else ""
-        limit = f"{words}{_format_value(self.limit)}"
+        value, limit = _format_value(self.value), f"{words}{_format_value(self.limit)}"
+        if self.bound == BETTER_BY:
+            value = "-" if self.value is None else _format_gain(self.value)
+            limit = "better" if self.limit == 0 else f"at most {-self.limit:.4g} worse"
         passed = "yes" if self.passed else "undecided" if self.undecided else "NO"
-        return self.line | {"value": _format_value(self.value), "limit": limit, "passed": passed}
+        return self.line | {"value": value, "limit": limit, "passed": passed}
 
     @property
     def needs_attention(self) -> bool:
@@ -86,14 +97,23 @@ def format_checks(checks: Sequence[Check]) -> str:
         for check in checks
         if check.needs_attention
     ]
-    return "\n".join([table.to_string(index=False), *sentences])
+    return Lines.of([Table.of(table), *sentences])
 
 
-def check_served_predictions(trained: np.ndarray, served: np.ndarray, *, limit: float) -> Check:
-    """Check that the version predicts what its train run predicted; arrays of shape (members,)."""
-    gap = float(np.abs(served - trained).max())
-    message = f"the version's probabilities differ by up to {gap:.2g} from those of its train run"
-    return Check("served_equals_trained", gap, limit, gap <= limit, message)
+def check_served_predictions(
+    trained: np.ndarray, served: Mapping[str, np.ndarray], *, limit: float
+) -> Check:
+    """Check that the version predicts what its train run predicted; arrays of shape (members,).
+
+    ``served`` holds its predictions by the form in which it was given the members.
+    """
+    gaps = {form: float(np.abs(found - trained).max()) for form, found in served.items()}
+    form = max(gaps, key=gaps.__getitem__)
+    message = (
+        f"given the members as {form}, the version's probabilities differ by up to "
+        f"{gaps[form]:.2g} from those of its train run"
+    )
+    return Check("served_equals_trained", gaps[form], limit, gaps[form] <= limit, message)
 
 
 def check_held_out_members(
@@ -232,7 +252,10 @@ def check_stability(unstable: str | None, *, by_hand: bool) -> Check:
         return Check(name, "stable", "stable", True, "the segmentation is stable")
     message = f"the segmentation is not stable: {unstable}"
     if not by_hand:
-        message += " A number set by hand (segments.k) passes with a warning."
+        message += (
+            " Divide the members by other columns (churnlab segment segments=...), or promote an "
+            "earlier segmentation (segment_run=...)."
+        )
     return Check(name, "unstable", "stable, or set by hand", by_hand, message, warning=by_hand)
 
 
@@ -256,6 +279,8 @@ def check_signature(new: Interface, old: Interface) -> Check:
         changes += [
             f"{name} has another type" for name in both if old[part][name][0] != new[part][name][0]
         ]
+    if old.get("others") and not new.get("others"):
+        changes.append("other columns are refused and were ignored")
     message = "the signature is compatible with the champion's"
     if changes:
         message = f"the signature is not compatible with the champion's: {', '.join(changes)}"
@@ -276,16 +301,27 @@ def has_both_outcomes(y: np.ndarray) -> bool:
     return len(np.unique(y)) == 2
 
 
-def not_measured(name: str, limit: Any) -> Check:
+def not_measured(name: str, limit: Any, *, bound: str = "at most") -> Check:
     """Return the failed check of what cannot be measured on these members."""
     message = f"{name} is not measured: it needs held-out members who churned and who stayed"
-    return Check(name, None, limit, False, message, undecided=True)
+    return Check(name, None, limit, False, message, bound=bound, undecided=True)
 
 
 def _nearest(point: float, interval: tuple[float, float], allowed: tuple[float, float]) -> float:
     """Return the point of an interval that is nearest to the allowed range; ``point`` is its
     estimate."""
     return float(np.clip(np.clip(point, *allowed), *interval))
+
+
+def _format_gain(gain: float) -> str:
+    """Say how much better a candidate is at least, or how much worse it may be.
+
+    >>> _format_gain(0.436), _format_gain(-0.0032), _format_gain(0.0)
+    ('better by at least 0.436', 'up to 0.0032 worse', 'no better')
+    """
+    if gain == 0:
+        return "no better"
+    return f"better by at least {gain:.4g}" if gain > 0 else f"up to {-gain:.4g} worse"
 
 
 def _format_value(value: Any) -> str:

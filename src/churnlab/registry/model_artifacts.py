@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Collection
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from zipfile import ZipFile
 
 import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.utils import requirements_utils
 from sklearn.pipeline import Pipeline
 
 from churnlab.data.contract import Contract
 from churnlab.errors import InputError
+from churnlab.models.own_code import OwnCode
+from churnlab.registry import saved_form
+from churnlab.registry.import_folder import imported_from
 from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking.names import Tag
 
-log = logging.getLogger(__name__)
+NO_CODE = OwnCode({}, frozenset())
+"""What a pipeline without classes of one's own needs."""
+
+NEEDED = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+"""The packages that every logged model needs."""
 
 
-def log_pipeline(pipeline: Pipeline, contract: Contract, *, gaps: Collection[str]) -> int | None:
-    """Log a fitted churn pipeline without pickle, and return its size in bytes, None if not kept.
+def log_pipeline(
+    pipeline: Pipeline, contract: Contract, *, gaps: Collection[str], trusted: Sequence[str] = ()
+) -> int:
+    """Log a fitted churn pipeline without pickle, and return its size in bytes.
 
     The logged model predicts the probabilities of staying and leaving, shape (members, 2). ``gaps``
-    are the columns in which a value may be missing. A pipeline with types that TRUSTED does not
-    list is not kept: the run has a tag that says so and cannot be promoted.
+    are the columns in which a value may be missing; ``trusted`` are the types that it may hold
+    besides TRUSTED. InputError: it holds others, which it did not when it was checked.
     """
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
     signature = ModelSignature(Schema(input_columns(contract, gaps)), outputs)
+    code = saved_form.code_of(pipeline, trusted)
     try:
-        model_id = _log_model(pipeline, signature, predict="predict_proba")
+        model_id = _log_model(
+            pipeline, signature, predict="predict_proba", trusted=trusted, code=code
+        )
     except MlflowException as error:
         if "untrusted types" not in str(error):
             raise
-        reason = "not kept: it holds types that registry/skops_types.py does not list"
-        log.warning("warning: the model was %s (%s)", reason, str(error).rpartition(": ")[2])
-        mlflow.set_tag(Tag.MODEL, reason)
-        return None
+        unknown = re.findall(r"'([\w.]+)'", str(error).rpartition("found in the file")[2])
+        name = type(pipeline[-1]).__name__
+        raise InputError(saved_form.untrusted(name, unknown, trusted=trusted)) from None
     kept = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{model_id}")
     return next(file.file_size for file in kept if file.path.endswith(".skops"))
 
@@ -62,36 +75,84 @@ def log_segmentation(segmentation: Pipeline) -> None:
     _log_model(segmentation, ModelSignature(Schema(fields), outputs), predict="predict")
 
 
-def _log_model(pipeline: Pipeline, signature: ModelSignature, *, predict: str) -> str:
-    """Log a pipeline as the run's model, and return its id."""
-    info = mlflow.sklearn.log_model(
-        pipeline,
-        name="model",
-        signature=signature,
-        pip_requirements=requirements(),
-        pyfunc_predict_fn=predict,
-        serialization_format="skops",
-        skops_trusted_types=TRUSTED,
-    )
+def _log_model(
+    pipeline: Pipeline,
+    signature: ModelSignature,
+    *,
+    predict: str,
+    trusted: Sequence[str] = (),
+    code: OwnCode = NO_CODE,
+) -> str:
+    """Log a pipeline as the run's model, with the files of its own classes; return its id."""
+    with tempfile.TemporaryDirectory() as scratch, requirements_known():
+        for place, file in code.files.items():
+            copied = Path(scratch, place)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copied)
+        info = mlflow.sklearn.log_model(
+            pipeline,
+            name="model",
+            signature=signature,
+            pip_requirements=requirements(code.packages),
+            pyfunc_predict_fn=predict,
+            serialization_format="skops",
+            skops_trusted_types=[*TRUSTED, *trusted],
+            code_paths=[str(path) for path in sorted(Path(scratch).iterdir())] or None,
+        )
     return info.model_id
 
 
-def requirements() -> list[str]:
+def requirements(others: Iterable[str] = ()) -> list[str]:
     """Return the packages that a logged model needs, pinned to the installed versions."""
-    needed = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
-    return [f"{name}=={version(name)}" for name in needed]
+    return [f"{name}=={version(name)}" for name in sorted({*NEEDED, *others})]
 
 
-def load_pipeline(run_id: str) -> Pipeline:
-    """Load the pipeline that a train or segment run logged. InputError: it was not kept."""
+@contextmanager
+def requirements_known() -> Iterator[None]:
+    """Log models meanwhile: MLflow lists the modules of no installed package.
+
+    It does so to compare a model's requirements with what is installed, which ``requirements``
+    pins, and reads the files of all packages for it.
+    """
+    modules = getattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    requirements_utils._MODULES_TO_PACKAGES = modules or {}
+    try:
+        yield
+    finally:
+        requirements_utils._MODULES_TO_PACKAGES = modules
+
+
+def model_folder(run_id: str) -> Path:
+    """Return the folder of the model that a train or segment run logged, a copy if the store is
+    elsewhere. InputError: it was not kept."""
     run = mlflow.get_run(run_id)
     not_kept = run.data.tags.get(Tag.MODEL)  # MLflow lists the attempt to log it among the outputs
     if not_kept or run.outputs is None or not run.outputs.model_outputs:
         raise InputError(
             f"Run {run_id} has no model ({not_kept or 'none was logged'}); choose another run."
         )
+    model_id = run.outputs.model_outputs[0].model_id
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}"))
+
+
+def code_folder(model: Path) -> Path | None:
+    """Return the folder with the code of a model's own classes; None if it has none."""
+    return model / "code" if (model / "code").is_dir() else None
+
+
+def packages(model: Path) -> list[str]:
+    """Return the names of the packages that a logged model needs."""
+    lines = (model / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line.partition("==")[0] for line in lines if "==" in line]
+
+
+def load_pipeline(run_id: str) -> Pipeline:
+    """Load the pipeline that a train or segment run logged. InputError: it was not kept."""
+    folder = model_folder(run_id)
+    code = code_folder(folder)
     try:
-        return mlflow.sklearn.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+        with imported_from(code) if code else nullcontext():
+            return mlflow.sklearn.load_model(str(folder))
     except (ImportError, AttributeError, TypeError) as error:  # TypeError: skops does not trust it
         if "churnlab." not in str(error):
             raise
@@ -99,11 +160,3 @@ def load_pipeline(run_id: str) -> Pipeline:
             f"The model of run {run_id} was saved by an earlier layout of churnlab and cannot be "
             f"loaded ({error}). Train it again; `churnlab doctor` lists all such models."
         ) from error
-
-
-def outdated_modules(file: Path) -> list[str]:
-    """Return the churnlab modules that a skops file names and that no longer have its types."""
-    with ZipFile(file) as archive:
-        schema = archive.read("schema.json").decode()
-    named = set(re.findall(r'"__module__": "(churnlab\.[\w.]+)"', schema))
-    return sorted(named - {name.rpartition(".")[0] for name in TRUSTED})

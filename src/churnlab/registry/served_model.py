@@ -9,6 +9,12 @@ that the skops files may hold).
 from __future__ import annotations
 
 import json
+import math
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +39,11 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         self.served: dict[str, Any] = json.loads(files["served"].read_text(encoding="utf-8"))
         self.expressions = _module(files["expressions"])
         trusted = _module(files["skops_types"]).TRUSTED
-        self.churn = skops.io.load(files["churn"], trusted=trusted)
+        own = nullcontext()
+        if "own" in files:  # the code of the user's own classes
+            own = _module(files["import_folder"]).imported_from(files["own"])
+        with own:
+            self.churn = skops.io.load(files["churn"], trusted=trusted)
         self.segmentation = skops.io.load(files["segments"], trusted=[])
 
     def predict(
@@ -41,16 +51,16 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     ) -> list[Any]:
         """Return one object per row, in order; ``params``: ``threshold`` (0 to 1) and ``reasons``.
 
+        The columns may come in any order and in any types that hold such values.
         INVALID_PARAMETER_VALUE: a row breaks the dataset's contract; a bad request gets no number.
         """
         params = params or {}
         threshold = params.get("threshold", self.served["threshold"])
         if not 0 <= threshold <= 1:
             raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
-        members = model_input.reset_index(drop=True)
-        members = members.reindex(
-            columns=[*members, *(name for name in self.served["inputs"] if name not in members)]
-        )
+        table = _as_table(model_input)
+        self._check_columns(table)
+        members = self._read_members(table)
         self._check(members)
         try:
             probability, segments = self._probability(members), self._segments(members)
@@ -70,33 +80,92 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             if reasons is not None:
                 answer["reasons"] = reasons[row]
             answers.append(answer)
-        if "member_id" in members:
+        if self.id in table:
             answers = [
-                answer if pd.isna(member) else {"member_id": str(member), **answer}
-                for member, answer in zip(members["member_id"], answers, strict=True)
+                answer if _is_missing(member) else {self.id: _as_text(member), **answer}
+                for member, answer in zip(table[self.id].astype(object), answers, strict=True)
             ]
         return answers
 
+    @property
+    def id(self) -> str:
+        """The column that is echoed: the dataset's id, or member_id where it declares none."""
+        return self.served["id"] or "member_id"
+
+    def _check_columns(self, table: pd.DataFrame) -> None:
+        """Refuse a table without rows, or in which an input is absent or occurs twice.
+
+        Other columns are ignored with a warning, or refused where the dataset says so.
+        """
+        inputs, columns = self.served["inputs"], set(table.columns)
+        if table.empty:
+            raise _refusal("There is no row; give at least one member.")
+        for name in inputs:
+            if name not in columns and name not in self.served["may_be_missing"]:
+                raise _refusal(f"There is no column {name}; the inputs are {', '.join(inputs)}.")
+        for name in table.columns[table.columns.duplicated()]:
+            if name in (*inputs, self.id):
+                raise _refusal(f"Several columns are called {name}; keep one.")
+        known = {*inputs, self.id, self.served["target"]}
+        if extra := [_clipped(str(name)) for name in table if name not in known]:
+            names = ", ".join(extra[:20]) + (f" and {len(extra) - 20} more" if extra[20:] else "")
+            if self.served["extra"] == "refuse":
+                raise _refusal(f"The dataset does not declare the columns {names}; leave them out.")
+            warnings.warn(f"ignored columns that are no inputs: {names}", stacklevel=3)
+
+    def _read_members(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the inputs in order: numbers as float64, categories as text."""
+        none = pd.Series(np.nan, index=table.index)
+        columns = {
+            name: self._read_column(name, table.get(name, none)) for name in self.served["inputs"]
+        }
+        return pd.DataFrame(columns)
+
+    def _read_column(self, name: str, column: pd.Series) -> Any:
+        """Return a column as float64 or text. Refuse text for a number, and true in a number that
+        is not binary."""
+        category, truth = (self.served["kinds"][name] == kind for kind in ("category", "binary"))
+        if not category and column.dtype.kind in ("biuf" if truth else "iuf"):
+            return column.to_numpy(dtype="float64", na_value=np.nan)
+        if category and isinstance(column.dtype, pd.StringDtype):
+            return column.astype("str").array
+        values: list[Any] = []
+        codes = self.served["codes"].get(name, {})
+        for row, cell in enumerate(column.astype(object)):
+            if _is_missing(cell):
+                values.append(np.nan)
+                continue
+            found: list[Any] = _categories(cell, codes) if category else _numbers(cell, truth=truth)
+            if len(found) != 1:
+                needed = f"give the text ({' or '.join(found)})" if found else "give a number"
+                if category and not found:
+                    needed = "give a category as text"
+                raise _refusal(f"Row {row}: {name} is {_describe(cell)}; {needed}.")
+            values += found
+        return pd.array(values, dtype="str") if category else np.array(values, dtype="float64")
+
     def _check(self, members: pd.DataFrame) -> None:
         """Refuse rows that break the dataset's contract, naming row, column, value and limit."""
-        inputs = members[self.served["inputs"]]
-        if inputs.empty:
-            raise _refusal("There is no row; give at least one member.")
-        infinite = inputs.isin([np.inf, -np.inf]).to_numpy()
-        missing = inputs.isna().to_numpy() & ~inputs.columns.isin(self.served["may_be_missing"])
+        infinite = members.isin([np.inf, -np.inf]).to_numpy()
+        missing = members.isna().to_numpy() & ~members.columns.isin(self.served["may_be_missing"])
         for wrong, found in ((missing, "missing"), (infinite, "infinite")):
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]
-                raise _refusal(f"Row {row}: {inputs.columns[column]} is {found}; give it a value.")
+                name = members.columns[column]
+                words = self.served["codes"].get(name, {}).get("nan")
+                fix = (
+                    f" (for the text {words[0]}: keep_default_na=False in pandas)" if words else ""
+                )
+                raise _refusal(f"Row {row}: {name} is {found}; give it a value{fix}.")
         for check in self.served["checks"]:
-            known = inputs[check["columns"]].notna().all(axis=1).to_numpy()
+            known = members[check["columns"]].notna().all(axis=1).to_numpy()
             broken = np.flatnonzero(
-                known & (self.expressions.evaluate(check["holds"], inputs) == 0)
+                known & (self.expressions.evaluate(check["holds"], members) == 0)
             )
             if len(broken):
                 row = int(broken[0])
                 found = ", ".join(
-                    f"{name} is {_format_value(inputs[name].iloc[row])}"
+                    f"{name} is {_format_value(members[name].iloc[row])}"
                     for name in check["columns"]
                 )
                 raise _refusal(f"Row {row}: {found}; {check['text']}.")
@@ -165,6 +234,70 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             for row in np.flatnonzero(holds):
                 texts[row] = option["text"].format(**rows[row])
         return texts
+
+
+def _as_table(given: Any) -> pd.DataFrame:
+    """Return as a frame what a notebook or MLflow's server hands over: a frame, columns by name, or
+    records. The server wraps single values of a record in arrays."""
+    if isinstance(given, pd.DataFrame):
+        return given
+    try:
+        if isinstance(given, Mapping) and all(np.ndim(value) == 0 for value in given.values()):
+            given = [given]
+        if isinstance(given, list):
+            given = [
+                {name: np.asarray(value, dtype=object)[()] for name, value in record.items()}
+                for record in given
+            ]
+        return pd.DataFrame(given)
+    except (AttributeError, TypeError, ValueError):
+        raise _refusal("This is no table; give a frame, or a list of one object per row.") from None
+
+
+def _numbers(cell: Any, *, truth: bool) -> list[float]:
+    """Return the number that a cell holds, nothing if it holds none; true is 1 if ``truth``."""
+    if not isinstance(cell, Real | Decimal | np.bool_) or (
+        isinstance(cell, bool | np.bool_) and not truth
+    ):
+        return []
+    try:
+        return [float(cell)]
+    except OverflowError:
+        return [math.inf]
+
+
+def _categories(cell: Any, codes: Mapping[str, list[str]]) -> list[str]:
+    """Return the categories that a cell may mean: pandas reads the code 007 of a CSV file as 7.
+
+    ``codes`` holds the known categories by the number, or the truth, that they read as.
+    """
+    if isinstance(cell, str):
+        return [cell]
+    if not isinstance(cell, Real | Decimal | np.bool_):
+        return []
+    truth = isinstance(cell, bool | np.bool_)
+    read = bool(cell) if truth else _numbers(cell, truth=False)[0]
+    return codes.get(str(read), [_as_text(cell)])
+
+
+def _as_text(cell: Any) -> str:
+    """Return a cell as text; a whole number has no decimals."""
+    number = _numbers(cell, truth=False)
+    return str(int(cell)) if number and number[0].is_integer() else str(cell)
+
+
+def _is_missing(cell: Any) -> bool:
+    return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
+
+
+def _describe(cell: Any) -> str:
+    if isinstance(cell, str):
+        return f"the text {_clipped(repr(cell))}"
+    return f"{_clipped(str(cell))} ({type(cell).__name__})"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _filled(members: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
 import pandas as pd
+import yaml
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -25,6 +29,7 @@ from churnlab.data.dataset import (
     same_members,
 )
 from churnlab.data.expressions import evaluate
+from churnlab.formatting import listed
 from churnlab.registry.champion import find_champion, former_champions, version_uri
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
@@ -51,18 +56,25 @@ class Champion(NamedTuple):
         return str(self.version.version)
 
 
-def load(model_uri: str) -> Served:
-    """Load a version as MLflow serves it. LookupError: the reason why it cannot be used.
-
-    Python leaves no compiled file in the version's folder.
-    """
+@contextmanager
+def nothing_compiled() -> Iterator[None]:
+    """Load versions meanwhile: Python leaves no compiled file in a version's folder."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        model = mlflow.pyfunc.load_model(model_uri)
-    except Exception as error:  # a damaged or missing file can raise anything
-        raise LookupError(f"it cannot be loaded ({_first_line(error)})") from error
+        yield
     finally:
         sys.dont_write_bytecode = before
+
+
+def load(model_uri: str) -> Served:
+    """Load a version as MLflow serves it. LookupError: the reason why it cannot be used."""
+    try:
+        with nothing_compiled():
+            model = mlflow.pyfunc.load_model(model_uri)
+    except Exception as error:  # a damaged or missing file can raise anything
+        raise LookupError(
+            lost_in_words(model_uri) or f"it cannot be loaded ({_first_line(error)})"
+        ) from error
     try:
         return Served(model, model.unwrap_python_model().served)
     except (MlflowException, AttributeError):
@@ -92,6 +104,39 @@ def load_ancestor(name: str, promotions: int) -> Champion | None:
         except LookupError as error:
             found = found or Champion(version, None, str(error))
     return found
+
+
+def lost_files(model_uri: str) -> list[str]:
+    """Return the files that a version's MLmodel names and that do not exist."""
+    try:
+        model = yaml.safe_load(mlflow.artifacts.load_text(f"{model_uri}/MLmodel"))
+    except (MlflowException, OSError):
+        return ["MLmodel"]
+    served = model["flavors"].get("python_function", {})
+    needed = [Path(part["path"]) for part in (served.get("artifacts") or {}).values()]
+    needed += [Path(Path(served["model_code_path"]).name)] if "model_code_path" in served else []
+    folders = {path.parent for path in needed}
+    present = {folder: _file_names(f"{model_uri}/{folder}") for folder in folders}
+    return [str(path) for path in needed if path.name not in present[path.parent]]
+
+
+def _file_names(uri: str) -> set[str]:
+    """Return the names of the files in a folder of artifacts; none if it does not exist."""
+    try:
+        found = mlflow.artifacts.list_artifacts(artifact_uri=uri) or []
+    except (MlflowException, OSError):
+        return set()
+    return {Path(file.path).name for file in found}
+
+
+def lost_in_words(model_uri: str) -> str | None:
+    """Say which files a version has lost; None for none, and for what is no version."""
+    if not re.fullmatch(r"models:/[^/]+/\d+", model_uri):
+        return None
+    lost = listed(lost_files(model_uri))
+    return (
+        f"it has lost its files: {lost}; churnlab doctor says how to replace it" if lost else None
+    )
 
 
 def read_version(model_uri: str, path: str) -> Any:
@@ -146,18 +191,6 @@ def probabilities(version: Served, X: pd.DataFrame) -> np.ndarray:
     return np.array([answer["churn_probability"] for answer in answers(version, X)])
 
 
-def interface(version: Served) -> dict[str, dict[str, tuple[str, bool]]]:
-    """Return a version's ``inputs``, ``outputs`` and ``params``: each field's type, and whether it
-    is required."""
-    signature = version.model.metadata.signature
-    inputs, outputs = (
-        {field.name: (field.type.name, bool(field.required)) for field in schema.inputs}
-        for schema in (signature.inputs, signature.outputs)
-    )
-    params = {param.name: (param.dtype.name, False) for param in signature.params or ()}
-    return {"inputs": inputs, "outputs": outputs, "params": params}
-
-
 def training_rows(churn: Run) -> np.ndarray:
     """Return the rows of its own table that a churn model was trained on."""
     return artifacts.read_table(churn.info.run_id, Artifact.OOF)["row"].unique()
@@ -193,10 +226,11 @@ def trained_on(version: ModelVersion, dataset: Dataset) -> TrainedOn:
     try:
         churn = mlflow.get_run(run_id)
         if churn.data.tags.get(Tag.DATA) == dataset.sha256:
-            return TrainedOn(same_members(dataset, training_rows(churn)), "")
+            with suppress(artifacts.LostFile):  # the promotion remembers its members, too
+                return TrainedOn(same_members(dataset, training_rows(churn)), "")
         columns = artifacts.read_json(version.run_id, Artifact.GATE).get("identifying_columns")
         members = artifacts.read_table(version.run_id, Artifact.TRAINED_ON)["member"]
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, artifacts.LostFile) as error:
         raise LookupError(
             f"it is unknown which members it was trained on ({_first_line(error)})"
         ) from error

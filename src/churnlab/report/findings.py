@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.data.contract import Contract
+from churnlab.data.dataset import Dataset
 from churnlab.explore.association import (
     BENDS,
     DIFFERS,
@@ -19,7 +20,7 @@ from churnlab.explore.association import (
     smallest_difference,
 )
 from churnlab.explore.statistics import churn_rate
-from churnlab.formatting import counted, listed, number, percent, readable, whole
+from churnlab.formatting import Lines, Table, counted, listed, number, percent, readable, whole
 from churnlab.report.sentences import riskier
 
 Tables = Mapping[str, pd.DataFrame]
@@ -43,10 +44,11 @@ GLOSSARY = (
 )
 
 
-def page(contract: Contract, y: np.ndarray, tables: Tables, *, warnings: Sequence[str]) -> str:
+def page(dataset: Dataset, tables: Tables) -> str:
     """Return the whole page in Markdown."""
+    contract, y = dataset.contract, dataset.y
     leaving, silent = (signals(contract, tables, signal=signal) for signal in (True, False))
-    checks = completeness(contract, tables["completeness"], warnings=warnings)
+    checks = completeness(contract, tables["completeness"], warnings=dataset.warnings)
     strongest = f"{_markdown(leaving)}\n\n{GLOSSARY}" if len(leaving) else "No feature has one."
     sections = {
         "Data quality": _bullets(checks),
@@ -56,28 +58,31 @@ def page(contract: Contract, y: np.ndarray, tables: Tables, *, warnings: Sequenc
         "Limits of this table": _bullets(limits(contract, y, tables)),
     }
     texts = [f"## {title}\n\n{text}" for title, text in sections.items()]
-    return "\n\n".join([f"# Findings: {contract.name}", opening(y), *texts]) + "\n"
+    return "\n\n".join([f"# Findings: {contract.name}", opening(dataset), *texts]) + "\n"
 
 
-def short(contract: Contract, y: np.ndarray, tables: Tables) -> str:
+def short(dataset: Dataset, tables: Tables) -> str:
     """Return the part of the page for a terminal: churn rate, signals, no signals, redundancy."""
-    leaving = signals(contract, tables, signal=True).drop(columns=ALONG)
+    leaving = signals(dataset.contract, tables, signal=True).drop(columns=ALONG)
     silent = _silent(tables["links"])
-    parts = [opening(y)]
+    parts = [opening(dataset)]
     if len(leaving):
-        left_aligned = f"{{:<{leaving[GROUP].str.len().max()}}}".format
-        parts.append(leaving.to_string(index=False, formatters={GROUP: left_aligned}))
+        parts.append(Table.of(leaving, left=GROUP))
     if silent:
         parts.append(f"No signal shown: {listed(silent)}.")
-    return "\n".join([*parts, *redundancies(tables)])
+    return Lines.of([*parts, *redundancies(tables)])
 
 
-def opening(y: np.ndarray) -> str:
-    """Say how many members there are and how many of them left."""
+def opening(dataset: Dataset) -> str:
+    """Say how many members there are (or rows, where a member has several) and how many left."""
+    y, groups = dataset.y, dataset.groups
     rate = churn_rate(int(y.sum()), len(y))
+    share, left = percent(rate["churn_rate"]), whole(y.sum())
+    if groups is not None:  # no CI: rows of one member are not independent
+        members = counted(int(groups.max()) + 1, "member")
+        return f"Of {counted(len(y), 'row')} of {members}, {left} left: {share}."
     ci = f"95% CI {percent(rate['low'])} to {percent(rate['high'])}"
-    members, left = counted(len(y), "member"), whole(y.sum())
-    return f"Of {members}, {left} left: {percent(rate['churn_rate'])} ({ci})."
+    return f"Of {counted(len(y), 'member')}, {left} left: {share} ({ci})."
 
 
 def completeness(

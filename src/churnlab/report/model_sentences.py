@@ -36,6 +36,12 @@ def model_in_words(model: str, features: str, *, tuned: bool = False) -> str:
     return f"{readable(model)} ({readable(features)} features{', tuned' if tuned else ''})"
 
 
+def is_guessing(test: Mapping[str, float]) -> bool:
+    """Return whether the hold-out's ROC AUC (roc_auc, low, high) does not exceed that of guessing
+    beyond chance."""
+    return test["low"] <= 0.5
+
+
 def which_model(
     recommended: str | None,
     value: float,
@@ -45,12 +51,14 @@ def which_model(
     found: Verdict | None,
     metric: str,
     held_out: int,
+    test: Mapping[str, float],
 ) -> str:
     """Say which model is recommended, why, and whether it is better than the rival.
 
     ``recommended`` is None if every score is too good to be true; ``value`` is then the best one's.
     ``best`` is the model with the best cross-validated metric and its value, if it is another one.
-    ``found`` is the verdict on the recommended model (first) and the rival.
+    ``found`` is the verdict on the recommended model (first) and the rival, ``test`` as in
+    how_well.
     """
     score = f"a cross-validated {LABELS[metric]} of {number(value, 4)}"
     if recommended is None:
@@ -59,6 +67,8 @@ def which_model(
             f"{score}): look for a column that is known only after a member has left."
         )
     text = f"The recommended model is {recommended}, with {score}"
+    if is_guessing(test):
+        text = f"The best there is, {recommended}, is not shown to be better than guessing: {score}"
     if best is not None:
         name, top = best
         text += f", the simplest within one standard error of the best ({name}, {number(top, 4)})"
@@ -111,7 +121,7 @@ def how_well(
         "It ranks a member who leaves above a member who stays in "
         f"{percent(test['roc_auc'])} of the pairs (95% CI {percent(test['low'])} to "
         f"{percent(test['high'])}, on {whole(held_out)} held-out members)"
-        f"{', which is not shown to be better than guessing' if test['low'] <= 0.5 else ''}; "
+        f"{', which is not shown to be better than guessing' if is_guessing(test) else ''}; "
         f"{'' if late is None else f'{without_late(late)}; '}of all who leave, "
         f"{found} (a perfect ranking would find {ideal})."
     )

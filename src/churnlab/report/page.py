@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from churnlab.errors import InputError
 from churnlab.formatting import counted, number, percent, readable, small, whole
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -53,6 +54,23 @@ def picture(png: bytes) -> Picture:
     width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
     uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return Picture(uri, round(width * 96 / FIGURE_DPI), round(height * 96 / FIGURE_DPI))
+
+
+def output_path(given: str | None, name: str) -> Path:
+    """Return the path of the page: the given one, or ``name`` in the outputs of CHURNLAB_HOME.
+
+    InputError: its folder is missing, or it does not end in .html.
+    """
+    if given is None:
+        folder = Path(os.environ["CHURNLAB_HOME"]) / "outputs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+    output = Path(given).absolute()
+    if output.suffix not in (".html", ".htm"):
+        raise InputError(f"output={given} is not a page; give a name that ends in .html.")
+    if not output.parent.is_dir():
+        raise InputError(f"output={given} is in a folder that does not exist; create it first.")
+    return output
 
 
 def write(html: str, output: Path) -> None:

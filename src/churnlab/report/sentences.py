@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from scipy.stats import binomtest
 
 from churnlab.formatting import counted, number, percent, readable, whole
-from churnlab.report.model_sentences import how_well, which_model
+from churnlab.report.model_sentences import how_well, is_guessing, which_model
 
 TEST_FIRST = (
-    "test each action on a random half of its segment first (an A/B test), because a correlation "
-    "is not an effect"
+    "give an action to a random half of its segment before all get it (an A/B test), because a "
+    "correlation is not an effect"
 )
 
 FIRST_MODELS = "train -m model=logistic_regression,random_forest"
@@ -53,9 +53,13 @@ def five_sentences(
     rate, left, groups = members["churn_rate"], members["left"], members["groups"]
     who = who_leaves(members["rows"], left, groups, looked=members.get("looked", 0))
     explore = "explore" if groups is None else None
-    promote = champion is None or champion["recommended"] is False
-    command = _promote(models) if promote else "score input=members.csv output=scored.csv"
-    following = what_next(registered, champion)
+    following, command = what_next(
+        registered,
+        champion,
+        guessing=models is not None and is_guessing(models["test"]),
+        refused=models and models["refused"],
+        promote=_promote(models),
+    )
     return [
         Conclusion("Who leaves", who, _runs(members), explore),
         *_about_models(models, churn_rate=rate),
@@ -75,7 +79,7 @@ def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]
         missing = "No model has been trained on this table and split yet."
         later = "How well a model ranks members is measured on held-out members when it is trained."
         return [Conclusion("Which model", missing, (), FIRST_MODELS), Conclusion("How well", later)]
-    keys = ("recommended", "value", "best", "rival", "found", "metric", "held_out")
+    keys = ("recommended", "value", "best", "rival", "found", "metric", "held_out", "test")
     which = which_model(**{key: models[key] for key in keys})
     late = models["late"]
     well = how_well(
@@ -199,12 +203,14 @@ def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -
         return f"{text}; no segment churns clearly more than the members overall."
     gone, actions = round(worst["size"] * worst["churn_rate"]), worst["actions"]
     more = f" (and {len(actions) - 3} more, below)" if len(actions) > 3 else ""
+    stay = worst["size"] - gone
     return (
         f"{text}; segment {worst['id']}, “{worst['name']}”, has the most leavers beyond the "
         f"overall rate: {percent(worst['churn_rate'])} of its {counted(worst['size'], 'member')} "
         f"left (95% CI {percent(worst['churn_low'])} to {percent(worst['churn_high'])}), "
-        f"{whole(gone)} of all {whole(left)} who left. Whether they can be persuaded to stay, a "
-        f"rate does not say; the playbook advises to test: {'; '.join(actions[:3])}{more}."
+        f"{whole(gone)} of all {whole(left)} who left; {whole(stay)} "
+        f"{'is' if stay == 1 else 'are'} still there. The playbook advises, with no effect "
+        f"measured yet: {'; '.join(actions[:3])}{more}."
     )
 
 
@@ -227,25 +233,45 @@ def how_stable(found: Part, limits: Mapping[str, float], groups: str | None = No
     )
 
 
-def what_next(registered: str, champion: Part | None) -> str:
-    """Say what is in the registry and what to do next.
+def what_next(
+    registered: str,
+    champion: Part | None,
+    *,
+    guessing: bool,
+    refused: Part | None,
+    promote: str,
+) -> tuple[str, str]:
+    """Say what is in the registry and what to do next, and return the command for it.
 
     ``champion``: version, since, and whether it uses the recommended model (None: no model to
-    recommend yet).
+    recommend yet). ``guessing``: the recommended model is not shown to be better than guessing.
+    ``refused``: the version made of it that the gate did not let pass, and the verdict (None: there
+    is none). ``promote`` is the command that lets the gate judge it.
     """
+    score = "score input=members.csv output=scored.csv"
+    state = f"No version of {registered} is promoted yet, so no member can be scored"
+    if champion is not None:
+        state = (
+            f"Version {champion['version']} of {registered} has been the champion "
+            f"since {champion['since']}"
+        )
+        if champion["recommended"] is not False:
+            uses = " and uses the recommended model" if champion["recommended"] else ""
+            return f"{state}{uses}: score the members with it, and {TEST_FIRST}.", score
+        state += ", but does not use the recommended model"
+    if guessing:
+        return (
+            f"{state}. No model is shown to be better than guessing, so there is none to promote: "
+            "look for columns that say more about who leaves, or for more members."
+        ), "explore"
+    if refused is None:
+        which = "between them" if champion else "on one"
+        return (
+            f"{state}: let the gate decide {which} (churnlab promote), and {TEST_FIRST}.",
+            promote,
+        )
+    answer = "refused it" if refused["verdict"] == "refused" else "had too few members to judge it"
+    state += f". The gate {answer} (version {refused['version']})"
     if champion is None:
-        return (
-            f"No version of {registered} is promoted yet, so no member can be scored: let the "
-            f"gate decide on one (churnlab promote), and {TEST_FIRST}."
-        )
-    text = (
-        f"Version {champion['version']} of {registered} has been the champion "
-        f"since {champion['since']}"
-    )
-    if champion["recommended"] is False:
-        return (
-            f"{text}, but does not use the recommended model: let the gate decide between them, "
-            f"and {TEST_FIRST}."
-        )
-    uses = " and uses the recommended model" if champion["recommended"] else ""
-    return f"{text}{uses}: score the members with it, and {TEST_FIRST}."
+        return f"{state}: train another model, and let the gate judge that one.", FIRST_MODELS
+    return f"{state}: score the members with the champion, and {TEST_FIRST}.", score

@@ -293,6 +293,25 @@ def text(entry: Text, language: str) -> str:
     return entry[language]
 
 
+def page_language(playbook: Mapping[str, Any], language: str) -> str:
+    """Return the language of the terminal, the figures and the report: English, or the playbook's
+    own if any of its texts is not in English.
+
+    >>> page_language({"text": {"en": "near", "ru": "рядом"}}, "ru")
+    'en'
+    >>> page_language({"actions": [{"text": {"ru": "рядом"}}]}, "ru")
+    'ru'
+    """
+    return language if _lacks_english(playbook, language) else "en"
+
+
+def _lacks_english(part: Any, language: str) -> bool:
+    if isinstance(part, Mapping):
+        missing = language in part and "en" not in part
+        return missing or any(_lacks_english(each, language) for each in part.values())
+    return isinstance(part, list) and any(_lacks_english(each, language) for each in part)
+
+
 def _holds(test: Mapping[str, Any], facts: Facts, held: Collection[str]) -> bool:
     if "all" in test:
         return all(_holds(part, facts, held) for part in test["all"])

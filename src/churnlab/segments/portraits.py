@@ -168,6 +168,18 @@ def portraits(
     return described
 
 
+def page_texts(portrait: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, under ``page``, the texts of the same portrait in the language of the report; {} if
+    they are the same."""
+    texts = {key: shown[key] for key in ("name", "actions", "plans", "together")}
+    return {} if shown is portrait else {"page": texts}
+
+
+def on_page(portrait: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a portrait with the texts that the terminal, the figures and the report show."""
+    return {**portrait, **portrait.get("page", {})}
+
+
 def segment_names(
     described: Sequence[Mapping[str, Any]], playbook: Mapping[str, Any], language: str
 ) -> list[str]:

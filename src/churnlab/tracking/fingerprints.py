@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from churnlab.models.splits import Split
+from churnlab.models.own_code import own_code, types_in
 from churnlab.tracking.names import Tag
+
+if TYPE_CHECKING:  # commands that split nothing do not load scikit-learn
+    from churnlab.models.splits import Split
 
 PACKAGE = Path(__file__).parents[1]
 """The folder of the package: all rooms, not just this one."""
@@ -24,7 +27,7 @@ NOT_DECIDING = {
 }
 """Keys that do not decide a result and are left out of its config_sha256 (as is any path)."""
 
-FILE_FORMAT = {"path", "encoding", "rename"}
+FILE_FORMAT = {"path", "encoding", "rename", "extra"}
 """Keys of a dataset that describe where and how its table is written, not its content."""
 
 
@@ -77,8 +80,14 @@ def identity_tags(
 ) -> dict[str, str]:
     """Return the tags by which equal runs find each other: command, config, code and data."""
     tags = {Tag.COMMAND: command, Tag.CONFIG: config_sha256(command, config)}
-    tags[Tag.CODE] = code_sha256()
+    tags[Tag.CODE] = _with_own_code(code_sha256(), config.get("model"))
     return tags if data_sha256 is None else tags | {Tag.DATA: data_sha256}
+
+
+def _with_own_code(sha256: str, model: Any) -> str:
+    """Add the files of a model's own classes to the fingerprint of the code; the others keep it."""
+    found = own_code(types_in((model or {}).get("estimator")))
+    return hashlib.sha256((sha256 + found.sha256()).encode()).hexdigest() if found.files else sha256
 
 
 DECIDING_PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "optuna", "mlflow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from churnlab.formatting import whole
 from churnlab.models.features import found_on_sentence
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
+from churnlab.tracking.scores import scores_of
+
+log = logging.getLogger(__name__)
 
 
 def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
@@ -41,7 +45,7 @@ def leaderboard(runs: Sequence[Run], *, metric: str) -> pd.DataFrame:
     fingerprints = {"data": Tag.DATA, "split": Tag.SPLIT, "folds": Tag.FOLDS}
     rows = []
     for rank, run in enumerate(runs, 1):
-        scores, params, info = run.data.metrics, run.data.params, run.info
+        scores, params, info = scores_of(run), run.data.params, run.info
         started = info.start_time / 1000
         rows.append(
             {
@@ -67,10 +71,14 @@ def recommend(
     """Return the id of the simplest run within one standard error of the best, and a sentence.
 
     The runs come ranked, the best first, and have equal folds. Those with a score beyond the
-    ``ceiling`` are left out: a score that is too good to be true is never recommended.
+    ``ceiling`` are left out: a score that is too good to be true is never recommended; nor are
+    those that kept no model, as older runs of unreviewed types did not.
     """
     suspected = suspects(ranked, ceiling or {})
-    runs = [run for run in ranked if run.info.run_id not in suspected]
+    kept = [run for run in ranked if Tag.MODEL not in run.data.tags]
+    if not kept:
+        return None, "No run is recommended: none has kept its model. Train one again."
+    runs = [run for run in kept if run.info.run_id not in suspected]
     if not runs:
         return None, "No run is recommended: every score is too good to be true."
     best = runs[0]
@@ -148,10 +156,14 @@ def _picked(evidence: Predictions, passed_over: int) -> Predictions:
 
 
 def found_on_notes(runs: Sequence[Run]) -> list[str]:
-    """Say of each feature set of these runs on which members it was found, where that is known."""
+    """Name the feature sets that were found on the members of the runs' own dataset."""
     params = [run.data.params for run in runs]
-    found = {one["features.name"]: one.get("features.found_on", "None") for one in params}
-    return [found_on_sentence(name, on) for name, on in found.items() if on != "None"]
+    found = {
+        (one["features.name"], one["dataset.name"])
+        for one in params
+        if one.get("features.found_on") == one["dataset.name"]
+    }
+    return [found_on_sentence(*names) for names in sorted(found)]
 
 
 def ranking_without_late(run: Run) -> tuple[list[str], float, float | None] | None:
@@ -178,7 +190,13 @@ def _evidence(first: Run, second: Run) -> tuple[Predictions, Predictions]:
 
 def _read_evidence(name: str, run: Run) -> Predictions:
     predicted, (among, study) = out_of_fold_predictions(run), _study(run)
-    nested = artifacts.find_table(study, Artifact.NESTED) if study else None
+    try:
+        nested = artifacts.find_table(study, Artifact.NESTED) if study else None
+    except artifacts.LostFile as lost:
+        log.warning(
+            "warning: nested predictions of %s, if there were any, are left out: %s", name, lost
+        )
+        nested = None
     members = predicted["row"].nunique()
     return Predictions(name, hold_out_predictions(run), members, predicted, nested, among)
 

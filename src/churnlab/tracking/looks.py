@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ from churnlab.data.dataset import Dataset, member_hashes
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
 from churnlab.tracking.search import find_runs
+
+log = logging.getLogger(__name__)
 
 LOOKING = ("train", "promote")
 """The commands in whose experiments runs look at held-out members: compare and tune share that of
@@ -39,7 +43,11 @@ def earlier_looks(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     for command in LOOKING:
         experiment = f"{dataset.contract.name}-{EXPERIMENTS[command]}"
         for run in find_runs(experiment, {Tag.HOLD_OUT_LOOK: "true"}, status="FINISHED"):
-            looked = artifacts.find_table(run.info.run_id, Artifact.LOOKED_AT)
+            try:
+                looked = artifacts.find_table(run.info.run_id, Artifact.LOOKED_AT)
+            except artifacts.LostFile as lost:
+                log.warning("warning: its look at held-out members is not counted: %s", lost)
+                continue
             if looked is not None and "member" in looked:
                 looks += np.isin(members, looked["member"])
             elif looked is not None and run.data.tags[Tag.DATA] == dataset.sha256:

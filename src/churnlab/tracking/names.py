@@ -8,6 +8,17 @@ EXPERIMENTS = {name: command.experiment for name, command in COMMANDS.items()}
 """The experiment of a command's runs is <dataset.name>-<this>, and so is that of its sweeps."""
 
 
+class Label:
+    """Tags that a person reads, as columns of MLflow's table of runs."""
+
+    MODEL = "model"
+    """train, tune: the name of the model."""
+    FEATURES = "features"
+    """train, tune: the name of the feature set."""
+    VERDICT = "verdict"
+    """compare, promote, segment: the answer in a few words."""
+
+
 class Tag:
     """Tags of runs, registered models and their versions."""
 
@@ -79,8 +90,8 @@ class Tag:
     SEGMENTS = "churnlab.segments"
     """How the segments of a version relate to those of the champion it was compared with."""
     GATE = "churnlab.gate"
-    """The gate's verdict: passed, forced, refused or undecided (too few members to judge by);
-    ``churnlab.gate.<check>`` has each value."""
+    """The gate's verdict: passed, forced, refused or undecided (too few members to judge by); the
+    checks are in the gate.json of the promotion's run."""
     REPLACED = "churnlab.replaced"
     """The version that a version replaced as champion."""
     REASON = "churnlab.reason"
@@ -95,8 +106,10 @@ class Tag:
     """The version that the run registered, restored, reported on or scored with."""
     MODEL_URI = "churnlab.model_uri"
     """The model that scored the members."""
+    JOBS = "churnlab.jobs"
+    """The runs of a sweep's jobs, comma-separated, the best first, those of earlier sweeps too."""
     REPRODUCES = "churnlab.reproduces"
-    """The run that this run reproduces."""
+    """The run that this run reproduces, or that the study around it does."""
     IDENTICAL = "churnlab.identical"
     """Whether the reproduction gave the same bits: true or false."""
 
@@ -143,6 +156,8 @@ class Artifact:
     """train: predictions for the hold-out, one row per member: row, y, probability."""
     FOLDS = "folds.csv"
     """train: the metrics of each fold."""
+    METRICS = "metrics.csv"
+    """train: every metric with its deviation over the folds, 95% CI and noise floor."""
     CALIBRATION = "calibration.csv"
     """train: each calibration that was tried: slope, intercept, test of both, error with its noise
     floor, log loss, kept or not."""
@@ -176,6 +191,8 @@ class Artifact:
     """segment: columns, fill values, stability and the result without late columns."""
     ACTIONS = "actions.csv"
     """segment: each action with its reach, cost, worth and the test that would prove it."""
+    JOBS = "jobs.csv"
+    """-m: a row per job, the best first, with its swept keys, metrics and run."""
     LEADERBOARD = "leaderboard.csv"
     """compare: one row per run, with all metrics and their CIs."""
     DIFFERENCES = "differences.csv"
@@ -201,3 +218,17 @@ COMPARABLE = (Tag.DATA, Tag.SPLIT)
 
 SAME_QUESTION = (*COMPARABLE, Tag.FOLDS)
 """Tags that two train runs must share to be ranked together."""
+
+KEPT = {
+    "explore": (Artifact.CONFIG, Artifact.DRIVERS, Artifact.CORRELATIONS, Artifact.COLLINEAR),
+    "train": (Artifact.CONFIG, Artifact.OOF, Artifact.TEST, Artifact.FOLDS),
+    "tune": (Artifact.CONFIG, Artifact.TRIALS),
+    "segment": (
+        *(Artifact.CONFIG, Artifact.MEMBERS, Artifact.PORTRAITS, Artifact.SEGMENTATION),
+        *(Artifact.EVIDENCE, Artifact.SEGMENTS),
+    ),
+    "promote": (Artifact.CONFIG, Artifact.GATE),
+    "claims": (Artifact.CONFIG, Artifact.CLAIMS),
+    **dict.fromkeys(("compare", "score", "report", "rollback", "pipeline"), (Artifact.CONFIG,)),
+}
+"""The files, by command, without which a finished run is of no use to other commands."""

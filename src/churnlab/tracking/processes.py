@@ -1,12 +1,18 @@
-"""Identify processes, so that others can see whether the process that opened a run is alive."""
+"""Identify processes, so that others can see whether the process that opened a run is alive, and
+turn the signals that end a process into exceptions."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
+import sys
+import threading
 from functools import cache
 from pathlib import Path
+
+from churnlab.errors import Terminated
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -48,3 +54,22 @@ def _started(pid: int) -> str | None:
     # macOS has no /proc
     ps = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
     return "-".join(ps.stdout.split()) or None
+
+
+def raise_on_sigterm() -> None:
+    """Let SIGTERM raise Terminated in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _repeat_signal
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _repeat_signal(ignored: sys.UnraisableHookArgs) -> None:
+    """Send a signal again if Python dropped its exception, as it does inside a destructor."""
+    dropped = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+    if ignored.exc_type in dropped:
+        threading.Timer(0.05, os.kill, [os.getpid(), dropped[ignored.exc_type]]).start()
+    else:
+        sys.__unraisablehook__(ignored)

@@ -22,8 +22,7 @@ from churnlab.errors import interruption
 from churnlab.tracking import processes
 from churnlab.tracking.fingerprints import git_tags, identity_tags, packages
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
-from churnlab.tracking.processes import is_alive
-from churnlab.tracking.search import find_runs, logged_models, search
+from churnlab.tracking.search import logged_models
 from churnlab.tracking.store import experiment_id
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def reproducing(run_id: str) -> Iterator[None]:
         reproduces.reset(original)
 
 
-def _environment_tags() -> dict[str, str]:
+def environment_tags() -> dict[str, str]:
     """Return the commit, the packages and this process, by which doctor finds runs of dead ones."""
     return git_tags() | {Tag.PACKAGES: json.dumps(packages()), Tag.PROCESS: processes.process()}
 
@@ -77,11 +76,11 @@ def start_run(
     scalars.pop("run_name", None)  # it is the run's name, not one of its differences
     all_tags = (
         identity_tags(command, config, data_sha256=dataset.sha256 if dataset is not None else None)
-        | _environment_tags()
+        | environment_tags()
         | {key: str(scalars.pop(key)) for key in list(scalars) if key.startswith(tuple(growing))}
         | dict(tags or {})
     )
-    if reproduces.get() and mlflow.active_run() is None:
+    if reproduces.get():  # inside a study that is run again, too
         all_tags[Tag.REPRODUCES] = reproduces.get()
     with _closing():
         if resume is not None:
@@ -93,7 +92,7 @@ def start_run(
                 experiment_id=experiment_id(f"{prefix}-{EXPERIMENTS[command]}"),
                 run_name=config.get("run_name") or f"{name} {job_label.get()}".strip(),
                 nested=True,
-                parent_run_id=_parent_run_id(),
+                parent_run_id=parent_run_id(),
                 tags=all_tags,
             )
         _log_config(config, {key: scalars[key] for key in scalars if key not in run.data.params})
@@ -134,13 +133,13 @@ def _closing() -> Iterator[None]:
         yield
     except BaseException as error:
         if _opened_since(outer):
-            _end_unfinished(error)
+            end_unfinished(error)
         raise
     if _opened_since(outer):
         mlflow.end_run("FINISHED")
 
 
-def _end_unfinished(error: BaseException) -> None:
+def end_unfinished(error: BaseException) -> None:
     """End the open run as KILLED after a signal, else as FAILED with the error as its note."""
     stopped, run = interruption(error), mlflow.active_run()
     error.run_id = run.info.run_id  # type: ignore[attr-defined]  # where it is recorded
@@ -162,6 +161,24 @@ def log_metrics(metrics: Mapping[str, float], *, step: int | None = None) -> Non
     mlflow.log_metrics({key: value for key, value in metrics.items() if value == value}, step=step)
 
 
+def log_steps(series: Mapping[str, Sequence[float]]) -> None:
+    """Log series of values, each as the steps of one metric."""
+    run = mlflow.active_run()
+    assert run is not None
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=_steps(series))
+
+
+def _steps(series: Mapping[str, Sequence[float]]) -> list[Metric]:
+    """Return each value with its place as the step; undefined ones (NaN) are left out."""
+    now = int(time.time() * 1000)
+    return [
+        Metric(name, value, now, step)
+        for name, values in series.items()
+        for step, value in enumerate(values)
+        if value == value
+    ]
+
+
 def take_outer_run() -> None:
     """Make the run that ``mlflow run`` opened around this process the parent of ours.
 
@@ -174,7 +191,7 @@ def take_outer_run() -> None:
         os.environ["CHURNLAB_OUTER_RUN_ID"] = outer
 
 
-def _parent_run_id() -> str | None:
+def parent_run_id() -> str | None:
     active = mlflow.active_run()
     return active.info.run_id if active else os.environ.get("CHURNLAB_OUTER_RUN_ID")
 
@@ -198,13 +215,10 @@ def log_trial(
     run_id: str, params: Mapping[str, Any], scores: Mapping[str, Any], *, reused_from: str | None
 ) -> None:
     """Log a trial's params and scores in one call: ``metrics``, and ``per_fold`` as steps."""
-    now = int(time.time() * 1000)
-    logged = [Metric(key, value, now, 0) for key, value in scores["metrics"].items()]
-    for key, values in scores["per_fold"].items():
-        logged += [Metric(key, value, now, step) for step, value in enumerate(values)]
+    series = {key: [value] for key, value in scores["metrics"].items()} | scores["per_fold"]
     tags = [] if reused_from is None else [RunTag(Tag.REUSED_FROM, reused_from)]
-    known = [metric for metric in logged if metric.value == metric.value]
-    mlflow.MlflowClient().log_batch(run_id, params=_params(params), metrics=known, tags=tags)
+    logged = {"params": _params(params), "metrics": _steps(series), "tags": tags}
+    mlflow.MlflowClient().log_batch(run_id, **logged)
 
 
 def end_trial(
@@ -222,42 +236,6 @@ def _params(params: Mapping[str, Any]) -> list[Param]:
     return [Param(key, str(value)) for key, value in params.items()]
 
 
-def open_sweep(
-    command: str, words: Sequence[str], *, dataset_name: str, data_sha256: str | None = None
-) -> None:
-    """Open the parent run of a sweep unless one is open; resume that of an equal earlier sweep."""
-    if mlflow.active_run():
-        return
-    name = f"{dataset_name}-{EXPERIMENTS[command]}"
-    tags = identity_tags(
-        "sweep", {"command": command, "sweep": sorted(words)}, data_sha256=data_sha256
-    )
-    found = find_runs(name, tags)
-    earlier = [run for run in found if run.data.tags.get(Tag.DATA) == data_sha256]
-    if earlier:
-        _end_dead_jobs(earlier[0])
-        mlflow.start_run(run_id=earlier[0].info.run_id)
-        mlflow.set_tags(_environment_tags())
-        return
-    mlflow.start_run(
-        experiment_id=experiment_id(name),
-        run_name=f"sweep: {_label(words)}"[:250],
-        parent_run_id=_parent_run_id(),
-        tags=tags | _environment_tags(),
-    )
-    mlflow.log_params({"command": command, "sweep": " ".join(words)})
-
-
-def _end_dead_jobs(parent: Run) -> None:
-    """End as KILLED the jobs, but not the sweep itself, that its dead process left RUNNING."""
-    process = parent.data.tags.get(Tag.PROCESS, "")
-    if parent.info.status != "RUNNING" or not process or is_alive(process) is not False:
-        return
-    left = search(f"attributes.status = 'RUNNING' and tags.`{Tag.PROCESS}` = '{process}'")
-    end_dead([run for run in left if run.info.run_id != parent.info.run_id])
-    log.info("This sweep was killed before; its unfinished jobs are now KILLED and run again.")
-
-
 def end_dead(runs: Sequence[Run]) -> None:
     """End runs of a dead process as KILLED, children first, and its half-written models as FAILED.
 
@@ -272,30 +250,6 @@ def end_dead(runs: Sequence[Run]) -> None:
         same = now.data.tags.get(Tag.PROCESS) == run.data.tags.get(Tag.PROCESS)
         if now.info.status == "RUNNING" and same:
             client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _label(words: Sequence[str]) -> str:
-    """Name a sweep after its experiment, or after the keys that it varies."""
-    named = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
-    return " ".join(named or [word for word in words if "," in word] or words)
-
-
-def close_sweep(status: str, *, note: str) -> str | None:
-    """End the parent run of a sweep; return its id, None if none was open."""
-    run = mlflow.active_run()
-    if run is None:
-        return None
-    mlflow.set_tag("mlflow.note.content", note)
-    mlflow.end_run(status)
-    return run.info.run_id
-
-
-def record_failure(
-    command: str, config: Mapping[str, Any], error: Exception, *, dataset_name: str
-) -> None:
-    """Record a job that failed before its run was opened as a FAILED run with a note."""
-    with start_run(command, config, name=f"{command} failed", dataset_name=dataset_name):
-        _end_unfinished(error)
 
 
 def log_reproduction(run: Run, answer: Mapping[str, Any]) -> None:

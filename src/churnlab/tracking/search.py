@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,17 @@ from mlflow.exceptions import MlflowException
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.evaluation.metric_names import LOWER_IS_BETTER
+from churnlab.formatting import counted, listed
+from churnlab.tracking.artifacts import intact
 from churnlab.tracking.fingerprints import identity_tags
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
 from churnlab.tracking.store import restore
 
 NOT_FOUND = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """MLflow's error codes for a run, an alias, a version or a model that does not exist."""
+
+SHORTEST = 4
+"""The fewest characters of a run's id that may stand for it."""
 
 WHERE = "`churnlab compare` lists the train runs of a dataset, the MLflow UI lists all runs."
 """Where a user finds the id of a run."""
@@ -35,22 +41,39 @@ def look_up(get: Callable[..., Any], *keys: str) -> Any:
 
 
 def find_run(run_id: str) -> Run:
-    """Return the run with this id; InputError if there is none or it is deleted."""
-    run = look_up(mlflow.get_run, run_id)
+    """Return the run with this id, or the only one whose id starts so, as in git.
+
+    InputError: there is none, there are several, or it is deleted.
+    """
+    run = look_up(mlflow.get_run, run_id) or _run_by_prefix(run_id)
     if run is None:
         raise InputError(f"There is no run {run_id} in {mlflow.get_tracking_uri()}. {WHERE}")
     if run.info.lifecycle_stage != "active":
-        raise InputError(f"Run {run_id} is deleted; restore it: {restore('run', run_id)}")
+        deleted = run.info.run_id
+        raise InputError(f"Run {deleted} is deleted; restore it: {restore('run', deleted)}")
     return run
+
+
+def _run_by_prefix(start: str) -> Run | None:
+    """Return the only run whose id starts so; None if there is none or the start is too short."""
+    if re.fullmatch(f"[0-9a-f]{{{SHORTEST},31}}", start) is None:
+        return None
+    found = search(f"attributes.run_id LIKE '{start}%'", view=ViewType.ALL)
+    if len(found) > 1:
+        raise InputError(
+            f"{counted(len(found), 'run')} start with {start}: "
+            f"{listed([run.info.run_id for run in found])}. Give more characters of the id."
+        )
+    return found[0] if found else None
 
 
 def get_run(run_id: str, *, command: str) -> Run:
     """Return a finished run of this command; InputError if the id is of anything else."""
     run = find_run(run_id)
     if run.data.tags.get(Tag.COMMAND) != command or run.info.status != "FINISHED":
+        kind = f"{run.info.status} {run.data.tags.get(Tag.COMMAND, 'foreign')}"
         raise InputError(
-            f"Run {run_id} is a {run.info.status} {run.data.tags.get(Tag.COMMAND, 'foreign')} run; "
-            f"name a FINISHED {command} run. {WHERE}"
+            f"Run {run.info.run_id} is a {kind} run; name a FINISHED {command} run. {WHERE}"
         )
     return run
 
@@ -106,16 +129,20 @@ def pages(search: Callable[..., Any], **criteria: Any) -> list[Any]:
 
 
 def latest_run(command: str, dataset: Dataset) -> Run | None:
-    """Return the newest finished run of a command on this table; None if there is none."""
+    """Return the newest finished run of a command on this table; None if there is none.
+
+    A run that has lost files is left out, with a warning.
+    """
     tags = {Tag.COMMAND: command, Tag.DATA: dataset.sha256}
     name = f"{dataset.contract.name}-{EXPERIMENTS[command]}"
-    return next(iter(find_runs(name, tags, status="FINISHED")), None)
+    return next(iter(_usable(find_runs(name, tags, status="FINISHED"))), None)
 
 
 def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str) -> list[Run]:
     """Return the finished train runs on one table, split and folds, best cv_<metric> first.
 
-    Of runs with equal configs only the newest is kept.
+    Of runs with equal configs only the newest is kept. A run that has lost files is left out, with
+    a warning.
     """
     same = {key: tags[key] for key in SAME_QUESTION}
     return _ranked(_train_runs(dataset_name, same), metric=metric)
@@ -135,7 +162,17 @@ def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str,
 
 def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
     tags = {Tag.COMMAND: "train"} | dict(tags)
-    return find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", tags, status="FINISHED")
+    found = find_runs(f"{dataset_name}-{EXPERIMENTS['train']}", tags, status="FINISHED")
+    return _usable(found)
+
+
+def _usable(runs: Sequence[Run]) -> list[Run]:
+    """Leave out runs that have lost files, and copies by churnlab reproduce of a run, or of the
+    study around a run, that is here: a copy stands for an original that is lost or deleted."""
+    kept = list(intact(runs))
+    here = {run.info.run_id for run in kept}
+    here |= {run.data.tags.get("mlflow.parentRunId", "") for run in kept}
+    return [run for run in kept if run.data.tags.get(Tag.REPRODUCES) not in here]
 
 
 def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
@@ -159,8 +196,8 @@ def finished_inside(
     same = identity_tags(command, config, data_sha256=dataset.sha256) | {
         "mlflow.parentRunId": parent.info.run_id
     }
-    found = _find_runs(parent.info.experiment_id, same, status="FINISHED")
-    return found[0].info.run_id if found else None
+    found = next(intact(_find_runs(parent.info.experiment_id, same, status="FINISHED")), None)
+    return found and found.info.run_id
 
 
 def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Dataset) -> str | None:
@@ -168,7 +205,7 @@ def finished_in_a_sweep(command: str, config: Mapping[str, Any], dataset: Datase
     none."""
     same = identity_tags(command, config, data_sha256=dataset.sha256)
     name = f"{dataset.contract.name}-{EXPERIMENTS[command]}"
-    for run in find_runs(name, same, status="FINISHED"):
+    for run in intact(find_runs(name, same, status="FINISHED")):
         parent = run.data.tags.get("mlflow.parentRunId")
         if parent and mlflow.get_run(parent).data.tags.get(Tag.COMMAND) == "sweep":
             return run.info.run_id
@@ -182,8 +219,9 @@ def find_study(dataset_name: str, study: str, study_id: str) -> Run | None:
 
 
 def reproductions(run: Run) -> list[Run]:
-    """Return the finished runs that reproduce a run, newest first."""
-    return _find_runs(run.info.experiment_id, {Tag.REPRODUCES: run.info.run_id}, status="FINISHED")
+    """Return the finished runs of the same command that reproduce a run, newest first."""
+    same = {Tag.REPRODUCES: run.info.run_id, Tag.COMMAND: run.data.tags[Tag.COMMAND]}
+    return _find_runs(run.info.experiment_id, same, status="FINISHED")
 
 
 def source(run: Run) -> str | None:

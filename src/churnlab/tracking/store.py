@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
+import re
 import shlex
 import sqlite3
 import tempfile
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import mlflow
 from filelock import FileLock
@@ -17,6 +20,10 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request_safe
 
 from churnlab.errors import InputError
+from churnlab.tracking import moved
+from churnlab.tracking.moved import ARTIFACTS, local_path
+
+log = logging.getLogger(__name__)
 
 SQLITE = "sqlite:///"
 
@@ -26,21 +33,39 @@ LOCK = ".store.lock"
 SERVERS = ("http://", "https://", "postgresql", "mysql", "mssql")
 """What the other addresses that MLflow accepts as a store begin with."""
 
+ABOUT = {
+    "churn": (
+        "Models of who leaves. Compare the columns cv_log_loss and cv_roc_auc; the tags model and "
+        "features say what was trained. Studies and sweeps carry the scores of their best run."
+    ),
+    "segments": "Kinds of members: how many, how stable, and what each is like (segments.csv).",
+    "explore": "The table: its quality, who leaves, and which columns say something about it.",
+    "promotions": "What the gate decided: the tag verdict, and every check in gate.json.",
+}
+"""The descriptions of experiments, by the end of their names."""
+
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """The MLflow UI opens such an experiment on its runs; without the tag it opens on a page about
 language models."""
 
 
-def locate(uri: str, *, home: Path) -> tuple[str, Path]:
+def locate(uri: str | None, *, home: Path) -> tuple[str, Path]:
     """Return the absolute address of the store and its folder (``home`` for a server).
 
-    ``MLFLOW_TRACKING_URI`` wins over ``uri``. Raises InputError for MLflow's old file store and for
-    what is no address of a store.
+    ``MLFLOW_TRACKING_URI`` wins over ``uri``; without both, the store is mlflow.db in ``home``.
+    Raises InputError for MLflow's old file store, for what is no address of a store, and for a path
+    that MLflow misreads.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or uri
-    if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE)).absolute()
-        return f"{SQLITE}{path}", path.parent
+    if not uri or uri.startswith(SQLITE):
+        path = sqlite_path(uri) if uri else home / "mlflow.db"
+        if escaped := re.search("%[0-9A-Fa-f]{2}", str(path)):
+            raise InputError(
+                f"The path of the store, {path}, contains {escaped[0]}, which MLflow reads as an "
+                "escaped character, so that it would not find its own files; rename the folder, or "
+                "set CHURNLAB_HOME to another."
+            )
+        return sqlite_uri(path), path.parent
     if not uri.startswith(SERVERS):
         raise InputError(
             f"tracking.uri={uri} is not the address of a store, or it is a folder of files, which "
@@ -50,7 +75,25 @@ def locate(uri: str, *, home: Path) -> tuple[str, Path]:
     return uri, home
 
 
-def open_store(uri: str, *, home: Path) -> None:
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a SQLite file: its plain path, unless a question mark is in it.
+
+    >>> sqlite_uri(Path("/my homes/#1/mlflow.db")), sqlite_uri(Path("/mine?/mlflow.db"))
+    ('sqlite:////my homes/#1/mlflow.db', 'sqlite:////mine%3F%2Fmlflow.db')
+    """
+    text = str(path.absolute())
+    if "?" not in text:
+        return f"{SQLITE}{text}"
+    # Slashes, too: MLflow makes the folder that it sees in the address, escaped as it is.
+    return f"{SQLITE}/{quote(text[1:], safe=' ')}"
+
+
+def sqlite_path(uri: str) -> Path:
+    """Return the absolute path of a SQLite file from its address."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])).absolute()
+
+
+def open_store(uri: str | None, *, home: Path) -> None:
     """Point MLflow at the store; create its schema if it is new, also when processes start at once.
 
     A store that exists can be read without permission to write. Raises InputError for one that
@@ -58,7 +101,7 @@ def open_store(uri: str, *, home: Path) -> None:
     """
     uri, home = locate(uri, home=home)
     if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE))
+        path = sqlite_path(uri)
         if not path.exists():
             check_writable(home)
             with FileLock(home / LOCK):
@@ -73,12 +116,14 @@ def open_store(uri: str, *, home: Path) -> None:
 
 
 def point_at(uri: str, *, home: Path) -> None:
-    """Point MLflow, and all code that reads CHURNLAB_STORE, at the store.
+    """Point MLflow, and all code that reads CHURNLAB_STORE, at the store, also if it was moved.
 
     Raises InputError for a server that does not answer.
     """
     if uri.startswith("http"):
         _check_server(uri)
+    if uri.startswith(SQLITE):
+        moved.follow(sqlite_path(uri))
     mlflow.set_tracking_uri(uri)
     os.environ["CHURNLAB_STORE"] = str(home)
 
@@ -87,11 +132,8 @@ def schemas(path: Path) -> tuple[str | None, str]:
     """Return the schema version of a database (None if it has none) and the one MLflow expects."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
-    # Not mode=ro: a kill during a commit leaves a journal, which a read-only connection can neither
-    # roll back nor ignore.
-    address = f"file:{quote(str(path))}?mode=rw"
     try:
-        with closing(sqlite3.connect(address, uri=True, timeout=60)) as database:
+        with moved.connect(path) as database:
             found = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_IOERR", "SQLITE_FULL")):
@@ -128,14 +170,14 @@ def check_writable(folder: Path) -> None:
 
 def _create_sqlite(path: Path) -> None:
     """Create the schema in a temporary file and rename it: a kill leaves no broken store."""
-    for left_over in path.parent.glob(f"{path.name}.*.tmp*"):
+    for left_over in path.parent.glob(f"{glob.escape(path.name)}.*.tmp*"):
         left_over.unlink()
     if path.exists():
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     building = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    store = SqlAlchemyStore(f"sqlite:///{building}", (path.parent / "mlartifacts").as_uri())
+    store = SqlAlchemyStore(sqlite_uri(building), (path.parent / ARTIFACTS).as_uri())
     store.engine.dispose()
     os.replace(building, path)
 
@@ -149,13 +191,14 @@ def experiment_id(name: str) -> str:
     home = Path(os.environ["CHURNLAB_STORE"])
     served = mlflow.get_tracking_uri().startswith("http")
     if not served:
-        check_writable(home / "mlartifacts")
+        check_writable(home / ARTIFACTS)
     with nullcontext() if served else FileLock(home / LOCK):
         found = client.get_experiment_by_name(name)
         if found is None:
             try:
-                location = None if served else (home / "mlartifacts").as_uri()
-                return client.create_experiment(name, location, tags=EXPERIMENT_TAGS)
+                location = None if served else (home / ARTIFACTS).as_uri()
+                about = {"mlflow.note.content": ABOUT.get(name.rpartition("-")[2], "")}
+                return client.create_experiment(name, location, tags=EXPERIMENT_TAGS | about)
             except MlflowException:
                 # A server has no lock of ours: another client may have created it first.
                 found = client.get_experiment_by_name(name)
@@ -166,10 +209,22 @@ def experiment_id(name: str) -> str:
             f"The experiment {name} has been deleted in the store; restore it: "
             f"{restore('experiment', found.experiment_id)}"
         )
+    place = None if served else local_path(found.artifact_location)
+    if (
+        place is not None
+        and not place.is_relative_to(home)
+        and not place.resolve().is_relative_to(home.resolve())
+    ):
+        log.warning("warning: the artifacts of %s are written to %s, outside %s", name, place, home)
     return found.experiment_id
 
 
 def restore(kind: str, number: str) -> str:
     """Return the command that restores a deleted run or experiment in this store."""
+    return store_command(kind, "restore", number)
+
+
+def store_command(kind: str, action: str, number: str) -> str:
+    """Return the command of MLflow that restores or deletes a run or experiment in this store."""
     uri = shlex.quote(mlflow.get_tracking_uri())
-    return f"MLFLOW_TRACKING_URI={uri} mlflow {kind}s restore --{kind}-id {number}"
+    return f"MLFLOW_TRACKING_URI={uri} mlflow {kind}s {action} --{kind}-id {number}"

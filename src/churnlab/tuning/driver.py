@@ -6,7 +6,8 @@ A driver holds the study's lock, so one at a time works on it.
 from __future__ import annotations
 
 import logging
-import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,19 +23,21 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from tqdm import tqdm
 
-from churnlab.config.build import build_object
 from churnlab.config.commands import Tune
+from churnlab.config.groups import ModelKeys
+from churnlab.config.objects import build_object
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.evaluation.metric_names import LOWER_IS_BETTER
-from churnlab.formatting import counted
+from churnlab.formatting import PROGRESS, counted, duration
+from churnlab.models.own_code import own_code, types_in
 from churnlab.models.splits import Split
+from churnlab.tracking.artifacts import lost_files, name_of
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.names import Tag
+from churnlab.tracking.names import EXPERIMENTS, Label, Tag
 from churnlab.tracking.runs import start_run
-from churnlab.tracking.search import find_study
+from churnlab.tracking.search import find_runs, find_study
 from churnlab.tuning import studies, trials
 from churnlab.tuning.workers import WorkerSlot
 
@@ -105,6 +108,7 @@ def question_of(settings: Tune, split: Split) -> dict[str, Any]:
     return {
         "model": model.name,
         "scaling": model.scale,
+        **_own_code(model),
         "fixed estimator parameters": {
             key: value for key, value in model.estimator.items() if key not in model.space
         },
@@ -116,6 +120,12 @@ def question_of(settings: Tune, split: Split) -> dict[str, Any]:
         "split": tags[Tag.SPLIT],
         "folds": tags[Tag.FOLDS],
     }
+
+
+def _own_code(model: ModelKeys) -> dict[str, str]:
+    """Return the fingerprint of the model's own classes under a key; {} if it has none."""
+    found = own_code(types_in(model.estimator))
+    return {"code of its classes": found.sha256()} if found.files else {}
 
 
 def direction(metric: str) -> str:
@@ -143,17 +153,35 @@ def opened(plan: Plan) -> Iterator[OpenStudy]:
         )
         study_id = study.user_attrs["id"]
         earlier = find_study(plan.dataset.contract.name, name, study_id)
-        inside = {Tag.OUTER_FOLD: plan.outer} if plan.outer else {}
+        _warn_of_losses(plan, earlier)
+        tags = {Tag.STUDY: name, Tag.STUDY_ID: study_id, **split_tags(plan.split)}
+        tags |= {Label.MODEL: settings.model.name, Label.FEATURES: settings.features.name}
+        tags |= {Tag.OUTER_FOLD: plan.outer} if plan.outer else {}
         with start_run(
             "tune",
             settings.model_dump(),
             name=f"{run_name(settings)}{plan.outer and f', outer fold {plan.outer}'}",
             dataset=plan.dataset,
-            tags=split_tags(plan.split) | {Tag.STUDY: name, Tag.STUDY_ID: study_id} | inside,
+            tags=tags,
             resume=earlier.info.run_id if earlier else None,
             growing=GROWING,
         ) as parent:
             yield OpenStudy(study, parent, lock)
+
+
+def _warn_of_losses(plan: Plan, earlier: Run | None) -> None:
+    """Warn if the run of the study has lost files, or a finished run the file of its study."""
+    if earlier is not None:
+        if lost := lost_files(earlier):
+            log.warning("warning: %s %s; they are logged again.", name_of(earlier), lost)
+        return
+    name = f"{plan.dataset.contract.name}-{EXPERIMENTS['tune']}"
+    for run in find_runs(name, {Tag.COMMAND: "tune", Tag.STUDY: plan.name})[:1]:
+        log.warning(
+            "warning: the study %s of run %s has lost its file, so a new study runs all trials.",
+            plan.name,
+            run.info.run_id,
+        )
 
 
 def run_trials(
@@ -166,7 +194,11 @@ def run_trials(
     job = _job(plan, there)
     _resume(there.study, job)
     _run_workers(plan.engine, there.study, job, keep=[there.lock, *keep])
-    return _complete(there.study, job)
+    complete = _complete(there.study, job)
+    warned = Counter(text for trial in complete for text in trial.user_attrs.get(trials.WARNED, []))
+    for text, times in warned.items():
+        plan.dataset.warn(f"in {times} of {counted(len(complete), 'trial')} {text}")
+    return complete
 
 
 def _job(plan: Plan, there: OpenStudy) -> trials.Job:
@@ -226,36 +258,38 @@ def _run_workers(engine: Any, study: optuna.Study, job: trials.Job, *, keep: lis
         return len([trial for trial in ended if not trials.is_dead(trial)])
 
     try:
-        with _progress(study, job) as watch:
-            engine.run(partial(trials.work, job), watch=watch, on_death=on_death, keep=keep)
+        watch = _progress(study, job)
+        watch()
+        engine.run(partial(trials.work, job), watch=watch, on_death=on_death, keep=keep)
+        watch()
     except BaseException:
         with suppress(Exception):  # the store itself may have failed; the next start cleans up then
             trials.reconcile(study, job)
         raise
 
 
-@contextmanager
-def _progress(study: optuna.Study, job: trials.Job) -> Iterator[Callable[[], None]]:
-    """Show a progress bar with the best value and failures; nothing when stderr is no terminal."""
-    total = int(min(job.n_trials, studies.size(job.space)))
-    with tqdm(total=total, unit="trial", disable=None, file=sys.stderr, dynamic_ncols=True) as bar:
+def _progress(study: optuna.Study, job: trials.Job) -> Callable[[], None]:
+    """Return what reports how many trials are complete, the best value, failures and time left."""
+    total, started = int(min(job.n_trials, studies.size(job.space))), time.monotonic()
+    counts: list[int] = []
 
-        def watch() -> None:
-            if bar.disable:
-                return
-            ended = study.get_trials(deepcopy=False)
-            values = [trial.value for trial in ended if trial.value is not None]
-            failed = sum(trials.ERROR in trial.user_attrs for trial in ended)
-            bar.n = len(values)
-            if values:
-                best = min(values) if job.metric in LOWER_IS_BETTER else max(values)
-                bar.set_postfix_str(f"best {best:.4f}, {failed} failed", refresh=False)
-            bar.refresh()
+    def watch() -> None:
+        if not log.isEnabledFor(PROGRESS):
+            return
+        ended = study.get_trials(deepcopy=False)
+        values = [trial.value for trial in ended if trial.value is not None]
+        if not values or counts[-1:] == [len(values)]:
+            return
+        counts.append(len(values))
+        best = min(values) if job.metric in LOWER_IS_BETTER else max(values)
+        failed = sum(trials.ERROR in trial.user_attrs for trial in ended)
+        text = f"{len(values)} of {counted(total, 'trial')}, best {best:.4f}, {failed} failed"
+        done = counts[-1] - counts[0]  # trials of earlier starts tell nothing of the time left
+        if done and (left := total - counts[-1]) > 0:
+            text = f"{text} ({duration((time.monotonic() - started) / done * left)} left)"
+        log.log(PROGRESS, "%s", text)
 
-        watch()
-        bar.initial = bar.n  # trials of earlier starts must not count for the time left
-        yield watch
-        watch()
+    return watch
 
 
 def _complete(study: optuna.Study, job: trials.Job) -> list[optuna.trial.FrozenTrial]:

@@ -40,7 +40,7 @@ def nested_predictions(plan: Plan, outside: OpenStudy) -> pd.DataFrame:
     """
     tables = []
     for inner in outer_plans(plan):
-        log.info("\nOuter fold %s", inner.outer)
+        log.info("Outer fold %s", inner.outer)
         with driver.opened(inner) as there:
             driver.run_trials(inner, there, keep=[outside.lock])
             number = int(inner.outer.split()[0]) - 1

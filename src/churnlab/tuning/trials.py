@@ -10,6 +10,7 @@ So nothing here depends on the order in which two processes run.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -34,7 +35,7 @@ from churnlab.evaluation.cross_validation import (
     estimator_metrics,
     prepare_folds,
 )
-from churnlab.formatting import counted
+from churnlab.formatting import counted, of_a_library
 from churnlab.models.splits import Fold
 from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import create_trial, end_trial, log_trial
@@ -43,10 +44,11 @@ from churnlab.tuning import studies
 from churnlab.tuning.workers import WorkerSlot
 
 WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
-ENQUEUED, DEATHS, SURPLUS = "enqueued", "deaths", "surplus"
+ENQUEUED, DEATHS, SURPLUS, WARNED = "enqueued", "deaths", "surplus", "warned"
 """A trial's user attributes: its worker, its MLflow run, its scores, the run whose scores it
 reused, why its fit failed; whether its parameters were enqueued instead of sampled, and how many
-workers have died of them; whether it was taken after others had taken the last one."""
+workers have died of them; whether it was taken after others had taken the last one; what a library
+warned of in its fits."""
 
 FAILURES_IN_A_ROW = 5
 """A study stops after this many failed fits in a row: the space or the data is wrong."""
@@ -218,7 +220,12 @@ def _outcome(
     if trial.user_attrs.get(DEATHS, 0) >= MAX_DEATHS:
         return f"MemoryError: {MAX_DEATHS} workers died of it (out of memory?)."
     try:
-        return _score(trial.params, job, folds)
+        with warnings.catch_warnings(record=True) as caught:
+            scores = _score(trial.params, job, folds)
+        if caught:
+            texts = [of_a_library(warning.category, warning.message) for warning in caught]
+            trial.set_user_attr(WARNED, list(dict.fromkeys(texts)))
+        return scores
     except Exception as error:
         if stopped := interruption(error):
             raise stopped from None

@@ -1,4 +1,4 @@
-"""Run the workers of a study, in this process or in processes of their own.
+"""Run the workers of a study, or the jobs of a sweep, in this process or in others.
 
 An engine knows neither Optuna nor MLflow: workers coordinate through the study's storage. It
 guarantees that a dead worker is reported and replaced, and that no worker outlives the process that
@@ -14,10 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from churnlab.errors import InputError, JobError
+from churnlab.tuning import pool
 
 POLL = 0.1
 """Seconds between two looks at the workers."""
@@ -68,6 +70,14 @@ class Inline:
         for _ in work(WorkerSlot(0, 0)):
             watch()
 
+    def warm_up(self, modules: Sequence[str]) -> None:
+        """Import nothing: this process imports what it needs when it needs it."""
+
+    @contextmanager
+    def pool(self) -> Iterator[pool.Pool]:
+        """Open a pool for the jobs of a sweep: this process."""
+        yield pool.ThisProcess()
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -113,7 +123,7 @@ class Processes:
                     if deaths >= DEATHS * self.workers:
                         raise JobError(
                             f"{deaths} workers died in a row without finishing a trial, the last "
-                            f"{_cause_of_death(code)}. Use fewer workers (engine.workers) or a "
+                            f"{cause_of_death(code)}. Use fewer workers (engine.workers) or a "
                             "smaller model; the same command then resumes where this one stopped."
                         )
                     successor = WorkerSlot(slot.number, slot.deaths + 1)
@@ -124,6 +134,16 @@ class Processes:
                 process.kill()  # the caller cleans up after it, as after any other death
             for process in workers.values():
                 process.communicate()
+
+    def warm_up(self, modules: Sequence[str]) -> None:
+        """Let the workers of a sweep import these modules while Hydra composes its jobs."""
+        pool.warm_up(modules)
+
+    @contextmanager
+    def pool(self) -> Iterator[pool.Pool]:
+        """Open a pool for the jobs of a sweep: worker processes."""
+        with pool.worker_processes(self.workers) as processes:
+            yield processes
 
 
 def _start(work: Work, slot: WorkerSlot, keep: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -138,7 +158,7 @@ def _start(work: Work, slot: WorkerSlot, keep: Sequence[int]) -> subprocess.Pope
     assert process.stdin is not None
     try:
         # Pickled twice: the worker reads bytes at once and imports what they need later.
-        pickle.dump(pickle.dumps((work, slot)), process.stdin)
+        pickle.dump((sys.path, pickle.dumps((work, slot))), process.stdin)
         process.stdin.flush()  # left open: when it closes, the worker knows that its parent died
     except BrokenPipeError:
         pass  # it died at once: the next poll notices
@@ -158,7 +178,8 @@ def _worker_error(process: subprocess.Popen[bytes]) -> Exception | None:
     return pickle.loads(pickled) if pickled else None
 
 
-def _cause_of_death(code: int) -> str:
+def cause_of_death(code: int) -> str:
+    """Say how a process died, by its exit code."""
     if code >= 0:
         return f"with exit code {code}"
     return f"by signal {-code}" + (" (out of memory?)" if code == -9 else "")
@@ -168,7 +189,7 @@ def _run_worker() -> None:
     """Read the work from stdin, do it, and write the exception that ended it, if any, to stdout."""
     stdout = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what an estimator prints goes to stderr
-    pickled = pickle.load(sys.stdin.buffer)
+    sys.path[:], pickled = pickle.load(sys.stdin.buffer)  # the user's own modules are found, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
     work, slot = pickle.loads(pickled)
     try:

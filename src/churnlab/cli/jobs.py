@@ -1,0 +1,205 @@
+"""Run one job: validate its config, open the store, read the table, run the command."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from churnlab.cli.outcomes import Outcome, shell_words
+from churnlab.cli.warned import warnings_of
+from churnlab.config.commands import COMMANDS, INLINE, Result
+from churnlab.errors import InputError, JobError, exception_chain, interruption
+
+if TYPE_CHECKING:
+    from churnlab.data.dataset import Dataset
+
+log = logging.getLogger(__name__)
+
+NO_ROOM = 2**20
+"""Bytes: with so few left, a database that cannot be written has no room for its journal."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed config in plain types, the overrides that made it, and its place in a sweep.
+
+    ``unresolved`` says why the config cannot be resolved. ``label`` distinguishes the job from the
+    others of its sweep, ``parent`` is the id of the sweep's run; a plain command has neither.
+    """
+
+    command: str
+    config: Mapping[str, Any]
+    overrides: list[str]
+    unresolved: str = ""
+    is_swept: bool = False
+    label: str = ""
+    parent: str | None = None
+
+    @property
+    def engine(self) -> Mapping[str, Any] | None:
+        """Return what the job's config says of the engine; None if it could not be resolved."""
+        return self.config.get("engine")
+
+    def inline(self) -> Job:
+        """Return the job with the engine that runs all of it in one process."""
+        return replace(self, config={**self.config, "engine": INLINE} if self.config else {})
+
+    @property
+    def dataset_name(self) -> str | None:
+        """Return the name of the job's dataset; None if it has none."""
+        return (self.config.get("dataset") or {}).get("name")
+
+
+def perform(job: Job) -> Outcome:
+    """Run one job and return its outcome. A job raises only what stops the whole command line."""
+    from churnlab.config import validation
+
+    try:
+        if job.unresolved:
+            raise InputError(job.unresolved)
+        settings = validation.read(job.command, job.config)
+        if not job.is_swept and settings.engine != INLINE and not settings.runs_engine:
+            log.warning(
+                "The engine runs the jobs of a sweep (-m); this one job runs in one process."
+            )
+        if settings.dry_run:
+            log.info("would run: %s", shell_words(["churnlab", job.command, *job.overrides]))
+        if settings.previews or not settings.dry_run:
+            result = _perform(job, settings)
+        if settings.dry_run:
+            result = Result({"dry_run": True})
+        return Outcome("done" if result.yes else "no", job.overrides, result.values)
+    except InputError as error:
+        _record_failure(job, error)
+        return Outcome("input", job.overrides, message=str(error))
+    except Exception as error:
+        if stopped := interruption(error):
+            raise stopped from None
+        log.debug("%s", traceback.format_exc())
+        if not _disk_is_full(error):
+            _record_failure(job, error)
+        return Outcome("failed", job.overrides, message=failure_in_words(error))
+
+
+def failure_in_words(error: Exception) -> str:
+    """Say what failed, in our own words if the error has them or the disk is full."""
+    known = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+    return _disk_is_full(error) or known
+
+
+def _perform(job: Job, settings: Any) -> Result:
+    """Open the store, read the table, and run the command unless a sweep has done so before."""
+    if settings.fits_models:
+        importlib.import_module("skops.io")  # first: it searches all modules that are loaded
+    command = importlib.import_module(f"churnlab.commands.{job.command}")
+    gc.freeze()  # what is imported by now
+    gc.set_threshold(20_000, 20, 20)  # what a job makes lives long: figures, the store's classes
+    gc.enable()
+    if settings.experiment is None or settings.dry_run:
+        if settings.opens_store or settings.dry_run:
+            open_store(settings.tracking.uri)
+        return command.run(settings)
+    from churnlab.config.build import load_dataset
+    from churnlab.tracking.runs import job_label
+
+    open_store(settings.tracking.uri)
+    table = [load_dataset(settings.dataset)] if settings.reads_table else []
+    for dataset in table:
+        _compare_with_champion(dataset)
+    if job.is_swept:
+        if settings.dataset is None:
+            raise InputError(f"A sweep of churnlab {job.command} needs a dataset: dataset=NAME.")
+        _join_sweep(job)
+        job_label.set(job.label)
+        earlier = _finished(job, settings, table)
+        if earlier is not None:
+            log.info("already finished as run %s", earlier)
+            return Result({"run_id": earlier})
+    if not table:
+        return command.run(settings)
+    with warnings_of(table[0]) as warned:
+        result = command.run(settings, *table)
+    return Result(result.values | {"warnings": len(warned)}, result.yes)
+
+
+def _join_sweep(job: Job) -> None:
+    from churnlab.tracking.sweeps import join
+
+    if job.parent is not None:
+        join(job.parent)
+
+
+def _finished(job: Job, settings: Any, table: list[Dataset]) -> str | None:
+    """Return the run of an earlier sweep that did the same; None if the job must be run."""
+    from churnlab.tracking.search import finished_in_a_sweep
+
+    if settings.force or not table or settings.reads_store:
+        return None
+    return finished_in_a_sweep(job.command, settings.model_dump(), table[0])
+
+
+def _record_failure(job: Job, error: Exception) -> None:
+    """Give a job of a sweep that failed before its run was opened a FAILED run of its own."""
+    name, kept = job.dataset_name, COMMANDS[job.command].experiment
+    if not job.is_swept or hasattr(error, "run_id") or name is None or not kept:
+        return
+    from churnlab.tracking.sweeps import record_failure
+
+    open_store(job.config["tracking"]["uri"])
+    _join_sweep(job)
+    record_failure(job.command, job.config, error, dataset_name=name)
+
+
+def _disk_is_full(error: BaseException) -> str | None:
+    """Return the message for a full disk; None if the error has another cause."""
+    home = os.environ["CHURNLAB_HOME"]
+    reasons = exception_chain(error)
+    refused = any(
+        isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT)
+        for reason in reasons
+    )
+    text = " ".join(map(str, reasons))
+    if not refused and not any(
+        words in text for words in ("disk is full", "disk I/O error", "unable to open database")
+    ):
+        return None
+    if not refused and shutil.disk_usage(home).free > NO_ROOM:
+        return None
+    return (
+        f"The disk is full: nothing more can be written to {home}. What was finished is kept; free "
+        "some space and run the same command again."
+    )
+
+
+def open_store(uri: str) -> None:
+    from churnlab.tracking import store
+    from churnlab.tracking.runs import take_outer_run
+
+    take_outer_run()
+    store.open_store(uri, home=Path(os.environ["CHURNLAB_HOME"]))
+
+
+def _compare_with_champion(dataset: Dataset) -> None:
+    """Warn if the members differ from those that the champion was trained on."""
+    from churnlab.registry import versions
+    from churnlab.registry.champion import find_champion, model_name, version_uri
+    from churnlab.registry.versions import read_version
+
+    champion = find_champion(model_name(dataset.contract.name))
+    if champion is not None:
+        served = read_version(version_uri(champion), "served.json")
+        if served is None and (lost := versions.lost_in_words(version_uri(champion))):
+            dataset.warn(
+                f"the champion (version {champion.version} of {champion.name}) cannot be compared "
+                f"with this table: {lost}"
+            )
+        versions.warn_of_drift(dataset, served, model=f"the champion (version {champion.version})")

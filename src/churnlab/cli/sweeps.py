@@ -1,0 +1,285 @@
+"""Run the jobs of a sweep under one parent run, by the engine: in this process or in several.
+
+Each job, studies too, runs in one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from churnlab.cli import terminal
+from churnlab.cli.hydra_compose import describe_job
+from churnlab.cli.jobs import Job, failure_in_words, open_store, perform
+from churnlab.cli.outcomes import Outcome
+from churnlab.config.commands import COMMANDS, INLINE
+from churnlab.errors import InputError, JobError, Terminated, interruption
+from churnlab.formatting import Lines, Table, counted, duration
+from churnlab.tracking.processes import process
+from churnlab.tuning.pool import ATTEMPTS
+from churnlab.tuning.workers import Inline, Processes, cause_of_death
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+MOST_ROWS = 30
+"""How many jobs the table on stderr shows."""
+
+WARM = (
+    *("churnlab.cli.jobs", "churnlab.config.build", "churnlab.registry.versions"),
+    *("churnlab.tracking.sweeps", "churnlab.plots.comparison", "churnlab.data.demo"),
+    *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.sklearn", "mlflow.pyfunc"),
+    *("git", "matplotlib.backends.backend_agg"),
+)
+"""What every worker needs, besides the command."""
+
+
+@dataclass
+class Sweep:
+    """Collect the jobs of a sweep, then run them; ``words`` are the overrides that identify it."""
+
+    words: list[str]
+    jobs: list[Job] = field(default_factory=list)
+    hydra: list[DictConfig] = field(default_factory=list)
+    parent: str | None = None
+
+    def add(self, job: Job) -> None:
+        """Add a job that Hydra has composed; the first one starts the workers' imports."""
+        label = describe_job(self.words, job.overrides)
+        self.jobs.append(replace(job, is_swept=True, label=label))
+        self.hydra.append(OmegaConf.masked_copy(HydraConfig.instance().cfg, ["hydra"]))
+        if len(self.jobs) == 1:
+            with suppress(InputError):  # run raises it: from here Hydra would report it, too
+                first = ["skops.io"] if COMMANDS[job.command].fits_models else []  # see jobs
+                modules = [*first, *WARM, f"churnlab.commands.{job.command}"]
+                _engine(self.jobs).warm_up(modules)
+
+    def run(self) -> list[Outcome]:
+        """Run all jobs and return their outcomes. A signal ends the parent run as KILLED."""
+        engine, first = _engine(self.jobs), self.jobs[0]
+        with engine.pool() as calls, _killed_by_signals(lambda: self.parent):
+            opened = calls.run(partial(_open, self.words, process()), [first], on_death=_give_up)
+            if isinstance(opened[0], Exception):
+                raise opened[0]
+            self.parent = opened[0]
+            numbered = [
+                (number, replace(job, parent=self.parent).inline(), hydra)
+                for number, (job, hydra) in enumerate(zip(self.jobs, self.hydra, strict=True), 1)
+            ]
+            started = time.monotonic()
+            outcomes = calls.run(
+                _perform,
+                numbered,
+                on_start=lambda place, done: self._say(place, done, time.monotonic() - started),
+                on_death=self._replaced,
+            )
+            if self.parent is not None:
+                finish = partial(_finish, first, self.parent)
+                calls.run(finish, [outcomes], on_death=_give_up)
+        return outcomes
+
+    def _say(self, place: int, done: int, seconds: float) -> None:
+        """Log that a job starts, and how long the rest takes if it goes on like this."""
+        left = f" ({duration(seconds / done * (len(self.jobs) - done))} left)" if done else ""
+        words = " ".join(self.jobs[place].overrides)
+        log.info("job %d of %d%s: %s", place + 1, len(self.jobs), left, words)
+
+    def _replaced(self, place: int, attempts: int, code: int) -> Outcome:
+        """Log that a job's worker died; return the outcome of the job unless it is run again."""
+        cause = cause_of_death(code)
+        if attempts < ATTEMPTS:
+            log.warning("The worker of job %d died %s; the job is run again.", place + 1, cause)
+        message = (
+            f"its worker died {attempts} times, the last {cause}. Use fewer workers "
+            "(engine.workers) or a smaller model."
+        )
+        return Outcome("failed", self.jobs[place].overrides, message=message)
+
+
+def _engine(jobs: Sequence[Job]) -> Inline | Processes:
+    """Build the engine that runs the jobs; InputError: it is swept itself or cannot be built."""
+    specs = [job.engine for job in jobs if job.engine is not None] or [INLINE]
+    if any(spec != specs[0] for spec in specs):
+        raise InputError("The engine runs the jobs of a sweep: give engine and its keys one value.")
+    spec = dict(specs[0])
+    try:
+        return get_class(spec.pop("_target_"))(**spec)
+    except (ImportError, TypeError) as error:
+        raise InputError(f"engine cannot be made of {dict(specs[0])}: {error}") from None
+
+
+def _give_up(place: int, attempts: int, code: int) -> None:
+    if attempts == ATTEMPTS:
+        raise JobError(
+            f"{attempts} workers died, the last {cause_of_death(code)}, before or after the jobs. "
+            "What was finished is kept; run the same command again with fewer workers."
+        )
+
+
+@contextmanager
+def _killed_by_signals(parent: Callable[[], str | None]) -> Iterator[None]:
+    """End the parent run of the sweep as KILLED when a signal stops this process.
+
+    In a process that leads others, they do so.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        run_id = parent()
+        if run_id is not None and "churnlab.tracking.sweeps" in sys.modules:
+            from churnlab.tracking.sweeps import end_sweep
+
+            with suppress(Exception):  # the store itself may be what was interrupted
+                end_sweep(run_id, "KILLED")
+        raise
+
+
+def _open(words: list[str], leader: str, job: Job) -> str | InputError | JobError | None:
+    """Open the sweep's parent run; return its id, None without one, or why it cannot be opened.
+
+    The table of the first job is part of the sweep's identity, if it can be read.
+    """
+    kind = COMMANDS[job.command]
+    if kind.experiment is None or job.dataset_name is None or job.config.get("dry_run"):
+        return None
+    from churnlab.config import validation
+    from churnlab.config.build import load_dataset
+    from churnlab.tracking.sweeps import active, open_sweep
+
+    _log_as("")
+    with _killed_by_signals(active):
+        try:
+            open_store(job.config["tracking"]["uri"])
+            sha256 = None
+            if kind.reads_table:
+                with suppress(InputError):  # the job itself says what is wrong
+                    sha256 = load_dataset(validation.read(job.command, job.config).dataset).sha256
+            return open_sweep(
+                job.command,
+                words,
+                dataset_name=job.dataset_name,
+                data_sha256=sha256,
+                process=leader,
+            )
+        except InputError as error:
+            return error
+        except Exception as error:
+            if stopped := interruption(error):
+                raise stopped from None
+            return JobError(failure_in_words(error))
+
+
+def _perform(numbered: tuple[int, Job, DictConfig]) -> Outcome:
+    number, job, hydra = numbered
+    HydraConfig.instance().cfg = hydra
+    _log_as(f"job {number}: ")
+    with _killed_by_signals(lambda: job.parent):
+        return perform(job)
+
+
+def _log_as(prefix: str) -> None:
+    """Begin the log lines of a worker process with the number of its job."""
+    if multiprocessing.parent_process() is None:
+        return
+    terminal.log_to_stderr(prefix, is_worker=True)
+
+
+def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
+    """Log the table and the figure of all jobs, and end the parent run; a failure is a warning."""
+    from churnlab.tracking import sweeps
+    from churnlab.tracking.view import models_view
+
+    _log_as("")
+    failed = [outcome for outcome in outcomes if outcome.message]
+    notes = [f"{' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed]
+    with _killed_by_signals(lambda: parent):
+        try:
+            open_store(first.config["tracking"]["uri"])
+            sweeps.join(parent)
+            metric = first.config.get("metric")
+            table, best = _log_jobs(parent, outcomes, metric=metric)
+            log.info("\n%s%s", table, best and f"\n{best}")
+            if best and metric is not None and first.dataset_name is not None:
+                address = models_view(first.dataset_name, metric=metric)
+                log.info("In the MLflow UI (make ui): %s", address)
+            notes = [best, *notes] if best else notes
+            sweeps.end_sweep(parent, "FAILED" if failed else "FINISHED", note="\n\n".join(notes))
+        except Exception as error:
+            if stopped := interruption(error):
+                raise stopped from None
+            log.warning("The sweep's own run is not complete: %s", failure_in_words(error))
+
+
+def _log_jobs(parent: str, outcomes: Sequence[Outcome], *, metric: str | None) -> tuple[str, str]:
+    """Log the table and the figure of all jobs; return the table for people, and the best job."""
+    from churnlab.tracking import artifacts, sweeps
+
+    swept, table = _table(outcomes)
+    ranked, comparable = sweeps.log_jobs(parent, table, metric=metric)
+    columns = [column for column in ("k", f"cv_{metric}") if column in ranked]
+    text = _format(ranked[["job", *swept, *columns, "seconds", "status", "run_id"]])
+    if metric is None or f"cv_{metric}" not in ranked:
+        return text, ""
+    from churnlab.plots import comparison
+
+    figure = comparison.jobs(ranked, swept, metric=metric, comparable=comparable)
+    artifacts.log_figure(figure, "jobs")
+    return text, _best(ranked, swept, metric=metric, comparable=comparable)
+
+
+def _table(outcomes: Sequence[Outcome]) -> tuple[list[str], pd.DataFrame]:
+    """Return the swept keys, and a row per job: its number, its swept keys, status and run."""
+    import pandas as pd
+
+    given = [
+        dict(word.lstrip("+").split("=", 1) for word in outcome.overrides if "=" in word)
+        for outcome in outcomes
+    ]
+    keys = dict.fromkeys(key for words in given for key in words)
+    swept = [key for key in keys if len({words.get(key) for words in given}) > 1]
+    rows = [
+        {"job": number}
+        | {key: words.get(key, "") for key in swept}
+        | {"status": outcome.status, "run_id": outcome.values.get("run_id") or ""}
+        for number, (outcome, words) in enumerate(zip(outcomes, given, strict=True), 1)
+    ]
+    return swept, pd.DataFrame(rows)
+
+
+def _best(table: pd.DataFrame, swept: Sequence[str], *, metric: str, comparable: bool) -> str:
+    """Say which job is best; jobs on other members or folds are not compared without saying so."""
+    from churnlab.evaluation.metric_names import LABELS
+
+    best = table.iloc[0]
+    what = ", ".join(f"{key}={best[key]}" for key in swept) or "the only one"
+    sentence = (
+        f"Best of {counted(len(table), 'job')} by cross-validated {LABELS[metric]}: job "
+        f"{best['job']} with {best[f'cv_{metric}']:.4f} ({what}), run {best['run_id']}."
+    )
+    if comparable:
+        return sentence
+    return f"{sentence} The jobs have different members or folds: their order ranks no models."
+
+
+def _format(table: pd.DataFrame) -> str:
+    """Return the table for the terminal: its first rows, run ids cut as git cuts them."""
+    shown = table.head(MOST_ROWS).assign(
+        seconds=table["seconds"].map("{:.1f}".format, na_action="ignore"),
+        run_id=table["run_id"].str[:8],
+    )
+    more = len(table) - MOST_ROWS
+    rest = [f"... and {counted(more, 'more job')} in jobs.csv"] if more > 0 else []
+    return Lines.of([Table.of(shown, missing="-", floats="{:.4f}".format), *rest])
