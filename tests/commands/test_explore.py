@@ -161,8 +161,8 @@ def test_any_table_has_all_tables_all_figures_and_a_page(X, y):
     for name, figure in explore.draw(dataset, tables).items():
         figure.savefig(io.BytesIO())
         assert name in FIGURES
-    page = findings.page(dataset.contract, y, tables, warnings=())
-    assert len(findings.short(dataset.contract, y, tables)) < len(page)
+    page = findings.page(dataset, tables)
+    assert len(findings.short(dataset, tables)) < len(page)
     assert "nan" not in page
 
 

@@ -139,7 +139,7 @@ LOSSES = {
     ),
     "the version before": Loss(
         lambda store, home, client: version_folder(client, "demo-churn", "1"),
-        r"[Vv]ersion 1 of demo-churn",
+        r"[Vv]ersion 1 of demo-churn|demo-churn version 1",
         ("rollback",),
     ),
     "a study": Loss(
