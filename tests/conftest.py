@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,17 @@ def home(tmp_path: Path) -> Path:
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a CHURNLAB_HOME for expensive runs that the tests of one file share."""
     return tmp_path_factory.mktemp("shared") / "home"
+
+
+@pytest.fixture(scope="module")
+def own_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Path, Callable[..., Ended]]]:
+    """Yield a second store of a file, whose runs are not among the shared ones, and ``churnlab``,
+    which runs commands in one process there."""
+    home = tmp_path_factory.mktemp("own") / "home"
+    with churnlab_process(home) as churnlab:
+        yield home, churnlab
 
 
 @pytest.fixture(scope="session")

@@ -607,21 +607,13 @@ def test_an_unknown_parameter_of_the_estimator_is_refused_with_the_known_ones(
     assert runs_at(home) == []
 
 
-@pytest.fixture(scope="module")
-def other_home(tmp_path_factory):
-    """A store of its own, so that the runs of this file's first part stay the only ones."""
-    home = tmp_path_factory.mktemp("others") / "home"
-    with churnlab_process(home) as churnlab:
-        yield home, churnlab
-
-
 SHORT = ("dataset.rows=300", "evaluation.folds=2")
 
 
 def test_any_parameter_of_the_estimator_is_a_key_without_a_plus_also_in_a_sweep(
-    other_home, client_at
+    own_store, client_at
 ):
-    home, churnlab = other_home
+    home, churnlab = own_store
     words = [
         "model.estimator.tol=0.001",
         "model.estimator.C=0.01,0.1",
@@ -641,8 +633,8 @@ def test_any_parameter_of_the_estimator_is_a_key_without_a_plus_also_in_a_sweep(
     assert "++" not in failed.err
 
 
-def test_a_splined_model_is_one_yaml_and_its_steps_have_keys(other_home, client_at):
-    home, churnlab = other_home
+def test_a_splined_model_is_one_yaml_and_its_steps_have_keys(own_store, client_at):
+    home, churnlab = own_store
     ended = churnlab(
         "train", *SHORT, "model=spline_logistic_regression", "model.estimator.logistic__C=0.05"
     )
@@ -658,8 +650,8 @@ def test_a_splined_model_is_one_yaml_and_its_steps_have_keys(other_home, client_
     assert "Did you mean logistic__C?" in refused.err
 
 
-def test_what_a_library_warns_of_is_counted_once_and_stands_in_the_report(other_home, client_at):
-    home, churnlab = other_home
+def test_what_a_library_warns_of_is_counted_once_and_stands_in_the_report(own_store, client_at):
+    home, churnlab = own_store
     ended = churnlab("train", *SHORT, "model.estimator.max_iter=3")
     assert ended.code == 0
     assert ended.line["warnings"] == 1
@@ -672,8 +664,8 @@ def test_what_a_library_warns_of_is_counted_once_and_stands_in_the_report(other_
     assert churnlab("train", *SHORT).line["warnings"] == 0
 
 
-def test_a_model_that_could_not_be_kept_is_refused_before_it_is_trained(other_home, runs_at):
-    home, churnlab = other_home
+def test_a_model_that_could_not_be_kept_is_refused_before_it_is_trained(own_store, runs_at):
+    home, churnlab = own_store
     before = len(runs_at(home))
     words = ["model.estimator._target_=sklearn.gaussian_process.GaussianProcessClassifier"]
     refused = churnlab("train", *SHORT, "model=dummy", "~model.estimator.strategy", *words)

@@ -323,13 +323,6 @@ def test_a_terminal_shows_the_trials_and_a_pipe_does_not(home, engine, tmp_path)
 # The space on the command line
 
 
-@pytest.fixture(scope="module")
-def own_store(tmp_path_factory):
-    home = tmp_path_factory.mktemp("spaces") / "home"
-    with churnlab_process(home) as churnlab:
-        yield home, churnlab
-
-
 FEW = ("dataset.rows=300", "evaluation.folds=2")
 
 

@@ -103,6 +103,22 @@ def test_the_command_that_replaces_a_version_without_files_has_the_keys_of_its_p
     }
 
 
+def test_the_command_for_a_dataset_of_the_user_names_no_key_that_was_not_set(
+    client, problems, here
+):
+    run_id = write_run(client, "promote", status="FINISHED")
+    keys = {"dataset.name": "club", "dataset.path": "None", "dataset.rows": "None", "seed": "3"}
+    for key, value in keys.items():
+        client.log_param(run_id, key, value)
+    runs = {"churn_run_id": "a", "segment_run_id": "b"}
+    write_version(client, here, gate="refused", run_id=run_id, **runs)
+    shutil.rmtree(here / "versions/demo-churn-0")
+    assert [problem.fix for problem in problems()] == [
+        "replace it (with the --config-dir of its dataset), then delete it in the MLflow UI: "
+        "churnlab promote dataset=club seed=3 churn_run=a segment_run=b"
+    ]
+
+
 def test_a_store_that_cannot_be_locked_is_examined_all_the_same(
     champion, client, problems, storage, here
 ):

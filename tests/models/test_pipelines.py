@@ -285,6 +285,7 @@ def test_an_unknown_key_of_the_search_space_is_refused_by_its_own_name():
     ("target", "word", "meant"),
     [
         ("lightgbm.LGBMClassifier", "max_depht", "max_depth"),
+        ("lightgbm.LGBMClassifier", "num_leafs", "num_leaves"),
         ("xgboost.XGBClassifier", "learning_rte", "learning_rate"),
     ],
 )
@@ -292,7 +293,7 @@ def test_a_slip_of_the_pen_is_refused_although_the_class_takes_any_keyword(targe
     pytest.importorskip(target.partition(".")[0])
     with pytest.raises(InputError, match=rf"Did you mean {meant}\? It has .*n_estimators"):
         check_parameters(target, {word: 3})
-    check_parameters(target, {"path_smooth": 1.0})
+    check_parameters(target, {"path_smooth": 1.0, "colsample_bynode": 0.5})
 
 
 def test_a_parameter_in_another_case_is_suggested():

@@ -1,6 +1,8 @@
 """The CIs of what a decision earns cover the truth at the stated rate."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,18 +28,23 @@ def population(world: World) -> tuple[np.ndarray, np.ndarray]:
     return draw(np.random.default_rng(0), 400_000, world)
 
 
+def assert_covers(measure: Callable[..., Any], true: float, world: World, members: int) -> None:
+    """Check that the CI of a measure of a decision covers the true value in most tables."""
+
+    def missed(rng: np.random.Generator) -> bool:
+        y, p = draw(rng, members, world)
+        found = measure(y, p > ECONOMICS.threshold, ECONOMICS)
+        return not found.low <= true <= found.high
+
+    assert_at_most(0.06, count(missed, of=N, seed=members), of=N)
+
+
 @WORLDS
 @SIZES
 def test_the_ci_of_a_profit_covers_the_profit_to_expect(world: World, members: int):
     y, p = population(world)
     true = profit(y, p > ECONOMICS.threshold, ECONOMICS) * members / len(y)
-
-    def missed(rng: np.random.Generator) -> bool:
-        y, p = draw(rng, members, world)
-        found = profit_interval(y, p > ECONOMICS.threshold, ECONOMICS)
-        return not found.low <= true <= found.high
-
-    assert_at_most(0.06, count(missed, of=N, seed=members), of=N)
+    assert_covers(profit_interval, true, world, members)
 
 
 @WORLDS
@@ -45,13 +52,7 @@ def test_the_ci_of_a_profit_covers_the_profit_to_expect(world: World, members: i
 def test_the_ci_of_the_break_even_success_covers_the_true_one(world: World, members: int):
     y, p = population(world)
     true = break_even(y, p > ECONOMICS.threshold, ECONOMICS).value
-
-    def missed(rng: np.random.Generator) -> bool:
-        y, p = draw(rng, members, world)
-        found = break_even(y, p > ECONOMICS.threshold, ECONOMICS)
-        return not found.low <= true <= found.high
-
-    assert_at_most(0.06, count(missed, of=N, seed=members), of=N)
+    assert_covers(break_even, true, world, members)
 
 
 @WORLDS

@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, artifact, churnlab_process
+from support.running import THREE_SEGMENTS, artifact, process_beside
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +27,7 @@ TABLES["visits"] = pd.concat([TABLES["june"], TABLES["june"].assign(Age=30)], ig
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
     """One process, in the folder of the tables; the champion is that of June."""
-    shared_home.parent.mkdir(exist_ok=True)
-    for name, table in TABLES.items():
-        table.to_csv(shared_home.parent / f"{name}.csv", index=False)
-    with churnlab_process(shared_home) as run:
+    with process_beside(shared_home, TABLES) as run:
 
         def run_on(command, table, *words, name="club"):
             here = (f"dataset.path={table}.csv", "dataset.id=Client", f"dataset.name={name}")

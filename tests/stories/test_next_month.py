@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, artifact, churnlab_process, version_folder
+from support.running import THREE_SEGMENTS, artifact, process_beside, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +33,7 @@ TABLES = {
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
     """One process, in the folder of the tables; the champion is trained on the complete one."""
-    shared_home.parent.mkdir(exist_ok=True)
-    for name, table in TABLES.items():
-        table.to_csv(shared_home.parent / f"{name}.csv", index=False)
-    with churnlab_process(shared_home) as run:
+    with process_beside(shared_home, TABLES) as run:
 
         def run_on(command, name, *words):
             return run(command, "dataset=gym", f"dataset.path={name}.csv", *words)

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +96,16 @@ for line in sys.stdin:
     sys.stderr.flush()
     print(f"\\nended {code}", flush=True)
 """
+
+
+@contextmanager
+def process_beside(home: Path, tables: Mapping[str, Any]) -> Iterator[Callable[..., Ended]]:
+    """Write frames as NAME.csv into the folder where such a process runs, and start it."""
+    home.parent.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(home.parent / f"{name}.csv", index=False)
+    with churnlab_process(home) as run:
+        yield run
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+from churnlab.config.shipped import taken_by
 from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot
 from churnlab.formatting import listed
 from churnlab.registry.champion import (
@@ -102,11 +103,14 @@ def _promote_again(version: ModelVersion, promotion: Run | None, *, force: bool)
     params = promotion.data.params
     runs = version.tags[Tag.CHURN_RUN_ID], version.tags[Tag.SEGMENT_RUN_ID]
     words = ["churnlab", "promote", f"dataset={params['dataset.name']}"]
-    words += [f"{key}={params[key]}" for key in SAME_HOLD_OUT if key in params]
+    known = [key for key in SAME_HOLD_OUT if params.get(key, "None") != "None"]
+    words += [f"{key}={params[key]}" for key in known]
     words += [f"dataset.path={source(promotion)}"] if params["dataset.path"] != "None" else []
     words += [f"churn_run={runs[0]}", f"segment_run={runs[1]}"]
     words += ["force=true", f"reason=version {version.version} lost its files"] if force else []
-    return f"replace it, then delete it in the MLflow UI: {shlex.join(words)}"
+    own = taken_by("dataset", params["dataset.name"]) is None
+    where = " (with the --config-dir of its dataset)" if own else ""
+    return f"replace it{where}, then delete it in the MLflow UI: {shlex.join(words)}"
 
 
 def interrupted_changes(snapshot: StoreSnapshot) -> Iterator[InterruptedChange]:

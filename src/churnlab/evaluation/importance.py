@@ -43,8 +43,8 @@ def permutation_importance(
     ``model`` is fitted; X and y are members that it has not seen. One row per group, the largest
     importance first: driver (its columns, joined by " + "), importance (mean increase of the log
     loss over ``repeats`` shuffles of the group among the members), low and high (95% CI: normal,
-    over the members), direction (in words). A member keeps the probability where another's values
-    would give a derived column no value.
+    over members who receive values and who give theirs), direction (in words). A member keeps the
+    probability where another's values would give a derived column no value.
     """
     rng = np.random.default_rng(seed)
     most = max(MOST // (repeats * max(len(groups), 1)), FEWEST)
@@ -63,8 +63,8 @@ def permutation_importance(
         if known.any():
             predicted[known] = churn_probability(model[1:], table)
         predicted = predicted.reshape(orders.shape)
-        rise = (log_losses(y, predicted) - loss).mean(axis=0)
-        half = norm.ppf(0.975) * rise.std(ddof=1) / np.sqrt(len(rise))
+        rise = log_losses(y, predicted) - loss
+        half = norm.ppf(0.975) * _standard_error(rise, orders)
         low, high = rise.mean() - half, rise.mean() + half
         direction = "no effect shown"
         if low > 0:
@@ -75,6 +75,20 @@ def permutation_importance(
         measured.append((" + ".join(group), rise.mean(), low, high, direction))
     made = pd.DataFrame(measured, columns=["driver", "importance", "low", "high", "direction"])
     return made.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+
+
+def _standard_error(rise: np.ndarray, orders: np.ndarray) -> float:
+    """Return the standard error of the mean rise, (repeats, members), over other members.
+
+    In ``orders``, of the same shape, is the member whose values each one received. Another member
+    would receive other values and give others, so both count: the mean is that of a function of two
+    members (Hoeffding, 1948, Annals of Mathematical Statistics 19:293). The noise of the few pairs,
+    which is in both, is counted once. The variance over those who receive is the least.
+    """
+    received = rise.mean(axis=0)
+    given = np.take_along_axis(rise, np.argsort(orders, axis=1), axis=1).mean(axis=0)
+    variance = (received + given).var(ddof=1) - rise.var() / len(rise)
+    return float(np.sqrt(max(variance, received.var(ddof=1)) / rise.shape[1]))
 
 
 def group_coefficients(

@@ -183,7 +183,7 @@ def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) ->
     for key, value in given.items():
         if key.startswith("_"):
             continue
-        if key not in known and (not anything or get_close_matches(key, known, cutoff=0.85)):
+        if key not in known and (not anything or get_close_matches(key, known, cutoff=0.83)):
             raise InputError(_no_parameter(target, key, known, where))
         for block in _blocks(value):
             inner = f"{where}.{key}"
