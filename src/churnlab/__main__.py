@@ -11,12 +11,12 @@ from pathlib import Path
 from churnlab.cli import help, outcomes, terminal
 from churnlab.config.shipped import CHECKOUT, ROOT, check_names
 from churnlab.errors import InputError, Terminated, did_you_mean
-from churnlab.tracking.processes import raise_on_sigterm
+from churnlab.tracking.processes import raise_on_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
-    raise_on_sigterm()
+    raise_on_signals()
     gc.disable()  # what is imported lives to the end: a fifth of the start; until a job is run
     typed = sys.argv[1:] if arguments is None else arguments
     try:

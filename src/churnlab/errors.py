@@ -17,23 +17,15 @@ class Terminated(BaseException):
 
 
 def exception_chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and its causes, the latest first."""
+    """Return an exception and all that it was raised from or during, the latest first."""
     chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if cause is not None and cause not in chain:
+            chain.append(cause)
+            waiting += [cause.__cause__, cause.__context__]
     return chain
-
-
-def interruption(error: BaseException) -> BaseException | None:
-    """Return the Ctrl-C or SIGTERM that caused an exception, or None.
-
-    Cleanup after a signal often raises an error of its own: SQLAlchemy does when a commit is
-    interrupted.
-    """
-    signals = (KeyboardInterrupt, Terminated)
-    return next((cause for cause in exception_chain(error) if isinstance(cause, signals)), None)
 
 
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:

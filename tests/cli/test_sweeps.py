@@ -344,7 +344,13 @@ def slow_jobs(root: Path, **keys: Any) -> list[str]:
 
 
 def settled(home: Path, runs_at) -> set[str]:
-    return {run.info.status for run in runs_at(home)}
+    """Return the states of all runs; a run that failed comes with its note."""
+    return {
+        f"{run.info.status} {run.data.tags.get('mlflow.note.content', '')}"
+        if run.info.status == "FAILED"
+        else run.info.status
+        for run in runs_at(home)
+    }
 
 
 def test_a_worker_that_is_killed_costs_an_attempt_and_no_job(tmp_path, home, runs_at):

@@ -6,9 +6,10 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from churnlab.tracking.fingerprints import packages
-from churnlab.tracking.processes import is_alive, process, runs
+from churnlab.tracking.processes import interruption, is_alive, process, runs
 
 PRINT_AND_SLEEP = """
 import time
@@ -53,6 +54,36 @@ def test_whether_a_process_on_another_machine_is_alive_is_unknown():
     machine, rest = process().split(" ", 1)
     assert machine == socket.gethostname()
     assert is_alive(f"{machine}-2 {rest}") is None
+
+
+FORGETS = """
+import os, signal
+from churnlab.tracking.processes import interruption, raise_on_signals
+raise_on_signals()
+assert interruption(ValueError()) is None
+try:
+    os.kill(os.getpid(), signal.{name})
+except BaseException:
+    pass
+forgotten = ValueError("the C code that raised this has forgotten what it was raised during")
+print(type(interruption(forgotten)).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")]
+)
+def test_an_error_after_a_signal_is_put_down_to_the_signal(name, kind):
+    words = [sys.executable, "-c", FORGETS.format(name=name)]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == f"{kind}\n"
+
+
+def test_a_signal_is_found_on_either_way_through_the_causes_of_an_error():
+    error = ValueError("while cleaning up")
+    error.__cause__ = OSError("an older reason")
+    assert interruption(error) is None
+    error.__context__ = KeyboardInterrupt()
+    assert interruption(error) is error.__context__
 
 
 def test_packages_that_decide_results_include_python_and_the_machine():

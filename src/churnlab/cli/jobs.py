@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from churnlab.cli.outcomes import Outcome, shell_words
 from churnlab.cli.warned import warnings_of
 from churnlab.config.commands import COMMANDS, INLINE, Result
-from churnlab.errors import InputError, JobError, exception_chain, interruption
+from churnlab.errors import InputError, JobError, exception_chain
+from churnlab.tracking.processes import interruption
 
 if TYPE_CHECKING:
     from churnlab.data.dataset import Dataset

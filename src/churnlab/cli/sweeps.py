@@ -24,9 +24,9 @@ from churnlab.cli.hydra_compose import describe_job
 from churnlab.cli.jobs import Job, failure_in_words, open_store, perform
 from churnlab.cli.outcomes import Outcome
 from churnlab.config.commands import COMMANDS, INLINE
-from churnlab.errors import InputError, JobError, Terminated, interruption
+from churnlab.errors import InputError, JobError, Terminated
 from churnlab.formatting import Lines, Table, counted, duration
-from churnlab.tracking.processes import process
+from churnlab.tracking.processes import interruption, process
 from churnlab.tuning.pool import ATTEMPTS
 from churnlab.tuning.workers import Inline, Processes, cause_of_death
 

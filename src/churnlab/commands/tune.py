@@ -33,7 +33,7 @@ from churnlab.commands import train
 from churnlab.config.build import build_pipeline
 from churnlab.config.commands import Result, Train, Tune
 from churnlab.data.dataset import Dataset
-from churnlab.errors import InputError, interruption
+from churnlab.errors import InputError
 from churnlab.evaluation import verdicts
 from churnlab.evaluation.cross_validation import cross_fitted_thresholds, cv_metrics, fold_metrics
 from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
@@ -47,6 +47,7 @@ from churnlab.tracking import artifacts
 from churnlab.tracking.leaderboard import hold_out_predictions
 from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
+from churnlab.tracking.processes import interruption
 from churnlab.tracking.runs import log_metrics, log_steps
 from churnlab.tracking.scores import cv_scores
 from churnlab.tracking.search import finished_inside

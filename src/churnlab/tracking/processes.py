@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from churnlab.errors import Terminated
+from churnlab.errors import Terminated, exception_chain
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -56,14 +56,34 @@ def _started(pid: int) -> str | None:
     return "-".join(ps.stdout.split()) or None
 
 
-def raise_on_sigterm() -> None:
+_stops: list[BaseException] = []
+"""What the signals that reached this process have raised, the latest last."""
+
+
+def raise_on_signals() -> None:
     """Let SIGTERM raise Terminated in the main thread, as Ctrl-C raises KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, partial(_stop, Terminated))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background job
+        signal.signal(signal.SIGINT, partial(_stop, KeyboardInterrupt))
     sys.unraisablehook = _repeat_signal
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def interruption(error: BaseException) -> BaseException | None:
+    """Return the Ctrl-C or SIGTERM that caused an exception, or None.
+
+    Cleanup after a signal often raises an error of its own: SQLAlchemy does when a commit is
+    interrupted, and some C code forgets what it was raised during. So any error after a signal is
+    put down to the signal.
+    """
+    signals = (KeyboardInterrupt, Terminated)
+    causes = [cause for cause in exception_chain(error) if isinstance(cause, signals)]
+    return next(iter(causes + _stops[::-1]), None)
+
+
+def _stop(kind: type[BaseException], *_: object) -> None:
+    stop = kind()
+    _stops.append(stop)
+    raise stop
 
 
 def _repeat_signal(ignored: sys.UnraisableHookArgs) -> None:

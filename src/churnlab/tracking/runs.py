@@ -18,7 +18,6 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from churnlab.data.dataset import Members
-from churnlab.errors import interruption
 from churnlab.tracking import processes
 from churnlab.tracking.fingerprints import git_tags, identity_tags, packages
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
@@ -141,7 +140,7 @@ def _closing() -> Iterator[None]:
 
 def end_unfinished(error: BaseException) -> None:
     """End the open run as KILLED after a signal, else as FAILED with the error as its note."""
-    stopped, run = interruption(error), mlflow.active_run()
+    stopped, run = processes.interruption(error), mlflow.active_run()
     error.run_id = run.info.run_id  # type: ignore[attr-defined]  # where it is recorded
     with suppress(MlflowException):  # the store itself may have failed
         if not stopped:

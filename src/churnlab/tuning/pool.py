@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
 
 from churnlab.errors import Terminated
-from churnlab.tracking.processes import raise_on_sigterm
+from churnlab.tracking.processes import raise_on_signals
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -169,7 +169,7 @@ def _serve(pipe: Connection, workers: int) -> None:
     import joblib  # here: it takes long, and the process that leads does without
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that leads ends its workers itself
-    raise_on_sigterm()
+    raise_on_signals()
     os.dup2(2, 1)  # what an estimator prints goes to stderr
     os.environ["LOKY_MAX_CPU_COUNT"] = str(max(1, joblib.cpu_count() // workers))
     threading.Thread(target=_die_with_parent, daemon=True).start()

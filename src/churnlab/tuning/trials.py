@@ -28,7 +28,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from churnlab.errors import interruption
 from churnlab.evaluation.cross_validation import (
     PreparedFold,
     cv_metrics,
@@ -38,6 +37,7 @@ from churnlab.evaluation.cross_validation import (
 from churnlab.formatting import counted, of_a_library
 from churnlab.models.splits import Fold
 from churnlab.tracking.names import Tag
+from churnlab.tracking.processes import interruption
 from churnlab.tracking.runs import create_trial, end_trial, log_trial
 from churnlab.tracking.search import children
 from churnlab.tuning import studies
