@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from churnlab.cli import help, outcomes, terminal
+from churnlab.cli.presets import kept_words
 from churnlab.config.shipped import CHECKOUT, ROOT, check_names
 from churnlab.errors import InputError, Terminated, did_you_mean
 from churnlab.tracking.processes import raise_on_signals
@@ -54,7 +55,9 @@ def _dispatch(words: list[str], *, as_json: bool) -> int:
     home = ROOT if ROOT == CHECKOUT else Path.cwd()
     os.environ["CHURNLAB_HOME"] = str(Path(os.environ.get("CHURNLAB_HOME") or home).absolute())
     if "--help" in rest or "-h" in rest:
-        _show(help.command_help(command, root=ROOT))
+        words = [word for word in rest if word not in ("--help", "-h")]
+        words = [*kept_words(command, words, root=ROOT), *words]
+        _show(help.command_help(command, words, root=ROOT))
         return outcomes.DONE
     return _run(command, rest, as_json=as_json)
 
@@ -70,7 +73,10 @@ def _show(text: str) -> None:
 def _run(command: str, words: list[str], *, as_json: bool) -> int:
     """Check the words of a command line, which is cheap, and only then load Hydra and run."""
     from churnlab.cli import arguments
+    from churnlab.cli.drafted import draft_input
 
+    words = [*kept_words(command, words, root=ROOT), *words]
+    words = draft_input(command, words, arguments.config_folders(words))
     options, overrides = arguments.split(words)
     overrides = arguments.named(command, overrides)
     folders = arguments.config_folders(words)
@@ -81,13 +87,8 @@ def _run(command: str, words: list[str], *, as_json: bool) -> int:
     sys.path += [folder for folder in own if folder not in sys.path]
     arguments.check(command, overrides, root=None if folders else ROOT)
     from churnlab.cli.launch import launch
-    from churnlab.cli.next_step import next_step
 
-    code = launch(command, options, overrides, root=ROOT, as_json=as_json)
-    if code in (outcomes.DONE, outcomes.ANSWER_IS_NO):
-        yes = code == outcomes.DONE
-        terminal.show_next(next_step(command, options, overrides, yes=yes))
-    return code
+    return launch(command, options, overrides, root=ROOT, as_json=as_json)
 
 
 if __name__ == "__main__":

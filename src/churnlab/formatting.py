@@ -20,6 +20,7 @@ class Table(str):
     columns: list[str]
     rows: list[list[str]]
     numeric: list[bool]
+    spare: Sequence[str]
 
     @classmethod
     def of(
@@ -29,10 +30,14 @@ class Table(str):
         missing: str = "NaN",
         floats: Callable[[float], str] = str,
         left: str | None = None,
+        spare: Sequence[str] = (),
+        plain: str | None = None,
     ) -> Table:
         """Format a frame; ``left`` is its only column of which the plain text begins at the left.
 
-        ``missing`` stands for a missing value, ``floats`` formats the cells that are floats.
+        ``missing`` stands for a missing value, ``floats`` formats the cells that are floats. A
+        terminal without room for whole words leaves out the columns in ``spare``, the first first.
+        ``plain`` is the plain text where that is no table.
         """
         align = {left: f"{{:<{frame[left].str.len().max()}}}".format} if left else None
         table = cls(
@@ -42,6 +47,8 @@ class Table(str):
                 formatters=align,
                 float_format=None if floats is str else floats,
             )
+            if plain is None
+            else plain
         )
         table.columns = [str(name) for name in frame.columns]
         table.rows = [
@@ -52,6 +59,7 @@ class Table(str):
             for row, gaps in zip(frame.to_numpy(object), frame.isna().to_numpy(), strict=True)
         ]
         table.numeric = [dtype.kind in "iuf" for dtype in frame.dtypes]
+        table.spare = spare
         return table
 
 
@@ -206,3 +214,12 @@ def listed(names: Sequence[Any], most: int = 10, *, length: int = 40) -> str:
         f"{name:g}" if isinstance(name, float) else clipped(name, length) for name in names[:most]
     )
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def apart(values: Sequence[Any]) -> list[Any]:
+    """Quote the values of a list if one of them has a comma, which else ends a value.
+
+    >>> apart(["Basic, Plus", "gold"]), apart([1, 6])
+    (['"Basic, Plus"', '"gold"'], [1, 6])
+    """
+    return [f'"{value}"' for value in values] if any("," in str(v) for v in values) else [*values]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -139,7 +140,7 @@ WRONG = {
         ["train", "+evaluation.foo=1"],
         ["evaluation.foo", "stratify, folds"],
     ),
-    "a key of another command": (["train", "segments.k=3"], ["There is no key segments", "model"]),
+    "a key of another command": (["train", "segments.k=3"], ["train takes no segments=", "model"]),
     "a choice": (["train", "model=forest"], ["There is no model=forest", "dummy", "random_forest"]),
     "no choice": (["train", "model=null"], ["needs the name of a choice", "train --help"]),
     "a number for a group": (["train", "=3"], ["churnlab train --help"]),
@@ -406,11 +407,48 @@ def test_a_dry_run_says_what_would_be_run_and_leaves_no_store(home, run_command)
         0,
         {"command": "train", "run_id": None, "runs": [None, None]},
     )
-    assert re.findall("would run: churnlab train model=(.+?) ", sweep.err) == [
+    assert re.findall(r"would run: churnlab train model=(\S+)", sweep.err) == [
         "dummy",
         "random_forest",
     ]
     assert not (home / "mlflow.db").exists()
+
+
+def test_what_a_dry_run_shows_can_be_pasted(home, run_command, tmp_path):
+    own = tmp_path / "my conf"
+    (own / "model").mkdir(parents=True)
+    (own / "model/mine.yaml").write_text("defaults: [dummy, _self_]\nname: mine\n")
+    words = ("--config-dir", str(own), "model=mine", "dataset=gym", "dataset.path=a b's, c.csv")
+    seen = run_command(home, "train", *words, "dry_run=true")
+    (line,) = re.findall("would run: (.*)", seen.err)
+    pasted = shlex.split(line)
+    assert pasted == ["churnlab", "train", *words]
+    swept = run_command(home, "train", "-m", *words[:3], "seed=1,2", "dry_run=true")
+    assert [shlex.split(found) for found in re.findall("would run: (.*)", swept.err)] == [
+        ["churnlab", "train", *words[:3], f"seed={seed}"] for seed in (1, 2)
+    ]
+    again = run_command(home, *pasted[1:], "dry_run=true")
+    assert re.findall("would run: (.*)", again.err) == [line]
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "message"),
+    [
+        (
+            "doctor",
+            "dataset=gym",
+            "churnlab doctor takes no dataset=: it works on the whole store; leave it out. Its ",
+        ),
+        ("explore", "model=dummy", "churnlab explore takes no model=: leave it out. Its keys: "),
+        ("compare", "run=a", "There is no key run. Did you mean runs?"),
+    ],
+)
+def test_a_key_of_other_commands_is_refused_with_what_to_do(
+    home, run_command, command, word, message
+):
+    ended = run_command(home, command, word)
+    assert ended.code == 2
+    assert ended.err.startswith(message)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -62,6 +62,20 @@ def test_keys_are_completed_once():
     assert complete("churnlab doctor fi") == ["fix="]
 
 
+def test_parameters_of_a_model_are_completed_whether_its_yaml_sets_or_tunes_them(tmp_path):
+    assert {*complete("churnlab train model.estimator.")} == {
+        f"model.estimator.{name}=" for name in ("C", "max_iter", "random_state")
+    }
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text(
+        "name: mine\nestimator: {_target_: a.B, depth: 3}\nspace: {rate: [1, 2]}\n"
+    )
+    words = f"--config-dir {tmp_path} model=mine"
+    assert complete(f"churnlab tune {words} model.estimator.r") == ["model.estimator.rate="]
+    assert complete(f"churnlab tune {words} model.estimator.d") == ["model.estimator.depth="]
+    assert complete("churnlab segment model.") == []
+
+
 def test_values_are_completed():
     assert complete("churnlab train evaluation.stratify=") == [
         "evaluation.stratify=true",

@@ -41,6 +41,7 @@ def test_a_sweep_is_one_parent_with_a_finished_child_per_job(grid, shared_home, 
     assert grid.code == 0, grid.err
     assert set(grid.line) == {"command", "run_id", "runs"}
     assert len(grid.out.splitlines()) == 1
+    assert f"MLflow UI (mlflow ui --backend-store-uri sqlite:///{shared_home}" in grid.err
     client = client_at(shared_home)
     parent, children = (
         client.get_run(grid.line["run_id"]),
@@ -282,7 +283,12 @@ def test_the_parent_holds_a_table_and_a_figure_of_all_jobs_with_the_best_first(
         assert {key: parent.data.metrics[key] for key in carried} == {
             key: best.data.metrics[key] for key in carried
         }
-        assert {key for key in parent.data.metrics if not key.startswith("cv_")} == set()
+        others = {key for key in parent.data.metrics if not key.startswith("cv_")}
+        assert others == {"job_log_loss", "best_cv_log_loss"}
+        steps = client.get_metric_history(parent.info.run_id, "job_log_loss")
+        assert {one.step: one.value for one in steps} == dict(
+            zip(jobs["job"], jobs["cv_log_loss"], strict=True)
+        )
         assert best.info.run_id in parent.data.tags["mlflow.note.content"]
         assert (
             "Best of 4 jobs by cross-validated log loss" in parent.data.tags["mlflow.note.content"]

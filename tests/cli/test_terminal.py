@@ -112,7 +112,6 @@ def test_the_live_line_comes_after_two_seconds_and_goes(home):
     slow = python_on_terminal(home, SHOWN + LOG + work.format(at_level, "log.info('done')"))
     assert re.search(r"0:00:0[23].*train: 3 of 9 trials", slow.raw)
     assert [line for line in slow.lines if line] == ["done"]
-    assert slow.raw.rstrip("\r\x1b[12AK").endswith("?25h"), "the cursor is shown again"
 
 
 def test_the_live_line_is_one_line_however_long_its_text_is(home):
@@ -123,11 +122,12 @@ def test_the_live_line_is_one_line_however_long_its_text_is(home):
     assert max(map(len, drawn)) <= 60
 
 
-def test_an_interrupted_command_leaves_the_cursor_visible(home):
-    code = "\nwith terminal.live('train'):\n time.sleep(3); raise KeyboardInterrupt"
+@pytest.mark.parametrize("end", ["raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
+def test_a_command_that_ends_in_the_middle_leaves_the_cursor_visible(home, end):
+    code = f"\nimport os\nwith terminal.live('train'):\n time.sleep(3); {end}"
     seen = python_on_terminal(home, SHOWN + code)
-    assert seen.raw.count("\x1b[?25l") == 1
-    assert seen.raw.rfind("\x1b[?25h") > seen.raw.rfind("\x1b[?25l")
+    assert "train" in seen.raw
+    assert "\x1b[?25l" not in seen.raw
 
 
 def test_a_warning_is_marked_and_shown_once(home):
@@ -135,6 +135,18 @@ def test_a_warning_is_marked_and_shown_once(home):
     seen = python_on_terminal(home, SHOWN + LOG + 2 * twice)
     assert seen.text.strip() == "warning: two twins"
     assert COLOR.search(seen.raw)
+
+
+def test_workers_of_one_sweep_show_a_warning_once(home, tmp_path):
+    code = "".join(
+        f"terminal.log_to_stderr('job {job}: ', is_worker=True, warned_in={str(tmp_path)!r}); "
+        f"log.warning('two twins'); log.warning('job {job} alone'); "
+        for job in (1, 2)
+    )
+    seen = python_on_terminal(home, SHOWN + LOG + code)
+    assert re.findall("warning: (.*?)\r", seen.raw.replace("\x1b[0m", "")) == [
+        *("job 1: two twins", "job 1: job 1 alone", "job 2: job 2 alone")
+    ]
 
 
 def test_a_worker_prints_over_the_live_line_of_its_leader(home):
@@ -167,6 +179,27 @@ def test_any_table_stays_within_the_width_and_loses_no_text(rows, width):
 
 
 @pytest.mark.parametrize(
+    ("width", "left"), [(40, ["name", "run"]), (80, ["name", "finished", "run"])]
+)
+def test_a_narrow_terminal_leaves_out_the_columns_that_are_needed_least(width, left):
+    frame = pd.DataFrame(
+        {
+            "name": ["logistic_regression behaviour"],
+            "finished": ["12 minutes ago on another machine"],
+            "took": ["hours_and_hours_and_hours_of_training"],
+            "run": ["0123456789abcdef"],
+        }
+    )
+    drawn = StringIO()
+    table = Table.of(frame, spare=("took", "finished"))
+    draw(Console(file=drawn, width=width), table)
+    assert [name for name in frame if name in drawn.getvalue()] == left
+    for word in ("logistic_regression", "behaviour", "0123456789abcdef"):
+        assert word in drawn.getvalue()
+    assert "took" in table, "a pipe gets all columns"
+
+
+@pytest.mark.parametrize(
     ("command", "options", "overrides", "expected"),
     [
         ("explore", [], ["dataset=gym", "features=raw"], "train dataset=gym"),
@@ -182,6 +215,13 @@ def test_any_table_stays_within_the_width_and_loses_no_text(rows, width):
         ("train", ["--cfg", "job"], [], None),
         ("doctor", [], [], None),
         ("score", [], ["input=members.csv"], None),
+        (
+            "compare",
+            ["--config-dir", "mine"],
+            ["dataset=bank", "seed=3"],
+            "segment --config-dir mine dataset=bank seed=3 segments=all playbook=any",
+        ),
+        ("compare", [], ["dataset=gym"], "segment dataset=gym"),
     ],
 )
 def test_the_next_command_keeps_what_both_share(command, options, overrides, expected):
@@ -189,9 +229,20 @@ def test_the_next_command_keeps_what_both_share(command, options, overrides, exp
     assert found == (expected and f"churnlab {expected}")
 
 
-def test_doctor_is_followed_by_its_repair():
-    assert next_step("doctor", [], [], yes=False) == "churnlab doctor fix=true"
-    assert next_step("doctor", [], ["fix=true"], yes=False) is None
+def test_what_a_command_says_of_the_next_one_wins_over_the_usual_order():
+    mended = next_step("doctor", [], ["storage.x=1"], yes=False, then="doctor fix=true")
+    assert mended == "churnlab doctor storage.x=1 fix=true"
+    assert next_step("segment", [], [], yes=True, then="") is None
+    assert next_step("segment", [], [], yes=True) == "churnlab promote"
+
+
+def test_doctor_is_followed_by_its_repair_only_if_something_can_be_repaired(home):
+    (home / "studies").mkdir(parents=True)
+    seen = on_terminal(home, "doctor")
+    assert (seen.code, "next:" in seen.text) == (0, False)
+    (home / "mlflow.db").write_text("no database")
+    seen = on_terminal(home, "doctor")
+    assert (seen.code, "next:" in seen.text) == (3, False), seen.text
 
 
 def test_the_next_commands_exist():

@@ -139,7 +139,7 @@ def test_what_is_repaired_is_listed_without_its_fix(caplog):
 
 
 def test_a_home_without_a_store_has_no_problems_and_gets_no_store(home, run_doctor):
-    assert run_doctor(fix=False) == Result({"run_id": None, "problems": []})
+    assert run_doctor(fix=False) == Result({"run_id": None, "problems": []}, then="")
     assert run_doctor(fix=True) == Result({"run_id": None, "problems": [], "left": []})
     assert not home.exists()
 

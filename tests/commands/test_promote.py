@@ -32,6 +32,7 @@ STRICT = (
         "require=not_worse",
         "gate.margin=0",
         "gate.minimum.roc_auc=0.9999",
+        "gate.minimum.recall=0.9999",
         "+gate.minimum.f1=0.9999",
         "gate.ece=0",
     ),
@@ -52,6 +53,7 @@ STRICT = (
 """Limits that no honest model keeps."""
 NOT_KEPT = "not kept: it holds types that registry/skops_types.py does not list"
 NAME = "demo-churn"
+AGAIN = ("require=not_worse", "force=true", "reason=both at once")
 
 pytestmark = pytest.mark.slow
 
@@ -86,20 +88,24 @@ def story(shared_home, client_at):
         ended["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
         ended["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
         run = {name: end.line["run_id"] for name, end in ended.items() if end.code == 0}
+        ended["segmented unstably"] = ended["unstable"]
         # As runs of unreviewed types had it when such models were still trained.
         client_at(shared_home).set_tag(run["not kept"], "churnlab.model", NOT_KEPT)
         promotions = {
             "first": [],
-            "again": [],
+            "champion": [],
+            "again": ["churn_run=best"],
             "not worse": ["require=not_worse"],
             "worse": [f"churn_run={run['dummy']}", "require=not_worse"],
             "unseen": [f"churn_run={run['other seed']}", "metric=roc_auc"],
             "few": [f"churn_run={run['other seed']}", "gate.members=20"],
-            "strict": STRICT,
+            "strict": [f"churn_run={run['good']}", *STRICT],
             "unstable": ["require=not_worse", f"segment_run={run['unstable']}"],
             "forced": [f"churn_run={run['dummy']}", "force=true"],
         }
         for name, words in promotions.items():
+            if name == "again":  # the same model in another run, which is the newest of its config
+                ended["twin"] = ask("train", *TRAINED)
             ended[name] = ask("promote", *TRAINED, *words, f"reason=the {name}")
             ended[f"aliases after {name}"] = aliases()
         ended |= {
@@ -153,7 +159,7 @@ OF_THE_FIRST = {
         "log_loss_against_dummy",
         "roc_auc_against_dummy",
     ),
-    *("calibration_slope", "calibration_ece", "minimum_roc_auc"),
+    *("calibration_slope", "calibration_ece", "minimum_roc_auc", "minimum_recall"),
     *("ceiling_cv_roc_auc", "ceiling_test_roc_auc", "ceiling_test_f1"),
     *("batch_ms", "one_ms", "stable_segmentation", "megabytes"),
 }
@@ -228,8 +234,22 @@ def test_the_segmentation_can_be_read_from_a_version_without_its_code(story, cli
     assert (shown / "dendrogram.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_champions_own_runs_are_not_judged_again(story, client):
+    ended = story["champion"]
+    assert ended.code == 0, ended.err
+    assert ended.line == {
+        **{"command": "promote", "run_id": None, "version": "1", "promoted": False},
+        **{"verdict": "champion", "checks": [], "warnings": ended.line["warnings"]},
+    }
+    assert "demo-churn version 1, the champion, is made of these two runs already" in ended.err
+    assert story["aliases after champion"] == {"champion": "1"}
+    assert client.get_model_version(NAME, "2").tags["churnlab.reason"] == "the again"
+    assert kept(client, "2")["holdout_looks"] == 1, "only the first promotion has looked"
+
+
 def test_the_same_model_again_is_promoted_only_with_require_not_worse(story, client):
     again, not_worse = story["again"], story["not worse"]
+    assert story["twin"].code == 0, story["twin"].err
     assert (again.code, again.line["promoted"], again.line["version"]) == (3, False, "2")
     assert failed(again) == {"log_loss_against_champion"}
     assert checks(again)["log_loss_against_champion"]["value"] == 0
@@ -252,6 +272,7 @@ def test_a_worse_candidate_is_refused_and_the_champion_stays(story, client):
             "log_loss_against_dummy",
             "roc_auc_against_dummy",
             "minimum_roc_auc",
+            "minimum_recall",
         ),
     }
     assert line["verdict"] == "refused"
@@ -340,6 +361,9 @@ def test_every_check_is_run_and_shown_even_when_all_fail(story):
 def test_unstable_segments_are_refused_unless_their_number_was_set_by_hand(story, client):
     assert story["unstable"].code == 3
     assert failed(story["unstable"]) == {"stable_segmentation"}
+    advice = "churnlab promote refuses segments that are not stable"
+    assert advice in story["segmented unstably"].err
+    assert advice not in story["segments"].err
     assert checks(story["first"])["stable_segmentation"]["passed"]
     assert "warning: the segmentation is not stable" in story["first"].err
     assert client.get_model_version(NAME, "1").tags["churnlab.stable"] == "false"
@@ -494,9 +518,7 @@ def test_what_cannot_be_promoted_is_the_users_mistake_and_says_what_to_do(story,
 def test_two_promotions_at_once_come_one_after_the_other(story, shared_home, client):
     both = [
         wait(process)
-        for process in [
-            start(shared_home, "promote", *TRAINED, *PAIR, "require=not_worse") for _ in range(2)
-        ]
+        for process in [start(shared_home, "promote", *TRAINED, *PAIR, *AGAIN) for _ in range(2)]
     ]
     assert [ended.code for ended in both] == [0, 0], [ended.err for ended in both]
     first, second = sorted((ended.line for ended in both), key=lambda line: int(line["version"]))

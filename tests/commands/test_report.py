@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from support.running import SMALL_SEGMENTS, THREE_SEGMENTS, Ended, artifact, churnlab_process
+from support.running import (
+    SMALL_SEGMENTS,
+    THREE_SEGMENTS,
+    Ended,
+    artifact,
+    churnlab_process,
+    version_folder,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +85,10 @@ class Pages(NamedTuple):
     empty: Page
     full: Page
     later: Page
+    twin: Page
+    bank_early: Page
     bank: Page
+    lost: Page
     refused: dict[str, Ended]
     lines: dict[str, dict[str, Any]]
 
@@ -120,10 +130,13 @@ def pages(shared_home, client_at) -> Pages:
         }.items():
             done(run, name, *words)
         full = page(run, "full.html", *TRAINED)
+        done(run, "twin", "train", *TRAINED, "model=random_forest", "model.estimator.max_depth=3")
+        twin = page(run, "twin.html", *TRAINED)
         done(run, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
         later = page(run, "later.html", *TRAINED)
         done(run, "default output", "report", *TRAINED)
         done(run, "bank explored", "explore", *bank_words)
+        bank_early = page(run, "bank early.html", *bank_words)
         done(run, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
         client = client_at(shared_home)  # a champion registered without churnlab promote
         client.create_registered_model("bank-churn")
@@ -136,10 +149,13 @@ def pages(shared_home, client_at) -> Pages:
             output: run("report", *ROWS, f"output={output}")
             for output in ("report.pdf", "nowhere/report.html")
         }
+        (version_folder(client, "demo-churn", "1") / "artifacts" / "churn.skops").unlink()
+        lost = page(run, "lost.html", *TRAINED)
     assert {path.name for path in folder.iterdir()} == {
-        *("bank <x>.csv", "bank.html", "empty.html", "full.html", "later.html")
+        *("bank <x>.csv", "bank early.html", "bank.html", "empty.html", "full.html"),
+        *("later.html", "lost.html", "twin.html"),
     }
-    return Pages(empty, full, later, bank, refused, lines)
+    return Pages(empty, full, later, twin, bank_early, bank, lost, refused, lines)
 
 
 def test_a_missing_part_is_named_with_the_command_that_makes_it(pages):
@@ -201,7 +217,7 @@ def test_the_numbers_are_those_of_the_runs(pages):
     assert f"{lines['explore']['churn_rate']:.1%}" in text
     assert (
         f"a cross-validated log loss of {train['cv_log_loss']:.4f}; in cross-validation it is "
-        "better than the best dummy" in text
+        "better than the dummy" in text
     )
     assert "Avg class frequency current month, known only close to churn" in text
     assert (
@@ -229,10 +245,30 @@ def test_the_champion_is_described_with_its_gate_and_reason_and_as_the_recommend
     assert [command for command in pages.full.commands() if command.startswith("churnlab score ")]
 
 
+def test_the_champions_model_is_the_recommended_one_also_after_it_was_trained_again(pages):
+    assert pages.lines["twin"]["run_id"] in pages.twin.text
+    assert "and uses the recommended model: score the members" in pages.twin.text
+    assert "does not use the recommended model" not in pages.twin.text
+
+
+def test_a_champion_without_files_is_not_advised_for_scoring(pages):
+    said = "but it cannot score anybody: it has lost its files: artifacts/churn.skops"
+    assert said in pages.lost.text
+    commands = [command.split()[1] for command in pages.lost.commands()]
+    assert "doctor" in commands
+    assert "score" not in commands
+
+
+def test_the_command_that_segments_a_table_of_ones_own_fits_it(pages):
+    commands = [found for found in pages.bank_early.commands() if " segment " in found]
+    assert commands
+    assert all(command.endswith("segments=all playbook=any") for command in commands)
+
+
 def test_a_better_model_is_recommended_and_not_called_the_champion(pages):
     text = pages.later.text
     assert "The recommended model is logistic regression (behaviour features, tuned)" in text
-    assert "better than the best random forest (raw features)" in text
+    assert "better than the random forest (raw features)" in text
     assert "but does not use the recommended model: let the gate decide" in text
     assert "No model has been tuned yet" in pages.full.text
     assert "No model has been tuned yet" not in text
@@ -269,7 +305,7 @@ def test_an_output_that_cannot_be_a_page_is_refused_before_any_work(pages, share
         assert pages.refused[output].code == 2
         assert complaint in pages.refused[output].err
         assert pages.refused[output].err.count("\n") == 1
-    assert len(runs_at(shared_home, command="report")) == 5
+    assert len(runs_at(shared_home, command="report")) == 8
 
 
 def test_names_of_another_table_are_text_and_never_markup(pages, shared_home):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from churnlab.data.demo import members
 from churnlab.segments.choose_k import STABLE
 from churnlab.segments.portraits import on_page
-from support.running import SMALL_SEGMENTS, artifact, files, tracked_at
+from support.running import SMALL_SEGMENTS, artifact, files, model_uri, tracked_at
 
 pytestmark = pytest.mark.slow
 
@@ -167,8 +167,22 @@ def test_the_labels_are_those_of_the_evidence_and_of_the_logged_model(
     assert evidence["silhouette"] == pytest.approx(silhouette_score(Z, labels), abs=0.01)
     assert evidence["min_share"] == pytest.approx(np.bincount(labels).min() / ROWS, abs=0.005)
     with tracked_at(shared_home):
-        again = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(clustered)
-    assert np.array_equal(again, labels)
+        loaded = mlflow.pyfunc.load_model(model_uri(run))
+    assert np.array_equal(loaded.predict(clustered), labels)
+    assert list(loaded.input_example) == list(clustered)
+    assert loaded.predict(loaded.input_example)[0] in labels
+
+
+def test_the_logged_model_carries_the_name_of_its_run_and_the_criteria_of_the_chosen_k(
+    run, shared_home, client_at
+):
+    logged = client_at(shared_home).get_logged_model(model_uri(run).rpartition("/")[2])
+    assert logged.name == run.info.run_name == "segments behaviour"
+    evidence = pd.read_csv(artifact(run, "evidence.csv")).set_index("k").loc[4]
+    found = {metric.key: metric.value for metric in logged.metrics}
+    assert set(found) == set(run.data.metrics) >= {*PER_K, "k", "k_dendrogram", "null_p"}
+    assert (found["k"], found["silhouette"]) == (4, pytest.approx(evidence["silhouette"]))
+    assert {metric.dataset_name for metric in logged.metrics} == {"demo"}
 
 
 def test_the_profile_is_that_of_the_members(run, labels):

@@ -26,6 +26,7 @@ from support.running import (
     churnlab_process,
     files,
     folder,
+    model_uri,
     scores_of,
     tracked_at,
     version_folder,
@@ -274,10 +275,30 @@ def test_the_logged_model_predicts_the_same_hold_out_after_loading(trained, mode
     test = pd.read_parquet(artifact(trained[model], "predictions/test.parquet"))
     X = members(ROWS, seed=0).drop(columns="Churn").astype("float64").iloc[test["row"]]
     with tracked_at(shared_home):
-        loaded = mlflow.pyfunc.load_model(f"runs:/{trained[model].info.run_id}/model")
+        loaded = mlflow.pyfunc.load_model(model_uri(trained[model]))
         again = loaded.predict(X[X.columns[::-1]])
     assert np.array_equal(again[:, 1], test["probability"])
     assert loaded.metadata.flavors["sklearn"]["serialization_format"] == "skops"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_carries_name_params_and_scores_of_its_run_and_an_example_that_is_nobody(
+    trained, model, shared_home, client_at
+):
+    run = trained[model]
+    logged = client_at(shared_home).get_logged_model(model_uri(run).rpartition("/")[2])
+    assert (logged.name, logged.params) == (f"{model} behaviour", run.data.params)
+    scores = {key: run.data.metrics[key] for key in run.data.metrics if key != "fold_log_loss"}
+    assert {metric.key: metric.value for metric in logged.metrics} == scores
+    (table,) = run.inputs.dataset_inputs
+    of_tables = {(metric.dataset_name, metric.dataset_digest) for metric in logged.metrics}
+    assert of_tables == {(table.dataset.name, table.dataset.digest)}
+    with tracked_at(shared_home):
+        loaded = mlflow.pyfunc.load_model(model_uri(run))
+    X = members(ROWS, seed=0).drop(columns="Churn").astype("float64")
+    assert list(loaded.input_example) == list(X)
+    assert not X.eq(loaded.input_example.iloc[0]).all(axis=1).any()
+    assert loaded.predict(loaded.input_example).sum() == pytest.approx(1)
 
 
 def test_no_artifact_is_a_pickle_and_the_requirements_are_exact(trained, shared_home, client_at):

@@ -100,7 +100,7 @@ def test_an_unusual_format_is_declared_in_a_yaml_of_its_own(churnlab, path):
     missing = churnlab(*words, "dataset.encoding=cp1252")
     assert missing.code == 2
     assert "there is no column Age" in missing.err
-    assert "or write rename: {'age ': Age} into the YAML of gym" in missing.err
+    assert "or write rename: {'age': Age} into the YAML of gym" in missing.err
     own = path.parent / "my_conf/dataset/club.yaml"
     own.parent.mkdir(parents=True)
     own.write_text(

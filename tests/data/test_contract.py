@@ -39,7 +39,7 @@ def test_a_table_is_refused_for_exactly_the_values_that_a_served_model_refuses(n
     values = data.draw(st.lists(cells, min_size=2, max_size=6))
     dtype = "str" if column.kind == "category" else "float64"
     frame = pd.DataFrame({name: pd.Series(values, dtype=dtype)})
-    known = frame[name].notna()
+    known = frame[name].replace("", None).notna()  # an empty text is a gap
     contract = Contract("any", "y", 1, {name: column})
     served = [
         known.to_numpy() & (evaluate(check["holds"], frame) == 0) for check in row_checks(contract)
@@ -85,3 +85,10 @@ def test_an_infinite_bound_is_no_limit():
 def test_a_column_of_any_name_has_limits_that_can_be_evaluated(name):
     (limit, _) = Column(kind="numeric", min=0, max=1).limits(name)
     assert evaluate(limit.holds, pd.DataFrame({name: [-1.0, 0.5]})).tolist() == [0, 1]
+
+
+def test_values_with_commas_are_listed_in_quotes():
+    (limit,) = Column(kind="category", values=("Basic, Plus", "gold")).limits("Plan")
+    assert limit.allowed == 'one of "Basic, Plus", "gold"'
+    (limit,) = Column(kind="category", values=("Basic", "gold")).limits("Plan")
+    assert limit.allowed == "one of Basic, gold"

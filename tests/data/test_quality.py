@@ -178,16 +178,26 @@ def test_codes_that_may_mean_the_opposite_are_reported_with_counts(left, stayed,
     found = checked(coded, replace(contract, positive=left)).warnings
     assert bool(found) == suspicious
     if suspicious:
-        assert f"y is {str(left).casefold()} in {y.sum()} rows" in found[0]
-        assert f"set dataset.positive={str(stayed).casefold()}" in found[0]
+        assert f"y is {left} in {y.sum()} rows" in found[0]
+        assert f"set dataset.positive={stayed}" in found[0]
 
 
 def test_more_leavers_than_stayers_are_reported_whatever_the_codes():
     frame, contract = club()
     coded = frame.assign(y=np.where(frame["y"] == 1, "stayed", "left for good"))
     (warning,) = checked(coded, replace(contract, positive="left for good")).warnings
+    assert "if it means that they stayed, set dataset.positive=stayed" in warning
     share = f"{(frame['y'] == 0).mean():.1%}"
     assert f"left for good counts as left, so {share} of the members did" in warning
+
+
+def test_codes_of_the_target_are_shown_as_the_table_has_them():
+    frame, contract = club()
+    coded = frame.assign(y=np.where(frame["y"] == 1, "STAYED On", "Left"))
+    (warning,) = checked(coded, replace(contract, positive="Left")).warnings
+    assert warning.startswith("y is Left in ")
+    assert "rows and STAYED On in " in warning
+    assert warning.endswith("set 'dataset.positive=STAYED On'")
 
 
 def test_repeated_rows_and_conflicting_outcomes_are_reported():
@@ -198,6 +208,26 @@ def test_repeated_rows_and_conflicting_outcomes_are_reported():
         "3 times members are equal in every feature but differ in outcome: no model can separate "
         "them",
     ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), alike=st.integers(2, 40))
+def test_members_alike_but_of_different_ids_are_not_the_same(seed, alike):
+    frame, contract = club()
+    newcomers = frame.iloc[np.random.default_rng(seed).integers(0, len(frame), 1).repeat(alike)]
+    table = pd.concat([frame, newcomers], ignore_index=True)
+    named = table.assign(member=[f"M-{number}" for number in range(len(table))])
+    (warning,) = checked(named, replace(contract, id="member")).warnings
+    assert warning == (
+        f"{alike} of {len(table)} members are alike with an earlier one in every feature and in "
+        "outcome, though of different ids"
+    )
+    twice = replace(contract, id="member", repeated_ids=True)
+    same = named.assign(member=[*named["member"][: len(frame)], *["M-0"] * alike])
+    both = pd.concat([same, same.iloc[:9]], ignore_index=True)
+    assert (
+        "rows repeat an earlier row, outcome included: was the" in checked(both, twice).warnings[0]
+    )
 
 
 @pytest.mark.parametrize("names", [["town", "coin"], ["town"], ["coin"], ["weak"]])

@@ -103,6 +103,10 @@ NO_TABLES = {
     "gzip of them": (gzip.compress(TEXT.encode("cp1251")), "line 3 (byte 0xe7) is not utf-8"),
     "UTF-16": (TEXT.encode("utf-16"), "dataset.encoding=utf-16"),
     "binary": (bytes(range(256)) * 9, "it is binary"),
+    "a picture": (
+        b"\x89PNG\r\n\x1a\n" + bytes(3) + b"\rIHDR\n",
+        "it is binary, not text; give CSV",
+    ),
     "binary after a header": (TEXT.encode() + bytes(9), "it is binary"),
     "gzip cut off": (gzip.compress(TEXT.encode() * 99)[:-30], "cannot be read as a table"),
     "gzip of nothing": (gzip.compress(b""), "it is empty"),
@@ -146,7 +150,7 @@ NO_TABLES = {
     ),
     "another spelling": (
         TEXT.replace("Age", " age").encode(),
-        "or write rename: {' age': Age} into the YAML of shop",
+        "or write rename: {'age': Age} into the YAML of shop",
     ),
 }
 

@@ -21,9 +21,16 @@ pytestmark = pytest.mark.slow
 
 REFERENCE = ROOT / "docs" / "reference"
 NEEDS_A_SERVER = ROOT / "docs" / "how-to" / "where-runs-are-kept.md"
+SAYS_HOW_TO_MEASURE = ROOT / "docs" / "explanation" / "how-sure.md"
+"""Its commands take hours, and make soak, which runs this file, is one of them."""
 RUN_BY_OTHER_TESTS = {ROOT / "README.md", ROOT / "docs" / "tutorial.md"}
 WITH_COMMANDS = [page for page in PAGES if page not in RUN_BY_OTHER_TESTS and blocks(page, "sh")]
-REALLY_RUN = [page for page in WITH_COMMANDS if page.parent.name in ("how-to", "explanation")]
+NOT_RUN = {NEEDS_A_SERVER, SAYS_HOW_TO_MEASURE}
+REALLY_RUN = [
+    page
+    for page in WITH_COMMANDS
+    if page.parent.name in ("how-to", "explanation") and page not in NOT_RUN
+]
 MAY_REFUSE = {"promote", "rollback", "doctor", "pipeline"}
 """Commands whose answer may be no: exit code 3."""
 
@@ -132,7 +139,7 @@ def really(reader: Reader, command: str, ids: dict[str, str]) -> Ended:
 
 
 @pytest.mark.skipif(not SOAK, reason="the long form: make soak")
-@pytest.mark.parametrize("page", [page for page in REALLY_RUN if page != NEEDS_A_SERVER], ids=name)
+@pytest.mark.parametrize("page", REALLY_RUN, ids=name)
 def test_the_commands_of_a_page_really_run(tmp_path: Path, page: Path) -> None:
     with reading(tmp_path / "home") as reader:
         clients(reader.folder, "clients.csv", rows=1500, target=True)

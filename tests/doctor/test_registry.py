@@ -93,14 +93,30 @@ def test_the_command_that_replaces_a_version_without_files_has_the_keys_of_its_p
         runs = {"churn_run_id": f"a{number}", "segment_run_id": f"b{number}"}
         write_version(client, here, gate="passed", run_id=run_id, **runs)
         shutil.rmtree(here / f"versions/demo-churn-{int(number) - 1}")
+    words = "churnlab promote dataset=demo seed=3 dataset.rows=400"
+    fixes = {problem.where: problem.fix.rpartition(": ")[2] for problem in problems()}
+    assert fixes == {
+        f"demo-churn/{number}": f"{words} churn_run=a{number} segment_run=b{number}"
+        for number in (1, 2)
+    }
     client.set_registered_model_alias("demo-churn", "champion", "2")
     fixes = {problem.where: problem.fix.rpartition(": ")[2] for problem in problems()}
-    words = "churnlab promote dataset=demo seed=3 dataset.rows=400"
-    assert fixes == {
-        "demo-churn/1": f"{words} churn_run=a1 segment_run=b1",
-        "demo-churn/2": f"{words} churn_run=a2 segment_run=b2 force=true "
-        "'reason=version 2 lost its files'",
-    }
+    assert fixes["demo-churn/2"] == (
+        f"{words} churn_run=a2 segment_run=b2 force=true 'reason=version 2 lost its files'"
+    )
+
+
+@pytest.mark.parametrize("gate", ["passed", "refused"])
+def test_a_version_without_files_that_is_not_the_champion_is_deleted_and_not_made_again(
+    champion, client, problems, here, gate
+):
+    third = write_version(client, here, gate=gate, churn_run_id="a", segment_run_id="b")
+    shutil.rmtree(here / f"versions/demo-churn-{int(third) - 1}")
+    (problem,) = problems()
+    assert problem.where == f"demo-churn/{third}"
+    assert problem.fix == (
+        "delete it in the MLflow UI; the champion is version 2, and rollback skips what was deleted"
+    )
 
 
 def test_the_command_for_a_dataset_of_the_user_names_no_key_that_was_not_set(

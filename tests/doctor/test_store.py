@@ -13,6 +13,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column, Contract
+from churnlab.data.dataset import make_dataset
+from churnlab.data.table import in_memory
 from churnlab.doctor import store as doctor
 from churnlab.doctor.store import leftover_files, schema_problems
 from churnlab.errors import InputError
@@ -48,14 +50,15 @@ def test_what_a_promotion_or_a_deleted_run_logged_needs_no_files_of_its_own(clie
 @pytest.fixture
 def skops_file(client, here) -> tuple[str, Path]:
     """Log a real churn pipeline; return the run's id and the skops file."""
-    X, y = pd.DataFrame({"Age": [20.0, 30.0, 40.0, 50.0]}), [0, 1, 0, 1]
+    frame = pd.DataFrame({"Age": [20.0, 30.0, 40.0, 50.0], "Churn": [0, 1, 0, 1]})
     contract = Contract("demo", "Churn", 1, {"Age": Column(kind="numeric")})
+    dataset = make_dataset(in_memory(frame, source="invented"), contract)
     model = pipeline(
         LogisticRegression(), features=Features(["Age"], {}), columns=contract.columns, scale=True
     )
     run_id = write_run(client, "train")
     with mlflow.start_run(run_id=run_id):
-        log_pipeline(model.fit(X, y), contract, gaps=())
+        log_pipeline(model.fit(dataset.X, dataset.y), dataset)
     (file,) = here.rglob("*.skops")
     return run_id, file
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hydra.utils import call
@@ -9,10 +10,12 @@ from churnlab.errors import InputError
 from churnlab.evaluation.metrics import will_churn
 from churnlab.models.decision import (
     ContactEconomics,
+    as_many,
     capacity_threshold,
     choose,
     contact_economics,
     expected_value,
+    extreme,
     f1,
     fixed,
     profit,
@@ -198,7 +201,7 @@ def test_every_decision_of_the_config_chooses_a_threshold(pytestconfig):
     y = rng.integers(0, 2, 100)
     p = np.clip(0.5 * y + rng.random(100) / 2, 0, 1)
     paths = sorted((pytestconfig.rootpath / "conf" / "decision").glob("*.yaml"))
-    assert [path.stem for path in paths] == ["expected_value", "f1", "fixed"]
+    assert [path.stem for path in paths] == ["as_many", "expected_value", "f1", "fixed"]
     for path in paths:
         rule = yaml.safe_load(path.read_text())
         assert 0 < choose(rule, y, p) < 1
@@ -219,3 +222,28 @@ def test_a_decision_must_return_a_threshold():
         choose({"_target_": "numpy.hypot"}, 3.0, 4.0)
     with pytest.raises(InputError, match="cannot be imported"):
         choose({"value": 0.4}, np.array([0, 1]), np.array([0.1, 0.9]))
+
+
+@examples
+@given(samples)
+def test_no_more_members_are_marked_than_left_and_only_a_tie_makes_it_fewer(sample):
+    y, probability = sample
+    marked = will_churn(probability, as_many(y, probability)).sum()
+    ties = (probability == as_many(y, probability)).sum()
+    assert marked <= y.sum() <= marked + ties or as_many(y, probability) == 0.0
+    distinct = np.linspace(0.001, 0.02, len(y))
+    assert will_churn(distinct, as_many(y, distinct)).sum() == y.sum()
+
+
+def test_a_threshold_that_marks_almost_nobody_or_everybody_is_named_with_a_better_decision():
+    risk = np.linspace(0, 0.4, 1000)
+    rare = pd.DataFrame({"y": np.arange(1000) >= 985, "probability": risk})
+    common = pd.DataFrame({"y": np.arange(1000) >= 180, "probability": 0.55 + risk})
+    assert (
+        "marks almost nobody: 0 of 1,000 held-out members, of whom 15 left; decision=as_many"
+        in (extreme(rare, 0.5))
+    )
+    assert "marks almost everybody: 1,000 of 1,000" in extreme(common, 0.5)
+    for table in (rare, common):
+        assert extreme(table, as_many(table["y"], table["probability"])) is None
+    assert extreme(rare.assign(probability=0.015), 0.5) is None

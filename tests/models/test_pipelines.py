@@ -37,6 +37,7 @@ from churnlab.models.pipelines import (
     fit,
     n_columns,
     pipeline,
+    undeclared,
 )
 from churnlab.registry.skops_types import TRUSTED
 
@@ -113,6 +114,43 @@ def test_an_unknown_category_is_encoded_as_none(members):
     features = Features(["city", "age"], {})
     made = fit(pipeline(LogisticRegression(), features=features, columns=COLUMNS, scale=True), X, y)
     assert made[:-1].transform(X.iloc[:1].assign(city="Kazan"))[0, 1:].tolist() == [0, 0, 0]
+
+
+def test_an_ordered_category_is_its_place_among_its_values(members):
+    X, y = members
+    columns = {"plan": Column("category", values=("basic", "gold", "never seen"), ordered=True)}
+    made = fit(
+        pipeline(
+            LogisticRegression(), features=Features(["plan"], {}), columns=columns, scale=False
+        ),
+        X,
+        y,
+    )
+    places = made[:-1].transform(X)[:, 0]
+    assert places.tolist() == (X["plan"] == "gold").astype(float).tolist()
+    assert made[:-1].transform(X.iloc[:1].assign(plan="other"))[0].tolist() == [-1]
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_many_values_are_encoded_by_churn_rates_of_other_members_and_saved_without_pickle(scale):
+    rng = np.random.default_rng(0)
+    towns = pd.Series([f"town {number}" for number in range(600)], dtype="str")
+    X, y = pd.DataFrame({"town": towns}), rng.integers(0, 2, 600)
+    columns = {"town": Column("category", encoding="target", unknown="accept")}
+    made = fit(
+        pipeline(
+            LogisticRegression(), features=Features(["town"], {}), columns=columns, scale=scale
+        ),
+        X,
+        y,
+    )
+    again = skops.io.loads(skops.io.dumps(made), trusted=TRUSTED)
+    np.testing.assert_array_equal(again.predict_proba(X), made.predict_proba(X))
+    assert abs(made["estimator"].coef_[0, 0]) < 1, (
+        "each town is one member: without cross-fitting its rate would be the outcome"
+    )
+    new = made.predict_proba(X.assign(town="nowhere"))[:, 1]
+    assert new == pytest.approx(y.mean(), abs=0.05)
 
 
 def test_the_pipeline_selects_columns_by_name(members):
@@ -293,7 +331,14 @@ def test_a_slip_of_the_pen_is_refused_although_the_class_takes_any_keyword(targe
     pytest.importorskip(target.partition(".")[0])
     with pytest.raises(InputError, match=rf"Did you mean {meant}\? It has .*n_estimators"):
         check_parameters(target, {word: 3})
-    check_parameters(target, {"path_smooth": 1.0, "colsample_bynode": 0.5})
+    known = {"path_smooth": 1.0, "colsample_bynode": 0.5}
+    check_parameters(target, known)
+    unknown = undeclared(target, known | {"_target_": target, "no_such": 1, "n_estimators": 3})
+    assert "no_such" in unknown[target]
+    assert "n_estimators" not in unknown[target]
+    nested = {"estimator": {"_target_": target, "no_such": 1}}
+    assert undeclared("sklearn.calibration.CalibratedClassifierCV", nested) == {target: ["no_such"]}
+    assert undeclared(LOGISTIC, {"_target_": LOGISTIC, "C": 1}) == {}
 
 
 def test_a_parameter_in_another_case_is_suggested():

@@ -79,8 +79,15 @@ def test_a_model_outside_the_registry_keeps_its_address_and_has_no_version(uri):
     ],
 )
 def test_what_is_not_in_the_registry_is_the_users_mistake(model, uri):
-    listed = "models:/NAME/VERSION .there is models:/shop-churn/4, "
-    with pytest.raises(InputError, match=f"There is no model {uri} .*model_uri={listed}"):
+    known = "dataset=shop model_uri=models:/shop-churn/"
+    client = mlflow.MlflowClient()
+    with pytest.raises(
+        InputError, match=f"There is no model {uri} .* run churnlab promote first.$"
+    ):
+        resolve(uri)
+    for number, verdict in enumerate(("refused", "passed", "forced", "undecided"), 1):
+        client.set_model_version_tag("shop-churn", str(number), "churnlab.gate", verdict)
+    with pytest.raises(InputError, match=f"passed the gate .*: {known}3, {known}2.$"):
         resolve(uri)
 
 

@@ -1,5 +1,7 @@
 """Every check of the gate, on members generated for it."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,16 @@ def test_calibration_fails_only_when_it_is_significantly_wrong(world):
     assert all(
         check.passed for check in calibrated(y[few], 1 / (1 + np.exp(-2.5 * logit[few]))).values()
     )
+
+
+def test_calibration_is_shown_with_its_interval_and_never_as_a_bare_zero(world):
+    y, chance = world
+    few = slice(0, 30)
+    for part in (slice(None), few):
+        cells = {name: check.cells for name, check in calibrated(y[part], chance[part]).items()}
+        slope, ece = cells["calibration_slope"]["value"], cells["calibration_ece"]["value"]
+        assert re.fullmatch(r"−?\d+\.\d\d \(−?\d+\.\d\d to \d+\.\d\d\)", slope)
+        assert re.fullmatch(r"0\.\d{3} \(0\.\d{3} to 0\.\d{3}\)", ece)
 
 
 def test_few_members_pass_with_a_warning_that_they_cannot_judge_the_calibration_error():

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 TRAINED = ("dataset.rows=300", "evaluation.folds=2")
 PROMOTE = ("promote", *TRAINED, "require=not_worse")
+AGAIN = (*PROMOTE, "force=true")
+"""Promotes the champion's own runs once more: every check passes."""
 NAME = "demo-churn"
 
 STEPS = ("run", "bundle", "version", "kept", "ended", "recorded", "previous", "champion")
@@ -122,12 +124,13 @@ def home(shared_home) -> Path:
     """A store with a champion, models to replace it, and a poor one."""
     with churnlab_process(shared_home) as churnlab:
         ended = {
+            "twin": churnlab("train", *TRAINED),
             "good": churnlab("train", *TRAINED),
             "segments": churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS),
             "champion": churnlab("promote", *TRAINED),
             "poor": churnlab("train", *TRAINED, "model=dummy"),
         }
-    assert [end.code for end in ended.values()] == [0] * 4, [end.err for end in ended.values()]
+    assert [end.code for end in ended.values()] == [0] * 5, [end.err for end in ended.values()]
     return shared_home
 
 
@@ -142,7 +145,7 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_champion_or_the_new_one(
             str(version.version) for version in client.search_model_versions(f"name='{NAME}'")
         }
         old = str(client.get_registered_model(NAME).aliases["champion"])
-        with Command(home, *PROMOTE, f"reason=killed at {at}") as promoting:
+        with Command(home, *AGAIN, f"reason=killed at {at}") as promoting:
             assert promoting.until(lambda: step(home, before) > STEPS.index(at), at), promoting.err  # noqa: B023
             if SOAK:
                 promoting.pause(RANDOM.choice([0, 0, 0.01, 0.03]))
@@ -158,7 +161,7 @@ def test_a_promotion_killed_at_any_step_leaves_the_old_champion_or_the_new_one(
             assert len(to_repair) - left <= 1, "a kill leaves at most one thing to repair"
             left = len([run for run in promotions(home) if run.info.status == "RUNNING"])
         if SOAK:
-            with Command(home, *PROMOTE, "reason=after a kill") as again:
+            with Command(home, *AGAIN, "reason=after a kill") as again:
                 ended = again.ended()
             assert ended.code == 0, ended.err
             moves, _ = check_registry(home, client)
@@ -169,11 +172,12 @@ def test_promotions_at_once_are_each_gated_against_the_champion_that_the_one_bef
     home, client_at
 ):
     client = client_at(home)
+    twin, *_, poor = [run.info.run_id for run in runs(home, "train")]
     promotions_at_once = {
-        "equal": PROMOTE,
-        "equal again": PROMOTE,
-        "better": ("promote", *TRAINED),
-        "poor": (*PROMOTE, f"churn_run={runs(home, 'train')[-1].info.run_id}"),
+        "equal": AGAIN,
+        "equal again": AGAIN,
+        "better": ("promote", *TRAINED, f"churn_run={twin}"),
+        "poor": (*PROMOTE, f"churn_run={poor}"),
     }
     for number in range(ROUNDS):
         moves, _ = check_registry(home, client)

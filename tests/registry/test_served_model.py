@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from sklearn.ensemble import RandomForestClassifier
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from churnlab.data import expressions
+from churnlab.data import cells, expressions
 from churnlab.data.demo import members
 from churnlab.registry import served_model, skops_types
 from support.running import (
@@ -227,6 +227,21 @@ def test_a_column_of_a_type_that_is_no_number_is_refused(served, member, dtype):
         served.predict(member.assign(Age=column))
 
 
+@pytest.mark.parametrize("dtype", ["str", "string", "category", "object"])
+def test_text_is_read_as_in_a_file_where_the_versions_own_table_had_text(
+    served, member, dtype, monkeypatch
+):
+    texts = {"Age": " 30 ", "Phone": "Yes", "gender": "f", "Lifetime": "1e1"}
+    python_model = served.unwrap_python_model()
+    monkeypatch.setitem(python_model.served, "texts", list(texts))
+    given = member.assign(**{name: pd.Series([text]).astype(dtype) for name, text in texts.items()})
+    numbers = member.assign(Age=30.0, Phone=1.0, gender=0.0, Lifetime=10.0)
+    assert served.predict(given) == served.predict(numbers)
+    for gap in ("", "  ", "NA"):
+        with pytest.raises(MlflowException, match="Row 0: Age is missing"):
+            served.predict(member.assign(Age=pd.Series([gap]).astype(dtype)))
+
+
 def test_missing_and_endless_numbers_of_every_type_are_refused(served, member):
     for missing in (None, np.nan, pd.NA, pd.NaT, Decimal("NaN")):
         with pytest.raises(MlflowException, match="Row 0: Age is missing"):
@@ -398,7 +413,7 @@ def test_a_version_carries_the_list_of_trusted_types_and_answers_without_churnla
     served, promoted, client_at, member, tmp_path
 ):
     files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
-    for module in (skops_types, expressions):
+    for module in (skops_types, expressions, cells):
         source = Path(module.__file__)
         assert (files / "artifacts" / source.name).read_bytes() == source.read_bytes()
     assert not hasattr(served_model, "TRUSTED"), "there is one list, and it is not here"

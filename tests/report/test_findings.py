@@ -104,12 +104,12 @@ def test_a_row_holds_the_numbers_of_its_risk_ratio(shop, page):
 
 def test_a_feature_whose_median_shows_nothing_is_described_by_its_values(page):
     (line,) = re.findall(r"^\| age .*$", page["Features with a signal"], re.M)
-    assert line.startswith("| age |  |  |  | between ")
+    assert line.startswith("| age | – | – | – | between ")
 
 
 def test_of_many_levels_without_a_signal_none_is_singled_out(page):
     (line,) = re.findall(r"^\| city .*$", page["Features without a signal"], re.M)
-    assert re.fullmatch(r"\| city \|  \|  \|  \| at most \d\.\d\d% \|", line)
+    assert re.fullmatch(r"\| city \| – \| – \| – \| at most \d\.\d\d% \|", line)
 
 
 def test_cells_do_not_break_the_table(shop, page):
@@ -172,3 +172,21 @@ def test_the_short_form_names_every_feature_that_can_be_compared(shop):
     (silent,) = re.findall(r"^No signal shown: (.*)\.$", text, re.M)
     assert set(silent.split(", ")) == {"city", "app"}
     assert max(map(len, text.splitlines())) < 130
+
+
+def test_on_a_terminal_a_feature_without_a_telling_split_shows_its_values(shop):
+    (row,) = re.findall("^ *age.*$", findings.short(*shop), re.MULTILINE)
+    assert re.match(r" *age: between [\d.]+% \(.+\) and [\d.]+% \(.+\) +– +– +– +\d", row)
+
+
+def test_equal_columns_are_named_as_one_group_and_not_pair_by_pair():
+    pairs = [("a", "b", 1.0), ("c", "d", -1.0), ("b", "c", 1.0), ("x", "y", 0.97), ("p", "q", 1.0)]
+    tables = {
+        "collinear": pd.DataFrame(pairs, columns=["feature_a", "feature_b", "pearson_r"]),
+        "same_groups": pd.DataFrame(),
+    }
+    assert list(findings.redundancies(tables)) == [
+        "a, b, c, d: each has a correlation of 1 or -1 with each other.",
+        "x and y: correlation 0.97.",
+        "p and q: correlation 1.00.",
+    ]

@@ -39,8 +39,8 @@ def portrait(number: int, size: int, rate: float, *, low: float | None = None) -
 MEMBERS = {"run_id": None, "rows": 400, "left": 100, "churn_rate": 0.25, "groups": None}
 MODELS = {
     **{"recommended": "forest (raw features)", "run_id": "a", "best": None, "best_run_id": "a"},
-    **{"rival": None, "rival_run_id": None, "found": None, "refused": None},
-    **{"metric": "log_loss", "value": 0.3, "held_out": 80, "late": None},
+    **{"rival": None, "rivals": None, "rival_run_id": None, "found": None, "refused": None},
+    **{"metric": "log_loss", "value": 0.3, "held_out": 80, "late": None, "kept": True},
     **{"test": {"roc_auc": 0.9, "low": 0.85, "high": 0.95}, "gains": {0.1: 0.3, 0.5: 0.9}},
 }
 
@@ -134,6 +134,8 @@ def test_stability_is_judged_by_every_limit():
     [
         (None, {}, "No version of demo-churn is promoted yet", "promote"),
         (None, {"test": GUESSING}, "so there is none to promote", "explore"),
+        (None, {"recommended": None}, "Every score is too good to be true", "explore"),
+        (None, {"recommended": None, "kept": False}, "No run has kept its model", "train"),
         (None, {"refused": REFUSED}, "The gate refused it (version 4): train another", "train"),
         ({"recommended": False}, {}, "but does not use the recommended model", "promote"),
         ({"recommended": False}, {"refused": REFUSED}, "score the members with the cham", "score"),
@@ -145,19 +147,25 @@ def test_stability_is_judged_by_every_limit():
         ),
         ({"recommended": True}, {}, "and uses the recommended model: score the members", "score"),
         ({"recommended": None}, {}, "since 1 May 2026: score the members", "score"),
+        (
+            {"recommended": True, "lost": "it has lost its files: MLmodel"},
+            {},
+            "since 1 May 2026, but it cannot score anybody: it has lost its files: MLmodel.",
+            "doctor",
+        ),
     ],
 )
 def test_what_comes_next_depends_on_what_is_in_the_registry(champion, models, part, command):
     known = (
         None
         if champion is None
-        else {"version": "3", "since": "1 May 2026", "run_id": "p"} | champion
+        else {"version": "3", "since": "1 May 2026", "run_id": "p", "lost": None} | champion
     )
     sentence = five_sentences(MEMBERS, MODELS | models, None, known, registered="demo-churn")[-1]
     assert part in sentence.text
     assert sentence.command is not None
     assert sentence.command.split()[0] == command
-    if not models:
+    if command != "doctor" and not models:
         assert "a correlation is not an effect" in sentence.text
 
 
@@ -175,3 +183,11 @@ def test_the_command_promotes_the_recommended_run_where_it_is_not_the_best():
     assert found.command == "promote churn_run=a"
     found = five_sentences(MEMBERS, MODELS, None, None, registered="demo-churn")[-1]
     assert found.command == "promote"
+
+
+def test_scores_are_too_good_to_be_true_only_where_models_were_kept():
+    for kept in (True, False):
+        models = MODELS | {"recommended": None, "kept": kept}
+        which = five_sentences(MEMBERS, models, None, None, registered="demo-churn")[1].text
+        assert ("too good to be true" in which) == kept
+        assert ("no run has kept its model" in which) != kept

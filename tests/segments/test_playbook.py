@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from scipy.stats import binomtest
 
 from churnlab.config import validation
 from churnlab.errors import InputError
@@ -21,7 +23,7 @@ from churnlab.segments.playbook import (
     rate_risk,
     text,
 )
-from churnlab.segments.portraits import check_columns
+from churnlab.segments.portraits import check_columns, few_stay
 
 PLAYBOOKS = Path(__file__).parents[2] / "conf" / "playbook"
 GYM = yaml.safe_load((PLAYBOOKS / "gym.yaml").read_text(encoding="utf-8"))
@@ -121,6 +123,25 @@ def test_a_trait_holds_when_its_test_does(known, expected):
 )
 def test_risk_is_judged_by_the_whole_interval(low, high, risk):
     assert rate_risk(SHOP, low, high, 0.2) == risk
+
+
+@pytest.mark.parametrize(
+    ("base", "left", "size", "risk"),
+    [
+        (0.82, 0.90, 400, "high"),
+        (0.82, 0.75, 400, "medium"),
+        (0.82, 0.30, 400, "low"),
+        (0.013, 0.032, 4000, "medium"),
+        (0.013, 0.09, 4000, "high"),
+        (0.013, 0.0, 4000, "low"),
+    ],
+)
+def test_risk_words_have_room_where_most_leave_and_where_few_do(base, left, size, risk):
+    """A segment of this size among 3,000 others, who leave at ``base``."""
+    inside, outside = np.arange(size) < left * size, np.arange(3000) < base * 3000
+    ends = binomtest(int(inside.sum()), size).proportion_ci(method="wilson")
+    few = few_stay(inside, outside, 4, limit=1.4)
+    assert rate_risk(SHOP, ends.low, ends.high, base, few_stay=few) == risk
 
 
 def test_every_matching_rule_applies_in_order_and_an_action_is_chosen_once():

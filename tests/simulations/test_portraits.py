@@ -88,3 +88,19 @@ def test_a_planted_difference_of_three_tenths_of_a_deviation_stands_out():
 
     of = tables(20, 400)
     assert_at_least(0.95, count(found, of=of, seed=3), of=of)
+
+
+@pytest.mark.parametrize("rate", [0.013, 0.25, 0.82])
+def test_no_segment_has_a_high_risk_by_chance(rate: float):
+    """At most 5% of the tables whose segments all leave at the same rate have such a word."""
+
+    def rated_high(rng: np.random.Generator) -> bool:
+        labels = segments(rng, 300)
+        X, y = independent(rng, 300), rng.binomial(1, rate, size=300)
+        found = portraits(X, labels, y, playbook=PLAYBOOK, language="en")
+        return any(portrait["risk"] == "high" for portrait in found)
+
+    of = tables(30, 1000)
+    wrong = count(rated_high, of=of, seed=4)
+    print(f"churn rate {rate}: a segment has a high risk in {wrong} of {of} tables")
+    assert_at_most(0.05, wrong, of=of)

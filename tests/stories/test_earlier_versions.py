@@ -94,7 +94,8 @@ def test_it_scores_files_and_is_replaced_after_a_comparison(champion, shared_hom
         ended = churnlab(*words, f"output={tmp_path}/out.csv")
         assert ended.code == 0, ended.err
         assert ended.line["version"] == "2"
-        promoted = churnlab("promote", *FEW, "require=not_worse", "gate.margin=0.2")
+        again = ("force=true", "reason=the same models in the new form")
+        promoted = churnlab("promote", *FEW, "require=not_worse", "gate.margin=0.2", *again)
         assert promoted.code in (0, 3), promoted.err
     scored = pd.read_csv(tmp_path / "out.csv")
     assert "member_id" not in scored

@@ -2,16 +2,19 @@
 
 import json
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 
-from support.running import THREE_SEGMENTS, artifact, churnlab_process
+from support.pages import ROOT, blocks
+from support.running import THREE_SEGMENTS, artifact, churnlab_process, tracked_at
 from support.servers import post, serving
 
 pytestmark = pytest.mark.slow
 
+README = ROOT / "README.md"
 NAMED = ("--config-dir", "my_conf", "dataset=readers")
 
 
@@ -82,7 +85,7 @@ def succeed(churnlab, *words):
 
 def test_the_draft_leaves_out_what_no_model_may_use(road):
     assert (road["init"]["target"], road["init"]["id"]) == ("churned", "reader no")
-    assert set(road["init"]["left_out"]) == {"since", "refund"}
+    assert set(road["init"]["left_out"]) == {"refund"}
 
 
 def test_every_run_reports_missing_values_and_columns_left_out(road, shared_home, client_at):
@@ -127,8 +130,21 @@ def test_it_is_promoted_and_scores_next_months_file_gaps_and_all(churnlab, road,
     assert scored["segment_name"].notna().all()
 
 
+def test_the_notebook_of_readme_puts_the_answers_next_to_the_members(road, shared_home):
+    (notebook,) = blocks(README, "python")
+    *_, last = notebook.text.splitlines()
+    left_out = ["churned", "refund"]
+    members = readers(slice(1500, 1540)).drop(columns=left_out).reset_index(drop=True)
+    with tracked_at(shared_home):
+        champion = mlflow.pyfunc.load_model("models:/readers-churn@champion")
+        shown = eval(last, {"members": members, "champion": champion, "pd": pd})
+    assert [name for name in shown if name in members] == list(members), "the id is there once"
+    assert shown["reader no"].tolist() == members["reader no"].tolist()
+    assert shown["churn_probability"].between(0, 1).all()
+
+
 def test_it_is_served_and_answers_a_gap_like_score(churnlab, road, shared_home):
-    table = readers(slice(1700, 1740)).drop(columns=["churned", "refund", "since"])
+    table = readers(slice(1700, 1740)).drop(columns=["churned", "refund"])
     table.to_csv(shared_home.parent / "few.csv", index=False)
     succeed(churnlab, "score", *NAMED, "input=few.csv", "output=few_scored.csv")
     scored = pd.read_csv(shared_home.parent / "few_scored.csv")["churn_probability"]

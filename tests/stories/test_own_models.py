@@ -53,7 +53,16 @@ class Net(ClassifierMixin, BaseEstimator):
 HELPERS = (
     "import numpy as np\n\nFACTOR = 1.0\n\n\ndef squash(z):\n    return 1 / (1 + np.exp(-z))\n"
 )
+LOOSE = """\
+from sklearn.linear_model import LogisticRegression
+
+
+class Loose(LogisticRegression):
+    def __init__(self, C=1.0, **more):
+        super().__init__(C=C)
+"""
 YAMLS = {
+    "loose": "{_target_: my_loose.Loose}\ntrusted: [my_loose.Loose]\nspace: {}",
     "net": "{_target_: my_models.Net}\nspace: {rate: {low: 0.1, high: 1.0, log: true}}",
     "light": "{_target_: lightgbm.LGBMClassifier, n_estimators: 20, n_jobs: 1, verbose: -1}\n"
     "space: {num_leaves: [4, 8]}",
@@ -71,6 +80,7 @@ def churnlab(shared_home):
     (conf / "model").mkdir(parents=True)
     (conf / "my_models.py").write_text(NET)
     (conf / "my_helpers.py").write_text(HELPERS)
+    (conf / "my_loose.py").write_text(LOOSE)
     for name, estimator in YAMLS.items():
         scale = str(name == "net").lower()
         (conf / f"model/{name}.yaml").write_text(
@@ -214,7 +224,41 @@ def test_a_changed_class_is_trained_again_and_does_not_change_the_version(
 
 def test_a_run_of_an_own_class_is_reproduced(churnlab, promoted):
     out = line(churnlab, "reproduce", *CONF, f"run={promoted['train']['run_id']}")
-    assert out["identical"]
+    assert (out["identical"], out["changed"]) == (True, [])
+
+
+def test_a_run_of_an_own_class_is_reproduced_from_the_files_that_it_keeps(
+    promoted, shared_home, run_command, client_at
+):
+    run_id = promoted["train"]["run_id"]
+    ended = run_command(shared_home, "reproduce", run_id)
+    assert ended.code == 0, ended.err
+    assert (ended.line["identical"], ended.line["changed"]) == (True, [])
+    assert "The model's own classes are those that the run has kept" in ended.err
+    client = client_at(shared_home)
+    (model,) = client.get_run(run_id).outputs.model_outputs
+    kept = folder(client.get_logged_model(model.model_id).artifact_location) / "code"
+    assert {path.name for path in kept.iterdir()} == {"my_models.py", "my_helpers.py"}
+
+
+def test_a_change_in_an_own_class_is_reported_by_reproduce(promoted, shared_home, run_command):
+    changed = shared_home.parent / "changed"
+    shutil.copytree(shared_home.parent / "my_conf", changed)
+    (changed / "my_helpers.py").write_text(HELPERS + "\n")
+    ended = run_command(
+        shared_home, "reproduce", "--config-dir", str(changed), promoted["train"]["run_id"]
+    )
+    assert ended.code == 0, ended.err
+    assert [found["what"] for found in ended.line["changed"]] == ["code"]
+
+
+def test_parameters_that_nobody_checks_are_named_in_one_warning(churnlab):
+    words = ("train", *CONF, *SMALL, "model=loose")
+    before = line(churnlab, *words)["warnings"]
+    ended = churnlab(*words, "model.estimator.C=0.5", "model.estimator.no_such=1")
+    assert ended.line["warnings"] == before + 1, ended.err
+    warning = "my_loose.Loose takes any parameter, and no_such is not among those that it declares"
+    assert ended.err.count(f"warning: {warning}: check the spelling") == 1
 
 
 def test_a_missing_package_is_named_with_what_to_do(churnlab, shared_home):

@@ -176,6 +176,12 @@ def artifact(run: Any, path: str = "") -> Path:
     return folder(run.info.artifact_uri) / path
 
 
+def model_uri(run: Any) -> str:
+    """Return the address of the model that a run logged, whatever its name."""
+    (output,) = run.outputs.model_outputs
+    return f"models:/{output.model_id}"
+
+
 def scores_of(run: Any) -> dict[str, float]:
     """Return a train run's metrics and, from its metrics.csv, their deviations, CIs and floors."""
     with open(artifact(run, "metrics.csv"), encoding="utf-8", newline="") as file:

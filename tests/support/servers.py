@@ -1,4 +1,4 @@
-"""Start MLflow's own scoring server as a user would, and send requests to it."""
+"""Start MLflow's own servers as a user would, and send requests to them."""
 
 import json
 import os
@@ -22,16 +22,32 @@ from support.running import environment
 @contextmanager
 def serving(home: Path, model_uri: str) -> Iterator[str]:
     """Run ``mlflow models serve`` in the home, where it finds the store; yield its address."""
+    words = ["models", "serve", "-m", model_uri, "--env-manager", "local"]
+    with _running(home, words, ready="ping") as (address, output):
+        assert "WARNING" not in output.read_text(), output.read_text()
+        yield address
+
+
+@contextmanager
+def ui(home: Path) -> Iterator[str]:
+    """Run ``mlflow ui`` in the home, as ``make ui`` does; yield its address."""
+    words = ["ui", "--backend-store-uri", "sqlite:///mlflow.db", "--workers", "1"]
+    with _running(home, words, ready="health") as (address, _):
+        yield address
+
+
+@contextmanager
+def _running(home: Path, words: list[str], *, ready: str) -> Iterator[tuple[str, Path]]:
+    """Run ``mlflow WORDS`` on a free port until ``ready`` answers; yield its address and output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     scripts = Path(sys.executable).parent
     settings = environment(home) | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     output = home.parent / f"served-{port}.txt"
-    words = ["models", "serve", "-m", model_uri, "--env-manager", "local", "--port", str(port)]
     with output.open("w") as log:
         process = subprocess.Popen(
-            [str(scripts / "mlflow"), *words],
+            [str(scripts / "mlflow"), *words, "--port", str(port)],
             cwd=home,
             env=settings,
             stdout=log,
@@ -40,8 +56,8 @@ def serving(home: Path, model_uri: str) -> Iterator[str]:
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(address, process, output)
-        yield address
+        _wait_for(f"{address}/{ready}", process, output)
+        yield address, output
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
@@ -50,23 +66,22 @@ def serving(home: Path, model_uri: str) -> Iterator[str]:
 def _wait_for(address: str, process: subprocess.Popen[bytes], output: Path) -> None:
     for _ in range(240):
         try:
-            urllib.request.urlopen(f"{address}/ping", timeout=5).close()
+            urllib.request.urlopen(address, timeout=5).close()
         except OSError:
             assert process.poll() is None, output.read_text()
             time.sleep(0.5)
         else:
-            assert "WARNING" not in output.read_text(), output.read_text()
             return
     pytest.fail(f"the server did not answer: {output.read_text()}")
 
 
 def post(
-    address: str, body: object, *, content: str = "application/json"
+    address: str, body: object, *, content: str = "application/json", path: str = "invocations"
 ) -> tuple[int, dict[str, Any]]:
     """Send a body to the server; return the status and the decoded answer."""
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     request = urllib.request.Request(
-        f"{address}/invocations", data=data, headers={"Content-Type": content}
+        f"{address}/{path}", data=data, headers={"Content-Type": content}
     )
     try:
         with urllib.request.urlopen(request, timeout=60) as response:

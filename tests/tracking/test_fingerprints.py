@@ -79,3 +79,24 @@ def test_a_config_is_fingerprinted_by_what_decides_the_result():
     assert config_sha256("train", config) == config_sha256("train", same)
     assert config_sha256("train", config) != config_sha256("train", same | {"seed": 1})
     assert config_sha256("train", config) != config_sha256("tune", config)
+
+
+def test_keys_that_datasets_have_got_since_change_no_earlier_fingerprint():
+    column = {"kind": "category", "values": ["a", "b"]}
+    before = {"dataset": {"name": "club", "columns": {"plan": column}}}
+    silent = {"format": None, "missing": None, "before": None, "ordered": False}
+    since = column | silent | {"encoding": "one_hot"}
+    form = {"separator": ";", "decimal": ",", "missing": ["-"], "encoding": "cp1252"}
+    now = {"dataset": {"name": "club", "columns": {"plan": since}, "rows_where": None} | form}
+    assert config_sha256("train", now) == config_sha256("train", before)
+    for changed in ({"ordered": True}, {"encoding": "target"}, {"before": "2026-05-01"}):
+        other = {"dataset": {"name": "club", "columns": {"plan": since | changed}}}
+        assert config_sha256("train", other) != config_sha256("train", before), changed
+    other = {"dataset": before["dataset"] | {"rows_where": "plan != 'a'"}}
+    assert config_sha256("train", other) != config_sha256("train", before)
+
+
+def test_how_numbers_are_written_decides_nothing():
+    plain, euros = ({"kind": "numeric", "format": form} for form in (None, "1.234,5 €"))
+    one, other = ({"dataset": {"columns": {"paid": column}}} for column in (plain, euros))
+    assert config_sha256("train", one) == config_sha256("train", other)

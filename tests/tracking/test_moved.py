@@ -18,6 +18,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column, Contract
+from churnlab.data.dataset import make_dataset
+from churnlab.data.table import in_memory
 from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
 from churnlab.registry.model_artifacts import load_pipeline, log_pipeline
@@ -36,12 +38,14 @@ def open_at(home: Path) -> None:
 def log_run() -> str:
     """Log a run with a table and a model in the open store; return its id."""
     contract = Contract("demo", "Churn", 1, {"Age": Column(kind="numeric")})
+    frame = pd.DataFrame({"Age": [20.0, 30.0, 40.0, 50.0], "Churn": [0, 1, 0, 1]})
+    dataset = make_dataset(in_memory(frame, source="invented"), contract)
     fitted = pipeline(
         LogisticRegression(), features=Features(["Age"], {}), columns=contract.columns, scale=True
-    ).fit(pd.DataFrame({"Age": [20.0, 30.0, 40.0, 50.0]}), [0, 1, 0, 1])
+    ).fit(dataset.X, dataset.y)
     with mlflow.start_run(experiment_id=store.experiment_id("demo-churn")) as run:
         artifacts.log_table(TABLE, "deep/table.parquet")
-        log_pipeline(fitted, contract, gaps=())
+        log_pipeline(fitted, dataset)
     return run.info.run_id
 
 

@@ -1,11 +1,13 @@
-"""The view of MLflow's table of runs that the pipeline and sweeps link to."""
+"""What the MLflow UI shows: the view that the pipeline and sweeps link to, and the models."""
 
 import json
 
 import mlflow
+import pytest
 
 from churnlab.tracking.view import models_view
 from support.champions import store_at
+from support.servers import post, ui
 from support.stores import write_run
 
 
@@ -26,3 +28,24 @@ def test_the_view_shows_the_train_runs_best_first_with_their_model_and_scores(ho
         "tags.`features`",
         "metrics.`cv_roc_auc`",
     ]
+
+
+@pytest.mark.slow
+def test_the_tab_of_models_names_each_after_its_run_with_the_scores_on_the_dataset(
+    promoted, client_at
+):
+    client = client_at(promoted.home)
+    with ui(promoted.home) as address:
+        for line in (promoted.train, promoted.segment):
+            run = client.get_run(line["run_id"])
+            where = {"experiment_ids": [run.info.experiment_id]}
+            code, found = post(address, where, path="api/2.0/mlflow/logged-models/search")
+            assert code == 200
+            (model,) = found["models"]
+            info, data = model["info"], model["data"]
+            assert (info["name"], info["source_run_id"]) == (run.info.run_name, run.info.run_id)
+            assert info["status"] == "LOGGED_MODEL_READY"
+            assert {one["key"]: one["value"] for one in data["params"]} == run.data.params
+            of_the_table = {one["key"] for one in data["metrics"] if one["dataset_name"] == "demo"}
+            assert {"cv_log_loss", "test_log_loss"} <= of_the_table or "silhouette" in of_the_table
+            assert len(of_the_table) == len(data["metrics"]) > 10

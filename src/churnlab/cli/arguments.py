@@ -8,6 +8,7 @@ from pathlib import Path
 from churnlab.cli.terminal import FLAGS
 from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
+from churnlab.config.shipped import in_sight
 from churnlab.errors import InputError, did_you_mean, unknown_choice
 
 OPTIONS = ("--multirun", "-m", "--run", "-r", "--resolve", "--info", "-i", "--hydra-help")
@@ -15,6 +16,9 @@ OPTIONS_WITH_A_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
     *("--package", "-p", "--cfg", "-c"),
 )
+
+PRINTING = {"--cfg", "-c", "--info", "-i"}
+"""Options with which Hydra prints the config and runs nothing."""
 
 OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w.]+)=(?P<value>.*)", re.DOTALL)
 """KEY=VALUE; Hydra checks the names of groups with / or @."""
@@ -48,6 +52,11 @@ def split(words: list[str]) -> tuple[list[str], list[str]]:
                 f"{', '.join(known)}."
             )
     return options, overrides
+
+
+def without_sweep(options: list[str]) -> list[str]:
+    """Return the options of a command line with which one of its jobs is run."""
+    return [option for option in options if option not in ("-m", "--multirun")]
 
 
 def named(command: str, overrides: list[str]) -> list[str]:
@@ -132,7 +141,8 @@ def check(command: str, overrides: list[str], *, root: Path | None) -> None:
             elif (folder := root / "conf" / key).is_dir():
                 options = sorted(path.stem for path in folder.glob("[!_]*.yaml"))
                 if name not in [*options, "null"]:
-                    raise InputError(unknown_choice(key, name, options))
+                    offered = in_sight(key, name)
+                    raise InputError(f"{unknown_choice(key, name, options)}{offered}")
 
 
 def command_of_experiment(folder: Path) -> dict[str, str]:

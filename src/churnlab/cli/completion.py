@@ -113,10 +113,19 @@ def _overrides(command: str, given: list[str], current: str, *, root: Path) -> l
     config.pop("hydra", None)
     if not sign:
         given_keys = {word.partition("=")[0] for word in given}
-        keys = [*groups, "experiment", *dict(_leaves(config))]
+        found = [*groups, "experiment", *dict(_leaves(config)), *_parameters(config)]
+        keys = dict.fromkeys(found)
         return [f"{key}=" for key in keys if key not in given_keys]
     start = current.removesuffix(value.rpartition(",")[2])  # after the comma of a sweep, too
     return [f"{start}{choice}" for choice in _choices(command, key, config, folders, root=root)]
+
+
+def _parameters(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the parameters that a model's YAML sets, or tunes in its space: others
+    need the import of its class, which takes seconds."""
+    model = config.get("model") or {}
+    names = [name for part in ("estimator", "space") for name in model.get(part) or {}]
+    return [f"model.estimator.{name}" for name in dict.fromkeys(names) if name != "_target_"]
 
 
 def _choices(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from churnlab.errors import InputError
 from churnlab.formatting import typed
 
 COMMANDS = Path(__file__).parents[1] / "commands"
 
 CONTENT = {
     *("columns", "rules", "derive", "space", "risk", "traits", "naming", "actions", "reasons"),
-    *("claims", "early", "levers", "sentences", "fallback", "everyone", "_target_"),
+    *("claims", "early", "levers", "sentences", "fallback", "everyone", "presets", "_target_"),
 }
 """What belongs to a choice and is edited in its YAML, not typed."""
 
@@ -54,14 +55,20 @@ def overview() -> str:
     )
 
 
-def command_help(command: str, *, root: Path) -> str:
-    """Return the help text of one command; ``root`` is the folder of conf/ and experiments/."""
+def command_help(command: str, words: Sequence[str] = (), *, root: Path) -> str:
+    """Return the help text of one command; ``root`` is the folder of conf/ and experiments/.
+
+    ``words`` are what else the command line has: choices whose keys are shown, and a --config-dir
+    whose choices are shown, too.
+    """
     from omegaconf import OmegaConf
 
+    from churnlab.cli.arguments import config_folders
     from churnlab.config.commands import COMMANDS as DECLARED
 
-    config, choices = _composed(command, root=root)
-    comments = _all_comments(command, choices, conf=root / "conf")
+    folders = [folder.absolute() for folder in config_folders([*words])]
+    config, choices = _composed(command, words, root=root, folders=folders)
+    comments = _all_comments(command, choices, folders=[root / "conf", *folders])
     keys = OmegaConf.to_container(config, resolve=False)
     assert isinstance(keys, dict)
     kind, own = DECLARED[command], _comments(root / "conf" / f"{command}.yaml")
@@ -83,17 +90,27 @@ def command_help(command: str, *, root: Path) -> str:
     return "\n".join(lines)
 
 
-def _composed(command: str, *, root: Path) -> tuple[Any, dict[str, list[str]]]:
-    """Return a command's composed config, and the choices of each group, the default first."""
+def _composed(
+    command: str, words: Sequence[str], *, root: Path, folders: Sequence[Path]
+) -> tuple[Any, dict[str, list[str]]]:
+    """Return a command's composed config, and the choices of each group, the chosen one first."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
 
-    from churnlab.cli.hydra_compose import register_experiments
+    from churnlab.cli.hydra_compose import explain, register_experiments
+    from churnlab.cli.presets import preset_words
 
     register_experiments(root / "experiments", command=command)
+    chosen = [word for word in words if re.fullmatch(r"[a-z_]+=[\w-]+", word)]
+    chosen = [*preset_words(command, chosen, root=root, folders=folders), *chosen]
+    own = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"]
     choices = {}
     with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-        config = compose(command, return_hydra_config=True)
+        try:
+            config = compose(command, [*chosen, *own], return_hydra_config=True)
+        except HydraException as error:
+            raise InputError(explain(error, command=command)) from None
         loader = GlobalHydra.instance().config_loader()
         for group, choice in config.hydra.runtime.choices.items():
             if "hydra/" not in group:
@@ -103,14 +120,18 @@ def _composed(command: str, *, root: Path) -> tuple[Any, dict[str, list[str]]]:
     return config, choices
 
 
-def _all_comments(command: str, choices: Mapping[str, list[str]], *, conf: Path) -> dict[str, str]:
+def _all_comments(
+    command: str, choices: Mapping[str, list[str]], *, folders: Sequence[Path]
+) -> dict[str, str]:
     """Return the comments on a command's keys: its own YAML's, its choices', the other choices'."""
     found: dict[str, str] = {}
     for group, (choice, *_) in choices.items():
-        folder, _, place = group.partition("@")
-        for file in sorted((conf / folder).glob("*.yaml"), key=lambda file: file.stem == choice):
+        name, _, place = group.partition("@")
+        files = [file for folder in folders for file in (folder / name).glob("*.yaml")]
+        for file in sorted(files, key=lambda file: (file.stem == choice, file.stem)):
             own = _comments(file)
-            found |= {f"{place or folder}.{key}": comment for key, comment in own.items()}
+            found |= {f"{place or name}.{key}": comment for key, comment in own.items()}
+    conf = folders[0]
     return found | _comments(conf / "base.yaml") | _comments(conf / f"{command}.yaml")
 
 

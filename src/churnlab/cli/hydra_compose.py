@@ -17,6 +17,7 @@ from yaml import YAMLError
 from churnlab.cli.arguments import command_of_experiment
 from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
+from churnlab.config.shipped import in_sight
 from churnlab.errors import InputError, unknown_choice, unknown_key
 
 # Hydra 1.4 warns of both; Hydra 1.3 needs version_base, config.build says why without a whitelist.
@@ -130,7 +131,8 @@ def explain(error: Exception, *, command: str) -> str:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [option for option in error.options or [] if not option.startswith("_")]
         missing = f"There is no config {name} for churnlab {command}."
-        return unknown_choice(group, name, options) if group else missing
+        offered = in_sight(group, name)
+        return f"{unknown_choice(group, name, options)}{offered}" if group else missing
     if isinstance(parent := getattr(cause, "parent_node", None), DictConfig):
         return _explain_key(cause, parent, command=command)
     if isinstance(error, OverrideParseException):

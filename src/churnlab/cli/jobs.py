@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from churnlab.cli.outcomes import Outcome, shell_words
 from churnlab.cli.warned import warnings_of
@@ -35,6 +35,8 @@ class Job:
 
     ``unresolved`` says why the config cannot be resolved. ``label`` distinguishes the job from the
     others of its sweep, ``parent`` is the id of the sweep's run; a plain command has neither.
+    ``options`` are Hydra's options that another start of this job needs. ``warned_in`` is the
+    folder where the workers of a sweep note what they have warned of.
     """
 
     command: str
@@ -44,6 +46,8 @@ class Job:
     is_swept: bool = False
     label: str = ""
     parent: str | None = None
+    options: tuple[str, ...] = ()
+    warned_in: str | None = None
 
     @property
     def engine(self) -> Mapping[str, Any] | None:
@@ -73,12 +77,15 @@ def perform(job: Job) -> Outcome:
                 "The engine runs the jobs of a sweep (-m); this one job runs in one process."
             )
         if settings.dry_run:
-            log.info("would run: %s", shell_words(["churnlab", job.command, *job.overrides]))
+            words = [word for word in job.overrides if not word.startswith("dry_run=")]
+            shown = shell_words(["churnlab", job.command, *job.options, *words])
+            log.info("would run: %s", shown)
         if settings.previews or not settings.dry_run:
             result = _perform(job, settings)
         if settings.dry_run:
             result = Result({"dry_run": True})
-        return Outcome("done" if result.yes else "no", job.overrides, result.values)
+        status: Literal["done", "no"] = "done" if result.yes else "no"
+        return Outcome(status, job.overrides, result.values, then=result.then)
     except InputError as error:
         _record_failure(job, error)
         return Outcome("input", job.overrides, message=str(error))
@@ -129,7 +136,7 @@ def _perform(job: Job, settings: Any) -> Result:
         return command.run(settings)
     with warnings_of(table[0]) as warned:
         result = command.run(settings, *table)
-    return Result(result.values | {"warnings": len(warned)}, result.yes)
+    return replace(result, values=result.values | {"warnings": len(warned)})
 
 
 def _join_sweep(job: Job) -> None:

@@ -18,22 +18,21 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from churnlab.cli import arguments, hydra_compose, quoting, terminal
+from churnlab.cli.arguments import PRINTING
 from churnlab.cli.jobs import Job, perform
-from churnlab.cli.outcomes import DONE, WRONG_INPUT, Outcome, report_job, report_sweep
+from churnlab.cli.next_step import next_step
+from churnlab.cli.outcomes import ANSWER_IS_NO, DONE, WRONG_INPUT, Outcome, report_job, report_sweep
+from churnlab.cli.presets import preset_words
 from churnlab.cli.sweeps import Sweep
 from churnlab.errors import InputError, JobError
 
 log = logging.getLogger(__name__)
 
 
-PRINTING = {"--cfg", "-c", "--info", "-i"}
-"""Options with which Hydra prints the config and runs nothing."""
-
-
 def launch(
     command: str, options: list[str], overrides: list[str], *, root: Path, as_json: bool
 ) -> int:
-    """Let Hydra compose and run the job or jobs; returns the exit code.
+    """Let Hydra compose and run the job or jobs, and say what comes next; returns the exit code.
 
     ``root`` holds conf/ and experiments/; ``options`` are Hydra's own. ``as_json``: print
     the result line on a terminal, too. InputError: Hydra refused.
@@ -44,9 +43,10 @@ def launch(
     mode = ["hydra.mode=MULTIRUN"] if sweeps.intersection(overrides) else []
     several = bool(mode or {"-m", "--multirun"} & {*options})
     words = quoting.quote_texts(command, overrides, several=several)
-    words = [*options, *mode, *hydra_compose.open_model(words)]
+    presets = preset_words(command, overrides, root=root, folders=arguments.config_folders(options))
+    words = [*options, *mode, *presets, *hydra_compose.open_model(words)]
     try:
-        composed = _compose(command, words, overrides, conf=root / "conf")
+        composed = _compose(command, words, overrides, options, presets=presets, conf=root / "conf")
     except SystemExit as leaving:  # argparse refused a word
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -62,29 +62,53 @@ def launch(
     if composed is None:
         return DONE
     if isinstance(composed, Outcome):
-        return report_job(command, composed, as_json=as_json)
+        code = report_job(command, composed, as_json=as_json)
+        _show_next(command, options, overrides, code, then=composed.then)
+        return code
     try:
         with terminal.live(command):
             outcomes = composed.run()
     except JobError as error:  # outside of the jobs
         return report_job(command, Outcome("failed", [], message=str(error)))
-    repeated = [option for option in options if option not in ("-m", "--multirun")]
-    return report_sweep(
+    repeated = arguments.without_sweep(options)
+    code = report_sweep(
         command, outcomes, parent=composed.parent, options=repeated, as_json=as_json
     )
+    _show_next(command, options, overrides, code)
+    return code
+
+
+def _show_next(
+    command: str, options: list[str], overrides: list[str], code: int, *, then: str | None = None
+) -> None:
+    """Print the command that comes next after a command that did its work."""
+    if code in (DONE, ANSWER_IS_NO):
+        terminal.show_next(next_step(command, options, overrides, yes=code == DONE, then=then))
 
 
 def _compose(
-    command: str, words: list[str], overrides: list[str], *, conf: Path
+    command: str,
+    words: list[str],
+    overrides: list[str],
+    options: list[str],
+    *,
+    presets: list[str],
+    conf: Path,
 ) -> Outcome | Sweep | None:
     """Return the jobs of a sweep, or the outcome of a plain command, which runs meanwhile."""
+    repeated = tuple(arguments.without_sweep(options))
     found: Outcome | Sweep | None = None
 
     def job(config: DictConfig) -> None:
         nonlocal found
         composed = HydraConfig.get()
         task: Any = OmegaConf.to_container(composed.overrides.task, resolve=False)
-        made = _job(command, config, [hydra_compose.as_typed(word) for word in task])
+        typed = [
+            quoting.unquoted(command, hydra_compose.as_typed(word))
+            for word in task
+            if word not in presets
+        ]
+        made = _job(command, config, typed, options=repeated)
         if composed.mode != RunMode.MULTIRUN:
             with terminal.live(command):
                 found = perform(made)
@@ -100,8 +124,10 @@ def _compose(
     return found
 
 
-def _job(command: str, config: DictConfig, overrides: list[str]) -> Job:
+def _job(
+    command: str, config: DictConfig, overrides: list[str], *, options: tuple[str, ...]
+) -> Job:
     try:
-        return Job(command, hydra_compose.plain(config), overrides)
+        return Job(command, hydra_compose.plain(config), overrides, options=options)
     except InputError as error:
         return Job(command, {}, overrides, unresolved=str(error))

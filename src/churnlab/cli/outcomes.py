@@ -34,12 +34,16 @@ TERMINATED = 143
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one job ended: done (yes), with the answer no, on wrong input, or failed."""
+    """How one job ended: done (yes), with the answer no, on wrong input, or failed.
+
+    ``then`` is that of config.commands.Result.
+    """
 
     status: Literal["done", "no", "input", "failed"]
     overrides: list[str]
     values: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+    then: str | None = None
 
 
 def refuse(message: str) -> int:

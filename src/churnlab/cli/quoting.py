@@ -71,6 +71,17 @@ def quote_texts(command: str, words: list[str], *, several: bool) -> list[str]:
     return [rewrite(word) for word in words]
 
 
+def unquoted(command: str, word: str) -> str:
+    """Return a word as a person types it: without the quotes that ``quote_texts`` adds."""
+    given = OVERRIDE.fullmatch(word)
+    text = given and re.fullmatch(QUOTES, given["value"], re.DOTALL)
+    if not given or not text:
+        return word
+    plain = OverridesParser.create().parse_override(word).value()
+    typed = f"{word.removesuffix(given['value'])}{plain}"
+    return typed if quote_texts(command, [typed], several=False) == [word] else word
+
+
 def _is_text(command: str, key: str) -> bool:
     """Return whether a key holds text; so does a group, whose values are the names of YAMLs."""
     group = (ROOT / "conf" / key).is_dir() or key == "experiment"

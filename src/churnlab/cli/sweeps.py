@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -69,15 +70,21 @@ class Sweep:
 
     def run(self) -> list[Outcome]:
         """Run all jobs and return their outcomes. A signal ends the parent run as KILLED."""
-        engine, first = _engine(self.jobs), self.jobs[0]
-        with engine.pool() as calls, _killed_by_signals(lambda: self.parent):
+        engine = _engine(self.jobs)
+        with (
+            tempfile.TemporaryDirectory(prefix="churnlab-") as warned_in,
+            engine.pool() as calls,
+            _killed_by_signals(lambda: self.parent),
+        ):
+            jobs = [replace(job, warned_in=warned_in) for job in self.jobs]
+            first = jobs[0]
             opened = calls.run(partial(_open, self.words, process()), [first], on_death=_give_up)
             if isinstance(opened[0], Exception):
                 raise opened[0]
             self.parent = opened[0]
             numbered = [
                 (number, replace(job, parent=self.parent).inline(), hydra)
-                for number, (job, hydra) in enumerate(zip(self.jobs, self.hydra, strict=True), 1)
+                for number, (job, hydra) in enumerate(zip(jobs, self.hydra, strict=True), 1)
             ]
             started = time.monotonic()
             outcomes = calls.run(
@@ -159,7 +166,7 @@ def _open(words: list[str], leader: str, job: Job) -> str | InputError | JobErro
     from churnlab.config.build import load_dataset
     from churnlab.tracking.sweeps import active, open_sweep
 
-    _log_as("")
+    _log_as("", job)
     with _killed_by_signals(active):
         try:
             open_store(job.config["tracking"]["uri"])
@@ -185,24 +192,25 @@ def _open(words: list[str], leader: str, job: Job) -> str | InputError | JobErro
 def _perform(numbered: tuple[int, Job, DictConfig]) -> Outcome:
     number, job, hydra = numbered
     HydraConfig.instance().cfg = hydra
-    _log_as(f"job {number}: ")
+    _log_as(f"job {number}: ", job)
     with _killed_by_signals(lambda: job.parent):
         return perform(job)
 
 
-def _log_as(prefix: str) -> None:
+def _log_as(prefix: str, job: Job) -> None:
     """Begin the log lines of a worker process with the number of its job."""
     if multiprocessing.parent_process() is None:
         return
-    terminal.log_to_stderr(prefix, is_worker=True)
+    terminal.log_to_stderr(prefix, is_worker=True, warned_in=job.warned_in)
 
 
 def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
     """Log the table and the figure of all jobs, and end the parent run; a failure is a warning."""
     from churnlab.tracking import sweeps
+    from churnlab.tracking.store import ui_command
     from churnlab.tracking.view import models_view
 
-    _log_as("")
+    _log_as("", first)
     failed = [outcome for outcome in outcomes if outcome.message]
     notes = [f"{' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed]
     with _killed_by_signals(lambda: parent):
@@ -214,7 +222,7 @@ def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
             log.info("\n%s%s", table, best and f"\n{best}")
             if best and metric is not None and first.dataset_name is not None:
                 address = models_view(first.dataset_name, metric=metric)
-                log.info("In the MLflow UI (make ui): %s", address)
+                log.info("In the MLflow UI (%s): %s", ui_command(), address)
             notes = [best, *notes] if best else notes
             sweeps.end_sweep(parent, "FAILED" if failed else "FINISHED", note="\n\n".join(notes))
         except Exception as error:

@@ -7,8 +7,10 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from churnlab.errors import InputError
@@ -16,6 +18,9 @@ from churnlab.formatting import PROGRESS, Table, clipped
 
 if TYPE_CHECKING:  # what runs in pipes does not load rich
     from rich.console import Console
+
+Column = tuple[Sequence[str], bool]
+"""The name and the cells of a column, and whether it holds numbers."""
 
 MARKS = {"warning:": "yellow", "failed:": "red", "undecided:": "yellow", "== ": "bold"}
 """The style of a line, by what it begins with."""
@@ -64,15 +69,18 @@ def set_up(words: list[str]) -> tuple[set[str], list[str]]:
     return flags, [word for word in words if word not in FLAGS]
 
 
-def log_to_stderr(prefix: str = "", *, is_worker: bool = False) -> None:
+def log_to_stderr(
+    prefix: str = "", *, is_worker: bool = False, warned_in: str | None = None
+) -> None:
     """Show on stderr what churnlab logs, and the warnings of the libraries.
 
     Each message begins with ``prefix``. ``is_worker``: this process works for another one, takes
-    its jobs one after another, and prints over that one's live line.
+    its jobs one after another, and prints over that one's live line. On a terminal a warning is
+    printed only by the first of the workers that share the folder ``warned_in``.
     """
     level = logging.getLevelNamesMapping()[shown_level()]
     if sys.stderr.isatty():
-        handler: logging.Handler = Terminal(prefix, level, is_worker=is_worker)
+        handler: logging.Handler = Terminal(prefix, level, is_worker=is_worker, warned_in=warned_in)
         if level <= logging.INFO and not is_worker:
             level = min(level, PROGRESS)
     else:
@@ -90,14 +98,23 @@ def shown_level() -> str:
 class Terminal(logging.Handler):
     """Print messages in color and tables within the terminal's width; print a warning only once."""
 
-    def __init__(self, prefix: str, level: int, *, is_worker: bool) -> None:
+    def __init__(
+        self, prefix: str, level: int, *, is_worker: bool, warned_in: str | None = None
+    ) -> None:
         super().__init__()
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        class Visible(Console):
+            """A console that never hides the cursor: a killed process could not show it again."""
+
+            def show_cursor(self, show: bool = True) -> bool:
+                return False
+
+        self.console = Visible(stderr=True, highlight=False, markup=False, emoji=False)
         self.prefix = prefix
         self.printed_from = level
         self.is_worker = is_worker
+        self.warned_in = warned_in
         self.warned: set[str] = set()
         self.report: Callable[[str], None] = lambda text: None
         """Takes what the live line shows besides the elapsed time."""
@@ -113,11 +130,23 @@ class Terminal(logging.Handler):
                 self.console.file.write(ERASE)
             if record.levelno < logging.WARNING:
                 self._print(record)
-            elif (words := text.strip().removeprefix("warning: ")) not in self.warned:
-                self.warned.add(words)
+            elif self._is_first(words := text.strip().removeprefix("warning: ")):
                 self._line(f"warning: {self.prefix}{words}", MARKS["warning:"])
         except Exception:  # as logging's own handlers do
             self.handleError(record)
+
+    def _is_first(self, warning: str) -> bool:
+        """Return whether neither this process nor another worker has printed the warning."""
+        if warning in self.warned:
+            return False
+        self.warned.add(warning)
+        if self.warned_in is None:
+            return True
+        try:
+            Path(self.warned_in, sha256(warning.encode()).hexdigest()).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def _print(self, record: logging.LogRecord) -> None:
         """Print the tables among a record's arguments as tables, the rest as it is."""
@@ -152,43 +181,68 @@ def draw(console: Console, table: Table) -> None:
     from rich.text import Text
 
     is_wide = max(map(len, table.split("\n"))) > console.width
-    rows = [[RUN_ID.sub(r"\1", cell) for cell in row] for row in table.rows]
-    names = [name.replace("_", " ") if is_wide else name for name in table.columns]
-    columns = [[name, *(row[number] for row in rows)] for number, name in enumerate(names)]
-    widths = _widths(columns, table.numeric, room=console.width) if is_wide else None
+    cells = [
+        [name.replace("_", " ") if is_wide else name, *(RUN_ID.sub(r"\1", cell) for cell in column)]
+        for name, column in zip(table.columns, _by_column(table), strict=True)
+    ]
+    shown = dict(zip(table.columns, zip(cells, table.numeric, strict=True), strict=True))
+    widths = _widths(shown.values(), room=console.width) if is_wide else None
+    for name in table.spare if is_wide else ():
+        if widths is not None and _holds_words(shown.values(), widths):
+            break
+        del shown[name]
+        widths = _widths(shown.values(), room=console.width)
     drawn = Drawn(
         box=box.SIMPLE_HEAD,
         header_style="bold",
         padding=(0, 0 if is_wide else 1, 0, 0),
         show_edge=False,
     )
-    for number, (name, numeric) in enumerate(zip(names, table.numeric, strict=True)):
+    for number, ((name, *_), numeric) in enumerate(shown.values()):
         drawn.add_column(
             Text(name),
             justify="right" if numeric else "left",
             overflow="fold",
             width=widths[number] if widths else None,
         )
-    for row in rows:
+    for row in zip(*(column[1:] for column, _ in shown.values()), strict=True):
         drawn.add_row(*map(Text, row))
     console.print(drawn)
 
 
-def _widths(
-    columns: Sequence[Sequence[str]], numeric: Sequence[bool], *, room: int
-) -> list[int] | None:
+def _by_column(table: Table) -> list[list[str]]:
+    return [[row[number] for row in table.rows] for number in range(len(table.columns))]
+
+
+def _holds_words(columns: Iterable[Column], widths: Sequence[int]) -> bool:
+    """Return whether every word stays on one line in columns of these widths."""
+    return all(
+        len(word) <= width
+        for (cells, _), width in zip(columns, widths, strict=True)
+        for cell in cells
+        for word in cell.split()
+    )
+
+
+def _widths(columns: Iterable[Column], *, room: int) -> list[int] | None:
     """Return the widths of columns in which numbers stay whole, and texts as far as there is room.
 
     None: the room is too small even for numbers and the least width of texts.
     """
-    longest = [max(map(len, cells)) for cells in columns]
+    columns = [*columns]
+    longest = [max(map(len, cells)) for cells, _ in columns]
     widths = [
         max(max(map(len, name.split(" "))), *map(len, cells), 1) if is_number else min(most, LEAST)
-        for (name, *cells), is_number, most in zip(columns, numeric, longest, strict=True)
+        for ((name, *cells), is_number), most in zip(columns, longest, strict=True)
     ]
     left = room - sum(widths) - len(widths)
-    for _ in range(left):
-        lacking = [most - width for most, width in zip(longest, widths, strict=True)]
+    words = [
+        max(len(word) for cell in cells for word in [*cell.split(), ""]) for cells, _ in columns
+    ]
+    for _ in range(left):  # whole words first
+        lacking = [most - width for most, width in zip(words, widths, strict=True)]
+        if max(lacking) <= 0:
+            lacking = [most - width for most, width in zip(longest, widths, strict=True)]
         widths[lacking.index(max(lacking))] += max(lacking) > 0
     return widths if left >= 0 else None
 

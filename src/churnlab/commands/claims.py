@@ -32,7 +32,7 @@ from churnlab.data.expressions import columns_in
 from churnlab.errors import InputError
 from churnlab.evaluation.comparison import by_draw
 from churnlab.evaluation.cross_validation import fold_predictions
-from churnlab.formatting import counted
+from churnlab.formatting import Table, counted
 from churnlab.models.features import typical
 from churnlab.models.splits import Fold, make_folds
 from churnlab.plots import claims as plots
@@ -178,8 +178,15 @@ def measure_all(file: StatementsKeys, context: ClaimContext) -> pd.DataFrame:
 
 def format_table(table: pd.DataFrame) -> str:
     """Format the claims for the terminal: the verdict, the statement, and what was measured."""
-    return "\n".join(
+    rows = table.to_dict("records")
+    plain = "\n".join(
         f"{row['verdict']:10} {row['statement']} [{row['claim']}]\n"
         f"           {row['quantity']}: {row['why']}"
-        for row in table.to_dict("records")
+        for row in rows
     )
+    shown = {
+        "verdict": [str(row["verdict"]) for row in rows],
+        "claim": [f"{row['statement']} [{row['claim']}]" for row in rows],
+        "measured": [f"{row['quantity']}: {row['why']}" for row in rows],
+    }
+    return Table.of(pd.DataFrame(shown), plain=plain)

@@ -69,6 +69,9 @@ NO_HOLD_OUT: dict[str, Any] = dict.fromkeys(("hold_out_delta", "hold_out_low", "
 MOST_ROWS, MOST_GROUPS, MOST_FOLDS = 20, 5, 10
 """Limits of what the terminal shows; the run's artifacts are complete."""
 
+SPARE = ("took", "finished", "interval")
+"""The columns of the leaderboard that a narrow terminal leaves out, the first first."""
+
 
 def run(settings: Compare, dataset: Dataset) -> Result:
     """Compare, log the tables and figures, and say which model is better and by how much."""
@@ -276,7 +279,7 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
     lines = [
         f"{counted(len(present), 'model')} on this table (data {first['data']}), split "
         f"({first['split']}) and folds ({first['folds']}):",
-        Table.of(shown.head(MOST_ROWS), floats="{:.4f}".format),
+        Table.of(shown.head(MOST_ROWS), floats="{:.4f}".format, spare=SPARE),
     ]
     if len(shown) > MOST_ROWS:
         lines.append(f"... and {counted(len(shown) - MOST_ROWS, 'run')} more in leaderboard.csv")

@@ -31,7 +31,9 @@ def run(settings: Doctor) -> Result:
     """Examine the store; with ``fix``, repair what can be repaired and examine it again."""
     found = examine(settings)
     if not settings.fix:
-        return Result({"run_id": None, "problems": _report("Found", found)}, yes=not found)
+        repairs = any(problem.repair for problem in found)
+        answer: dict[str, Any] = {"run_id": None, "problems": _report("Found", found)}
+        return Result(answer, yes=not found, then="doctor fix=true" if repairs else "")
     for problem in found:
         if problem.repair is not None:
             problem.repair()

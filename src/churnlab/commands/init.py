@@ -1,8 +1,9 @@
 """Draft the dataset YAML for a table of your own.
 
-Why: a table of your own needs one YAML, and most of it can be inferred from the table: kinds,
-ranges, categories, which column looks like an identifier and which one leaks the target. It is a
-draft: read it, correct it, keep it. Nothing else in churnlab writes configuration.
+Why: a table of your own needs one YAML, and most of it can be inferred from the table: how its
+numbers, dates and gaps are written, kinds, ranges, categories, which column says who left, which
+one is the identifier and which ones leak the target. It is a draft, and says where it is not sure:
+read it, correct it, keep it.
 
     churnlab init clients.csv
     churnlab init clients.csv target=Exited name=bank
@@ -17,12 +18,20 @@ import shlex
 import unicodedata
 from pathlib import Path
 
+import pandas as pd
 import yaml
+from omegaconf import OmegaConf
+from pydantic import ValidationError
 
 from churnlab.config import shipped
 from churnlab.config.commands import Init, Result
-from churnlab.data.draft_contract import as_yaml, draft
+from churnlab.config.groups import DatasetKeys
 from churnlab.data.reading import read_table
+from churnlab.data.table import Table
+from churnlab.data.validation import check
+from churnlab.drafting.as_yaml import as_yaml
+from churnlab.drafting.draft import Draft, candidates, cells_of, draft
+from churnlab.drafting.layout import check_lines
 from churnlab.errors import InputError, did_you_mean
 from churnlab.formatting import counted, listed
 
@@ -33,18 +42,28 @@ LATIN |= {"ж": "zh", "х": "kh", "ц": "ts", "ч": "ch", "ш": "sh", "щ": "shc
 
 
 def run(settings: Init) -> Result:
-    """Read the table, write the YAML, log what to check in it."""
-    frame = read_table(settings.path, key="path", encoding=settings.encoding).frame
-    if settings.target is not None and settings.target not in frame:
-        known = [str(name) for name in frame]
-        hint = did_you_mean(settings.target, known)
-        shown = settings.target or repr(settings.target)
-        raise InputError(
-            f"{settings.path} has no column {shown}.{hint} It has {listed(known, 40)}."
-        )
-    if frame.empty:
+    """Write the YAML, log what to check in it, and say what comes next."""
+    found, output = write(settings)
+    log.info("Check it, then run: %s", _next_step(output))
+    chosen = found.target and found.target.name
+    values = {"run_id": None, "output": str(output), "target": chosen, "id": found.id}
+    left_out = [column.name for column in found.columns if column.declared is None]
+    return Result(values | {"left_out": left_out})
+
+
+def write(settings: Init, *, key: str = "path", needs_target: bool = False) -> tuple[Draft, Path]:
+    """Read the table, write the YAML, read it back, log what was seen; return draft and file.
+
+    ``key`` of the command line names the table. InputError: it cannot be read, the YAML is there
+    already, or, with ``needs_target``, no column says who left.
+    """
+    table = read_table(settings.path, key=key, encoding=settings.encoding, whole=True)
+    cells = cells_of(table)
+    target = _target(settings, cells)
+    if cells.empty:
         raise InputError(f"{settings.path} has a header and no rows; give at least one row.")
-    name = _word(settings.name or _dataset_name(settings.path).replace("-", "_"))
+    check_lines(cells, table)
+    name = name_for(settings)
     output = Path(settings.output or f"my_conf/dataset/{name}.yaml")
     _check_free(name, settings, output)
     if output.is_dir() or (output.exists() and not settings.force):
@@ -52,9 +71,16 @@ def run(settings: Init) -> Result:
             f"{output} exists already; choose another file with output=FILE, or overwrite it with "
             "force=true."
         )
-    found = draft(frame, target=settings.target)
+    found = draft(cells, target=target)
+    if needs_target and found.target is None:
+        raise InputError(
+            f"No column of {settings.path} says by its name and values who left; name it with "
+            f"target=COLUMN ({candidates(found.candidates)})."
+        )
     source = settings.path if "://" in settings.path else str(Path(settings.path).absolute())
-    text = as_yaml(found, name=name, path=source, encoding=settings.encoding)
+    text = as_yaml(
+        found, name=name, path=source, encoding=settings.encoding, separator=table.separator
+    )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
@@ -66,13 +92,60 @@ def run(settings: Init) -> Result:
     log.info("Wrote %s: %s.", output, counted(len(found.columns) - len(left_out), "column"))
     if name not in (settings.name or settings.path):
         log.info("  the dataset's name is %s; choose another with name=NAME", name)
-    for column in left_out:
-        log.info("  left out: %s, %s", column.name, column.remark)
+    _log_what_was_seen(found, table, output)
+    return found, output
+
+
+def name_for(settings: Init) -> str:
+    """Return the name of the dataset: the given one, or that of the file made a word."""
+    return _word(settings.name or _dataset_name(settings.path).replace("-", "_"))
+
+
+def _target(settings: Init, cells: pd.DataFrame) -> str | None:
+    """Return the column that is named as the target; blanks around a name are no part of it."""
+    if settings.target is None or settings.target in cells:
+        return settings.target
+    if (bare := settings.target.strip()) in cells:
+        return bare
+    known = [str(name) for name in cells]
+    hint = did_you_mean(settings.target, known)
+    shown = settings.target or repr(settings.target)
+    raise InputError(f"{settings.path} has no column {shown}.{hint} It has {listed(known, 40)}.")
+
+
+def _log_what_was_seen(found: Draft, table: Table, output: Path) -> None:
+    """Log whom the draft counts as left, what it left out, and where a person should decide."""
+    for warning in table.warnings:
+        log.info("  %s", warning)
     if found.target is None:
-        log.info("  fill in: target, the column that says who left")
-    log.info("Check it, then run: %s", _next_step(output))
-    values = {"run_id": None, "output": str(output), "target": found.target, "id": found.id}
-    return Result(values | {"left_out": [column.name for column in left_out]})
+        log.info("  fill in: target, the column that says who left, with target=COLUMN force=true")
+    else:
+        left, rows = int(found.target.left.sum()), int(found.target.taking_part.sum())
+        who = f"{found.target.name} is {found.target.positive} in {left:,} of {rows:,} rows"
+        log.info("  who left: %s", who)
+    log.info("  id: %s", "none found" if found.id is None else found.id)
+    for note in found.notes:
+        log.info("  %s", note)
+    for column in found.columns:
+        for note in column.notes:
+            log.info("  %s: %s", column.name, note)
+        if column.declared is None:
+            log.info("  left out: %s, %s", column.name, column.remark)
+    if found.target is not None and (problem := _problem(output)):
+        log.info("  to correct before it is used: %s", problem)
+
+
+def _problem(output: Path) -> str | None:
+    """Read the YAML back as the other commands will; return what its own table breaks in it."""
+    config = OmegaConf.to_container(OmegaConf.load(output), resolve=True)
+    try:
+        contract = DatasetKeys.model_validate(config).contract
+        check(read_table(str(config["path"]), contract), contract)  # type: ignore[call-overload,index]
+    except ValidationError as invalid:
+        return str(invalid.errors(include_url=False)[0].get("msg"))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _check_free(name: str, settings: Init, output: Path) -> None:

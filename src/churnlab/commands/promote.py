@@ -4,7 +4,7 @@ Why: one version holds all that is served: model, threshold, segmentation, names
 Candidate and champion are both loaded from the registry and compared on held-out members that
 neither was trained on. Only a version that passes every check replaces the champion. If one fails,
 the exit code is 3, and the verdict is refused, or undecided where the members are too few to judge
-by. The limits are keys.
+by. The limits are keys. The champion's own runs are not judged again.
 
     churnlab promote
     churnlab promote dataset=gym dataset.path=members.csv require=not_worse gate.minimum.roc_auc=0.8
@@ -52,7 +52,7 @@ from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.looks import earlier_looks, log_look
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
-from churnlab.tracking.search import get_run, latest_run, ranked_train_runs
+from churnlab.tracking.search import latest_run, ranked_train_runs, run_on_table
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,12 @@ def run(settings: Promote, dataset: Dataset) -> Result:
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     tags, name = split_tags(split), model_name(dataset.contract.name)
     churn, segments = _churn_run(settings, dataset, tags), _segment_run(settings, dataset)
-    if unstable := segments.data.tags.get(Tag.UNSTABLE):
+    if unstable := segments and segments.data.tags.get(Tag.UNSTABLE):
         dataset.warn(f"the segmentation to be promoted is not stable: {unstable}")
     with promotion_lock():
         champion = versions.load_champion(name)
+        if champion is not None and champion.serves(churn, segments) and not settings.force:
+            return _nothing_to_do(name, champion)
         with start_run(
             "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
         ) as mlflow_run:
@@ -110,11 +112,25 @@ def run(settings: Promote, dataset: Dataset) -> Result:
         else:
             mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
     log.info("%s\n%s.", gate.format_checks(checks), summary)
-    log.info("The segments are %s.", candidate.numbering.summary)
+    if segments is not None:
+        log.info("The segments are %s.", candidate.numbering.summary)
     log.info("%s", _format_looks(decision.looks, settings.gate))
     values: dict[str, Any] = {"run_id": run_id, "version": version}
     values |= {"promoted": decision.promotes, "verdict": decision.verdict}
     return Result(values | {"checks": [check.line for check in checks]}, yes=decision.promotes)
+
+
+def _nothing_to_do(name: str, champion: Champion) -> Result:
+    """Say that the champion is made of these runs, which the gate does not judge twice."""
+    log.info(
+        "%s version %s, the champion, is made of these two runs already: nothing is registered, "
+        "and the hold-out is not used again. To judge and register them once more, add "
+        'force=true reason="...".',
+        name,
+        champion.number,
+    )
+    values = {"run_id": None, "version": champion.number, "promoted": False}
+    return Result(values | {"verdict": "champion", "checks": []})
 
 
 def _register(
@@ -126,18 +142,15 @@ def _register(
         Tag.COMMAND: "promote",
         Tag.GATE: decision.verdict,
         Tag.CHURN_RUN_ID: churn.info.run_id,
-        Tag.SEGMENT_RUN_ID: segments.info.run_id,
+        Tag.SEGMENT_RUN_ID: versions.segment_run_id(segments),
         Tag.SEGMENTS: candidate.numbering.summary,
-        Tag.STABLE: segments.data.tags[Tag.STABLE],
         Tag.REPLACED: decision.champion or "" if decision.promotes else "",
         Tag.REASON: settings.reason or "",
     }
-    description = (
-        f"{churn.info.run_name} at threshold {churn.data.metrics['threshold']:.2f}, with "
-        f"{segments.info.run_name} ({segments.data.tags[Tag.K_REASON]})"
-    )
+    if segments is not None:
+        tags[Tag.STABLE] = segments.data.tags[Tag.STABLE]
     return register_version(
-        name, candidate.model_id, run_id=run_id, tags=tags, description=description
+        name, candidate.model_id, run_id=run_id, tags=tags, description=candidate.description
     )
 
 
@@ -193,8 +206,8 @@ def _format_looks(looks: np.ndarray, limits: GateKeys) -> str:
     if looks.min() < looks.max():
         times = f"at most {times}, {number(looks.mean(), 1)} on average"
     before = (
-        "Earlier runs (promote, compare, tune, report) have compared models on these held-out "
-        f"members, {times}"
+        "Earlier runs of promote, compare, tune or report have compared models on these held-out "
+        f"members {times}"
     )
     if looks.mean() + 1 < limits.looks:
         return f"{before}."
@@ -206,7 +219,7 @@ def _format_looks(looks: np.ndarray, limits: GateKeys) -> str:
 
 def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
     if settings.churn_run != "best":
-        return _named_run(settings.churn_run, "train", dataset)
+        return run_on_table(settings.churn_run, "train", dataset)
     ranked = ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
     kept = [run for run in ranked if Tag.MODEL not in run.data.tags]  # older runs may have none
     if not kept:
@@ -217,27 +230,22 @@ def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run
     return kept[0]
 
 
-def _segment_run(settings: Promote, dataset: Dataset) -> Run:
+def _segment_run(settings: Promote, dataset: Dataset) -> Run | None:
+    if settings.segment_run == versions.NO_SEGMENTS:
+        if judges.SEGMENT in settings.gate.slices:
+            raise InputError(
+                f"gate.slices names {judges.SEGMENT}, and segment_run=none has none; leave it out."
+            )
+        return None
     if settings.segment_run != "best":
-        return _named_run(settings.segment_run, "segment", dataset)
+        return run_on_table(settings.segment_run, "segment", dataset)
     latest = latest_run("segment", dataset)
     if latest is None:
         raise InputError(
-            "There is no finished segment run on this table; run churnlab segment first."
+            "There is no finished segment run on this table; run churnlab segment first, or "
+            "promote without segments (segment_run=none)."
         )
     return latest
-
-
-def _named_run(run_id: str, command: str, dataset: Dataset) -> Run:
-    """Return a run by its id. InputError: it did not use this table."""
-    found = get_run(run_id, command=command)
-    artifacts.check_intact(found)
-    if found.data.tags[Tag.DATA] != dataset.sha256:
-        raise InputError(
-            f"The {command} run {run_id} used another table than {dataset.source} as it is now; "
-            "give its own table with dataset= and dataset.path= (or dataset.rows=), or another run."
-        )
-    return found
 
 
 class Predicted(NamedTuple):
@@ -370,9 +378,7 @@ def _one_ms(version: Served, member: pd.DataFrame) -> float:
 
 def _check_form(limits: GateKeys, candidate: Candidate, champion: Champion | None) -> list[Check]:
     """Check what needs no prediction: stability of the segments, signature and size."""
-    tags, params = candidate.segments.data.tags, candidate.segments.data.params
-    unstable = None if tags[Tag.STABLE] == "true" else tags.get(Tag.UNSTABLE, "it is marked so.")
-    checks = [gate.check_stability(unstable, by_hand=params["segments.k"] != "auto")]
+    checks = [candidate.check_segments()]
     if champion and champion.served:
         new, old = requests.interface(candidate.served), requests.interface(champion.served)
         checks.append(gate.check_signature(new, old))

@@ -25,6 +25,8 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from churnlab.config.commands import COMMANDS, Report, Result
+from churnlab.config.groups import DatasetKeys
+from churnlab.config.shipped import presets
 from churnlab.data.dataset import Dataset
 from churnlab.evaluation import performance
 from churnlab.evaluation.calibration_error import calibration_error
@@ -41,11 +43,11 @@ from churnlab.registry.champion import (
     version_uri,
 )
 from churnlab.registry.gate import Check
-from churnlab.registry.versions import read_version
+from churnlab.registry.versions import lost_in_words, read_version, served_segment_run_id
 from churnlab.report import model_parts, page, sentences
 from churnlab.report import parts as contents
 from churnlab.report.model_sentences import Late, model_in_words
-from churnlab.segments.choose_k import STABLE
+from churnlab.segments.choose_k import stable_limits
 from churnlab.segments.portraits import on_page
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
@@ -61,7 +63,7 @@ from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import start_run
 from churnlab.tracking.scores import scores_of
-from churnlab.tracking.search import latest_run, ranked_train_runs
+from churnlab.tracking.search import is_same, latest_run, ranked_train_runs
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ def run(settings: Report, dataset: Dataset) -> Result:
         "members": members_part(dataset, latest_run("explore", dataset)),
         "models": models_part(ranked, segment, recommended=recommended, **how),
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
-        "champion": champion_part(champion, recommended, dataset),
+        "champion": champion_part(champion, recommended and mlflow.get_run(recommended), dataset),
     }
     claims = claims_part(latest_run("claims", dataset))
     conclusions = sentences.five_sentences(**parts, registered=registered)
@@ -114,7 +116,7 @@ def run(settings: Report, dataset: Dataset) -> Result:
             data_sha256=dataset.sha256,
             today=day(datetime.now()),
             conclusions=conclusions,
-            command_line=_command_line,
+            command_line=lambda command: _command_line(settings.dataset, command),
             metric_names=LABELS,
             shown=dict.fromkeys([settings.metric, "log_loss", "roc_auc"]),
             sources=contents.sources(**parts, claims=claims) | {run_id: "report: this page"},
@@ -172,18 +174,20 @@ def models_part(
     shown = next((run for run in ranked if run.info.run_id == recommended), ranked[0])
     best, kind = ranked[0], shown.data.params["model.name"]
     others = [run for run in ranked if run is not shown]
-    other_kinds = [run for run in others if run.data.params["model.name"] != kind]
-    rival = next(iter(other_kinds or others), None)
+    kinds = [run.data.params["model.name"] for run in others]
+    rival = min(others, key=lambda run: run.data.params["model.name"] == kind, default=None)
     found = rival and compare_runs(shown, rival, metric=metric, seed=seed, among=ranked)
     return {
         "rows": _ranks(ranked, shown, recommended=recommended, metric=metric),
         "n": len(ranked),
         "any_tuned": any(is_tuned(run) for run in ranked),
         "recommended": recommended and _model_name(shown),
+        "kept": any(Tag.MODEL not in run.data.tags for run in ranked),
         "run_id": shown.info.run_id,
         "best": None if shown is best else (_model_name(best), best.data.metrics[f"cv_{metric}"]),
         "best_run_id": best.info.run_id,
         "rival": rival and _model_name(rival),
+        "rivals": rival and kinds.count(rival.data.params["model.name"]),
         "rival_run_id": rival and rival.info.run_id,
         "found": found,
         "looked": found is not None and found.decided_by == "hold-out",
@@ -241,8 +245,7 @@ def _calibration_error(predicted: pd.DataFrame, *, seed: int) -> str:
 
 def _segment_of_row(segmented: Run) -> pd.Series:
     """Return the segment of each row of the table."""
-    members = artifacts.read_table(segmented.info.run_id, Artifact.MEMBERS)
-    return members.set_index("row")["segment"]
+    return artifacts.read_table(segmented.info.run_id, Artifact.MEMBERS).set_index("row")["segment"]
 
 
 def segments_part(
@@ -262,7 +265,7 @@ def segments_part(
     portraits = numbered or artifacts.read_json(run_id, Artifact.PORTRAITS)
     shown = [on_page(portrait) for portrait in portraits]
     made_of = artifacts.read_json(run_id, Artifact.SEGMENTATION)
-    evidence = artifacts.read_table(run_id, Artifact.EVIDENCE).set_index("k")
+    evidence = artifacts.read_table(run_id, Artifact.EVIDENCE).set_index("k").loc[k].to_dict()
     return {
         "run_id": run_id,
         "portraits": sorted(shown, key=lambda portrait: portrait["id"]),
@@ -272,7 +275,7 @@ def segments_part(
         "for_everyone": made_of["for_everyone"],
         "reason": segmented.data.tags[Tag.K_REASON],
         "stable": sentences.how_stable(
-            evidence.loc[k].to_dict(), STABLE, segmented.data.tags.get(Tag.GROUPS)
+            evidence, stable_limits(evidence), segmented.data.tags.get(Tag.GROUPS)
         ),
         "notes": made_of["notes"],
         "figures": _figures(run_id, "churn_by_segment", "profile", "dendrogram"),
@@ -301,11 +304,11 @@ def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
 
 
 def champion_part(
-    found: ModelVersion | None, recommended: str | None, dataset: Dataset
+    found: ModelVersion | None, recommended: Run | None, dataset: Dataset
 ) -> Part | None:
     """Describe the champion: its model, its gate, and when, by whom and why it was promoted.
 
-    ``recommended`` is the id of the recommended run; None if there is none.
+    It is the ``recommended`` model, too, if another run had the same config and table.
     """
     if found is None:
         return None
@@ -327,8 +330,9 @@ def champion_part(
         "threshold": churn.data.metrics["threshold"],
         "run_id": found.run_id,
         "churn_run_id": churn.info.run_id,
-        "segment_run_id": found.tags[Tag.SEGMENT_RUN_ID],
-        "recommended": None if recommended is None else recommended == churn.info.run_id,
+        "segment_run_id": served_segment_run_id(found),
+        "recommended": None if recommended is None else is_same(churn, recommended),
+        "lost": lost_in_words(version_uri(found)),
         "same_table": churn.data.tags.get(Tag.DATA) == dataset.sha256,
     }
 
@@ -365,11 +369,12 @@ def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
     return {name: page.picture(png) for name, png in pictures.items() if png is not None}
 
 
-def _command_line(command: str) -> str:
+def _command_line(dataset: DatasetKeys, command: str) -> str:
     """Complete a command with the words of this command line that choose the table and split."""
     if not HydraConfig.initialized():
         return f"churnlab {command}"
     schema, config = COMMANDS[command.split()[0]], HydraConfig.get()
+    fitting = presets(dataset.name) if command == "segment" and not dataset.presets else []
     words = [
         word
         for source in config.runtime.config_sources
@@ -382,4 +387,4 @@ def _command_line(command: str) -> str:
             schema.reads_table or key != "dataset.path"
         ):
             words.append(word)
-    return f"churnlab {command} {shlex.join(words)}".strip()
+    return f"churnlab {command} {shlex.join([*words, *fitting])}".strip()

@@ -16,6 +16,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 import mlflow
@@ -30,9 +32,12 @@ from churnlab.config.commands import Reproduce, Result, Tune
 from churnlab.data.dataset import Dataset
 from churnlab.data.diff import Mismatch, data_mismatches, table_mismatches, value_mismatches
 from churnlab.errors import InputError
+from churnlab.models.own_code import types_in
 from churnlab.models.splits import make_split
+from churnlab.registry.import_folder import imported_from
+from churnlab.registry.model_artifacts import code_folder, model_folder
 from churnlab.tracking import artifacts
-from churnlab.tracking.fingerprints import code_sha256, git_tags, packages
+from churnlab.tracking.fingerprints import code_of, code_sha256, git_tags, packages
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import log_reproduction, reproducing
 from churnlab.tracking.search import children, find_run, reproductions, source
@@ -61,9 +66,15 @@ TABLES = {
 def run(settings: Reproduce) -> Result:
     """Report changes in code and packages, run the run again on the same dataset, and compare."""
     before = _reproducible_run(settings.run)
-    command = before.data.tags[Tag.COMMAND]
     again = _settings(before, settings)
-    changed = list(_environment_changes(before))
+    with _own_classes(before, again):
+        return _run_again(settings, before, again)
+
+
+def _run_again(settings: Reproduce, before: Run, again: Any) -> Result:
+    """Report what has changed since the run, run it again and compare."""
+    command = before.data.tags[Tag.COMMAND]
+    changed = list(_environment_changes(before, again))
     for found in changed:
         log.info("%s", _describe_mismatch(found))
     dataset = _dataset(again, given=settings.dataset.path is not None)
@@ -147,9 +158,27 @@ def _new_study_name(before: Run) -> str:
     return f"reproduce-{before.info.run_id}-{code_sha256()[:8]}-{number}"
 
 
-def _environment_changes(before: Run) -> Iterator[Mismatch]:
-    """Yield what has changed since the run: code and packages."""
-    tags, now = before.data.tags, {Tag.CODE: code_sha256()} | git_tags()
+@contextmanager
+def _own_classes(before: Run, again: Any) -> Iterator[None]:
+    """Import classes of the user's own from the files that the run's model keeps, unless they are
+    in a folder of this command line."""
+    model, tags = getattr(again, "model", None), before.data.tags
+    names = {name.partition(".")[0] for name in types_in(model.estimator if model else None)}
+    code = None
+    if any(find_spec(name) is None for name in names):
+        with suppress(InputError):  # the model was lost: the error of the missing class says more
+            code = code_folder(model_folder(tags.get(Tag.BEST_RUN_ID, before.info.run_id)))
+    if code is None:
+        yield
+        return
+    log.info("The model's own classes are those that the run has kept, in %s.", code)
+    with imported_from(code):
+        yield
+
+
+def _environment_changes(before: Run, again: Any) -> Iterator[Mismatch]:
+    """Yield what has changed since the run: code, that of own classes too, and packages."""
+    tags, now = before.data.tags, {Tag.CODE: code_of(again.model_dump())} | git_tags()
     if tags[Tag.CODE] != now[Tag.CODE]:
         yield {"what": "code", "before": _describe_code(tags), "after": _describe_code(now)}
     if Tag.PACKAGES in tags:

@@ -2,7 +2,8 @@
 
 Why: marketing works with files. Each row is checked against the dataset's contract and scored, in
 order, by one version; its number is kept in the run, the result and a Parquet output. The output
-appears complete or not at all.
+appears complete or not at all; with score.on_bad_row=reject rows that break the contract are left
+out of it and kept, with the reason, in a file next to it.
 
     churnlab score input=members.csv output=scored.csv
     churnlab score dataset=gym input=members.parquet output=scored.parquet score.reasons=true
@@ -16,6 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -23,11 +25,14 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from churnlab.config.commands import Result, Score
+from churnlab.data.contract import Contract
 from churnlab.data.dataset import Members, make_members
 from churnlab.data.reading import read_table
 from churnlab.data.table import Table
+from churnlab.data.validation import inspect
 from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
+from churnlab.formatting import counted, listed
 from churnlab.registry import versions
 from churnlab.registry.champion import ModelReference, model_name, resolve
 from churnlab.tracking.names import Tag
@@ -47,8 +52,12 @@ def run(settings: Score) -> Result:
     served = _load(model.uri)
     if served.spec.get("extra") == "refuse":
         contract = replace(contract, extra="refuse")
+    table = _with_absent(table, contract, served)
+    optional, rejected = served.spec["may_be_missing"], None
+    if settings.score.on_bad_row == "reject":
+        table, rejected = _without_bad_rows(table, contract, optional)
     members = make_members(table, contract)
-    _check_gaps(members, table, served.spec["may_be_missing"], model_uri=model.uri)
+    _check_gaps(members, table, optional, model_uri=model.uri)
     versions.warn_of_drift(members, served.spec, model=model.uri)
     run_name, origin = f"score {Path(settings.input).name}", _origin(model)
     with start_run(
@@ -57,7 +66,8 @@ def run(settings: Score) -> Result:
         answers = _answers(served, members, model_uri=model.uri, reasons=settings.score.reasons)
         scores = answers["churn_probability"].to_numpy()
         versions.warn_of_score_drift(members, scores, served.spec, model=model.uri)
-        written = _as_written(table, members.X, typed=output.suffix == ".parquet")
+        undated = [name for name, column in contract.columns.items() if column.kind != "date"]
+        written = _as_written(table, members.X[undated], typed=output.suffix == ".parquet")
         taken = [str(name) for name in answers.columns if name in written.columns]
         if taken:
             raise InputError(
@@ -66,12 +76,16 @@ def run(settings: Score) -> Result:
             )
         scored = pd.concat([written, answers], axis=1)
         assert len(scored) == len(members.X)
-        _write(scored, output, metadata=origin)
+        form = {} if table.lines is None else {"sep": table.separator, "decimal": contract.decimal}
+        bad = _write_rejected(rejected, output, form=form)
+        _write(scored, output, metadata=origin, form=form)
         leaving = int(answers["will_churn"].sum())
         mlflow.log_metrics({"rows": len(scored), "will_churn": leaving})
     log.info("%d members scored by %s, %d predicted to churn", len(scored), model.uri, leaving)
     log.info("The scored file: %s", output)
     values = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "version": model.version}
+    if rejected is not None:
+        values |= {"rejected": len(rejected), "rejected_output": bad and str(bad)}
     return Result(values | {"output": str(output), "warnings": len(members.warnings)})
 
 
@@ -90,12 +104,85 @@ def _as_written(table: Table, X: pd.DataFrame, *, typed: bool) -> pd.DataFrame:
     members = table.written.copy()
     if table.lines is None or not typed:
         return members
-    for written, name in zip(members, table.frame, strict=True):
+    for written, name in zip(members, list(table.frame)[: members.shape[1]], strict=True):
         if name in X:
             members[written] = X[name]
         elif table.frame[name].astype("str").equals(members[written]):
             members[written] = table.frame[name]
     return members
+
+
+def _with_absent(table: Table, contract: Contract, served: versions.Served) -> Table:
+    """Return the table with empty columns for those that the version can do without, as a server
+    answers rows without them."""
+    optional = served.spec["may_be_missing"]
+    absent = [name for name in contract.columns if name in optional and name not in table.columns]
+    if not absent or len(absent) == len(contract.columns):
+        return table
+    frame = table.frame.assign(**dict.fromkeys(absent, np.nan))
+    warning = f"there is no column {listed(absent)}: every value counts as missing"
+    return replace(
+        table,
+        frame=frame,
+        columns=(*table.columns, *absent),
+        warnings=(*table.warnings, warning),
+    )
+
+
+def _without_bad_rows(
+    table: Table, contract: Contract, may_be_missing: Sequence[str]
+) -> tuple[Table, pd.DataFrame]:
+    """Divide the rows: the table of those that can be scored, and the others as they are written,
+    each with its line (or row) and what is wrong. A fault of the whole table is left to the check.
+    """
+    (X, *_), violations = inspect(table, contract, needs_target=False)
+    rows = table.frame.index.to_numpy()
+    reasons: dict[int, list[str]] = {}
+    if table.written is None or any(one.rows is None for one in violations):
+        return table, pd.DataFrame()
+    for name in [name for name in X if name not in may_be_missing]:
+        for row in rows[X[name].isna().to_numpy()]:
+            reasons.setdefault(int(row), []).append(f"column {name}: the value is missing")
+    for row in sorted({int(row) for one in violations if one.rows is not None for row in one.rows}):
+        alone = replace(table, frame=table.frame.loc[[row]], violations=())
+        found = inspect(alone, contract, needs_target=False)[1]
+        found = found or [one for one in violations if one.rows is not None and row in one.rows]
+        reasons[row] = [one.text for one in found]  # a wrong cell is missing for this reason
+    bad = sorted(reasons)
+    if len(bad) == len(rows):
+        return table, pd.DataFrame()
+    places = [table.place(row) for row in bad]
+    wrong = ["; ".join(reasons[row]) for row in bad]
+    rejected = pd.DataFrame({"place": places, "reason": wrong})
+    rejected = pd.concat([rejected, table.written.loc[bad].reset_index(drop=True)], axis=1)
+    kept = np.setdiff1d(rows, bad)
+
+    def part(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.loc[kept].reset_index(drop=True)
+
+    fitting = replace(
+        table,
+        frame=part(table.frame),
+        lines=None if table.lines is None else np.asarray(table.lines)[kept],
+        written=part(table.written),
+        gap_texts=None if table.gap_texts is None else part(table.gap_texts),
+    )
+    return fitting, rejected
+
+
+def _write_rejected(
+    rejected: pd.DataFrame | None, output: Path, *, form: Mapping[str, Any]
+) -> Path | None:
+    """Write the rejected rows next to the output, if there are any; return the file."""
+    if rejected is None or rejected.empty:
+        return None
+    stem = output.name.removesuffix(".gz").rpartition(".")[0]
+    file = output.with_name(f"{stem}_rejected.csv")
+    _write(rejected, file, metadata={}, form=form)
+    log.warning(
+        "warning: %s rejected, with the reason of each: %s", counted(len(rejected), "row"), file
+    )
+    return file
 
 
 def _load(model_uri: str) -> versions.Served:
@@ -156,10 +243,13 @@ def _check_output(output: Path, *, source: str) -> None:
         raise InputError(f"output={output} is the input itself; name another file.")
 
 
-def _write(scored: pd.DataFrame, output: Path, *, metadata: Mapping[str, str]) -> None:
+def _write(
+    scored: pd.DataFrame, output: Path, *, metadata: Mapping[str, str], form: Mapping[str, Any]
+) -> None:
     """Write to a temporary file and rename it, so that a kill leaves no half of an output.
 
-    A Parquet file gets the ``metadata`` as key-value metadata.
+    A CSV file has the separator and the decimal mark of the input (``form``); a Parquet file gets
+    the ``metadata`` as key-value metadata.
     """
     building = output.with_name(f".{os.getpid()}.{output.name}")
     try:
@@ -171,7 +261,7 @@ def _write(scored: pd.DataFrame, output: Path, *, metadata: Mapping[str, str]) -
             metadata = table.schema.metadata | metadata
             pq.write_table(table.replace_schema_metadata(metadata), building)
         else:
-            scored.to_csv(building, index=False)
+            scored.to_csv(building, index=False, **form)
         os.replace(building, output)
     finally:
         building.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""Find the kinds of members: choose a number of segments, fit k-means, and advise actions.
+"""Find the kinds of members: choose a number of segments, divide the members, and advise actions.
 
 Why: the number of segments is chosen by evidence that can be checked (stability under resampling,
 the largest gap in the dendrogram), not by taste. Stable segments are a cut that comes back on other
 members; a test says whether they are groups. Churn is not an input and is measured afterwards.
-The playbook recommends actions from what each segment is like.
+The playbook recommends actions from what each segment is like. Words take part by clusterer=mixed.
 
     churnlab segment
     churnlab segment segments=seed002 playbook.language=ru
@@ -15,48 +15,55 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import adjusted_rand_score
+from sklearn.pipeline import Pipeline
 
 from churnlab.config.commands import Result, Segment
 from churnlab.config.groups import SegmentsKeys
+from churnlab.config.objects import build_object
 from churnlab.data.dataset import Dataset
+from churnlab.errors import InputError
 from churnlab.explore.redundancy import REDUNDANT, collinear
 from churnlab.formatting import listed
 from churnlab.models.features import typical
 from churnlab.plots import segments as plots
+from churnlab.registry.input_example import invent_member
 from churnlab.registry.model_artifacts import log_segmentation
 from churnlab.segments import kmeans
 from churnlab.segments.choose_k import (
     SAMPLED_CRITERIA,
     Choice,
+    better_k,
+    check_members,
     check_rows,
     choose_k,
     evidence_per_k,
     given_k,
     k_per_criterion,
     segmented,
-    shortfall,
-    stability_per_k,
 )
+from churnlab.segments.clusterers import Clusterer, as_clusterer
 from churnlab.segments.dendrogram import WardTree, proposed_k, ward_tree
 from churnlab.segments.null_model import groups_p_value, groups_sentence
 from churnlab.segments.playbook import page_language, text
 from churnlab.segments.portraits import (
     check_columns,
+    describe,
     deviations,
     effects_together,
+    made_by_construction,
     on_page,
-    page_texts,
     plans_for_everyone,
-    portraits,
     profile,
+    with_levels,
 )
+from churnlab.segments.space import MOST_LEVELS, Space, word_columns
+from churnlab.segments.without_late import early_comparison, without_late
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
@@ -75,7 +82,7 @@ def run(settings: Segment, dataset: Dataset) -> Result:
     keys, playbook, y = settings.segments, settings.playbook.model_dump(), dataset.y
     language, fill = settings.playbook.language, typical(dataset.X)
     X = dataset.X.fillna(fill)
-    columns = kmeans.all_columns(X) if keys.columns == "all" else dict(keys.columns)
+    clusterer, columns = choose_clusterer(settings, X)
     frame = kmeans.segment_frame(X, columns)
     check_rows(frame, keys.examined[-1])
     # Refuse a faulty playbook before the minutes that the evidence takes.
@@ -84,88 +91,133 @@ def run(settings: Segment, dataset: Dataset) -> Result:
     advice = advise_everyone(X, y, playbook=playbook, language=language)
     name = f"segments {keys.name}"
     with start_run("segment", settings.model_dump(), name=name, dataset=dataset) as mlflow_run:
-        Z = kmeans.standardized(frame)
-        tree = ward_tree(Z, random_state=keys.random_state)
-        fits = kmeans.fit_kmeans(Z, keys.examined, **keys.starts)
-        evidence, jaccard = evidence_per_k(
-            frame, tree, fits, y=y, references=keys.references, **keys.effort
-        )
-        choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
-        groups = find_groups(keys, Z, choice)
-        model = kmeans.segmentation(frame, fits[choice.k])
-        labels = model.predict(frame)
+        found = divide(keys, clusterer, frame, y)
+        choice, groups, labels = found.choice, found.groups, found.model.predict(frame)
+        example = kmeans.segment_frame(invent_member(dataset, columns), columns)
+        model_id = log_segmentation(found.model, example)
         late = [name for name in dataset.contract.late if kmeans.dependent_columns(columns, [name])]
-        early = without_late(keys, X, y, labels, columns=columns, late=late) if late else None
+        how: dict[str, Any] = {"columns": columns, "late": late, "early": keys.early}
+        how |= {"clusterer": clusterer, "starts": keys.starts, "effort": keys.effort}
+        early = without_late(X, y, labels, **how) if late else None
         caveats = find_caveats(frame, choice, early, late=late, sample=keys.sample_rows)
+        caveats |= find_left_out(keys, X, columns)
         for caveat in caveats.values():
             dataset.warn(caveat)
         sources = kmeans.source_columns(columns, X.columns)
         made = made_by_construction(sources)
         marks = {"stable": choice.unstable is None} | groups | {"notes": [*caveats.values(), made]}
-        how: dict[str, Any] = {"playbook": playbook, "language": language, "made_from": sources}
-        described = describe(X, labels, y, jaccard[choice.k], **how)
-        _log_evidence(evidence, tree, choice, groups, caveats)
-        _log_segments(X, y, labels, described, caveats | {"made": made})
-        _log_map(Z, labels, described, caveats, random_state=keys.random_state)
+        members = with_levels(X, frame.select_dtypes(exclude="number"))
+        made_from = [*sources, *members.columns.difference(X.columns)]
+        how = {"playbook": playbook, "language": language, "made_from": made_from}
+        described = describe(members, labels, y, found.jaccard, **how)
+        _log_evidence(found, caveats, model_id=model_id)
+        _log_segments(members, y, labels, described, caveats | {"made": made})
+        _log_map(found.space.Z, labels, described, caveats, random_state=keys.random_state)
         together = effects_together(advice["everyone"], playbook, language)
         _log_plans(described, advice["everyone"], together)
         mlflow.log_dict([portrait | marks for portrait in described], Artifact.PORTRAITS)
         record = {"columns": columns, "fill": fill} | advice | {"without_late": early} | marks
         mlflow.log_dict(record, Artifact.SEGMENTATION)
-        log_segmentation(model)
-    log.info("%s", "\n".join(_lines(_reason(choice, groups), evidence, described)))
-    segments = [{key: portrait[key] for key in SHOWN} for portrait in described]
-    return Result({"run_id": mlflow_run.info.run_id, "k": choice.k, "segments": segments})
+    log.info("%s", "\n".join(_lines(_reason(choice, groups), found.evidence, described)))
+    return _result(mlflow_run.info.run_id, choice, described, by_hand=keys.k != "auto")
 
 
-def find_groups(keys: SegmentsKeys, Z: np.ndarray, choice: Choice) -> dict[str, Any]:
-    """Test whether the segments are groups: null_p, and in words groups."""
-    rows = kmeans.sample_rows(len(Z), keys.sample_rows, random_state=keys.random_state)
-    effort = {"tables": keys.null_tables, "random_state": keys.random_state}
-    p = groups_p_value(Z[rows], choice.k, **effort)
-    return {"null_p": p, "groups": groups_sentence(p, stable=choice.unstable is None)}
+class Division(NamedTuple):
+    """What was found about the members: the evidence for each number of segments, the chosen one,
+    each of its segments' Jaccard index, whether they are groups, and what predicts them."""
+
+    made_by: str
+    space: Space
+    tree: WardTree
+    evidence: pd.DataFrame
+    choice: Choice
+    jaccard: np.ndarray
+    groups: dict[str, Any]
+    model: Pipeline
 
 
-def made_by_construction(sources: Sequence[str]) -> str:
-    """Say that segments differ by construction in the columns that they were made from."""
-    return (
-        f"The segments were made from {listed(list(sources), 12)}: that they differ in these "
-        "columns, and in traits from them, is by construction and no finding."
+def divide(
+    keys: SegmentsKeys, clusterer: Clusterer, frame: pd.DataFrame, y: np.ndarray
+) -> Division:
+    """Fit every number of segments, choose one, and test whether its segments are groups."""
+    space = clusterer.space(frame)
+    tree = ward_tree(space.Z, random_state=keys.random_state)
+    fits = clusterer.fit(space, keys.examined, **keys.starts)
+    how: dict[str, Any] = {"references": keys.references, "clusterer": clusterer}
+    evidence, jaccard = evidence_per_k(frame, tree, fits, y=y, **how | keys.effort)
+    choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
+    check_members(fits[choice.k])
+    better = better_k(evidence, choice.k)
+    groups = find_groups(keys, clusterer, space, choice, better=better)
+    model = clusterer.pipeline(frame, fits[choice.k])
+    return Division(
+        clusterer.called, space, tree, evidence, choice, jaccard[choice.k], groups, model
     )
 
 
-def without_late(
-    keys: SegmentsKeys,
-    X: pd.DataFrame,
-    y: np.ndarray,
-    labels: np.ndarray,
-    *,
-    columns: dict[str, str],
-    late: Sequence[str],
-) -> dict[str, Any] | None:
-    """Segment by columns that are known early, into as many segments; None if no column is left.
+def _result(
+    run_id: str, choice: Choice, described: list[dict[str, Any]], *, by_hand: bool
+) -> Result:
+    """Return the result line; say what to do about segments that the gate refuses."""
+    segments = [{key: portrait[key] for key in SHOWN} for portrait in described]
+    values = {"run_id": run_id, "k": choice.k, "segments": segments}
+    if choice.unstable is None or by_hand:
+        return Result(values)
+    log.info(
+        "churnlab promote refuses segments that are not stable: divide the members by other "
+        "columns (segments=NAME), set their number by hand (segments.k=%d), or promote without "
+        "segments (churnlab promote segment_run=none).",
+        choice.k,
+    )
+    return Result(values, then="")
 
-    Keys: columns, agreement (adjusted Rand index with ``labels``), the criteria of
-    choose_k.stability_per_k, unstable (the limits it misses, or None), segments (size, churn_rate
-    and its 95% CI).
+
+def choose_clusterer(settings: Segment, X: pd.DataFrame) -> tuple[Clusterer, dict[str, str]]:
+    """Return what divides the members, and the segmentation's columns.
+
+    A preset of all columns has a clusterer of its own for tables with columns of words.
     """
-    dependent = kmeans.dependent_columns(columns, late)
-    known = keys.early or {
-        name: expression for name, expression in columns.items() if name not in dependent
-    }
-    if not known:
-        return None
-    k, frame = int(labels.max()) + 1, kmeans.segment_frame(X, known)
-    check_rows(frame, k)
-    fits = kmeans.fit_kmeans(kmeans.standardized(frame), [k], **keys.starts)
-    found = stability_per_k(frame, fits, y=y, **keys.effort).per_k.loc[k].dropna().to_dict()
-    segments = profile(X, fits[k].labels_, y)[["size", "churn_rate", "churn_low", "churn_high"]]
+    keys, spec, where = settings.segments, settings.clusterer, "clusterer"
+    if keys.columns == "all" and keys.words and word_columns(X):
+        spec, where = keys.words, "segments.words"
+    block = {key: value for key, value in spec.items() if key != "name"}
+    clusterer = as_clusterer(build_object(block, key=where), where=where)
+    if keys.columns != "all":
+        return clusterer, dict(keys.columns)
+    columns = kmeans.all_columns(X, words=clusterer.takes_words)
+    if not columns:
+        raise InputError(
+            f"No column is left to divide the members by: {spec['name']} takes numbers only, and "
+            f"columns of words need 2 to {MOST_LEVELS} different words. Choose clusterer=mixed, "
+            "or promote without segments (churnlab promote segment_run=none)."
+        )
+    return clusterer, columns
+
+
+def find_left_out(keys: SegmentsKeys, X: pd.DataFrame, columns: dict[str, str]) -> dict[str, str]:
+    """Say which columns of a preset that takes all take no part, by tag."""
+    left_out = [str(name) for name in X if name not in columns]
+    if keys.columns != "all" or not left_out:
+        return {}
     return {
-        "columns": known,
-        "agreement": float(adjusted_rand_score(labels, fits[k].labels_)),
-        **{str(name): value for name, value in found.items()},
-        "unstable": shortfall(found),
-        "segments": segments.to_dict("records"),
+        Tag.LEFT_OUT: (
+            f"Columns of words that take no part in the segments: {listed(left_out, 12)} (a column "
+            f"of 2 to {MOST_LEVELS} words takes part with clusterer=mixed)."
+        )
+    }
+
+
+def find_groups(
+    keys: SegmentsKeys, clusterer: Clusterer, space: Space, choice: Choice, *, better: int | None
+) -> dict[str, Any]:
+    """Test whether the segments are groups: null_p, and in words groups."""
+    rows = kmeans.sample_rows(len(space.Z), keys.sample_rows, random_state=keys.random_state)
+    effort = {"tables": keys.null_tables, "random_state": keys.random_state}
+    measure = clusterer.structure(space.layout)
+    p = groups_p_value(space.Z[rows], choice.k, **effort, layout=space.layout, measure=measure)
+    return {
+        "null_p": p,
+        "groups": groups_sentence(p, stable=choice.unstable is None, better=better),
     }
 
 
@@ -192,7 +244,7 @@ def find_caveats(
     if late:
         caveats[Tag.LATE] = (
             f"The segments use columns known only close to churn: {listed(late, 12)}. "
-            f"{_early_comparison(early)}"
+            f"{early_comparison(early)}"
         )
     if len(frame) > sample:
         caveats[Tag.SAMPLED] = (
@@ -200,20 +252,6 @@ def find_caveats(
             f"{len(frame):,} members."
         )
     return caveats
-
-
-def _early_comparison(early: dict[str, Any] | None) -> str:
-    """Compare the segments with those from columns that are known early."""
-    if early is None:
-        return "Without them, no column is left to segment by."
-    auc = early.get("heldout_churn_auc")
-    churn = "" if auc is None else f" and their held-out churn AUC {auc:.3f}"
-    return (
-        f"The same number of segments from columns known earlier "
-        f"({listed(list(early['columns']), 12)}) agrees with these at an adjusted Rand index of "
-        f"{early['agreement']:.2f} (1 is identical); their bootstrap ARI is "
-        f"{early['bootstrap_ari']:.2f}{churn}."
-    )
 
 
 def _criteria_sentence(evidence: pd.DataFrame) -> str:
@@ -232,28 +270,6 @@ def advise_everyone(
     return {"for_everyone": [planned["text"] for planned in shown], "everyone": plans}
 
 
-def describe(
-    X: pd.DataFrame,
-    labels: np.ndarray,
-    y: np.ndarray,
-    jaccard: np.ndarray,
-    *,
-    playbook: dict[str, Any],
-    language: str,
-    made_from: Sequence[str],
-) -> list[dict[str, Any]]:
-    """Return the portraits in the language that is served, each with its Jaccard index and, if that
-    is not English, the English texts for portraits.on_page."""
-    how: dict[str, Any] = {"playbook": playbook, "made_from": made_from}
-    page = page_language(playbook, language)
-    served = portraits(X, labels, y, language=language, **how)
-    shown = served if page == language else portraits(X, labels, y, language=page, **how)
-    return [
-        portrait | {"jaccard": float(value)} | page_texts(portrait, also)
-        for portrait, also, value in zip(served, shown, jaccard, strict=True)
-    ]
-
-
 def _lines(reason: str, evidence: pd.DataFrame, described: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the reason for k, a line per segment, and one for each of its actions."""
     yield from (reason, _criteria_sentence(evidence))
@@ -268,21 +284,18 @@ def _reason(choice: Choice, groups: dict[str, Any]) -> str:
     return f"{choice.reason}. They are {groups['groups']}."
 
 
-def _log_evidence(
-    evidence: pd.DataFrame,
-    tree: WardTree,
-    choice: Choice,
-    groups: dict[str, Any],
-    caveats: dict[str, str],
-) -> None:
-    """Log the criteria as metrics with step=k, the reason for k, the caveats, and the figures."""
-    ks = segmented(evidence).index
+def _log_evidence(found: Division, caveats: dict[str, str], *, model_id: str) -> None:
+    """Log the criteria as metrics with step=k, those of the chosen k as the model's, too; the
+    reason for k, the caveats, and the figures."""
+    (_, _, tree, evidence, choice, _, groups, _), ks = found, segmented(found.evidence).index
     evidence = evidence.assign(ward_height=pd.Series({k: tree.heights[k - 2] for k in ks}))
     for row in evidence.reset_index().to_dict("records"):
         step = int(row.pop("k"))
-        log_metrics({str(name): value for name, value in row.items()}, step=step)
+        criteria = {str(name): value for name, value in row.items()}
+        log_metrics(criteria, step=step, model_id=model_id if step == choice.k else None)
     proposed, alone = proposed_k(tree, ks), k_per_criterion(evidence)
-    mlflow.log_metrics({"k": choice.k, "k_dendrogram": proposed, "null_p": groups["null_p"]})
+    values = {"k": choice.k, "k_dendrogram": proposed, "null_p": groups["null_p"]}
+    log_metrics(values, model_id=model_id)
     note = [_reason(choice, groups), _criteria_sentence(evidence), *caveats.values()]
     mlflow.set_tags(
         {
@@ -300,7 +313,9 @@ def _log_evidence(
     ]
     artifacts.log_table(evidence.assign(chosen_by=chosen_by).reset_index(), Artifact.EVIDENCE)
     agreement = float(evidence["ward_agreement"][choice.k])
-    drawn = plots.dendrogram(tree, choice.k, proposed=proposed, agreement=agreement)
+    drawn = plots.dendrogram(
+        tree, choice.k, proposed=proposed, agreement=agreement, made_by=found.made_by
+    )
     _log_figure(drawn, "dendrogram", caveats, Tag.UNSTABLE)
     for name, figure in (("stability", plots.stability), ("criteria", plots.criteria)):
         _log_figure(figure(evidence, choice.k), name, caveats, Tag.UNSTABLE, Tag.SAMPLED)

@@ -90,21 +90,22 @@ def run(settings: Train, dataset: Dataset) -> Result:
         pipeline, choice, oof, threshold, hold_out, fit_seconds = fit(
             settings, dataset, split, uncalibrated
         )
-        _warn_of_profit(settings, dataset, choice)
+        model_id, size = log_pipeline(pipeline, dataset, trusted=trusted)
+        _warn_of_decision(settings, dataset, choice, hold_out, threshold)
         per_fold = fold_metrics(oof)
         valuation = _value_decision(settings, dataset, hold_out, threshold)
-        early = _without_late_columns(settings, dataset, split, choice.kept.model)
         metrics = {
             **cv_metrics(per_fold),
             **performance.hold_out_metrics(hold_out, threshold=threshold, seed=settings.seed),
             **_calibration_metrics(choice, hold_out),
             **(valuation.metrics if valuation else {}),
-            **early,
+            **_without_late_columns(settings, dataset, split, choice.kept.model),
             "threshold": threshold,
             "fit_seconds": fit_seconds,
             "n_columns": pipelines.n_columns(pipeline),
+            "model_bytes": size,
         }
-        log_scores(metrics)
+        log_scores(metrics, model_id=model_id)
         log_steps({f"fold_{settings.metric}": [fold[settings.metric] for fold in per_fold]})
         artifacts.log_table(oof, Artifact.OOF)
         artifacts.log_table(hold_out, Artifact.TEST)
@@ -114,12 +115,11 @@ def run(settings: Train, dataset: Dataset) -> Result:
         _log_figures(oof, hold_out, threshold)
         _log_importance(settings, dataset, split, pipeline)
         _log_decision(settings, hold_out, threshold, valuation)
-        note = _note(name, metrics, split, choice, valuation)
+        scores = performance.in_words(metrics, folds=len(split.folds), members=len(split.test))
+        note = f"{name}: {scores} Calibration: {choice.summary}."
+        note += f" {valuation.summary}" if valuation else ""
         note += _log_weak_spots(settings, dataset, split, choice.kept.model, oof, metrics)
         mlflow.set_tags({"mlflow.note.content": note, Tag.CALIBRATION: choice.summary})
-        size = log_pipeline(pipeline, dataset.contract, gaps=dataset.gaps, trusted=trusted)
-        metrics["model_bytes"] = size
-        mlflow.log_metric("model_bytes", size)
     log.info("%s", note)
     return Result({"run_id": mlflow_run.info.run_id, **metrics})
 
@@ -171,8 +171,17 @@ def _log_folds(per_fold: list[dict[str, float]], path: str) -> None:
     artifacts.log_table(pd.DataFrame(per_fold).rename_axis("fold").reset_index(), path)
 
 
-def _warn_of_profit(settings: Train, dataset: Dataset, choice: calibration.Choice) -> None:
-    """Warn if profit relies on miscalibrated probabilities."""
+def _warn_of_decision(
+    settings: Train,
+    dataset: Dataset,
+    choice: calibration.Choice,
+    hold_out: pd.DataFrame,
+    threshold: float,
+) -> None:
+    """Warn if profit relies on miscalibrated probabilities, or almost nobody or everybody is
+    marked."""
+    if warning := decision.extreme(hold_out, threshold):
+        dataset.warn(warning)
     uses_profit = decision.contact_economics(settings.decision) is not None
     if uses_profit and choice.reason and choice.kept.method == calibration.NONE:
         dataset.warn(
@@ -186,25 +195,6 @@ def _predict_hold_out(pipeline: Pipeline, dataset: Dataset, split: Split) -> pd.
     probability = pipelines.churn_probability(pipeline, dataset.X.iloc[split.test])
     members = {"row": split.test, "y": dataset.y[split.test], "probability": probability}
     return pd.DataFrame({**members, "fold": -1, "repeat": -1})
-
-
-def _note(
-    name: str,
-    metrics: dict[str, float],
-    split: Split,
-    choice: calibration.Choice,
-    valuation: decision_value.Valuation | None,
-) -> str:
-    guessing = metrics["test_roc_auc_low"] <= 0.5 < metrics["test_roc_auc_high"]
-    few = ", too few members to tell from guessing" if guessing else ""
-    return (
-        f"{name}: cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} "
-        f"over {len(split.folds)} folds; hold-out of {len(split.test)} members: ROC AUC "
-        f"{metrics['test_roc_auc']:.4f} (95% CI {metrics['test_roc_auc_low']:.4f} to "
-        f"{metrics['test_roc_auc_high']:.4f}{few}), accuracy {metrics['test_accuracy']:.4f} at "
-        f"threshold {metrics['threshold']:.2f}. Calibration: {choice.summary}."
-        f"{f' {valuation.summary}' if valuation else ''}"
-    )
 
 
 def _without_late_columns(

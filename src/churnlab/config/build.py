@@ -13,6 +13,7 @@ from churnlab.data.dataset import Dataset, make_dataset
 from churnlab.data.reading import read_table
 from churnlab.data.table import in_memory
 from churnlab.errors import InputError
+from churnlab.formatting import listed
 from churnlab.models import pipelines
 from churnlab.models.features import Features
 
@@ -42,6 +43,7 @@ def build_pipeline(
     that does not exist.
     """
     made, contract = build_estimator(model, where=where), dataset.contract
+    _warn_of_undeclared(model, dataset, where=where)
     late, derive = (features.late, features.derive) if features else (True, {})
     keep = [name for name in contract.columns if late or name not in contract.late]
     return pipelines.pipeline(
@@ -50,6 +52,17 @@ def build_pipeline(
         columns=contract.columns,
         scale=model.scale,
     )
+
+
+def _warn_of_undeclared(model: ModelKeys, dataset: Dataset, *, where: str) -> None:
+    """Warn of parameters that nobody checks: those of a class that takes any keyword."""
+    target = model.estimator["_target_"]
+    given = dict.fromkeys(model.space) | model.estimator
+    for name, keys in pipelines.undeclared(target, given, where=f"{where}.estimator").items():
+        dataset.warn(
+            f"{name} takes any parameter, and {listed(keys)} {'is' if len(keys) == 1 else 'are'} "
+            "not among those that it declares: check the spelling, a wrong name has no effect"
+        )
 
 
 def build_estimator(model: ModelKeys, *, where: str) -> Any:

@@ -24,10 +24,15 @@ RunId = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) i
 
 @dataclass(frozen=True)
 class Result:
-    """The keys of a command's result line; ``yes`` is exit code 0, else 3."""
+    """The keys of a command's result line; ``yes`` is exit code 0, else 3.
+
+    ``then`` is the command that a person needs next, with keys of its own; None is the usual one,
+    and "" that no command helps.
+    """
 
     values: dict[str, Any]
     yes: bool = True
+    then: str | None = None
 
 
 INLINE: Mapping[str, Any] = {"_target_": "churnlab.tuning.workers.Inline", "workers": 1}
@@ -45,8 +50,8 @@ class Command(Keys):
     decide the result, so that a sweep runs every job again. ``opens_store``: it has no runs of its
     own, but reads those of others. ``runs_engine``: also without -m it has work for the engine's
     workers. ``fits_models``: it fits models and keeps them. ``previews``: its ``run`` takes
-    ``dry_run=true``, too, and says what it would change. ``positional``: the key that a word
-    without a key belongs to.
+    ``dry_run=true``, too, and says what it would change. ``whole_store``: it works on the runs and
+    versions of all datasets. ``positional``: the key that a word without a key belongs to.
     """
 
     experiment: ClassVar[str | None] = None
@@ -56,6 +61,7 @@ class Command(Keys):
     runs_engine: ClassVar[bool] = False
     fits_models: ClassVar[bool] = False
     previews: ClassVar[bool] = False
+    whole_store: ClassVar[bool] = False
     positional: ClassVar[str | None] = None
 
     seed: groups.Seed
@@ -130,6 +136,7 @@ class Segment(Command, experiment="segments", fits_models=True):
 
     dataset: groups.DatasetKeys
     segments: groups.SegmentsKeys
+    clusterer: groups.ClustererKeys = Field(default_factory=lambda: dict(groups.KMEANS))
     playbook: groups.PlaybookKeys
 
 
@@ -208,7 +215,7 @@ class Reproduce(Command, reads_table=False, opens_store=True, positional="run"):
     storage: dict[str, Any]
 
 
-class Doctor(Command, reads_table=False):
+class Doctor(Command, reads_table=False, whole_store=True):
     """``churnlab doctor``: it reads the store before anything opens it, and keeps no run."""
 
     storage: dict[str, Any]
@@ -227,6 +234,7 @@ class Pipeline(Command, experiment="churn", runs_engine=True, fits_models=True):
     engine: dict[str, Any]
     storage: dict[str, Any]
     segments: groups.SegmentsKeys
+    clusterer: groups.ClustererKeys = Field(default_factory=lambda: dict(groups.KMEANS))
     playbook: groups.PlaybookKeys
     metric: Metric
     tune: groups.StudyKeys

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from churnlab.claims.claim import Claim
-from churnlab.data.contract import Column, Contract
+from churnlab.data.contract import Column, Contract, Separator
 from churnlab.evaluation.metric_names import Metric, Score01
 from churnlab.formatting import clipped, typed
 from churnlab.segments import playbook
@@ -41,6 +41,17 @@ def _known_encoding(name: str) -> str:
 Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
+def _readable(expression: str) -> str:
+    from churnlab.data.expressions import unreadable  # which loads pandas
+
+    if reason := unreadable(expression):
+        raise ValueError(f"{expression} cannot be read: {reason}")
+    return expression
+
+
+Expression = Annotated[str, AfterValidator(_readable)]
+
+
 def _known_score(name: str) -> str:
     part, _, metric = name.partition("_")
     if part not in ("cv", "test") or metric not in get_args(Metric):
@@ -66,6 +77,8 @@ class DatasetKeys(Keys):
     """A table and its contract: ``path`` names a file or URL, ``generator`` makes rows instead.
 
     ``repeated_ids``: a member may have several rows. ``extra``: what happens to other columns.
+    ``missing``: the words that mean a gap. ``rows_where``: which rows to learn from.
+    ``presets``: choices of other groups that fit the table (cli.presets), which are read before.
     """
 
     name: Name
@@ -80,6 +93,11 @@ class DatasetKeys(Keys):
     encoding: Encoding = "utf-8"
     rename: dict[str, str] = Field(default_factory=dict)
     extra: Literal["ignore", "refuse"] = "ignore"
+    separator: Separator = ","
+    decimal: Literal[".", ","] = "."
+    missing: list[str] | None = None
+    rows_where: Expression | None = None
+    presets: dict[str, str] = Field(default_factory=dict, exclude=True)
     rows: int | None = Field(default=None, ge=1)
     generator: dict[str, Any] | None = None
 
@@ -87,7 +105,8 @@ class DatasetKeys(Keys):
     def contract(self) -> Contract:
         """Return the contract that every table of the dataset must meet."""
         values = {field.name: getattr(self, field.name) for field in fields(Contract)}
-        return Contract(**values | {"late": tuple(self.late)})
+        missing = None if self.missing is None else tuple(self.missing)
+        return Contract(**values | {"late": tuple(self.late), "missing": missing})
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetKeys:
@@ -96,7 +115,11 @@ class DatasetKeys(Keys):
             raise ValueError(f"late names {', '.join(unknown)}, which is not among the columns")
         reserved = [name for name in (self.target, self.id) if name in self.columns]
         if reserved:
-            raise ValueError(f"{reserved[0]} is the target or the id and cannot be a feature, too")
+            raise ValueError(
+                f"{reserved[0]} is the target or the id and cannot be a feature, too: take it out "
+                "of columns, or draft the YAML again with churnlab init FILE target=COLUMN "
+                "force=true"
+            )
         known = (*self.columns, self.target, self.id)
         if self.repeated_ids and self.id is None:
             raise ValueError("repeated_ids=true needs an id by which rows of one member are known")
@@ -221,8 +244,29 @@ class StudyKeys(Keys):
     outer: Annotated[int, Field(ge=2, le=100)] | None = None
 
 
+def _clusterer(block: dict[str, Any]) -> dict[str, Any]:
+    """Return the block of a clusterer unchanged; ValueError if it names no class."""
+    if not isinstance(block.get("_target_"), str) or not isinstance(block.get("name"), str):
+        raise ValueError("a clusterer has a name and the _target_ of a class, as in conf/clusterer")
+    return block
+
+
+KMEANS: Mapping[str, Any] = {
+    "name": "kmeans",
+    "_target_": "churnlab.segments.clusterers.NearestCenter",
+}
+"""The clusterer of runs from before there was a choice."""
+
+ClustererKeys = Annotated[dict[str, Any], AfterValidator(_clusterer)]
+"""What divides the members: a class that does what segments.clusterers.Clusterer says, and its
+arguments."""
+
+
 class SegmentsKeys(Keys):
-    """The columns to cluster by, the numbers of segments to examine, and how thoroughly."""
+    """The columns to cluster by, the numbers of segments to examine, and how thoroughly.
+
+    ``words``: what divides all columns of a table that has columns of words.
+    """
 
     name: Name
     columns: dict[str, str] | Literal["all"]
@@ -236,6 +280,7 @@ class SegmentsKeys(Keys):
     references: int = Field(ge=2)
     null_tables: int = Field(default=49, ge=20)
     sample_rows: int = Field(default=10_000, ge=1000)
+    words: ClustererKeys | None = None
     early: dict[str, str] | None = None
 
     @model_validator(mode="after")
@@ -307,9 +352,11 @@ class GateKeys(Keys):
 
 
 class ScoringKeys(Keys):
-    """What a scored file holds besides the predictions."""
+    """What a scored file holds besides the predictions, and what a row that breaks the contract
+    does: it fails the file, or is left out."""
 
     reasons: bool
+    on_bad_row: Literal["fail", "reject"] = "fail"
 
 
 class StatementsKeys(Keys):

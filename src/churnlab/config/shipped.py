@@ -46,6 +46,23 @@ def taken_by(group: str, name: str) -> Path | None:
     return next((path for path, place in yamls() if place == Path(group, f"{name}.yaml")), None)
 
 
+def presets(dataset: str | None) -> list[str]:
+    """Return the words that segment a dataset of the user's own: the default presets name columns
+    of churnlab's datasets.
+
+    >>> presets("gym"), presets("bank")
+    ([], ['segments=all', 'playbook=any'])
+    """
+    own = dataset is not None and taken_by("dataset", dataset) is None
+    return ["segments=all", "playbook=any"] if own else []
+
+
+def in_sight(group: str, name: str) -> str:
+    """Say which folder in the current one has this YAML, as a sentence; nothing if none has it."""
+    found = sorted(Path().glob(f"*/{group}/{name}.yaml"))
+    return f" There is {found[0]}: add --config-dir {found[0].parents[1]}." if found else ""
+
+
 def free_name(own: Path) -> str:
     """Return a name like that of the YAML ``own`` which neither its folder nor churnlab has."""
     taken = {place.stem for _, place in yamls()} | {path.stem for path in own.parent.glob("*.yaml")}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from churnlab.config import groups
 from churnlab.config.commands import COMMANDS
-from churnlab.errors import InputError, unknown_key
+from churnlab.errors import InputError, did_you_mean, unknown_key
 from churnlab.formatting import clipped, typed
 
 BLOCK, LIST, PAIR = "a block of keys, {{KEY: VALUE}}", "a list, [A,B]", "a list of two, [A,B]"
@@ -54,7 +54,14 @@ def check_key(command: str, path: list[str]) -> None:
     for depth, key in enumerate(path):
         known = known_keys(COMMANDS[command], path[:depth])
         if known and key not in known:
-            raise InputError(unknown_key(path[:depth], key, known))
+            foreign = any(key in other.model_fields for other in COMMANDS.values())
+            if depth or not foreign or did_you_mean(key, known):
+                raise InputError(unknown_key(path[:depth], key, known))
+            whole = " it works on the whole store;" if COMMANDS[command].whole_store else ""
+            raise InputError(
+                f"churnlab {command} takes no {key}=:{whole} leave it out. Its keys: "
+                f"{', '.join(known)}."
+            )
 
 
 def _not_given(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

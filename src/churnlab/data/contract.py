@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from churnlab.formatting import listed
+from churnlab.data.cells import MISSING, date_codes, number_pattern
+from churnlab.formatting import apart, listed
 
-Kind = Literal["binary", "numeric", "category"]
+Kind = Literal["binary", "numeric", "category", "date"]
+
+Separator = Literal[",", ";", "|", "tab"]
 
 ABSURD = 1e15
 """Bound of a number that the YAML does not bound: no count, sum or duration is as large."""
@@ -35,7 +39,11 @@ class Column:
 
     A category that ``values`` does not list is refused, or (``unknown="accept"``) accepted and
     encoded as none of them. ``unit`` is the unit of the numbers; ``cut`` splits a numeric column
-    where explore compares churn above and below.
+    where explore compares churn above and below. ``format`` says how text writes the numbers (as
+    1.234,5 €) or the dates (as DD.MM.YYYY); ``missing`` lists the words that mean a gap. A date is
+    its age in days at the start of the day ``before``. A category is encoded by its place among the
+    values if it is ``ordered``, or (``encoding="target"``) by the cross-fitted churn rate of its
+    members, which suits many values.
     """
 
     kind: Kind
@@ -46,6 +54,11 @@ class Column:
     unknown: Literal["refuse", "accept"] = "refuse"
     unit: str | None = None
     cut: float | None = None
+    format: str | None = None
+    missing: tuple[str, ...] | None = None
+    before: str | date | None = None
+    ordered: bool = False
+    encoding: Literal["one_hot", "target"] = "one_hot"
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -55,6 +68,7 @@ class Column:
             raise ValueError(
                 "values lists one or more numbers or texts; yes, no, on, off and null need quotes"
             )
+        self._check_written()
         if self.kind == "category":
             if self.whole or self.min is not None or self.max is not None:
                 raise ValueError(
@@ -71,10 +85,30 @@ class Column:
                 f"a {self.kind} column has numbers for values; give them, or kind=category"
             )
 
+    def _check_written(self) -> None:
+        """Refuse keys that do not belong to the kind, and formats that cannot be read."""
+        if (self.kind == "date") != (self.before is not None):
+            raise ValueError(
+                "a date is read as its age before a day; give both, as kind: date, before: "
+                "2026-05-01"
+            )
+        if self.before is not None:  # as text, which every configuration holds
+            object.__setattr__(self, "before", date.fromisoformat(str(self.before)).isoformat())
+        if self.format is not None and self.kind in ("binary", "category"):
+            raise ValueError(f"format is for numbers and dates; a {self.kind} column has none")
+        if self.format is not None:
+            date_codes(self.format) if self.kind == "date" else number_pattern(self.format)
+        if self.kind != "category" and (self.ordered or self.encoding != "one_hot"):
+            raise ValueError(f"ordered and encoding are for categories, not for a {self.kind}")
+        if self.ordered and (self.values is None or self.encoding != "one_hot"):
+            raise ValueError(
+                "an ordered category lists its values in their order, and has no encoding"
+            )
+
     @property
     def bounds(self) -> tuple[float | None, float | None]:
         """The smallest and the largest number allowed, None where any is."""
-        free = self.kind == "numeric" and self.values is None
+        free = self.kind in ("numeric", "date") and self.values is None
         low = -ABSURD if self.min is None and free else self.min
         high = ABSURD if self.max is None and free else self.max
         return low, high
@@ -91,8 +125,8 @@ class Column:
             limits.append(
                 Limit(
                     holds=f"{x} in [{', '.join(map(repr, values))}]",
-                    allowed=f"one of {listed(values, len(values))}",
-                    broken=f"is not one of {listed(values)}",
+                    allowed=f"one of {listed(apart(values), len(values))}",
+                    broken=f"is not one of {listed(apart(values))}",
                     key="kind" if self.kind == "binary" else "values",
                 )
             )
@@ -116,9 +150,11 @@ class Contract:
 
     ``positive`` is the value of ``target`` that means "left"; ``late`` lists the columns that are
     known only close to the event; ``rules`` are expressions (data.expressions) that hold in every
-    row. ``repeated_ids``: several rows may be of one member. ``encoding`` is that of its CSV files;
-    ``rename`` maps names in a file to names here. Columns that are not declared are ignored with a
-    warning, or (``extra="refuse"``) refused.
+    row. ``repeated_ids``: several rows may be of one member. ``encoding``, ``separator`` and
+    ``decimal`` are those of its CSV files; ``missing`` lists the words that mean a gap (None: those
+    of pandas) in columns that list none; ``rename`` maps names in a file to names here.
+    ``rows_where`` is an expression over the raw columns that holds in the rows to learn from.
+    Columns that are not declared are ignored with a warning, or (``extra="refuse"``) refused.
     """
 
     name: str
@@ -132,9 +168,45 @@ class Contract:
     encoding: str = "utf-8"
     rename: Mapping[str, str] = field(default_factory=dict)
     extra: Literal["ignore", "refuse"] = "ignore"
+    separator: Separator = ","
+    decimal: Literal[".", ","] = "."
+    missing: tuple[str, ...] | None = None
+    rows_where: str | None = None
 
     @property
     def text(self) -> list[str]:
-        """The columns to read as text even if they look like numbers: categories and the id."""
+        """The columns to read as text even if they look like numbers: categories, the id, and
+        those whose cells are written in their own way."""
+        written = [name for name in self.columns if len(self.reading(name)) > 1]
         categories = [name for name, column in self.columns.items() if column.kind == "category"]
-        return categories if self.id is None else [*categories, self.id]
+        names = list(dict.fromkeys([*categories, *written]))
+        return names if self.id is None else [*names, self.id]
+
+    def reading(self, name: str) -> dict[str, Any]:
+        """Return how the cells of a column are read, in the words of data.cells: its kind, and what
+        is not the rule.
+
+        >>> club = Contract("club", "left", 1, {"paid": Column("numeric")}, decimal=",")
+        >>> club.reading("paid")
+        {'kind': 'numeric', 'format': '1234,5'}
+        """
+        column = self.columns[name]
+        words = self.missing if column.missing is None else column.missing
+        if words is None and (known := MISSING.intersection(map(str, column.values or ()))):
+            words = tuple(sorted(MISSING - known))
+        format = column.format
+        if format is None and column.kind == "numeric" and self.decimal == ",":
+            format = "1234,5"
+        keys = {
+            "format": format,
+            "before": column.before,
+            "missing": words if words is None else list(words),
+        }
+        given = {key: value for key, value in keys.items() if value is not None}
+        return {"kind": column.kind} | given
+
+    def words(self, name: str | None) -> Collection[str]:
+        """Return the words that mean a gap in a column, or in the target and the id."""
+        if name is not None and name in self.columns:
+            return self.reading(name).get("missing", MISSING)
+        return MISSING if self.missing is None else self.missing

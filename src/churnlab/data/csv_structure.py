@@ -17,13 +17,13 @@ Rows = tuple[range | np.ndarray, np.ndarray | None, int]
 
 
 def structure(
-    text: IO[str], width: int, line: int
+    text: IO[str], width: int, line: int, separator: str = ","
 ) -> tuple[range | np.ndarray, np.ndarray, np.ndarray]:
     """Return the file lines of the rows, the rows of another width than the header, their widths.
 
-    A width is a number of cells. ``text`` is positioned behind the header, at the start of file
-    line ``line``. pandas reports none of this: it skips blank lines, pads short rows and cuts long
-    ones. Raises UnicodeError for a binary file.
+    A width is a number of cells, which the ASCII character ``separator`` separates. ``text`` is
+    positioned behind the header, at the start of file line ``line``. pandas reports none of this:
+    it skips blank lines, pads short rows and cuts long ones. Raises UnicodeError for a binary file.
     """
     parts: list[range | np.ndarray] = []
     ragged, cells = [np.zeros(0, int)], [np.zeros(0, int)]
@@ -32,7 +32,11 @@ def structure(
         if "\0" in block:
             raise UnicodeError("a zero byte: this is no text")
         quoted = '"' in block
-        lines, counts, passed = _quoted_block(block, text) if quoted else _plain_block(block, width)
+        lines, counts, passed = (
+            _quoted_block(block, text, separator)
+            if quoted
+            else _plain_block(block, width, separator)
+        )
         if counts is not None:
             wrong = np.flatnonzero(counts != width)
             ragged.append(wrong + rows)
@@ -57,12 +61,12 @@ def _join(parts: list[range | np.ndarray]) -> range | np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def _plain_block(block: str, width: int) -> Rows:
+def _plain_block(block: str, width: int, separator: str) -> Rows:
     """Find the rows of a block without quotes."""
     if not block.endswith("\n"):
         block += "\n"
     bytes_ = np.frombuffer(block.encode(), np.uint8)
-    marks = np.flatnonzero((bytes_ == ord(",")) | (bytes_ == ord("\n")))
+    marks = np.flatnonzero((bytes_ == ord(separator)) | (bytes_ == ord("\n")))
     ends = bytes_[marks] == ord("\n")
     count = int(ends.sum())
     if width > 1 and len(marks) == count * width and ends[width - 1 :: width].all():
@@ -80,11 +84,11 @@ def _plain_block(block: str, width: int) -> Rows:
     return lines, counts, count
 
 
-def _quoted_block(block: str, rest: IO[str]) -> Rows:
-    """Find the rows of a block with quotes: a cell may hold commas and line ends, and reach beyond
-    the block."""
+def _quoted_block(block: str, rest: IO[str], separator: str) -> Rows:
+    """Find the rows of a block with quotes: a cell may hold separators and line ends, and reach
+    beyond the block."""
     end = block.count("\n") + (not block.endswith("\n"))
-    reader = csv.reader(chain(io.StringIO(block), iter(rest.readline, "")))
+    reader = csv.reader(chain(io.StringIO(block), iter(rest.readline, "")), delimiter=separator)
     lines, counts, before = [], [], 0
     for cells in reader:
         if len(cells) > 1 or (cells and cells[0].strip(" \t")):

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from churnlab.data.cells import gaps
 from churnlab.data.contract import Contract
 from churnlab.data.table import Table
-from churnlab.data.validation import check, missing_ids
+from churnlab.data.validation import check
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,13 @@ class Members:
 
 @dataclass(frozen=True)
 class Dataset(Members):
-    """Members with a known outcome: ``y`` is 1 for those who left, 0 for those who stayed."""
+    """Members with a known outcome: ``y`` is 1 for those who left, 0 for those who stayed.
+
+    ``texts`` names the features of whose cells some came as text, be they numbers.
+    """
 
     y: np.ndarray
+    texts: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     @cached_property
     def groups(self) -> np.ndarray | None:
@@ -116,7 +121,8 @@ def make_dataset(table: Table, contract: Contract) -> Dataset:
     """Check a raw table against its contract; log its warnings."""
     X, y, ids, warnings = check(table, contract)
     assert y is not None
-    dataset = Dataset(contract, X, ids, table.source, data_sha256(X, y, ids), y)
+    sha256, texts = data_sha256(X, y, ids), _texts(table.frame[list(X)])
+    dataset = Dataset(contract, X, ids, table.source, sha256, y, texts=texts)
     if dataset.groups is not None and (repeated := len(y) - int(dataset.groups.max()) - 1):
         warnings.append(
             f"{repeated:,} of {len(y):,} rows are of a member with another row: all rows of a "
@@ -126,6 +132,16 @@ def make_dataset(table: Table, contract: Contract) -> Dataset:
     for warning in warnings:
         dataset.warn(warning)
     return dataset
+
+
+def _texts(frame: pd.DataFrame) -> frozenset[str]:
+    """Return the raw columns in which some cell is text."""
+    untyped = [name for name in frame if frame[name].dtype.kind not in "biufcmM"]
+    return frozenset(
+        str(name)
+        for name in untyped
+        if any(isinstance(cell, str) for cell in frame[name].astype(object))
+    )
 
 
 def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> str:
@@ -145,7 +161,7 @@ def member_hashes(dataset: Members) -> np.ndarray:
     if dataset.ids is None:
         return content_hashes(dataset)
     hashes = pd.util.hash_pandas_object(dataset.ids.astype(object), index=False).to_numpy()
-    missing = missing_ids(dataset.ids)
+    missing = gaps(dataset.ids, ())
     return np.where(missing, content_hashes(dataset), hashes) if missing.any() else hashes
 
 

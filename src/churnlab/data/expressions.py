@@ -104,14 +104,13 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
         raise InputError(
             f"{where}: there is a column {name} already; give the derived one another name."
         )
-    try:
-        _, needed = _parse(str(expression))
-    except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
+    if reason := unreadable(str(expression)):
         raise InputError(
-            f"{where} cannot be read: {getattr(error, 'msg', None) or error}. Write columns, "
+            f"{where} cannot be read: {reason}. Write columns, "
             "numbers, arithmetic, comparisons, and, or, not, in [...], and the functions "
             f"{', '.join(FUNCTIONS)}."
-        ) from None
+        )
+    needed = _parse(str(expression))[1]
     if missing := [column for column in needed.values() if column not in columns]:
         several = len(missing) > 1
         raise InputError(
@@ -121,6 +120,15 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
             f"{'Choose features made for these columns, or correct' if name else 'Correct'} "
             "the expression."
         )
+
+
+def unreadable(expression: str) -> str | None:
+    """Return why an expression cannot be read, None if it can."""
+    try:
+        _parse(expression)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        return str(getattr(error, "msg", None) or error)
+    return None
 
 
 def columns_in(expression: str) -> list[str]:
@@ -133,7 +141,8 @@ def columns_in(expression: str) -> list[str]:
 
 
 def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return one float64 column per name and expression; ``Age: Age`` copies a column."""
+    """Return one float64 column per name and expression; ``Age: Age`` copies a column, as words if
+    it holds words."""
     derived = derive(
         frame, {name: expression for name, expression in columns.items() if expression != name}
     )
@@ -142,7 +151,9 @@ def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
             f"There is no column {', '.join(missing)}; the columns are "
             f"{', '.join(map(str, frame.columns))}."
         )
-    return derived[list(columns)].astype(np.float64)
+    selected = derived[list(columns)]
+    numbers = selected.dtypes.map(lambda dtype: dtype.kind in "biuf")
+    return selected.astype(dict.fromkeys(selected.columns[numbers], np.float64))
 
 
 def evaluate(expression: str, frame: pd.DataFrame) -> np.ndarray:
@@ -153,7 +164,7 @@ def evaluate(expression: str, frame: pd.DataFrame) -> np.ndarray:
     >>> evaluate("Age >= 14 and Plan in ['basic']", pd.DataFrame({"Age": [9, 20], "Plan": "basic"}))
     array([0., 1.])
     """
-    check_expression("", expression, list(frame.columns))
+    check_expression("", expression, frame.columns)  # a list of them costs their number each time
     tree, columns = _parse(expression)
     used = {key: _array(frame[column]) for key, column in columns.items()}
     return _compute(_where("", expression), tree, used, len(frame))

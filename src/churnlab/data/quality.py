@@ -6,7 +6,8 @@ Cheap on purpose, so that every command can afford it: where a sample is enough,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -120,34 +121,62 @@ def leaks(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[Violation]
     ]
 
 
-def gaps(X: pd.DataFrame) -> Iterator[str]:
-    """Warn of missing values, with their number by column."""
+def gaps(X: pd.DataFrame, words: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Warn of missing values, with their number by column and the words that they are written with.
+
+    ``words`` counts these by column, "" for an empty cell.
+    """
     missing = X.isna().sum()
     missing = missing[missing > 0].sort_values(ascending=False, kind="stable")
     if len(missing):
         counts = [
-            f"{name} ({count:,} of {len(X):,}, {count / len(X):.1%})"
+            f"{name} ({count:,} of {len(X):,}, {count / len(X):.1%}"
+            f"{_written(words.get(str(name), {}))})"
             for name, count in missing.items()
         ]
-        yield f"missing values, filled with the column's typical value: {listed(counts, length=90)}"
+        shown = listed(counts, length=140)
+        yield f"missing values, filled with the column's typical value: {shown}"
 
 
-def warnings(X: pd.DataFrame, y: np.ndarray, contract: Contract) -> list[str]:
+def _written(words: Mapping[str, int]) -> str:
+    """Say how gaps are written, nothing if all are empty cells.
+
+    >>> _written({"": 2, " ": 9, "NA": 1})
+    ", written ' ' (9), 'NA' (1) or left empty (2)"
+    """
+    shown = [f"{word!r} ({count:,})" for word, count in words.items() if word]
+    if not shown:
+        return ""
+    empty = f" or left empty ({words['']:,})" if "" in words else ""
+    return f", written {listed(shown, 5, length=60)}{empty}"
+
+
+def warnings(
+    X: pd.DataFrame, y: np.ndarray, contract: Contract, ids: pd.Series | None = None
+) -> list[str]:
     """Return one sentence for each oddity to look at before trusting a model of this table."""
     with np.errstate(all="ignore"):  # a YAML may allow numbers whose squares are none
         return [
-            *_of_columns(X),
+            *_of_columns(X, named=ids is not None),
             *_of_pairs(X),
             *_of_the_target(y, contract),
-            *_of_repeated_rows(X, y),
+            *_of_repeated_rows(X, y, ids),
         ]
 
 
-def _of_columns(X: pd.DataFrame) -> Iterator[str]:
+def _of_columns(X: pd.DataFrame, *, named: bool) -> Iterator[str]:
+    """Warn of constants and identifiers; of members ``named`` by an id, numbers such as wages are
+    different, too."""
     constant = [name for name in X if len(X) > 1 and (X[name] == X[name].iloc[0]).all()]
     if constant:
         yield f"constant columns, of no use to a model: {listed(constant)}"
-    identifiers = [name for name in X if len(X) >= SMALLEST and _is_identifier(X[name])]
+    identifiers = [
+        name
+        for name in X
+        if len(X) >= SMALLEST
+        and not (named and pd.api.types.is_numeric_dtype(X[name]))
+        and _is_identifier(X[name])
+    ]
     if identifiers:
         yield (
             f"columns that look like identifiers, distinct in nearly every row: "
@@ -199,18 +228,17 @@ def _of_the_target(y: np.ndarray, contract: Contract) -> Iterator[str]:
 def target_codes(raw: pd.Series, y: np.ndarray, contract: Contract) -> Iterator[str]:
     """Warn of codes of the target that may mean the opposite: 1 and 2, or more leavers than
     stayers. A model of the inverted question is as good as the right one."""
-    texts = raw.astype("str").str.strip().str.casefold().str.removesuffix(".0")
-    codes = [texts[y == outcome].iloc[0] for outcome in (1, 0)]
+    texts = raw.astype("str").str.strip().str.removesuffix(".0")
+    left, stayed = (texts[y == outcome].iloc[0] for outcome in (1, 0))
+    codes = [left.casefold(), stayed.casefold()]
     known = {*codes} in USUAL or any(len(code) > 2 and not _is_number(code) for code in codes)
     share = float(y.mean())
     if known and share <= 0.5:
         return
-    counts = (
-        f"{contract.target} is {codes[0]} in {y.sum():,} rows and {codes[1]} in {(1 - y).sum():,}"
-    )
+    counts = f"{contract.target} is {left} in {y.sum():,} rows and {stayed} in {(1 - y).sum():,}"
     yield (
-        f"{counts}, and {codes[0]} counts as left, so {share:.1%} of the members did; if it means "
-        f"that they stayed, set dataset.positive={codes[1]}"
+        f"{counts}, and {left} counts as left, so {share:.1%} of the members did; if it means "
+        f"that they stayed, set {shlex.quote(f'dataset.positive={stayed}')}"
     )
 
 
@@ -221,16 +249,25 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
-    """Warn of members equal in every feature, if the columns are too rich for chance duplicates."""
+def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray, ids: pd.Series | None) -> Iterator[str]:
+    """Warn of members equal in every feature, if the columns are too rich for chance duplicates.
+
+    Members of different ids are alike and not the same: there is nothing to remove.
+    """
     repeated, conflicting = duplicate_rows(X, y)
     if not repeated and not conflicting:
         return
     most = 10 * _expected_pairs(X)
-    if repeated > most:
+    same = repeated if ids is None else _repeated_with_id(X, y, ids)
+    if same > most:
         yield (
-            f"{repeated:,} of {len(X):,} rows repeat an earlier row, outcome included: was the "
+            f"{same:,} of {len(X):,} rows repeat an earlier row, outcome included: was the "
             "table joined twice?"
+        )
+    elif repeated > most:
+        yield (
+            f"{repeated:,} of {len(X):,} members are alike with an earlier one in every feature "
+            "and in outcome, though of different ids"
         )
     if conflicting > most:
         yield (
@@ -239,14 +276,25 @@ def _of_repeated_rows(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
         )
 
 
+def _repeated_with_id(X: pd.DataFrame, y: np.ndarray, ids: pd.Series) -> int:
+    """Count the rows that repeat an earlier row, its outcome and its id."""
+    return duplicate_rows(X.assign(**{"id of the contract": ids.astype("str")}), y)[0]
+
+
 def train_test_overlap(
-    X: pd.DataFrame, y: np.ndarray, *, train: np.ndarray, test: np.ndarray
+    X: pd.DataFrame,
+    y: np.ndarray,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    ids: pd.Series | None = None,
 ) -> Iterator[str]:
     """Warn of test members that are in the training set, too: their scores are no forecast.
 
-    ``train`` and ``test`` are 0-based positions. Silent where chance may make duplicates.
+    ``train`` and ``test`` are 0-based positions. Silent where chance may make duplicates, and where
+    ids say that they are different members.
     """
-    repeated, _ = duplicate_rows(X, y)
+    repeated = duplicate_rows(X, y)[0] if ids is None else _repeated_with_id(X, y, ids)
     if repeated and repeated > 10 * _expected_pairs(X):
         members = _row_groups(X) * 2 + y
         known = int(np.isin(members[test], members[train]).sum())

@@ -8,12 +8,14 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from churnlab.data.cells import MISSING, gaps
 from churnlab.data.contract import Contract
 from churnlab.data.csv_structure import structure
 from churnlab.data.table import NotATable, Table, contract_names, named, needed
@@ -22,15 +24,15 @@ from churnlab.formatting import clipped
 
 BINARY = "it is binary, not text"
 
-MISSING = frozenset(
-    (
-        *("", "#N/A N/A", "#N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
-        *("1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-    )
-)
-"""How pandas writes a missing value; a declared category of such a name is a value."""
+BLOCK = 2**16
+"""Bytes at the start of a file that are looked through for what no text has."""
 
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+AS_TEXT: dict[str, Any] = {"dtype": "str", "keep_default_na": False}
+
+LOOKED_AT = 20
+"""Lines among which the separator of a file without a contract is found."""
 
 
 def read_csv(
@@ -43,27 +45,49 @@ def read_csv(
     encoding = contract.encoding if contract else encoding
     try:
         with _open_text(file, encoding, newline=None) as text:
-            header, above = _header(text)
-            _check_header(header)
-            lines, ragged, cells = structure(text, len(header), above + 1)
+            separator = _separator(text, contract)
+            header, above = _header(text, separator)
+            _check_header(header, separator, contract)
+            lines, ragged, cells = structure(text, len(header), above + 1, separator)
     except UnicodeError as error:
         key = "dataset.encoding" if contract else "encoding"
         raise _wrong_encoding(file, encoding, key=key) from error
-    names, violations, remarks = contract_names(header, contract.rename if contract else {})
+    source = _Source(file, encoding, separator)
+    empty = _empty_columns(source, header)
+    names, violations, remarks = contract_names(header, contract, empty=empty)
     if len(ragged):
-        violations.append(_ragged(ragged, cells, len(header)))
-    wanted = range(len(names)) if whole else needed(names, contract)
+        violations.append(_ragged(ragged, cells, len(header), separator))
+    every = [number for number in range(len(names)) if number not in empty]
+    wanted = every if whole else needed(names, contract)
     if len(ragged) == len(lines):
         frame = pd.DataFrame(columns=names)
     else:
-        frame = _read_typed(file, encoding, names, wanted, contract).drop(index=list(ragged))
+        frame = _read_typed(source, names, wanted, contract).drop(index=list(ragged))
     if len(frame) != len(lines) - len(ragged):
         raise csv.Error("pandas finds another number of rows")
     written = None
     if whole and not violations:
-        as_text: dict[str, Any] = {"dtype": "str", "keep_default_na": False}
-        written = _parse(file, encoding, header, range(len(header)), **as_text)
-    return Table(frame, path, named(names), lines, tuple(violations), tuple(remarks), written)
+        labels = [header[number] if number in every else name for number, name in enumerate(names)]
+        written = _parse(source, labels, every, **AS_TEXT)
+    return Table(
+        frame,
+        path,
+        named(names),
+        lines,
+        tuple(violations),
+        tuple(remarks),
+        written,
+        _gap_texts(source, names, frame, contract),
+        separator,
+    )
+
+
+class _Source(NamedTuple):
+    """A CSV file and how it is written."""
+
+    file: Path
+    encoding: str
+    separator: str
 
 
 @contextmanager
@@ -82,15 +106,30 @@ def _open_text(file: Path, encoding: str, *, newline: str | None) -> Iterator[IO
         yield io.TextIOWrapper(plain, encoding="utf-8-sig" if utf8 else encoding, newline=newline)
 
 
-def _header(text: IO[str]) -> tuple[list[str], int]:
+def _separator(text: IO[str], contract: Contract | None) -> str:
+    """Return the separator that a contract declares, or the one that gives the first lines of a
+    file without one equally many cells, and the most."""
+    if contract is not None:
+        return "\t" if contract.separator == "tab" else contract.separator
+    lines = [line for line in islice(text, 2 * LOOKED_AT) if line.strip()][:LOOKED_AT]
+    text.seek(0)
+
+    def width(separator: str) -> int:
+        widths = {len(cells) for cells in csv.reader(lines, delimiter=separator)}
+        return widths.pop() if len(widths) == 1 else 1
+
+    return max(SEPARATORS, key=width)  # of equals the first, which is the comma
+
+
+def _header(text: IO[str], separator: str) -> tuple[list[str], int]:
     """Return the cells of the first line that is not blank ([] if all are) and its line number."""
-    reader = csv.reader(iter(text.readline, ""))
+    reader = csv.reader(iter(text.readline, ""), delimiter=separator)
     header = next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
     return header, reader.line_num
 
 
-def _check_header(header: Sequence[str]) -> None:
-    """Refuse a file whose first line is not the header of a CSV with commas."""
+def _check_header(header: Sequence[str], separator: str, contract: Contract | None) -> None:
+    """Refuse a file whose first line is not the header of a CSV with this separator."""
     if not header:
         raise NotATable("it is empty")
     if any("\0" in cell for cell in header):
@@ -98,37 +137,64 @@ def _check_header(header: Sequence[str]) -> None:
     start = header[0].strip()
     if start.startswith(("<", "{", "[")):
         raise NotATable(f"it starts with {clipped(start, 30)!r}, like HTML or JSON")
-    for separator, plural in SEPARATORS.items():
-        if ",".join(header).count(separator) >= len(header):
+    for other, plural in SEPARATORS.items():
+        within = sum(cell.strip().count(other) for cell in header)
+        if other != separator and within >= len(header):
+            if contract is None:
+                fix = f"save it with the same number of {plural} in every line"
+            else:
+                word = "tab" if other == "\t" else f'"{other}"'
+                fix = f"write separator: {word} into the YAML of {contract.name}"
             raise NotATable(
-                f"its header is separated by {plural}, not by commas",
-                "save it with commas between the cells and points in the numbers",
+                f"its header is separated by {plural}, not by {SEPARATORS[separator]}", fix
             )
 
 
-def _ragged(rows: np.ndarray, cells: np.ndarray, width: int) -> Violation:
+def _empty_columns(source: _Source, header: Sequence[str]) -> list[int]:
+    """Return the positions of the columns without a name and without a cell: a table that was cut
+    out of a sheet has some at its end."""
+    unnamed = [number for number, name in enumerate(header) if number and not name.strip()]
+    if not unnamed:
+        return []
+    cells = _parse(source, [str(number) for number in range(len(header))], unnamed, **AS_TEXT)
+    empty = [gaps(cells[name], ()).all() for name in cells]
+    return [number for number, gone in zip(unnamed, empty, strict=True) if gone]
+
+
+def _gap_texts(
+    source: _Source, names: list[str], frame: pd.DataFrame, contract: Contract | None
+) -> pd.DataFrame | None:
+    """Return the contract's columns with gaps as text, which shows how these are written."""
+    wanted = [
+        number
+        for number, name in enumerate(names)
+        if contract and name in contract.columns and name in frame and frame[name].isna().any()
+    ]
+    return _parse(source, names, wanted, **AS_TEXT).loc[frame.index] if wanted else None
+
+
+def _ragged(rows: np.ndarray, cells: np.ndarray, width: int, separator: str) -> Violation:
     """Return the violation for rows with another number of cells than the header's ``width``."""
-    found = int(cells[0])
+    found, mark = int(cells[0]), SEPARATORS[separator].removesuffix("s")
     if found > width:
-        fix = "correct the line; quote a cell that contains a comma, and write decimal points"
+        fix = f"correct the line; quote a cell that contains a {mark}"
+        fix += ", and write decimal points" if separator == "," else ""
     else:
-        fix = "correct the line: is a comma or a closing quote missing?"
+        fix = f"correct the line: is a {mark} or a closing quote missing?"
     text = f"{found} {'cell' if found == 1 else 'cells'} where the header has {width}"
     return Violation(text, fix, rows)
 
 
 def _read_typed(
-    file: Path, encoding: str, names: list[str], wanted: Sequence[int], contract: Contract | None
+    source: _Source, names: list[str], wanted: Sequence[int], contract: Contract | None
 ) -> pd.DataFrame:
     """Read the wanted columns as numbers or text, whichever their cells are."""
     text = contract.text if contract else []
     options: dict[str, Any] = {"dtype": {name: "str" for name in names if name in text}}
-    columns = contract.columns.items() if contract else ()
-    declared = {name: set(column.values or ()) for name, column in columns}
-    if any(values & MISSING for values in declared.values()):
-        options["na_values"] = {name: MISSING - declared.get(name, set()) for name in names}
-        options["keep_default_na"] = False
-    frame = _parse(file, encoding, names, wanted, **options)
+    words = {name: {"", *contract.words(name)} if contract else MISSING for name in names}
+    if any(missing != MISSING for missing in words.values()):
+        options |= {"na_values": words, "keep_default_na": False}
+    frame = _parse(source, names, wanted, **options)
     # pandas types a long file in chunks: a column with numbers in one and text in another is text
     mixed = [
         number
@@ -137,21 +203,28 @@ def _read_typed(
         and pd.api.types.infer_dtype(frame[names[number]], skipna=True).startswith("mixed")
     ]
     if mixed:
-        as_text = _parse(file, encoding, names, mixed, **options | {"dtype": "str"})
+        as_text = _parse(source, names, mixed, **options | {"dtype": "str"})
         frame[as_text.columns] = as_text
     return frame
 
 
 def _parse(
-    file: Path, encoding: str, names: list[str], wanted: Sequence[int], **options: Any
+    source: _Source, names: list[str], wanted: Sequence[int], **options: Any
 ) -> pd.DataFrame:
     """Parse columns with pandas, which reads its own floats to the same bits: CSV and Parquet of a
     table have one fingerprint."""
-    with _open_text(file, encoding, newline="") as text, warnings.catch_warnings():
+    reading = _open_text(source.file, source.encoding, newline="")
+    with reading as text, warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-        _header(text)
+        _header(text, source.separator)
         return pd.read_csv(
-            text, header=None, names=names, usecols=list(wanted) or [0], index_col=False, **options
+            text,
+            sep=source.separator,
+            header=None,
+            names=names,
+            usecols=list(wanted) or [0],
+            index_col=False,
+            **options,
         )
 
 
@@ -160,14 +233,15 @@ def _wrong_encoding(file: Path, encoding: str, *, key: str) -> NotATable:
     guess = f"cp1252 (Western) or {key}=cp1251 (Cyrillic)" if encoding[:3] == "utf" else "utf-8"
     where = ""
     with _open_bytes(file) as lines:
-        if lines.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+        start = lines.read(BLOCK)
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             where, guess = "it", "utf-16"
         lines.seek(0)
         for number, line in enumerate(lines if not where else [], 1):
             try:
                 line.decode(encoding)
             except UnicodeDecodeError as error:
-                if b"\0" not in line:
+                if b"\0" not in start + line:  # a picture's first line has none yet
                     where = f"line {number} (byte 0x{line[error.start]:02x})"
                 break
     if not where:

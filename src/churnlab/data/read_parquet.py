@@ -22,7 +22,7 @@ def read_parquet(file: Path, path: str, contract: Contract | None, *, whole: boo
     """Read the columns that the contract needs, or all if ``whole``; a named index is a column."""
     data = _open_dataset(file)
     header = list(data.schema.names)
-    names, violations, warnings = contract_names(header, contract.rename if contract else {})
+    names, violations, warnings = contract_names(header, contract)
     columns = named(name for name in names if not name.startswith("__index_level_"))
     if violations:
         frame, cells = pd.DataFrame(columns=names), None

@@ -73,7 +73,7 @@ def read_table(
     except InputError:
         raise
     except (*UNREADABLE, NotATable) as error:
-        any_table = f"give CSV with commas, .csv.gz or Parquet with {key}=FILE"
+        any_table = f"give CSV, .csv.gz or Parquet with {key}=FILE"
         reason, fix, *_ = *_reason(error), any_table
         raise InputError(f"{shorten(path)} cannot be read as a table: {reason}; {fix}.") from error
     if contract is None and table.violations:

@@ -11,15 +11,20 @@ import numpy as np
 import pandas as pd
 
 from churnlab.data import quality
-from churnlab.data.contract import Column, Contract, Limit
+from churnlab.data.cells import (
+    WORDS,
+    as_number,
+    gaps,
+    possible_formats,
+    read_number,
+    read_numbers,
+)
+from churnlab.data.contract import Contract, Limit
 from churnlab.data.expressions import check_expression, columns_in, evaluate
 from churnlab.data.table import Table, shorten
 from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
-
-WORDS = {True: ("yes", "true", "y", "t", "on"), False: ("no", "false", "n", "f", "off")}
-"""How truth is written in words. YAML reads some of them as true and false."""
 
 
 def row_checks(contract: Contract) -> list[dict[str, Any]]:
@@ -58,22 +63,44 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
 
     Raises InputError with every violation found, the worst first.
     """
+    table = _taking_part(table, contract) if needs_target else table
+    (X, y, ids, warnings), violations = inspect(table, contract, needs_target=needs_target)
+    if violations:
+        head = f"{shorten(table.source)} violates the contract of dataset {contract.name}"
+        raise InputError(message(violations, head=head, place=table.place))
+    warnings += [*quality.gaps(X, _gap_words(table, contract)), *_unlisted_categories(X, contract)]
+    if y is not None:
+        warnings += quality.warnings(X, y, contract, ids)
+        warnings += quality.target_codes(table.frame[contract.target], y, contract)
+    return Checked(X, y, ids, warnings)
+
+
+def inspect(
+    table: Table, contract: Contract, *, needs_target: bool
+) -> tuple[Checked, list[Violation]]:
+    """Read the cells of a raw table, wrong ones missing, and return every violation.
+
+    ``rows`` of a violation are the table's own.
+    """
     frame, y, ids = table.frame, None, None
     violations = [*table.violations, *_missing_columns(table, contract, needs_target=needs_target)]
-    undeclared = _undeclared(table, contract)
-    if undeclared and contract.extra == "refuse":
+    warnings = [*table.warnings]
+    if undeclared := _undeclared(table, contract):
         text = f"the dataset does not declare the columns {listed(undeclared, 20)}"
         fix = (
             f"leave them out, or declare them in dataset.columns in the YAML of {contract.name}, "
             "or ignore them with dataset.extra=ignore"
         )
-        violations.append(Violation(text, fix))
+        violations += [Violation(text, fix)] * (contract.extra == "refuse")
+        warnings.append(
+            f"left out columns that the dataset does not declare: {listed(undeclared, 20)}"
+        )
     if frame.empty and not violations:
         violations.append(Violation("the table has a header and no rows", "give at least one row"))
     columns: dict[str, pd.Series] = {}
     found: list[Violation] = []
     for name in [name for name in contract.columns if name in frame and len(frame)]:
-        columns[name], broken = _read_column(frame[name], contract.columns[name], contract.name)
+        columns[name], broken = _read_column(frame[name], contract, may_be_empty=not needs_target)
         found += broken
     X = pd.DataFrame(columns).reset_index(drop=True)
     found += _broken_rules(X, contract)
@@ -85,19 +112,7 @@ def check(table: Table, contract: Contract, *, needs_target: bool = True) -> Che
         found += broken or quality.leaks(X, y, contract)
     rows = frame.index.to_numpy()
     violations += [one if one.rows is None else replace(one, rows=rows[one.rows]) for one in found]
-    if violations:
-        head = f"{shorten(table.source)} violates the contract of dataset {contract.name}"
-        raise InputError(message(violations, head=head, place=table.place))
-    warnings = [*table.warnings]
-    if undeclared:
-        warnings.append(
-            f"left out columns that the dataset does not declare: {listed(undeclared, 20)}"
-        )
-    warnings += [*quality.gaps(X), *_unlisted_categories(X, contract)]
-    if y is not None:
-        warnings += quality.warnings(X, y, contract)
-        warnings += quality.target_codes(frame[contract.target], y, contract)
-    return Checked(X, y, ids, warnings)
+    return Checked(X, y, ids, warnings), violations
 
 
 def _missing_columns(
@@ -137,6 +152,8 @@ def _letters(name: str) -> str:
 
 def _undeclared(table: Table, contract: Contract) -> list[str]:
     declared = {*contract.columns, contract.target, contract.id}
+    if contract.rows_where is not None:
+        declared |= {*columns_in(contract.rows_where)}
     return [name for name in table.columns if name not in declared]
 
 
@@ -154,17 +171,27 @@ def _unlisted_categories(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
                 )
 
 
-def _read_column(raw: pd.Series, column: Column, dataset: str) -> tuple[pd.Series, list[Violation]]:
-    """Return a column as float64 (a category as text), wrong cells missing, and its violations."""
-    key = f"dataset.columns.{raw.name}"
-    missing = raw.isna().to_numpy()
+def _read_column(
+    raw: pd.Series, contract: Contract, *, may_be_empty: bool
+) -> tuple[pd.Series, list[Violation]]:
+    """Return a column as float64 (a category as text), wrong cells missing, and its violations.
+
+    A batch to be scored may have no value in any row; the version decides whether it needs one.
+    """
+    name, dataset = str(raw.name), contract.name
+    column, key = contract.columns[name], f"dataset.columns.{name}"
+    reading = contract.reading(name)
+    missing = gaps(raw, reading.get("missing"))
     if missing.all():
         fix = f"fill it in, or take it out of dataset.columns in the YAML of {dataset}"
-        empty = Violation(f"column {raw.name} is empty in all {len(raw)} rows", fix)
+        empty = Violation(f"column {name} is empty in all {len(raw)} rows", fix)
         dtype = "str" if column.kind == "category" else "float64"
-        return pd.Series(np.nan, index=raw.index, dtype=dtype), [empty]
-    read = _read_category if column.kind == "category" else _read_numbers
-    values, violations = read(raw, missing, column)
+        nothing = pd.Series(np.nan, index=raw.index, dtype=dtype)
+        return nothing, [] if may_be_empty else [empty]
+    if column.kind == "category":
+        values, violations = _read_category(raw, missing)
+    else:
+        values, violations = _read_numbers(raw, reading)
     wrong = np.zeros(len(raw), bool)
     for limit in column.limits("value"):
         broken = _breaks(limit, values)
@@ -173,33 +200,66 @@ def _read_column(raw: pd.Series, column: Column, dataset: str) -> tuple[pd.Serie
         violations += _violations_where(
             broken,
             values if column.kind == "category" else raw,
-            f"column {raw.name}: {{value}} {limit.broken}",
+            f"column {name}: {{value}} {limit.broken}",
             f"correct it, or {change} in the YAML of {dataset}",
         )
         wrong |= broken
     return values.mask(wrong) if wrong.any() else values, violations
 
 
-def _read_category(
-    raw: pd.Series, missing: np.ndarray, column: Column
-) -> tuple[pd.Series, list[Violation]]:
+def _read_category(raw: pd.Series, missing: np.ndarray) -> tuple[pd.Series, list[Violation]]:
     nested = is_nested(raw)
     text = f"column {raw.name}: {{value}} is a list or the like, not a category"
     fix = "turn its contents into columns, or take it out of dataset.columns"
-    values = raw.mask(nested) if nested.any() else raw
+    gone = nested | missing
+    values = raw.mask(gone) if gone.any() else raw
     return values.astype("str"), _violations_where(nested, raw, text, fix)
 
 
-def _read_numbers(
-    raw: pd.Series, missing: np.ndarray, column: Column
-) -> tuple[pd.Series, list[Violation]]:
-    numbers = _to_numbers(raw, truth=column.kind == "binary")
-    words, infinite = ~missing & np.isnan(numbers), np.isinf(numbers)
-    fix = _number_fix(raw[words].iloc[0]) if words.any() else ""
+def _read_numbers(raw: pd.Series, reading: dict[str, Any]) -> tuple[pd.Series, list[Violation]]:
+    numbers, words = read_numbers(raw, **reading)
+    infinite = np.isinf(numbers)
+    noun = "date" if reading["kind"] == "date" else "number"
+    written = f" written like {reading['format']}" if "format" in reading else ""
+    fix = _number_fix(raw[words].iloc[0], reading) if words.any() else ""
     text = f"column {raw.name}: {{value}} is not a"
-    violations = _violations_where(words, raw, f"{text} number", fix)
+    violations = _violations_where(words, raw, f"{text} {noun}{written}", fix)
     violations += _violations_where(infinite, raw, f"{text} finite number", "correct it")
     return pd.Series(np.where(infinite, np.nan, numbers), index=raw.index), violations
+
+
+def _gap_words(table: Table, contract: Contract) -> dict[str, dict[str, int]]:
+    """Count by column the words with which gaps are written, "" for an empty cell."""
+    counts = {}
+    for name in contract.columns:
+        raw = table.frame[name]
+        if table.gap_texts is not None and name in table.gap_texts:
+            raw = table.gap_texts[name].loc[raw.index]
+        if raw.dtype.kind not in "biufcmM":
+            words = raw[gaps(raw, contract.words(name)) & raw.notna().to_numpy()].astype("str")
+            counts[name] = {str(word): int(n) for word, n in words.value_counts().items()}
+    return counts
+
+
+def _taking_part(table: Table, contract: Contract) -> Table:
+    """Return the table of the rows that ``rows_where`` selects, all without it."""
+    if contract.rows_where is None or table.frame.empty:
+        return table
+    where = contract.rows_where
+    if lacking := [name for name in columns_in(where) if name not in table.frame]:
+        raise InputError(
+            f"{shorten(table.source)} has no column {listed(lacking)}, which dataset.rows_where "
+            f"needs ({where}); correct it in the YAML of {contract.name}."
+        )
+    part = table.frame[evaluate(where, table.frame) != 0]
+    left_out = len(table.frame) - len(part)
+    if part.empty:
+        raise InputError(
+            f"{shorten(table.source)} has no row in which {where} holds; correct "
+            f"dataset.rows_where in the YAML of {contract.name}."
+        )
+    warning = f"{left_out:,} of {len(table.frame):,} rows take no part: {where} does not hold there"
+    return replace(table, frame=part, warnings=(*table.warnings, *[warning] * bool(left_out)))
 
 
 def _breaks(limit: Limit, values: pd.Series) -> np.ndarray:
@@ -219,29 +279,26 @@ def is_nested(raw: pd.Series) -> np.ndarray:
     return ~raw.map(pd.api.types.is_scalar).to_numpy(dtype="bool")
 
 
-def _to_numbers(raw: pd.Series, *, truth: bool) -> np.ndarray:
-    """Return the cells as float64, NaN where one is no number: a date never is, true and false are
-    if ``truth``."""
-    kind = pd.api.types.infer_dtype(raw, skipna=True)
-    if kind.startswith(("date", "time", "period", "interval")) or (kind == "boolean" and not truth):
-        return np.full(len(raw), np.nan)
-    try:
-        return pd.to_numeric(raw, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
-    except (TypeError, ValueError, OverflowError):  # lists and whatever else Parquet can hold
-        return np.full(len(raw), np.nan)
-
-
-def _number_fix(value: Any) -> str:
-    """Return how to fix a cell that should hold a number, by what it looks like."""
+def _number_fix(value: Any, reading: dict[str, Any]) -> str:
+    """Return how to fix a cell that should hold a number or a date, by what it looks like."""
     text = str(value).strip()
     category = "declare the column as kind: category"
+    if reading["kind"] == "date":
+        return "correct it, or say how the column writes its dates, as format: DD.MM.YYYY"
     if text.casefold() in {*WORDS[True], *WORDS[False]}:
         return f"correct it: write 1 and 0 (kind: binary), or {category}"
-    if re.fullmatch(r"[+-]?\d+,\d+", text):
-        return "correct it: write a decimal point, not a comma"
+    formats = possible_formats([text]) if isinstance(value, str) else []
+    if any(formats):
+        meant = [
+            f"write {as_number(read_number(text, one))} (format: {one!r})" for one in formats if one
+        ]
+        return (
+            f"correct it: {', or '.join(meant)}; a format in the YAML says how the column writes "
+            "its numbers"
+        )
     if re.match(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{2,4}", text):
         return (
-            "correct it: turn the date into a number, as days since, or take the column out of "
+            "correct it: declare the column as kind: date, before: a day, or take it out of "
             "dataset.columns"
         )
     return f"correct it, or {category}"
@@ -279,11 +336,6 @@ def _broken_rules(X: pd.DataFrame, contract: Contract) -> Iterator[Violation]:
             )
 
 
-def missing_ids(ids: pd.Series) -> np.ndarray:
-    """Return which rows have no id."""
-    return (ids.isna() | (ids == "")).to_numpy(dtype="bool")
-
-
 def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Violation]:
     """Return the rows whose id an earlier row has, unless the contract lets members have several.
 
@@ -292,7 +344,7 @@ def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Violation]:
     if contract.repeated_ids:
         return []
     return _violations_where(
-        ids.duplicated().to_numpy() & ~missing_ids(ids),
+        ids.duplicated().to_numpy() & ~gaps(ids, ()),
         ids,
         f"id {contract.id}: {{value}} occurs in an earlier row, too",
         "keep one row per member, or set dataset.repeated_ids=true, which keeps all rows of one "
@@ -303,10 +355,10 @@ def _repeated_ids(ids: pd.Series, contract: Contract) -> list[Violation]:
 def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[Violation]]:
     """Return 1 for members who left and 0 for those who stayed, and the target's violations."""
     name, positive = contract.target, contract.positive
-    missing = raw.isna().to_numpy()
+    missing = gaps(raw, contract.words(name))
     left = (raw == positive).to_numpy(dtype="bool", na_value=False)
     if not left.any():  # 1 in a YAML may be the text 1 in a table, true is its unquoted yes or on
-        cells, words = raw.astype("str"), [str(positive)]
+        cells, words = raw.astype("str").str.strip(), [str(positive).strip()]
         if isinstance(positive, bool):
             cells, words = cells.str.casefold(), [*WORDS[positive]]
         left = cells.isin(words).to_numpy(dtype="bool", na_value=False)
@@ -319,7 +371,8 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[V
         fix, rows = "fill it in, or leave these rows out", np.flatnonzero(missing)
         violations.append(Violation(f"target {name}: the value is missing", fix, rows))
     known = raw[~missing]
-    values = known.astype("str") if known.dtype == object else known
+    worded = known.dtype == object or isinstance(known.dtype, pd.StringDtype)
+    values = known.astype("str").str.strip() if worded else known
     found = list(dict.fromkeys(map(str, values.unique())))
     shown = listed(found, 5)
     if len(found) > 2:

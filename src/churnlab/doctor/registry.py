@@ -20,6 +20,7 @@ from churnlab.config.shipped import taken_by
 from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot
 from churnlab.formatting import listed
 from churnlab.registry.champion import (
+    GATED,
     champion_changes,
     dataset_name,
     interrupted_change,
@@ -34,9 +35,6 @@ from churnlab.tracking.search import pages, source
 
 SAME_HOLD_OUT = ("seed", "dataset.rows", "evaluation.test_size", "evaluation.stratify")
 """The keys of a promotion, besides its table, by which another one has the same hold-out."""
-
-GATED = {"passed", "forced"}
-"""Verdicts of the gate with which a version may be the champion."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,11 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
     """Yield what is wrong with our registered models: versions, aliases, champion history."""
     for model, versions in _our_models(snapshot):
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
+        champion = versions.get(aliases.get("champion", ""))
         for version in versions.values():
             if missing := lost_files(version_uri(version)):
                 what = f"{model.name} version {version.version} has lost its files: "
-                served = aliases.get("champion") == str(version.version)
-                fix = _promote_again(version, snapshot.runs.get(version.run_id), force=served)
+                fix = _without_files(version, champion, snapshot.runs.get(version.run_id))
                 where = f"{model.name}/{version.version}"
                 yield Problem("version without files", what + listed(missing), where, fix)
         for alias, number in aliases.items():
@@ -70,7 +68,6 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
                 remove = mlflow.MlflowClient().delete_registered_model_alias
                 repair = partial(remove, model.name, alias)
                 yield Problem("dangling alias", what, f"{model.name}@{alias}", REPAIRS, repair)
-        champion = versions.get(aliases.get("champion", ""))
         if champion is not None and champion.tags.get(Tag.GATE) not in GATED:
             verdict = "did not pass" if Tag.GATE in champion.tags else "never went through"
             what = f"version {champion.version}, the champion of {model.name}, {verdict} the gate"
@@ -91,6 +88,18 @@ def _our_models(
         tags = [*model.tags, *[tag for version in found for tag in version.tags]]
         if model.name in experiments or any(tag.startswith("churnlab.") for tag in tags):
             yield model, {str(version.version): version for version in found}
+
+
+def _without_files(
+    version: ModelVersion, champion: ModelVersion | None, promotion: Run | None
+) -> str:
+    """Say what to do about a version without files: only a champion has to be replaced."""
+    if champion is None or champion.version == version.version:
+        return _promote_again(version, promotion, force=champion is not None)
+    return (
+        f"delete it in the MLflow UI; the champion is version {champion.version}, and rollback "
+        "skips what was deleted"
+    )
 
 
 def _promote_again(version: ModelVersion, promotion: Run | None, *, force: bool) -> str:

@@ -172,8 +172,8 @@ def describe(found: Doubling | None) -> str:
         )
     if little:
         return (
-            "Twice as many members would change the log loss by too little to matter: it would "
-            f"fall by {low} to {high} (95% CI)."
+            "Twice as many members would change the log loss by too little to matter: by "
+            f"{-found.high:+.4f} to {-found.low:+.4f} (95% CI)."
         )
     return (
         f"{counted(found.members, 'member')} are too few to tell whether more would help: twice as "

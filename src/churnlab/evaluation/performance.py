@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -249,3 +249,20 @@ def _spread(values: np.ndarray) -> float:
     """Return the standard deviation of values, ignoring NaN."""
     known = values[~np.isnan(values)]
     return float(known.std(ddof=1)) if len(known) > 1 else 0.0
+
+
+def in_words(metrics: Mapping[str, float], *, folds: int, members: int) -> str:
+    """Say how a model scores, cross-validated over so many folds and on so many held-out members.
+
+    ``metrics`` are those of a train run.
+    """
+    guessing = metrics["test_roc_auc_low"] <= 0.5 < metrics["test_roc_auc_high"]
+    few = ", too few members to tell from guessing" if guessing else ""
+    return (
+        f"cv log loss {metrics['cv_log_loss']:.4f} and ROC AUC {metrics['cv_roc_auc']:.4f} "
+        f"over {folds} folds; hold-out of {members} members: ROC AUC "
+        f"{metrics['test_roc_auc']:.4f} (95% CI {metrics['test_roc_auc_low']:.4f} to "
+        f"{metrics['test_roc_auc_high']:.4f}{few}), accuracy {metrics['test_accuracy']:.4f}, "
+        f"precision {metrics['test_precision']:.4f} and recall {metrics['test_recall']:.4f} at "
+        f"threshold {metrics['threshold']:.2f}."
+    )

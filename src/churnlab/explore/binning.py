@@ -104,7 +104,7 @@ def median_cut(values: np.ndarray) -> float:
 
 def format_number(value: float) -> str:
     """Format a number as people write it: 3, 0.25, 1200000."""
-    return f"{value:.12g}"
+    return f"{value + 0.0:.12g}"  # which makes -0 a 0
 
 
 def is_whole(values: np.ndarray) -> bool:

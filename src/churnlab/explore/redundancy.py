@@ -122,7 +122,7 @@ def _divisions(values: list[str], column: Column) -> Iterator[tuple[str, np.ndar
     """Yield the ways to divide a column's values in two: numbers at each value, others one value
     against the rest."""
     at = np.arange(len(values))
-    if column.kind == "numeric":
+    if column.kind in ("numeric", "date"):
         yield from ((f"<= {value}", at <= i) for i, value in enumerate(values[:-1]))
     elif len(values) == 2:
         yield f"= {values[1]}", at == 1

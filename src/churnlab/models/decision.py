@@ -17,6 +17,9 @@ import pandas as pd
 from churnlab.errors import InputError
 from churnlab.models.pipelines import check_parameters, locate
 
+FEW = 0.2
+"""Fewer marked members than this share of those who left are almost nobody."""
+
 
 @dataclass(frozen=True)
 class ContactEconomics:
@@ -154,6 +157,18 @@ def capacity_threshold(probability: np.ndarray, *, share: float) -> float:
     return float(ordered[most]) if most < len(ordered) else 0.0
 
 
+def as_many(y: np.ndarray, probability: np.ndarray) -> float:
+    """Return the threshold above which there are as many members as left, the riskiest.
+
+    Precision and recall are then the same share, however rare or common it is to leave: the
+    break-even point of the two (van Rijsbergen 1979, Information Retrieval, chapter 7).
+
+    >>> as_many(np.array([0, 0, 1, 0]), np.array([0.01, 0.02, 0.05, 0.03]))
+    0.03
+    """
+    return capacity_threshold(probability, share=float(np.mean(y)))
+
+
 def f1(y: np.ndarray, probability: np.ndarray) -> float:
     """Return the threshold with the best F1, halfway between two neighboring probabilities.
 
@@ -168,6 +183,24 @@ def f1(y: np.ndarray, probability: np.ndarray) -> float:
     lowest, below = np.append(steps["probability"], 0.0)[[best, best + 1]]
     halfway = (lowest + below) / 2
     return float(halfway if halfway < lowest else below)  # the two may be adjacent floats
+
+
+def extreme(hold_out: pd.DataFrame, threshold: float) -> str | None:
+    """Say that a threshold marks almost nobody or almost everybody; None if it does not.
+
+    ``hold_out`` has a row per held-out member: y and probability. Almost nobody are FEW times as
+    many as left, almost everybody all but FEW times as many as stayed. A model with one probability
+    for all has no threshold that helps.
+    """
+    y, probability = hold_out["y"], hold_out["probability"]
+    marked, left = int((probability > threshold).sum()), int(y.sum())
+    if FEW * left <= marked <= len(y) - FEW * (len(y) - left) or probability.nunique() == 1:
+        return None
+    much = "almost nobody" if marked < FEW * left else "almost everybody"
+    return (
+        f"the threshold {threshold:.2f} marks {much}: {marked:,} of {len(y):,} held-out members, "
+        f"of whom {left:,} left; decision=as_many marks as many as leave"
+    )
 
 
 def contact_economics(decision: Mapping[str, Any]) -> ContactEconomics | None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
 from churnlab.data.contract import Column
 from churnlab.errors import InputError, did_you_mean
@@ -31,7 +32,7 @@ def pipeline(
     numbers = [name for name in features.get_feature_names_out() if name not in categories]
     prepare: Any = StandardScaler() if scale else "passthrough"
     if categories:
-        encoders = [(name, _one_hot(columns[name]), [name]) for name in categories]
+        encoders = [(name, _encoder(columns[name], scale=scale), [name]) for name in categories]
         prepare = ColumnTransformer(
             [("numbers", prepare, numbers), *encoders],
             sparse_threshold=0,
@@ -168,10 +169,19 @@ def check_values(estimator: Any, where: str = "model.estimator") -> None:
                 raise InputError(f"{where}: {error}") from None
 
 
-def _one_hot(column: Column) -> OneHotEncoder:
-    """Return the encoder of a category column: one 0/1 column per declared value."""
+def _encoder(column: Column, *, scale: bool) -> Any:
+    """Return the encoder of a category column: one 0/1 column per declared value, the place of an
+    ordered one among its values, or the churn rate of its members, cross-fitted while training."""
     values: Any = "auto" if column.values is None else [[str(value) for value in column.values]]
-    return OneHotEncoder(categories=values, handle_unknown="ignore", sparse_output=False)
+    if column.encoding == "target":
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        encoder: Any = TargetEncoder(target_type="binary", cv=folds)
+    elif column.ordered:  # an accepted value that is not listed is before the first
+        unknown = {"handle_unknown": "use_encoded_value", "unknown_value": -1}
+        encoder = OrdinalEncoder(categories=values, dtype=np.float64, **unknown)
+    else:
+        return OneHotEncoder(categories=values, handle_unknown="ignore", sparse_output=False)
+    return make_pipeline(encoder, StandardScaler()) if scale else encoder
 
 
 def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) -> None:
@@ -188,6 +198,24 @@ def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) ->
         for block in _blocks(value):
             inner = f"{where}.{key}"
             _check_keys(locate(block["_target_"], inner), block["_target_"], block, inner)
+
+
+def undeclared(
+    target: str, given: Mapping[str, Any], *, where: str = "model.estimator"
+) -> dict[str, list[str]]:
+    """Return, by class, the keys that it takes only because it takes any keyword.
+
+    Those of nested ``_target_``s are among them; ``step__name`` is left out.
+    """
+    known, _ = _parameters(locate(target, where))
+    keys = [
+        key for key in given if key not in known and not key.startswith("_") and "__" not in key
+    ]
+    found = {target: keys} if keys else {}
+    for key, value in given.items():
+        for block in _blocks(value):
+            found |= undeclared(block["_target_"], block, where=f"{where}.{key}")
+    return found
 
 
 def _parameters(made: Any) -> tuple[list[str], bool]:

@@ -134,7 +134,9 @@ def make_split(
     train, test = hold_out(
         dataset.y, test_size=test_size, stratify=stratify, seed=seed, groups=dataset.groups
     )
-    for warning in quality.train_test_overlap(dataset.X, dataset.y, train=train, test=test):
+    for warning in quality.train_test_overlap(
+        dataset.X, dataset.y, train=train, test=test, ids=dataset.ids
+    ):
         dataset.warn(warning)
     made = make_folds(
         dataset.y[train],

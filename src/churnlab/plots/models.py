@@ -173,15 +173,17 @@ def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
     The table is that of importance.permutation_importance.
     """
     shown = table.head(most)[::-1]
-    height = 1.4 + 0.34 * max(len(shown), 3)
-    figure = style.new_figure("Permutation feature importance", width=8.5, height=height)
+    names = [readable(name).replace(" + ", " +\n") for name in shown["driver"]]
+    rows = np.array([max(0.34, 0.04 + 0.15 * (name.count("\n") + 1)) for name in names])  # inches
+    places, height = rows.cumsum() - rows / 2, max(rows.sum(), 3 * 0.34)
+    figure = style.new_figure("Permutation feature importance", width=8.5, height=1.4 + height)
     axes = figure.subplots()
     spread = style.error_bars(shown["importance"], shown["low"], shown["high"])
-    names = [readable(name).replace(" + ", " +\n") for name in shown["driver"]]
-    axes.barh(names, shown["importance"], color=LINES[0], height=0.62)
+    axes.barh(places, shown["importance"], color=LINES[0], height=0.21)
+    axes.set_yticks(places, names)
     look: dict[str, Any] = {"fmt": "none", "ecolor": style.INK, "elinewidth": 1, "capsize": 2.5}
-    axes.errorbar(shown["importance"], names, xerr=spread, **look)
-    for place, (high, direction) in enumerate(zip(shown["high"], shown["direction"], strict=True)):
+    axes.errorbar(shown["importance"], places, xerr=spread, **look)
+    for place, high, direction in zip(places, shown["high"], shown["direction"], strict=True):
         axes.annotate(
             direction,
             (max(high, 0), place),
@@ -192,7 +194,7 @@ def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
         )
     reach = max(shown["high"].max(), 1e-3)
     axes.set_xlim(min(shown["low"].min(), 0) - 0.02 * reach, 1.4 * reach)
-    axes.margins(y=0.01)
+    axes.set_ylim(0, rows.sum())
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.set_xlabel("increase in hold-out log loss when permuted (95% CI)")
     style.clean(axes, "x")

@@ -19,7 +19,7 @@ from scipy.cluster.hierarchy import dendrogram as layout
 
 from churnlab.formatting import readable, signed
 from churnlab.plots import style
-from churnlab.segments.choose_k import STABLE, segmented
+from churnlab.segments.choose_k import STABLE, segmented, stable_limits
 from churnlab.segments.dendrogram import WardTree
 
 WARNING = "#9c3d10"
@@ -34,6 +34,7 @@ BELOW_TO_ABOVE = LinearSegmentedColormap.from_list(
 )
 
 CRITERIA = {
+    "bic": "BIC (lower is better)",
     "ward_height_gap": "Ward height gap (higher is better)",
     "silhouette": "silhouette (higher is better)",
     "calinski_harabasz": "Calinski-Harabasz (higher is better)",
@@ -64,12 +65,13 @@ def dendrogram(
     *,
     proposed: int | None = None,
     agreement: float | None = None,
+    made_by: str = "k-means",
     branches: int = 30,
 ) -> Figure:
     """Draw the last ``branches`` merges of Ward's tree, cut into k clusters.
 
     ``proposed`` is the k of the largest gap between merge heights, ``agreement`` the adjusted Rand
-    index of the cut with the segments of k-means.
+    index of the cut with the segments, which ``made_by`` made.
     """
     figure = style.new_figure(f"Ward dendrogram, cut into {k} clusters", width=9.0, height=5.2)
     axes = figure.add_subplot()
@@ -84,7 +86,8 @@ def dendrogram(
     if tree.sampled:
         members = f"a sample of {len(tree.rows):,} out of {tree.n_rows:,}"
     rand = "" if agreement is None else f" (adjusted Rand index with this cut: {agreement:.2f})"
-    label = f"members in each branch, {members}\nWard suggests k; k-means assigns the members{rand}"
+    made = f"Ward suggests k; {made_by} assigns the members{rand}"
+    label = f"members in each branch, {members}\n{made}"
     axes.set_xlabel(label, fontsize=8.5, color=style.INK)
     axes.set_ylabel("merge height", fontsize=9, color=style.INK)
     if proposed is not None:
@@ -117,9 +120,10 @@ def _draw_branches(axes: Axes, tree: WardTree, cut: float, branches: int) -> Non
 
 
 def stability(evidence: pd.DataFrame, k: int) -> Figure:
-    """Draw bootstrap ARI (down to its minimum) and prediction strength (±1 SD) over k.
+    """Draw bootstrap ARI (down to its minimum) and prediction strength (±1 SD) over k; of mixtures
+    the worst segment's Jaccard index.
 
-    Dashed lines are the limits of choose_k.STABLE.
+    Dashed lines are choose_k.stable_limits.
     """
     evidence = segmented(evidence)
     figure = style.new_figure(f"Stability of the segments (chosen: {k})", width=7.0, height=4.6)
@@ -132,11 +136,14 @@ def stability(evidence: pd.DataFrame, k: int) -> Figure:
             0 * ari,
         ),
         "prediction_strength": ("prediction strength (mean ± SD", sd, sd),
+        "jaccard_min": ("worst segment's Jaccard index (mean", 0 * ari, 0 * ari),
     }
+    limits = stable_limits(evidence)
+    shown = {name: curve for name, curve in curves.items() if name in limits}
     for color, shift, (name, (label, below, above)) in zip(
-        GROUPS, (-0.05, 0.05), curves.items(), strict=False
+        GROUPS, (-0.05, 0.05), shown.items(), strict=False
     ):
-        limit = STABLE[name]
+        limit = limits[name]
         axes.errorbar(
             evidence.index.to_numpy(float) + shift,
             evidence[name],

@@ -20,13 +20,14 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from sklearn.pipeline import Pipeline
 
-from churnlab.data import drift, expressions
+from churnlab.data import cells, drift, expressions
+from churnlab.data.cells import MISSING
 from churnlab.data.dataset import Dataset
-from churnlab.data.read_csv import MISSING
 from churnlab.data.validation import row_checks
 from churnlab.explore.redundancy import correlated_groups
 from churnlab.models.features import typical
 from churnlab.registry import import_folder, skops_types
+from churnlab.registry.gate import Check, check_stability, no_segments
 from churnlab.registry.input_example import make_example
 from churnlab.registry.model_artifacts import (
     code_folder,
@@ -37,6 +38,7 @@ from churnlab.registry.model_artifacts import (
     requirements_known,
 )
 from churnlab.registry.versions import (
+    NO_SEGMENTS,
     Champion,
     Served,
     answerable,
@@ -48,6 +50,9 @@ from churnlab.segments.matching import match
 from churnlab.segments.playbook import text
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
+
+NO_PLAYBOOK: Mapping[str, Any] = {"reasons": []}
+"""The playbook of a version without segments: each group of columns is a reason of its own."""
 
 SEGMENTATION_FILES = (Artifact.PORTRAITS, Artifact.SEGMENTS, "figures/dendrogram.png")
 """Artifacts of the segmentation run that a version holds, readable without its code."""
@@ -66,17 +71,25 @@ class Numbering:
     summary: str
 
 
-def number_segments(segments: Run, dataset: Dataset, champion: Champion | None) -> Numbering:
+def number_segments(segments: Run | None, dataset: Dataset, champion: Champion | None) -> Numbering:
     """Number the segments of a run like the champion's that they continue, and keep their names.
 
-    Names are kept as long as the playbook is the same; a new segment gets an unused number.
+    Names are kept as long as the playbook is the same; a new segment gets an unused number, also
+    after a champion without segments.
     """
+    spec = champion.served.spec if champion is not None and champion.served is not None else {}
+    if segments is None:
+        return Numbering({}, {}, spec.get("free", 0), NO_SEGMENTS)
     members = artifacts.read_table(segments.info.run_id, Artifact.MEMBERS)
     k = int(segments.data.metrics["k"])
-    if champion is None or champion.served is None or "free" not in champion.served.spec:
+    if not spec.get("segments") or "free" not in spec:
         # There is none to continue, or it is an older one that kept no numbers.
-        return Numbering({segment: segment for segment in range(k)}, {}, k, "numbered by size")
-    served, spec = champion.served, champion.served.spec
+        free = spec.get("free", 0)
+        numbers = {segment: free + segment for segment in range(k)}
+        return Numbering(numbers, {}, free + k, "numbered by size")
+    assert champion is not None
+    served = champion.served
+    assert served is not None
     able = answerable(served, dataset.X.iloc[members["row"]])
     before = [answer["segment"] for answer in answers(served, dataset.X.iloc[members["row"][able]])]
     after = members["segment"].to_numpy()[able]
@@ -100,15 +113,38 @@ class Candidate:
     """
 
     churn: Run
-    segments: Run
+    segments: Run | None
     model_id: str
     served: Served
     numbering: Numbering
     megabytes: float
 
+    @property
+    def description(self) -> str:
+        """Name the runs that the version is made of, its threshold and the reason for k."""
+        threshold, divided = self.churn.data.metrics["threshold"], "without segments"
+        if self.segments is not None:
+            reason = self.segments.data.tags[Tag.K_REASON]
+            divided = f"with {self.segments.info.run_name} ({reason})"
+        return f"{self.churn.info.run_name} at threshold {threshold:.2f}, {divided}"
 
-def build(churn: Run, segments: Run, dataset: Dataset, champion: Champion | None) -> Candidate:
-    """Log the version that would be registered, and load it as it would be served."""
+    def check_segments(self) -> Check:
+        """Check that the segments are stable; there may be none."""
+        if self.segments is None:
+            return no_segments()
+        tags, params = self.segments.data.tags, self.segments.data.params
+        unstable = tags.get(Tag.UNSTABLE, "it is marked so.")
+        by_hand, stable = params["segments.k"] != "auto", tags[Tag.STABLE] == "true"
+        return check_stability(None if stable else unstable, by_hand=by_hand)
+
+
+def build(
+    churn: Run, segments: Run | None, dataset: Dataset, champion: Champion | None
+) -> Candidate:
+    """Log the version that would be registered, and load it as it would be served.
+
+    ``segments`` is None for a version without segments.
+    """
     numbering = number_segments(segments, dataset, champion)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -159,33 +195,32 @@ def _describe_inputs(dataset: Dataset) -> dict[str, str]:
     """Return what each input may be, in words."""
     described = {}
     for name, column in dataset.contract.columns.items():
-        allowed = [column.kind, *(limit.allowed for limit in column.limits(name))]
+        format = dataset.contract.reading(name).get("format")
+        allowed = [column.kind, *([f"written like {format}"] if format else [])]
+        allowed += [limit.allowed for limit in column.limits(name)]
         described[name] = ", ".join([*allowed, *(["may be missing"] * (name in dataset.gaps))])
     return described
 
 
-def _write(folder: Path, churn: Run, segments: Run, dataset: Dataset, numbering: Numbering) -> None:
+def _write(
+    folder: Path, churn: Run, segments: Run | None, dataset: Dataset, numbering: Numbering
+) -> None:
     """Write the files that served_model reads, and those that people read."""
     pipeline: Pipeline = load_pipeline(churn.info.run_id)
-    portraits = _renumbered(
-        artifacts.read_json(segments.info.run_id, Artifact.PORTRAITS), numbering
-    )
     trained = artifacts.read_table(churn.info.run_id, Artifact.OOF)
-    playbook = _playbook(segments)
+    playbook = NO_PLAYBOOK if segments is None else _playbook(segments)
     spec = {
         **_churn_spec(churn, dataset, pipeline[0], trained),
-        **_segment_spec(segments, portraits),
+        **_write_segments(folder, segments, numbering),
         "free": numbering.free,
         "playbook": _fingerprint(playbook),
         "reasons": _reasons(playbook, dataset.X.iloc[trained["row"].unique()]),
     }
     _write_json(spec, folder / "served.json")
     skops.io.dump(pipeline[1:], folder / "churn.skops")
-    skops.io.dump(load_pipeline(segments.info.run_id), folder / "segments.skops")
-    for module in (expressions, skops_types):
+    for module in (cells, expressions, skops_types):
         shutil.copy(str(module.__file__), folder)
     _write_own_code(folder, churn)
-    _write_segmentation(folder / "segmentation", segments, portraits, numbering)
 
 
 def _write_own_code(folder: Path, churn: Run) -> None:
@@ -211,6 +246,8 @@ def _churn_spec(
         "dataset": contract.name,
         "inputs": list(contract.columns),
         "kinds": {name: column.kind for name, column in contract.columns.items()},
+        "reading": {name: contract.reading(name) for name in contract.columns},
+        "texts": sorted(dataset.texts.union(dataset.gaps)),  # pandas reads blanks as text
         "codes": _codes(dataset),
         "id": contract.id,
         "target": contract.target,
@@ -258,6 +295,19 @@ def _as_read(text: str) -> str | None:
         return str(float(text))
     except ValueError:
         return None
+
+
+def _write_segments(folder: Path, segments: Run | None, numbering: Numbering) -> dict[str, Any]:
+    """Write the segmentation, as it is served and as people read it; return its part of the spec,
+    which is empty without segments."""
+    if segments is None:
+        return {"segment_columns": {}, "segment_fill": {}, "segments": {}}
+    portraits = _renumbered(
+        artifacts.read_json(segments.info.run_id, Artifact.PORTRAITS), numbering
+    )
+    skops.io.dump(load_pipeline(segments.info.run_id), folder / "segments.skops")
+    _write_segmentation(folder / "segmentation", segments, portraits, numbering)
+    return _segment_spec(segments, portraits)
 
 
 def _segment_spec(segments: Run, portraits: list[dict[str, Any]]) -> dict[str, Any]:

@@ -33,6 +33,9 @@ CHANGE = f"{Tag.MOVE}."
 
 SUFFIX = "-churn"
 
+GATED = {"passed", "forced"}
+"""Verdicts of the gate with which a version may be the champion."""
+
 
 class ModelReference(NamedTuple):
     """A model to load: its URI, in which no alias is left, and its version.
@@ -147,10 +150,18 @@ def resolve(model_uri: str) -> ModelReference:
             return ModelReference(model_uri, None)
         version = client.get_model_version(*found)
     except MlflowException as error:
-        known = listed(list(map(version_uri, pages(client.search_model_versions))))
+        others = [
+            f"dataset={dataset_name(found.name)} model_uri={version_uri(found)}"
+            for found in pages(client.search_model_versions)
+            if found.tags.get(Tag.GATE) in GATED
+        ]
+        other = (
+            ", or name a version that passed the gate (with the --config-dir of a dataset of your "
+            f"own): {listed(others, 5, length=100)}"
+        )
         raise InputError(
-            f"There is no model {model_uri} in the registry; run churnlab promote first, or name "
-            f"another version with model_uri=models:/NAME/VERSION (there is {known or 'none yet'})."
+            f"There is no model {model_uri} in the registry; run churnlab promote first"
+            f"{other if others else ''}."
         ) from error
     return ModelReference(version_uri(version), version_number(version.version))
 

@@ -14,7 +14,7 @@ from churnlab.evaluation.comparison import too_good
 from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.evaluation.metrics import CLIP
 from churnlab.evaluation.performance import calibration_line
-from churnlab.formatting import Lines, Table, counted
+from churnlab.formatting import Lines, Table, counted, number
 
 Interface = Mapping[str, Mapping[str, tuple[str, bool]]]
 """The fields of a version's inputs, outputs and params, each with its type and whether it is
@@ -33,7 +33,8 @@ class Check:
     ``value`` is None where it cannot be measured. A check that passes with a ``warning`` still
     needs attention. One that failed is ``undecided`` if the members are too few to judge by: they
     show neither that the candidate keeps the limit nor that it breaks it. ``bound`` is where the
-    value must lie: at most or at least a number, or BETTER_BY.
+    value must lie: at most or at least a number, or BETTER_BY. ``shown`` is the value in words, for
+    people; "" is the number itself.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Check:
     warning: bool = False
     bound: str = "at most"
     undecided: bool = False
+    shown: str = ""
 
     @property
     def line(self) -> dict[str, Any]:
@@ -61,7 +63,10 @@ class Check:
         ('better by at least 0.02', 'better')
         """
         words = f"{self.bound} " if isinstance(self.limit, int | float) else ""
-        value, limit = _format_value(self.value), f"{words}{_format_value(self.limit)}"
+        value, limit = (
+            self.shown or _format_value(self.value),
+            f"{words}{_format_value(self.limit)}",
+        )
         if self.bound == BETTER_BY:
             value = "-" if self.value is None else _format_gain(self.value)
             limit = "better" if self.limit == 0 else f"at most {-self.limit:.4g} worse"
@@ -162,6 +167,7 @@ def check_calibration(
             not_measured("calibration_ece", ece),
         ]
     line = calibration_line(y, probability)
+    shown = ""
     if np.isnan(line["slope"]):
         value, passed = None, True
         message = "the probabilities are about equal: there is no slope"
@@ -169,11 +175,12 @@ def check_calibration(
         low, high = slope_interval(y, probability, slope=line["slope"], intercept=line["intercept"])
         value = _nearest(line["slope"], (low, high), slope)
         passed = slope[0] <= value <= slope[1]
+        shown = f"{line['slope']:.2f} ({number(low, 2)} to {number(high, 2)})"
         message = (
             f"the calibration slope is {line['slope']:.2f} "
             f"(95% CI {low:.2f} to {high:.2f}; ideal: 1)"
         )
-    checks = [Check("calibration_slope", value, list(slope), passed, message)]
+    checks = [Check("calibration_slope", value, list(slope), passed, message, shown=shown)]
     error = calibration_error(y, probability, seed=seed)
     value = _nearest(error.corrected, (error.low, error.high), (0.0, ece))
     message = (
@@ -184,7 +191,9 @@ def check_calibration(
     passed, few = value <= ece, error.floor > ece
     if few:
         message += f", and {counted(len(y), 'member')} are too few to judge by a limit of {ece:g}"
-    return [*checks, Check("calibration_ece", value, ece, passed, message, warning=few and passed)]
+    shown = f"{error.corrected:.3f} ({error.low:.3f} to {error.high:.3f})"
+    warning = few and passed
+    return [*checks, Check("calibration_ece", value, ece, passed, message, warning, shown=shown)]
 
 
 def slope_interval(
@@ -253,10 +262,19 @@ def check_stability(unstable: str | None, *, by_hand: bool) -> Check:
     message = f"the segmentation is not stable: {unstable}"
     if not by_hand:
         message += (
-            " Divide the members by other columns (churnlab segment segments=...), or promote an "
-            "earlier segmentation (segment_run=...)."
+            " Divide the members by other columns (churnlab segment segments=...), promote an "
+            "earlier segmentation (segment_run=...), or none (segment_run=none)."
         )
     return Check(name, "unstable", "stable, or set by hand", by_hand, message, warning=by_hand)
+
+
+def no_segments() -> Check:
+    """Return the check, passed with a warning, of the segments of a version that has none."""
+    message = (
+        "the version has no segments (segment_run=none), so no check is about them; its answers "
+        "have null for segment, name and action"
+    )
+    return Check("stable_segmentation", "no segments", "stable", True, message, warning=True)
 
 
 def check_signature(new: Interface, old: Interface) -> Check:

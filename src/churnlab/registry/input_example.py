@@ -1,8 +1,9 @@
-"""Make a version's example request: a member like many, who keeps the contract and is nobody."""
+"""Make the input example of a model or a version: a member like many, who keeps the contract and is
+nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 
 from churnlab.data.dataset import Dataset
 from churnlab.data.expressions import columns_in, derive
+from churnlab.data.validation import row_checks
 from churnlab.models.features import typical
 from churnlab.registry.requests import whole_columns
 
@@ -21,24 +23,35 @@ CHANGED = 0.3
 
 
 def make_example(dataset: Dataset, spec: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one invented member whom the version of this served.json (``spec``) answers.
-
-    Each column has its typical value where that keeps the rules and is no row of the table. Whole
-    numbers are int64, as in a file.
-    """
-    X = dataset.X[spec["inputs"]]
-    members = _invented(X, spec)
-    members = members[_answerable(members, spec)]
-    somebody = pd.util.hash_pandas_object(X, index=False)
-    nobody = ~pd.util.hash_pandas_object(members, index=False).isin(somebody)
-    example = (members[nobody] if nobody.any() else members).iloc[:1]
-    example = example.astype(dict.fromkeys(whole_columns(X), "int64")).reset_index(drop=True)
+    """Return one invented member whom the version of this served.json (``spec``) answers, as a
+    file has it: whole numbers are int64."""
+    example = invent_member(dataset, spec["features"]["derive"], spec["segment_columns"])
+    example = example.astype(dict.fromkeys(whole_columns(dataset.X), "int64"))
     if spec["id"] is not None:
         example.insert(0, spec["id"], "example")
     return example
 
 
-def _invented(X: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
+def invent_member(dataset: Dataset, *computed: Mapping[str, str]) -> pd.DataFrame:
+    """Return one invented member, a row like those of ``dataset.X``, who keeps its contract and has
+    a value in each ``computed`` column; no row if there is no such member.
+
+    Each column has its typical value where that keeps the contract and is no row of the table.
+    """
+    X, checks = dataset.X, row_checks(dataset.contract)
+    derived = [
+        {name: text for name, text in columns.items() if name != text} for columns in computed
+    ]
+    members = _invented(X, checks, derived)
+    members = members[_answerable(members, checks, derived)]
+    somebody = pd.util.hash_pandas_object(X, index=False)
+    nobody = ~pd.util.hash_pandas_object(members, index=False).isin(somebody)
+    return (members[nobody] if nobody.any() else members).iloc[:1].reset_index(drop=True)
+
+
+def _invented(
+    X: pd.DataFrame, checks: Sequence[Mapping[str, Any]], derived: Sequence[Mapping[str, str]]
+) -> pd.DataFrame:
     """Return the typical member, others by how little they differ from it, and at last some who
     have one member's values in all columns that rules or derived columns tie together."""
     random = np.random.default_rng(0)
@@ -47,8 +60,8 @@ def _invented(X: pd.DataFrame, spec: Mapping[str, Any]) -> pd.DataFrame:
     changed = random.random(X.shape[1] * DRAWS).reshape(DRAWS, -1) < CHANGED
     changed[0] = False
     changed = changed[np.argsort(changed.sum(axis=1), kind="stable")]
-    expressions = [check["holds"] for check in spec["checks"] if len(check["columns"]) > 1]
-    expressions += [*spec["features"]["derive"].values(), *_computed(spec).values()]
+    expressions = [check["holds"] for check in checks if len(check["columns"]) > 1]
+    expressions += [text for columns in derived for text in columns.values()]
     named = {name for text in expressions for name in columns_in(text)}
     tied = X[[name for name in X if name in named]].fillna(typical(X))
     joint = tied.iloc[random.integers(len(X), size=DRAWS)].set_axis(middle.index)
@@ -64,17 +77,15 @@ def _usual(column: pd.Series) -> list[Any]:
     return column.value_counts().index[:10].tolist() or [""]
 
 
-def _answerable(members: pd.DataFrame, spec: Mapping[str, Any]) -> np.ndarray:
+def _answerable(
+    members: pd.DataFrame,
+    checks: Sequence[Mapping[str, Any]],
+    derived: Sequence[Mapping[str, str]],
+) -> np.ndarray:
     """Return a mask of the members who keep all checks and for whom all derived columns exist."""
-    checks = {f"check {number}": one["holds"] for number, one in enumerate(spec["checks"])}
-    held = derive(members, checks, finite=False)[list(checks)]
-    able = (held == 1).all(axis=1).to_numpy()
-    for expressions in (spec["features"]["derive"], _computed(spec)):
-        derived = derive(members, expressions, finite=False)[list(expressions)]
-        able = able & np.isfinite(derived.to_numpy(dtype="float64")).all(axis=1)
+    holds = {f"check {number}": one["holds"] for number, one in enumerate(checks)}
+    able = (derive(members, holds, finite=False)[list(holds)] == 1).all(axis=1).to_numpy()
+    for expressions in derived:
+        values = derive(members, expressions, finite=False)[list(expressions)]
+        able = able & np.isfinite(values.to_numpy(dtype="float64")).all(axis=1)
     return able
-
-
-def _computed(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Return the segmentation's columns that are more than a copy of an input."""
-    return {name: text for name, text in spec["segment_columns"].items() if name != text}

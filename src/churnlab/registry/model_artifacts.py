@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
@@ -19,35 +22,50 @@ from mlflow.utils import requirements_utils
 from sklearn.pipeline import Pipeline
 
 from churnlab.data.contract import Contract
+from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.models.own_code import OwnCode
 from churnlab.registry import saved_form
 from churnlab.registry.import_folder import imported_from
+from churnlab.registry.input_example import invent_member
 from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking.names import Tag
 
 NO_CODE = OwnCode({}, frozenset())
 """What a pipeline without classes of one's own needs."""
 
+NOT_IN_NAMES = re.compile(r"""[/:.%"']""")
+"""What MLflow allows in the name of a run, and not in that of a model."""
+
 NEEDED = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
 """The packages that every logged model needs."""
 
 
-def log_pipeline(
-    pipeline: Pipeline, contract: Contract, *, gaps: Collection[str], trusted: Sequence[str] = ()
-) -> int:
-    """Log a fitted churn pipeline without pickle, and return its size in bytes.
+class Logged(NamedTuple):
+    """A model of the open run: its id, and its size in bytes."""
 
-    The logged model predicts the probabilities of staying and leaving, shape (members, 2). ``gaps``
-    are the columns in which a value may be missing; ``trusted`` are the types that it may hold
-    besides TRUSTED. InputError: it holds others, which it did not when it was checked.
+    model_id: str
+    size: int
+
+
+def log_pipeline(pipeline: Pipeline, dataset: Dataset, *, trusted: Sequence[str] = ()) -> Logged:
+    """Log a churn pipeline that was fitted on ``dataset`` without pickle, named after the open run.
+
+    The logged model predicts the probabilities of staying and leaving, shape (members, 2).
+    ``trusted`` are the types that it may hold besides TRUSTED. InputError: it holds others, which
+    it did not when it was checked.
     """
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
-    signature = ModelSignature(Schema(input_columns(contract, gaps)), outputs)
+    signature = ModelSignature(Schema(input_columns(dataset.contract, dataset.gaps)), outputs)
     code = saved_form.code_of(pipeline, trusted)
     try:
         model_id = _log_model(
-            pipeline, signature, predict="predict_proba", trusted=trusted, code=code
+            pipeline,
+            signature,
+            invent_member(dataset, pipeline[0].derive),
+            predict="predict_proba",
+            trusted=trusted,
+            code=code,
         )
     except MlflowException as error:
         if "untrusted types" not in str(error):
@@ -56,7 +74,7 @@ def log_pipeline(
         name = type(pipeline[-1]).__name__
         raise InputError(saved_form.untrusted(name, unknown, trusted=trusted)) from None
     kept = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{model_id}")
-    return next(file.file_size for file in kept if file.path.endswith(".skops"))
+    return Logged(model_id, next(one.file_size for one in kept if one.path.endswith(".skops")))
 
 
 def input_columns(contract: Contract, gaps: Collection[str]) -> list[ColSpec]:
@@ -68,31 +86,45 @@ def input_columns(contract: Contract, gaps: Collection[str]) -> list[ColSpec]:
     ]
 
 
-def log_segmentation(segmentation: Pipeline) -> None:
-    """Log a fitted segmentation without pickle; the logged model predicts segment numbers."""
-    fields = [ColSpec("double", str(name)) for name in segmentation[0].get_feature_names_out()]
+def log_segmentation(segmentation: Pipeline, example: pd.DataFrame) -> str:
+    """Log a fitted segmentation without pickle, named after the open run; return the model's id.
+
+    The logged model predicts segment numbers. ``example``: a member, or no row.
+    """
+    fields = [
+        ColSpec("double" if dtype.kind == "f" else "string", str(name))
+        for name, dtype in example.dtypes.items()
+    ]
     outputs = Schema([TensorSpec(np.dtype("int32"), (-1,))])
-    _log_model(segmentation, ModelSignature(Schema(fields), outputs), predict="predict")
+    signature = ModelSignature(Schema(fields), outputs)
+    return _log_model(segmentation, signature, example, predict="predict")
 
 
 def _log_model(
     pipeline: Pipeline,
     signature: ModelSignature,
+    example: pd.DataFrame,
     *,
     predict: str,
     trusted: Sequence[str] = (),
     code: OwnCode = NO_CODE,
 ) -> str:
-    """Log a pipeline as the run's model, with the files of its own classes; return its id."""
-    with tempfile.TemporaryDirectory() as scratch, requirements_known():
+    """Log a pipeline as the run's model, with the files of its own classes; return its id.
+
+    MLflow loads it and tries the example.
+    """
+    run = mlflow.active_run()
+    assert run is not None
+    with tempfile.TemporaryDirectory() as scratch, requirements_known(), _same_path():
         for place, file in code.files.items():
             copied = Path(scratch, place)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copied)
         info = mlflow.sklearn.log_model(
             pipeline,
-            name="model",
+            name=NOT_IN_NAMES.sub("_", run.info.run_name),
             signature=signature,
+            input_example=None if example.empty else example,
             pip_requirements=requirements(code.packages),
             pyfunc_predict_fn=predict,
             serialization_format="skops",
@@ -105,6 +137,16 @@ def _log_model(
 def requirements(others: Iterable[str] = ()) -> list[str]:
     """Return the packages that a logged model needs, pinned to the installed versions."""
     return [f"{name}=={version(name)}" for name in sorted({*NEEDED, *others})]
+
+
+@contextmanager
+def _same_path() -> Iterator[None]:
+    """Load models meanwhile: MLflow leaves their folders of code on the import path."""
+    before = [*sys.path]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 It must not import churnlab, which need not be installed. The version holds what it needs: the churn
 pipeline and the segmentation (skops, no pickle), ``served.json`` (inputs, checks, expressions,
-threshold, names and actions), ``expressions.py`` (the evaluator) and ``skops_types.py`` (the types
-that the skops files may hold).
+threshold, names and actions), ``expressions.py`` (the evaluator), ``cells.py`` (how cells are
+read) and ``skops_types.py`` (the types that the skops files may hold).
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 MAX_REASONS, MIN_LOG_ODDS = 3, 0.2
 """The most reasons that a member gets, and the least that each adds to the log odds of churn."""
 
+MAX_CELLS = 4_000_000
+"""Cells of the table in which reasons are sought at a time."""
+
+NO_SEGMENT = {"number": None, "name": None, "recommended_action": None}
+"""The segment of every member in a version without segments."""
+
 
 class ServedModel(mlflow.pyfunc.PythonModel):
     """Answer each member with probability, decision, segment, action and reasons."""
@@ -37,14 +43,16 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         """Read the version's files."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.served: dict[str, Any] = json.loads(files["served"].read_text(encoding="utf-8"))
-        self.expressions = _module(files["expressions"])
+        self.expressions, self.cells = _module(files["expressions"]), _module(files["cells"])
         trusted = _module(files["skops_types"]).TRUSTED
         own = nullcontext()
         if "own" in files:  # the code of the user's own classes
             own = _module(files["import_folder"]).imported_from(files["own"])
         with own:
             self.churn = skops.io.load(files["churn"], trusted=trusted)
-        self.segmentation = skops.io.load(files["segments"], trusted=[])
+        self.segmentation = None
+        if "segments" in files:  # a version may have none
+            self.segmentation = skops.io.load(files["segments"], trusted=[])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -58,7 +66,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         threshold = params.get("threshold", self.served["threshold"])
         if not 0 <= threshold <= 1:
             raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
-        table = _as_table(model_input)
+        table = self._without_blanks(_as_table(model_input))
         self._check_columns(table)
         members = self._read_members(table)
         self._check(members)
@@ -68,8 +76,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             raise _refusal(str(error)) from error
         reasons = self._reasons(members, probability) if params.get("reasons", True) else None
         answers = []
-        for row, (churn, label) in enumerate(zip(probability, segments, strict=True)):
-            segment = self.served["segments"][str(label)]
+        for row, (churn, segment) in enumerate(zip(probability, segments, strict=True)):
             answer: dict[str, Any] = {
                 "churn_probability": float(churn),
                 "will_churn": bool(churn > threshold),
@@ -91,6 +98,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     def id(self) -> str:
         """The column that is echoed: the dataset's id, or member_id where it declares none."""
         return self.served["id"] or "member_id"
+
+    def _without_blanks(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the table under the inputs' names: blanks around a name are no part of it."""
+        known = {*self.served["inputs"], self.id} - {*table.columns}
+        names = {name: name.strip() for name in table if isinstance(name, str)}
+        return table.rename(columns={name: bare for name, bare in names.items() if bare in known})
 
     def _check_columns(self, table: pd.DataFrame) -> None:
         """Refuse a table without rows, or in which an input is absent or occurs twice.
@@ -122,32 +135,43 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return pd.DataFrame(columns)
 
     def _read_column(self, name: str, column: pd.Series) -> Any:
-        """Return a column as float64 or text. Refuse text for a number, and true in a number that
-        is not binary."""
-        category, truth = (self.served["kinds"][name] == kind for kind in ("category", "binary"))
-        if not category and column.dtype.kind in ("biuf" if truth else "iuf"):
-            return column.to_numpy(dtype="float64", na_value=np.nan)
-        if category and isinstance(column.dtype, pd.StringDtype):
-            return column.astype("str").array
+        """Return a column as float64 or text, as score reads the same cells of a file.
+
+        Text is a number only where the version's own table had text, too, or gaps.
+        """
+        reading = self.served["reading"][name]
+        if reading["kind"] != "category":
+            numbers, wrong = self.cells.read_numbers(column, **reading)
+            if name not in self.served["texts"] and column.dtype.kind not in "biufcmM":
+                wrong |= [isinstance(cell, str) for cell in column.astype(object)]
+            for row in np.flatnonzero(wrong)[:1]:
+                example = reading.get("format", "YYYY-MM-DD" if reading["kind"] == "date" else "")
+                needed = "a date" if reading["kind"] == "date" else "a number"
+                needed += f" written like {example}" if example else ""
+                cell = column.astype(object).iloc[row]
+                raise _refusal(f"Row {row}: {name} is {_describe(cell)}; give {needed}.")
+            return numbers
+        missing = self.cells.gaps(column, reading.get("missing"))
+        if isinstance(column.dtype, pd.StringDtype):
+            return column.mask(missing).astype("str").array
         values: list[Any] = []
         codes = self.served["codes"].get(name, {})
         for row, cell in enumerate(column.astype(object)):
-            if _is_missing(cell):
+            if missing[row]:
                 values.append(np.nan)
                 continue
-            found: list[Any] = _categories(cell, codes) if category else _numbers(cell, truth=truth)
+            found = _categories(cell, codes)
             if len(found) != 1:
-                needed = f"give the text ({' or '.join(found)})" if found else "give a number"
-                if category and not found:
-                    needed = "give a category as text"
-                raise _refusal(f"Row {row}: {name} is {_describe(cell)}; {needed}.")
+                text = f"the text ({' or '.join(found)})" if found else "a category as text"
+                raise _refusal(f"Row {row}: {name} is {_describe(cell)}; give {text}.")
             values += found
-        return pd.array(values, dtype="str") if category else np.array(values, dtype="float64")
+        return pd.array(values, dtype="str")
 
     def _check(self, members: pd.DataFrame) -> None:
         """Refuse rows that break the dataset's contract, naming row, column, value and limit."""
         infinite = members.isin([np.inf, -np.inf]).to_numpy()
-        missing = members.isna().to_numpy() & ~members.columns.isin(self.served["may_be_missing"])
+        gaps, places = members.isna().to_numpy(), {name: i for i, name in enumerate(members)}
+        missing = gaps & ~members.columns.isin(self.served["may_be_missing"])
         for wrong, found in ((missing, "missing"), (infinite, "infinite")):
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]
@@ -158,7 +182,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
                 )
                 raise _refusal(f"Row {row}: {name} is {found}; give it a value{fix}.")
         for check in self.served["checks"]:
-            known = members[check["columns"]].notna().all(axis=1).to_numpy()
+            known = ~gaps[:, [places[name] for name in check["columns"]]].any(axis=1)
             broken = np.flatnonzero(
                 known & (self.expressions.evaluate(check["holds"], members) == 0)
             )
@@ -182,11 +206,13 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             probability[known] = self.churn.predict_proba(X[known])[:, 1]
         return probability
 
-    def _segments(self, members: pd.DataFrame) -> np.ndarray:
+    def _segments(self, members: pd.DataFrame) -> list[dict[str, Any]]:
+        """Return each member's segment: its number, name and action; null in a version without."""
+        if self.segmentation is None:
+            return [NO_SEGMENT] * len(members)
         filled = _filled(members, self.served["segment_fill"])
-        return self.segmentation.predict(
-            self.expressions.select(filled, self.served["segment_columns"])
-        )
+        columns = self.expressions.select(filled, self.served["segment_columns"])
+        return [self.served["segments"][str(label)] for label in self.segmentation.predict(columns)]
 
     def _reasons(self, members: pd.DataFrame, probability: np.ndarray) -> list[list[str]]:
         """Return what raises each member's risk most.
@@ -199,23 +225,53 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         groups = self.served["reasons"]
         if not groups:
             return [[] for _ in probability]
-        typical = [
-            members.assign(**{name: self.served["typical"][name] for name in group["columns"]})
-            for group in groups
-        ]
-        changed = self._probability(pd.concat(typical, ignore_index=True), finite=False)
-        worth = _log_odds(probability) - _log_odds(changed).reshape(len(groups), len(members))
+        step = max(1, MAX_CELLS // (len(groups) * len(members.columns)))
+        parts = [slice(start, start + step) for start in range(0, len(members), step)]
+        worth = np.hstack([self._worth(members.iloc[part], probability[part]) for part in parts])
         worth = np.where(worth >= MIN_LOG_ODDS, worth, -np.inf)
         order = np.argsort(-worth, axis=0, kind="stable")[:MAX_REASONS]
         texts: dict[tuple[int, int], str] = {}
         for place, group in enumerate(groups):
             rows = np.flatnonzero(np.isfinite(worth[place]) & (order == place).any(axis=0))
+            if not len(rows):
+                continue
             found = self._texts(group, members.iloc[rows])
             texts |= {(place, int(row)): text for row, text in zip(rows, found, strict=True)}
         return [
             [texts[place, row] for place in order[:, row] if (place, row) in texts]
             for row in range(len(members))
         ]
+
+    def _worth(self, members: pd.DataFrame, probability: np.ndarray) -> np.ndarray:
+        """Return how much each group of columns adds to each member's log odds (groups x members).
+
+        Only members whose values are not typical are asked about again.
+        """
+        groups, typical = self.served["reasons"], self.served["typical"]
+        cells = {name: members[name].to_numpy() for name in members}
+        other = np.array(
+            [
+                np.any([cells[name] != typical[name] for name in group["columns"]], axis=0)
+                for group in groups
+            ]
+        )
+        places, rows = np.nonzero(other)
+        repeated = {name: column[rows] for name, column in cells.items()}
+        for place, group in enumerate(groups):
+            changed = slice(*np.searchsorted(places, [place, place + 1]))
+            for name in group["columns"]:
+                repeated[name][changed] = typical[name]
+        table = pd.DataFrame(
+            {
+                name: pd.Series(column, dtype=members[name].dtype)
+                for name, column in repeated.items()
+            }
+        )
+        worth = np.zeros(other.shape)
+        if len(table):
+            log_odds = _log_odds(self._probability(table, finite=False))
+            worth[places, rows] = _log_odds(probability)[rows] - log_odds
+        return worth
 
     def _texts(self, group: dict[str, Any], members: pd.DataFrame) -> list[str]:
         """Return a group's text for each member: the first whose ``when`` holds, else its columns'
@@ -254,11 +310,9 @@ def _as_table(given: Any) -> pd.DataFrame:
         raise _refusal("This is no table; give a frame, or a list of one object per row.") from None
 
 
-def _numbers(cell: Any, *, truth: bool) -> list[float]:
-    """Return the number that a cell holds, nothing if it holds none; true is 1 if ``truth``."""
-    if not isinstance(cell, Real | Decimal | np.bool_) or (
-        isinstance(cell, bool | np.bool_) and not truth
-    ):
+def _numbers(cell: Any) -> list[float]:
+    """Return the number that a cell holds, nothing if it holds none; true is none."""
+    if not isinstance(cell, Real | Decimal) or isinstance(cell, bool):
         return []
     try:
         return [float(cell)]
@@ -276,13 +330,13 @@ def _categories(cell: Any, codes: Mapping[str, list[str]]) -> list[str]:
     if not isinstance(cell, Real | Decimal | np.bool_):
         return []
     truth = isinstance(cell, bool | np.bool_)
-    read = bool(cell) if truth else _numbers(cell, truth=False)[0]
+    read = bool(cell) if truth else _numbers(cell)[0]
     return codes.get(str(read), [_as_text(cell)])
 
 
 def _as_text(cell: Any) -> str:
     """Return a cell as text; a whole number has no decimals."""
-    number = _numbers(cell, truth=False)
+    number = _numbers(cell)
     return str(int(cell)) if number and number[0].is_integer() else str(cell)
 
 

@@ -34,6 +34,9 @@ from churnlab.registry.champion import find_champion, former_champions, version_
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 
+NO_SEGMENTS = "none"
+"""In place of the id of a segment run: the version has no segments."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -54,6 +57,24 @@ class Champion(NamedTuple):
     def number(self) -> str:
         """Return the number of the version."""
         return str(self.version.version)
+
+    def serves(self, churn: Run, segments: Run | None) -> bool:
+        """Return whether the version can be loaded and was made of these two runs (None: of no
+        segment run)."""
+        tags, runs = self.version.tags, (churn.info.run_id, segment_run_id(segments))
+        made_of = tags.get(Tag.CHURN_RUN_ID), tags.get(Tag.SEGMENT_RUN_ID)
+        return self.served is not None and made_of == runs
+
+
+def segment_run_id(segments: Run | None) -> str:
+    """Return the id of a segment run as a version's tags and the key segment_run have it."""
+    return NO_SEGMENTS if segments is None else segments.info.run_id
+
+
+def served_segment_run_id(version: ModelVersion) -> str | None:
+    """Return the id of the segment run that a version serves; None for a version without."""
+    found = version.tags[Tag.SEGMENT_RUN_ID]
+    return None if found == NO_SEGMENTS else found
 
 
 @contextmanager

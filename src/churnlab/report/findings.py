@@ -38,6 +38,12 @@ GROUP, CHURN, OTHERS, RATIO, ALONG, EXPLAINED = (
     "explained",
 )
 
+EQUAL = 0.999995
+"""Above this a correlation is 1: one feature says what the other does."""
+
+NO_SPLIT = "–"
+"""Stands for the numbers of a split where no split shows the signal."""
+
 GLOSSARY = (
     f"“{EXPLAINED}” is the share of the uncertainty about churn that a feature removes by itself "
     "(uncertainty coefficient): 0% nothing, 100% all. The strongest come first."
@@ -63,7 +69,9 @@ def page(dataset: Dataset, tables: Tables) -> str:
 
 def short(dataset: Dataset, tables: Tables) -> str:
     """Return the part of the page for a terminal: churn rate, signals, no signals, redundancy."""
-    leaving = signals(dataset.contract, tables, signal=True).drop(columns=ALONG)
+    leaving = signals(dataset.contract, tables, signal=True)
+    values = (": " + leaving[ALONG]).where(leaving[CHURN] == NO_SPLIT, "")
+    leaving = leaving.assign(**{GROUP: leaving[GROUP] + values}).drop(columns=ALONG)
     silent = _silent(tables["links"])
     parts = [opening(dataset)]
     if len(leaving):
@@ -144,7 +152,7 @@ def signals(contract: Contract, tables: Tables, *, signal: bool) -> pd.DataFrame
         extreme_level = column.kind == "category" and link["groups"] > 2
         shows = side["low"] > 1 and clearest.loc[name, "q_value"] < MAX_FDR
         if not shows if signal else extreme_level:
-            line |= {GROUP: readable(name), **dict.fromkeys([CHURN, OTHERS, RATIO], "")}
+            line |= {GROUP: readable(name), **dict.fromkeys([CHURN, OTHERS, RATIO], NO_SPLIT)}
         lines.append(line)
     return pd.DataFrame(lines, columns=[GROUP, CHURN, OTHERS, RATIO, ALONG, EXPLAINED])
 
@@ -185,9 +193,17 @@ def _silent(links: pd.DataFrame) -> list[str]:
 
 def redundancies(tables: Tables) -> Iterator[str]:
     """Name strongly correlated features and groups that are the same members (redundancy)."""
-    for pair in tables["collinear"].to_dict("records"):
-        a, b = readable(pair["feature_a"]), readable(pair["feature_b"])
-        yield f"{a} and {b}: correlation {number(pair['pearson_r'], 2)}."
+    pairs = tables["collinear"]
+    equal = pairs[pairs["pearson_r"].abs() > EQUAL]
+    several = [group for group in _joined(equal) if len(group) > 2]
+    for group in several:
+        names = listed([readable(name) for name in group], 20)
+        yield f"{names}: each has a correlation of 1 or -1 with each other."
+    for pair in pairs.to_dict("records"):
+        a, b = pair["feature_a"], pair["feature_b"]
+        if not any(a in group and b in group for group in several):
+            r = number(pair["pearson_r"], 2)
+            yield f"{readable(a)} and {readable(b)}: correlation {r}."
     for same in tables["same_groups"].to_dict("records"):
         a, b = (
             readable(same[f"feature_{side}"])
@@ -195,6 +211,20 @@ def redundancies(tables: Tables) -> Iterator[str]:
             for side in "ab"
         )
         yield f"{a} and {b} are the same {counted(same['n'], 'member')}."
+
+
+def _joined(pairs: pd.DataFrame) -> list[list[str]]:
+    """Return the features that pairs join, directly or through others.
+
+    >>> _joined(pd.DataFrame({"feature_a": ["x", "z", "y"], "feature_b": ["y", "w", "v"]}))
+    [['z', 'w'], ['x', 'y', 'v']]
+    """
+    groups: list[list[str]] = []
+    for pair in zip(pairs["feature_a"], pairs["feature_b"], strict=True):
+        touched = [group for group in groups if {*pair} & {*group}]
+        joined = dict.fromkeys([name for group in touched for name in group] + [*pair])
+        groups = [group for group in groups if group not in touched] + [[*joined]]
+    return groups
 
 
 def limits(contract: Contract, y: np.ndarray, tables: Tables) -> Iterator[str]:

@@ -46,21 +46,26 @@ def which_model(
     recommended: str | None,
     value: float,
     *,
+    kept: bool = True,
     best: tuple[str, float] | None,
     rival: str | None,
     found: Verdict | None,
     metric: str,
     held_out: int,
     test: Mapping[str, float],
+    rivals: int | None = None,
 ) -> str:
     """Say which model is recommended, why, and whether it is better than the rival.
 
-    ``recommended`` is None if every score is too good to be true; ``value`` is then the best one's.
+    ``recommended`` is None if every score is too good to be true, or no run has ``kept`` its model;
+    ``value`` is then the best one's.
     ``best`` is the model with the best cross-validated metric and its value, if it is another one.
     ``found`` is the verdict on the recommended model (first) and the rival, ``test`` as in
-    how_well.
+    how_well; ``rivals`` counts the runs of the rival's kind, of which it is the best.
     """
     score = f"a cross-validated {LABELS[metric]} of {number(value, 4)}"
+    if recommended is None and not kept:
+        return f"No model is recommended, because no run has kept its model (the best has {score})."
     if recommended is None:
         return (
             f"No model is recommended, because every score is too good to be true (the best has "
@@ -74,6 +79,7 @@ def which_model(
         text += f", the simplest within one standard error of the best ({name}, {number(top, 4)})"
     if rival is None or found is None:
         return f"{text}; there is no other model on this table and split to compare it with."
+    rival = f"the {rival}" if rivals == 1 else f"the best {rival}"
     return f"{text}; {_against(rival, found, metric=metric, held_out=held_out)}."
 
 
@@ -85,18 +91,18 @@ def _against(rival: str, found: Verdict, *, metric: str, held_out: int) -> str:
         sign = -1 if (metric in LOWER_IS_BETTER) == (found.winner == 0) else 1
         by = format_difference(found.difference, sign)
         small = max(-found.difference.ci_low, found.difference.ci_high) <= METRICS[metric].margin
-        better = f"it is better than the best {rival}"
+        better = f"it is better than {rival}"
         if found.winner == 1:
-            better = f"the best {rival} is better"
+            better = f"{rival} is better"
         return f"{where} {better} by {by}{', which matters little in practice' if small else ''}"
     difference = format_difference(found.difference).replace("-", "−")
     rest = f"the first minus the second is {difference}"
     if found.answer == EQUAL:
-        return f"{where} it and the best {rival} are equal for all practical purposes: {rest}"
+        return f"{where} it and {rival} are equal for all practical purposes: {rest}"
     few = members if found.decided_by == "hold-out" else "the members"
     if found.difference.significant:
         rest += ", which the folds, and so training on other members, do not confirm"
-    return f"{few} are too few to tell whether it or the best {rival} is better: {rest}"
+    return f"{few} are too few to tell whether it or {rival} is better: {rest}"
 
 
 def how_well(

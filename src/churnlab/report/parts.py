@@ -91,7 +91,8 @@ def sources(
     if champion:
         named[champion["run_id"]] = f"promote: version {champion['version']}"
         named.setdefault(champion["churn_run_id"], f"train: {champion['model']}, the champion's")
-        named.setdefault(champion["segment_run_id"], "segment: the champion's")
+        if champion["segment_run_id"] is not None:
+            named.setdefault(champion["segment_run_id"], "segment: the champion's")
     if claims:
         named[claims["run_id"]] = "claims"
     return named

@@ -59,6 +59,7 @@ def five_sentences(
         guessing=models is not None and is_guessing(models["test"]),
         refused=models and models["refused"],
         promote=_promote(models),
+        nothing=_nothing_to_promote(models),
     )
     return [
         Conclusion("Who leaves", who, _runs(members), explore),
@@ -66,6 +67,19 @@ def five_sentences(
         _about_segments(segments, churn_rate=rate, left=left),
         Conclusion("What next", following, _runs(champion or {}), command),
     ]
+
+
+def _nothing_to_promote(models: Part | None) -> tuple[str, str] | None:
+    """Say why no model can be promoted, and return the command that helps; None if one can, or if
+    none was trained."""
+    if models is None or models["recommended"] is not None:
+        return None
+    if not models["kept"]:
+        return "No run has kept its model, so there is none to promote: train one.", FIRST_MODELS
+    return (
+        "Every score is too good to be true, so there is no model to promote: look for a column "
+        "that is known only after a member has left."
+    ), "explore"
 
 
 def _promote(models: Part | None) -> str:
@@ -79,7 +93,18 @@ def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]
         missing = "No model has been trained on this table and split yet."
         later = "How well a model ranks members is measured on held-out members when it is trained."
         return [Conclusion("Which model", missing, (), FIRST_MODELS), Conclusion("How well", later)]
-    keys = ("recommended", "value", "best", "rival", "found", "metric", "held_out", "test")
+    keys = (
+        "recommended",
+        "kept",
+        "value",
+        "best",
+        "rival",
+        "rivals",
+        "found",
+        "metric",
+        "held_out",
+        "test",
+    )
     which = which_model(**{key: models[key] for key in keys})
     late = models["late"]
     well = how_well(
@@ -217,17 +242,19 @@ def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -
 def how_stable(found: Part, limits: Mapping[str, float], groups: str | None = None) -> str:
     """Say whether the segments are groups, or a cut that comes back on other members.
 
-    ``found`` is a row of the evidence per k, ``limits`` are choose_k.STABLE, ``groups`` what
+    ``found`` is a row of the evidence per k, ``limits`` are choose_k.stable_limits, ``groups`` what
     null_model.groups_sentence says (None: a run of an earlier version, which did not test it).
     """
     stable = all(found[name] >= limit for name, limit in limits.items())
-    ari, strength = number(limits["bootstrap_ari"], 2), number(limits["prediction_strength"], 2)
+    ari = number(limits["bootstrap_ari"], 2)
+    second, words = "prediction_strength", "their prediction strength is"
+    if second not in limits:
+        second, words = "jaccard_min", "the worst of them has a Jaccard index of"
     cut = f"a cut that {'comes back' if stable else 'may not come back'} on other members"
     return (
         f"They are {groups or cut}: refits on resampled members agree with them at an adjusted "
         f"Rand index of {number(found['bootstrap_ari'], 2)} (1 is identical, at least {ari} is "
-        "required), their "
-        f"prediction strength is {number(found['prediction_strength'], 2)} (at least {strength}), "
+        f"required), {words} {number(found[second], 2)} (at least {number(limits[second], 2)}), "
         f"and the smallest has {percent(found['min_share'])} of the members (at least "
         f"{percent(limits['min_share'], 0)})."
     )
@@ -240,13 +267,15 @@ def what_next(
     guessing: bool,
     refused: Part | None,
     promote: str,
+    nothing: tuple[str, str] | None = None,
 ) -> tuple[str, str]:
     """Say what is in the registry and what to do next, and return the command for it.
 
-    ``champion``: version, since, and whether it uses the recommended model (None: no model to
-    recommend yet). ``guessing``: the recommended model is not shown to be better than guessing.
-    ``refused``: the version made of it that the gate did not let pass, and the verdict (None: there
-    is none). ``promote`` is the command that lets the gate judge it.
+    ``champion``: version, since, whether it uses the recommended model (None: no model to recommend
+    yet), and lost: why it cannot score (None: it can). ``guessing``: the recommended model is not
+    shown to be better than guessing. ``refused``: the version made of it that the gate did not let
+    pass, and the verdict (None: there is none). ``promote`` is the command that lets the gate judge
+    it. ``nothing`` says why there is no model to promote, with the command that helps.
     """
     score = "score input=members.csv output=scored.csv"
     state = f"No version of {registered} is promoted yet, so no member can be scored"
@@ -255,10 +284,14 @@ def what_next(
             f"Version {champion['version']} of {registered} has been the champion "
             f"since {champion['since']}"
         )
+        if champion["lost"]:
+            return f"{state}, but it cannot score anybody: {champion['lost']}.", "doctor"
         if champion["recommended"] is not False:
             uses = " and uses the recommended model" if champion["recommended"] else ""
             return f"{state}{uses}: score the members with it, and {TEST_FIRST}.", score
         state += ", but does not use the recommended model"
+    if nothing is not None:
+        return f"{state}. {nothing[0]}", nothing[1]
     if guessing:
         return (
             f"{state}. No model is shown to be better than guessing, so there is none to promote: "

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from churnlab.data.expressions import columns_in, select
 from churnlab.errors import InputError
+from churnlab.segments.space import standardized, word_columns
 from churnlab.threads import on_all_cores, one_thread
 
 MOST_ROWS = 10_000
@@ -20,13 +21,15 @@ MOST_ROWS = 10_000
 as such."""
 
 
-def all_columns(X: pd.DataFrame) -> dict[str, str]:
-    """Return every numeric and binary column of X as its own expression: a preset for any table."""
-    return {name: name for name in X.select_dtypes("number").columns}
+def all_columns(X: pd.DataFrame, *, words: bool = False) -> dict[str, str]:
+    """Return every numeric and binary column of X as its own expression: a preset for any table;
+    with ``words`` also the columns of words that can take part."""
+    taken = {*X.select_dtypes("number").columns, *(word_columns(X) if words else ())}
+    return {name: name for name in X.columns if name in taken}
 
 
 def segment_frame(X: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Compute the columns to cluster by, float64; ``Age: Age`` takes a column unchanged.
+    """Compute the columns to cluster by, float64 or words; ``Age: Age`` takes a column unchanged.
 
     ``columns`` has each name with its expression over X and the columns before it. InputError: a
     column that X does not have.
@@ -38,17 +41,6 @@ def segment_frame(X: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
             f"This preset does not fit the table. {error} Or choose segments=all, which takes "
             "every number column, or write a preset for this table."
         ) from None
-
-
-def standardized(frame: pd.DataFrame) -> np.ndarray:
-    """Scale columns to mean 0 and standard deviation 1 (rows x columns); constants become 0."""
-    broken = [str(name) for name in frame.columns if not np.isfinite(frame[name]).all()]
-    if broken:
-        raise InputError(
-            f"The segmentation's columns {', '.join(broken)} contain values that are not finite "
-            "numbers; change their expressions, for instance log1p(x) for log(x)."
-        )
-    return StandardScaler().fit_transform(frame.to_numpy(np.float64))
 
 
 def dependent_columns(columns: Mapping[str, str], sources: Collection[str]) -> list[str]:

@@ -8,6 +8,7 @@ Computing 25:821).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from churnlab.segments.refits import refit
+from churnlab.segments.space import Layout
 from churnlab.segments.stability import FEW_ROWS
 from churnlab.threads import on_all_cores
 
@@ -46,39 +48,73 @@ class NullModel:
     """A Gaussian copula with the margins and the Pearson correlations of a table.
 
     NORTA, "normal to anything": Cario and Nelson (1997). A margin is the column's own values, so
-    binary columns stay binary and counts stay counts.
+    binary columns stay binary, counts stay counts and words stay words. The levels of a column of
+    words are ordered by what the other columns are like (word_scores).
     """
 
-    def __init__(self, Z: np.ndarray) -> None:
-        self.margins = np.sort(Z, axis=0)
-        self.root = _root(latent_correlations(Z))
+    def __init__(self, Z: np.ndarray, layout: Layout | None = None) -> None:
+        self.Z, self.layout = Z, layout or Layout(Z.shape[1])
+        scores = Z[:, : self.layout.numbers]
+        for block in self.layout.blocks[self.layout.numbers :]:
+            scores = np.column_stack([scores, word_scores(Z, block)])
+        self.order = np.argsort(scores, axis=0, kind="stable")
+        self.root = _root(latent_correlations(scores))
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw a table of as many rows, standardized."""
-        n_rows, _ = self.margins.shape
-        latent = rng.standard_normal(self.margins.shape) @ self.root.T
+        """Draw a table of as many rows; its numbers are standardized."""
+        n_rows, numbers = len(self.Z), self.layout.numbers
+        latent = rng.standard_normal(self.order.shape) @ self.root.T
         ranks = (ndtr(latent) * n_rows).astype(np.intp).clip(max=n_rows - 1)
-        return _standardized(np.take_along_axis(self.margins, ranks, axis=0))
+        rows = np.take_along_axis(self.order, ranks, axis=0)
+        drawn = np.hstack([self.Z[rows[:, i], block] for i, block in enumerate(self.layout.blocks)])
+        drawn[:, :numbers] = _standardized(drawn[:, :numbers])
+        return drawn
+
+
+def word_scores(Z: np.ndarray, block: slice) -> np.ndarray:
+    """Return a number per row for a column of words, whose levels have the coordinates ``block``.
+
+    The numbers of the levels are those that correlate most with the other columns together: the
+    first axis of the levels' means in these columns.
+    """
+    held = (Z[:, block] > 0).astype(float)
+    others = np.delete(Z, np.arange(Z.shape[1])[block], axis=1)
+    share = np.sqrt(held.mean(axis=0))
+    means = held.T @ (others - others.mean(axis=0)) / len(Z) / share[:, None]
+    axis = np.linalg.svd(np.column_stack([means, 0 * share]), full_matrices=False)[0][:, 0] / share
+    # Levels that are alike must not be the same number: they would change places.
+    axis += 1e-9 * (1 + np.arange(len(axis)))
+    return held @ axis
 
 
 def groups_p_value(
-    Z: np.ndarray, k: int, *, tables: int, random_state: int, n_init: int = STARTS
+    Z: np.ndarray,
+    k: int,
+    *,
+    tables: int,
+    random_state: int,
+    n_init: int = STARTS,
+    layout: Layout | None = None,
+    measure: Callable[..., Structure] | None = None,
 ) -> float:
     """Return the p-value of "these k segments are no groups", from ``tables`` null tables.
 
     p = (1 + hits) / (tables + 1), where a hit is a null table that is at least as compact; likewise
     for separation, and the larger p counts: groups must be both (an intersection-union test, Berger
     1982). All tables are segmented into k like the members, so p is right however k was found.
+    ``measure`` segments a table and returns its Structure: ``structure``, or a clusterer's own.
     """
-    null = NullModel(Z)
+    null, measured = NullModel(Z, layout), measure or structure
     members, *generators = np.random.default_rng(random_state).spawn(tables + 1)
 
     def draw(rng: np.random.Generator) -> Structure:
-        return structure(null.draw(rng), k, n_init=n_init, rng=rng)
+        return measured(null.draw(rng), k, n_init=n_init, rng=rng)
 
-    n_jobs = 1 if len(Z) <= FEW_ROWS else None
+    n_jobs = 1 if measure is None and len(Z) <= FEW_ROWS else None
     drawn = np.array(on_all_cores(draw, generators, n_jobs=n_jobs))
-    observed = np.array(structure(_standardized(Z), k, n_init=n_init, rng=members))
+    whole = Z.copy()
+    whole[:, : null.layout.numbers] = _standardized(Z[:, : null.layout.numbers])
+    observed = np.array(measured(whole, k, n_init=n_init, rng=members))
     return float((1 + (drawn >= observed).sum(axis=0).max()) / (tables + 1))
 
 
@@ -99,19 +135,23 @@ def structure(Z: np.ndarray, k: int, *, n_init: int, rng: np.random.Generator) -
     return Structure(-float(np.log(inertia)), -float(between.mean()))
 
 
-def groups_sentence(p: float, *, stable: bool) -> str:
+def groups_sentence(p: float, *, stable: bool, better: int | None = None) -> str:
     """Say whether segments are groups, or a cut that comes back, or not even that.
+
+    ``better`` is a number of segments with a lower BIC (choose_k.better_k): the members of a bent
+    cloud are cut into stable pieces, and more pieces always fit better.
 
     >>> groups_sentence(0.02, stable=True)
     'shown to be groups (p = 0.02)'
     >>> groups_sentence(0.32, stable=True)
     'a cut that comes back on other members, not shown to be groups (p = 0.32)'
     """
-    if p < ALPHA:
+    if p < ALPHA and better is None:
         cut = "" if stable else ", but this cut may not come back on other members"
         return f"shown to be groups (p = {p:.2g}){cut}"
     comes_back = "comes back" if stable else "may not come back"
-    return f"a cut that {comes_back} on other members, not shown to be groups (p = {p:.2g})"
+    more = f", and {better} segments have a lower BIC" if better is not None else ""
+    return f"a cut that {comes_back} on other members, not shown to be groups (p = {p:.2g}{more})"
 
 
 def latent_correlations(Z: np.ndarray) -> np.ndarray:

@@ -43,6 +43,9 @@ the smallest cut in percentage points (points)."""
 INSTEAD = {"nobody": "free", "worth_range": "worth"}
 """The sentence for a playbook that lacks a newer one."""
 
+LEAST_HIGH = 0.05
+"""While the low end of the interval is below this, a segment has no high risk."""
+
 Facts = Mapping[str, Any]
 """What is known about one segment: facts[kind][column or expression] is a number."""
 
@@ -127,7 +130,10 @@ class RiskNames(TypedDict):
 
 @Form
 class RiskLimits(TypedDict):
-    """Declare from which multiple of the overall churn rate on a segment's risk is high or low."""
+    """Declare from which multiple of the overall churn rate on a segment's risk is high or low.
+
+    It is also high if the share that stays is as many times smaller (portraits.few_stay).
+    """
 
     high_above: Number
     low_below: Number
@@ -136,12 +142,17 @@ class RiskLimits(TypedDict):
 
 @Form
 class Naming(TypedDict):
-    """Declare how segments are named: at most ``most`` traits, or columns that stand out."""
+    """Declare how segments are named: at most ``most`` traits, or columns that stand out.
+
+    ``often`` and ``rarely``, which go together, are for words: often Plan = gold.
+    """
 
     most: int
     more: Text
     less: Text
     plain: Text
+    often: NotRequired[Text]
+    rarely: NotRequired[Text]
 
 
 @Form
@@ -243,16 +254,24 @@ def assumed_range(keeps: float | list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def rate_risk(playbook: Mapping[str, Any], low: float, high: float, base: float) -> Risk:
+def rate_risk(
+    playbook: Mapping[str, Any], low: float, high: float, base: float, *, few_stay: bool = False
+) -> Risk:
     """Rate the risk of a segment by the 95% interval (low, high) of its churn rate.
 
-    ``base`` is the churn rate of all rows.
+    ``base`` is the churn rate of all rows. Where most leave, no rate can be far above it:
+    ``few_stay`` says that far fewer stay than of all rows, and that this is no chance. Where few
+    leave, a segment in which nineteen in twenty stay is not high.
 
     >>> limits = {"risk": {"high_above": 1.4, "low_below": 0.5}}
     >>> rate_risk(limits, 0.30, 0.40, base=0.2), rate_risk(limits, 0.15, 0.40, base=0.2)
     ('high', 'medium')
+    >>> rate_risk(limits, 0.88, 0.92, base=0.82, few_stay=True)
+    'high'
+    >>> rate_risk(limits, 0.028, 0.036, base=0.013)
+    'medium'
     """
-    if low > playbook["risk"]["high_above"] * base:
+    if low > max(playbook["risk"]["high_above"] * base, LEAST_HIGH) or few_stay:
         return "high"
     return "low" if high < playbook["risk"]["low_below"] * base else "medium"
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest, norm
 
 from churnlab.data.expressions import check_expression, derive, evaluate
 from churnlab.errors import InputError
+from churnlab.formatting import listed
 from churnlab.segments.action_value import plan_ab_test, value_action
 from churnlab.segments.playbook import (
     INSTEAD,
@@ -18,9 +19,16 @@ from churnlab.segments.playbook import (
     choose_actions,
     find_traits,
     operands,
+    page_language,
     rate_risk,
     text,
 )
+
+MORE_OR_LESS = ("more", "less")
+"""The words of a playbook's naming for numbers above and below the average."""
+
+LEVEL = " = "
+"""Between a column of words and its level, in the name of a column that says who has it."""
 
 Z95 = float(norm.ppf(0.975))
 
@@ -119,6 +127,41 @@ def certain_deviations(
     return estimate.where((estimate.abs() > z / Z95 * half) & (estimate.abs() > drawn), 0.0)
 
 
+def with_levels(X: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
+    """Append a column of 0 and 1 for each level of each column of words; of two levels the last.
+
+    >>> members = pd.DataFrame({"Age": [31, 45], "Paid": ["No", "Yes"]})
+    >>> with_levels(members, members[["Paid"]]).to_dict("list")
+    {'Age': [31, 45], 'Paid': ['No', 'Yes'], 'Paid = Yes': [0.0, 1.0]}
+    """
+    held = {
+        f"{name}{LEVEL}{level}": (words[name] == level).astype(np.float64)
+        for name in words
+        for level in sorted(words[name].unique())[1 if words[name].nunique() == 2 else 0 :]
+    }
+    return pd.concat([X, pd.DataFrame(held, index=X.index)], axis=1) if held else X
+
+
+def few_stay(inside: np.ndarray, outside: np.ndarray, segments: int, *, limit: float) -> bool:
+    """Return whether at least ``limit`` times fewer stay in a segment than of all members, and
+    fewer than outside it beyond chance.
+
+    Both arrays are 1 for members who left. Chance is Newcombe's (1998) interval of the difference
+    of two shares, which at most 5% of the tables are beyond in any of their ``segments``
+    (Bonferroni).
+    """
+    stayed = 1 - np.concatenate([inside, outside]).mean()
+    if len(outside) == 0 or limit * (1 - inside.mean()) > stayed:
+        return False
+    level = 1 - 0.05 / segments
+    low, high = (
+        binomtest(int(y.sum()), len(y)).proportion_ci(confidence_level=level, method="wilson")
+        for y in (inside, outside)
+    )
+    within = np.hypot(inside.mean() - low.low, high.high - outside.mean())
+    return bool(inside.mean() - outside.mean() > within)
+
+
 def portraits(
     X: pd.DataFrame,
     labels: np.ndarray,
@@ -147,7 +190,9 @@ def portraits(
         deviation, inside = certain.iloc[segment], labels == segment
         facts = {"mean": means.iloc[segment], "deviation": deviation, "share": shares.iloc[segment]}
         traits = find_traits(playbook, facts)
-        risk = rate_risk(playbook, row["churn_low"], row["churn_high"], float(np.mean(y)))
+        few = few_stay(y[inside], y[~inside], len(table), limit=playbook["risk"]["high_above"])
+        ends = row["churn_low"], row["churn_high"]
+        risk = rate_risk(playbook, *ends, float(np.mean(y)), few_stay=few)
         plans = [
             plan(playbook, name, X[inside], y[inside], language)
             for name in choose_actions(playbook, traits, risk)
@@ -166,6 +211,36 @@ def portraits(
     for portrait, name in zip(described, segment_names(described, playbook, language), strict=True):
         portrait["name"] = name
     return described
+
+
+def describe(
+    X: pd.DataFrame,
+    labels: np.ndarray,
+    y: np.ndarray,
+    jaccard: np.ndarray,
+    *,
+    playbook: Mapping[str, Any],
+    language: str,
+    made_from: Collection[str],
+) -> list[dict[str, Any]]:
+    """Return the portraits in the language that is served, each with its Jaccard index and, if that
+    is not English, the English texts for on_page."""
+    how: dict[str, Any] = {"playbook": playbook, "made_from": made_from}
+    page = page_language(playbook, language)
+    served = portraits(X, labels, y, language=language, **how)
+    shown = served if page == language else portraits(X, labels, y, language=page, **how)
+    return [
+        portrait | {"jaccard": float(value)} | page_texts(portrait, also)
+        for portrait, also, value in zip(served, shown, jaccard, strict=True)
+    ]
+
+
+def made_by_construction(sources: Sequence[str]) -> str:
+    """Say that segments differ by construction in the columns that they were made from."""
+    return (
+        f"The segments were made from {listed(list(sources), 12)}: that they differ in these "
+        "columns, and in traits from them, is by construction and no finding."
+    )
 
 
 def page_texts(portrait: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +376,8 @@ def _column_words(
     naming, words = playbook["naming"], []
     for column, deviation in portrait["salient"].items():
         label = text(playbook["columns"].get(column, column), language)
-        word = text(naming["more" if deviation > 0 else "less"], language)
+        more, less = ("often", "rarely") if LEVEL in column and "often" in naming else MORE_OR_LESS
+        word = text(naming[more if deviation > 0 else less], language)
         words.append(word.format(column=label))
     return words or [text(naming["plain"], language)]
 

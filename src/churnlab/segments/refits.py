@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +24,24 @@ matrices only after packing them."""
 
 LOCAL_TRIALS = 4
 """Candidates for each row of a start. scikit-learn takes 2 + log k; here all k take the same."""
+
+
+Assign = Callable[[np.ndarray], np.ndarray]
+"""What labels rows 0 .. k-1."""
+
+
+class Refit(Protocol):
+    """What fits each k on some rows and returns for each what labels any rows."""
+
+    def __call__(
+        self,
+        Z: np.ndarray,
+        ks: Iterable[int],
+        n_init: int,
+        rng: np.random.Generator,
+        *,
+        weights: np.ndarray | None = None,
+    ) -> dict[int, Assign]: ...
 
 
 def plusplus_starts(
@@ -131,6 +151,19 @@ def refit(
     seed = int(rng.integers(2**32))
     starts = plusplus_starts(Z, max(numbers), n_init=n_init, random_state=seed, weights=weights)
     return {k: best_centers(Z, k, starts, weights=weights) for k in numbers}
+
+
+def refit_nearest(
+    Z: np.ndarray,
+    ks: Iterable[int],
+    n_init: int,
+    rng: np.random.Generator,
+    *,
+    weights: np.ndarray | None = None,
+) -> dict[int, Assign]:
+    """Fit k-means for each k, as refit does; a row belongs to its nearest center."""
+    fits = refit(Z, ks, n_init, rng, weights=weights)
+    return {k: partial(nearest_center, centers=centers) for k, centers in fits.items()}
 
 
 def inertia(Z: np.ndarray, centers: np.ndarray) -> float:

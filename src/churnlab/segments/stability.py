@@ -1,4 +1,4 @@
-"""Measure how stable a k-means segmentation is when the rows change, and against no structure.
+"""Measure how stable a segmentation is when the rows change, and against no structure.
 
 Every function examines several numbers of segments k at once: all share one set of resampled rows
 and one set of starts on them. The values of one k do not depend on the others.
@@ -15,12 +15,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from churnlab.segments.refits import inertia, nearest_center, refit
+from churnlab.segments.refits import Assign, Refit, inertia, refit, refit_nearest
 from churnlab.threads import Item, on_all_cores
 
 FEW_ROWS = 5_000
-"""Up to this many rows one thread computes: iterations are so short that several threads would wait
-for each other more than they work."""
+"""Up to this many rows one thread computes: iterations of k-means are so short that several threads
+would wait for each other more than they work."""
 
 REFERENCE_STARTS = 5
 """Starts on each reference table of the gap statistic. With one, some references end in a bad local
@@ -46,6 +46,7 @@ def bootstrap_agreement(
     resamples: int,
     n_init: int,
     random_state: int,
+    refit: Refit = refit_nearest,
 ) -> Agreement:
     """Compare each k's labels (0 .. k-1) with fits on bootstrap resamples, which label all rows.
 
@@ -58,12 +59,10 @@ def bootstrap_agreement(
         # A row drawn twice is a row of weight two: the same problem with a third fewer rows.
         times = np.bincount(rng.integers(len(Z), size=len(Z)), minlength=len(Z))
         fits = refit(Z[times > 0], labels, n_init, rng, weights=times[times > 0].astype(float))
-        return [
-            _contingency(labels[k], nearest_center(Z, centers), k) for k, centers in fits.items()
-        ]
+        return [_contingency(labels[k], assign(Z), k) for k, assign in fits.items()]
 
     generators = _generators(random_state, resamples)
-    tables = on_all_cores(resample, generators, n_jobs=_n_jobs(len(Z)))
+    tables = on_all_cores(resample, generators, n_jobs=_n_jobs(len(Z), refit))
     return Agreement(
         ari=pd.DataFrame([[_rand(counts) for counts in of] for of in tables], columns=list(labels)),
         jaccard={
@@ -74,29 +73,35 @@ def bootstrap_agreement(
 
 
 def prediction_strength(
-    Z: np.ndarray, ks: Iterable[int], *, splits: int, n_init: int, random_state: int
+    Z: np.ndarray,
+    ks: Iterable[int],
+    *,
+    splits: int,
+    n_init: int,
+    random_state: int,
+    refit: Refit = refit_nearest,
 ) -> pd.DataFrame:
     """Return the prediction strength of each k: splits x numbers k.
 
-    It is the smallest share of a segment's pairs that the centers of other rows keep together. Each
+    It is the smallest share of a segment's pairs that a fit on other rows keeps together. Each
     split halves the rows, fits both halves and averages the two directions. Tibshirani and Walther
     (2005).
     """
     numbers = list(ks)
 
-    def kept(rows: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
-        labels, others = nearest_center(rows, own), nearest_center(rows, other)
-        return smallest_share_of_pairs(labels, others, len(own))
+    def kept(rows: np.ndarray, own: Assign, other: Assign, k: int) -> float:
+        return smallest_share_of_pairs(own(rows), other(rows), k)
 
     def split(rng: np.random.Generator) -> list[float]:
         first, second = np.array_split(rng.permutation(len(Z)), 2)
         ones, twos = refit(Z[first], numbers, n_init, rng), refit(Z[second], numbers, n_init, rng)
         return [
-            (kept(Z[second], twos[k], ones[k]) + kept(Z[first], ones[k], twos[k])) / 2
+            (kept(Z[second], twos[k], ones[k], k) + kept(Z[first], ones[k], twos[k], k)) / 2
             for k in numbers
         ]
 
-    return _repeat(split, _generators(random_state, splits), numbers, n_rows=len(Z))
+    n_jobs = _n_jobs(len(Z), refit)
+    return _repeat(split, _generators(random_state, splits), numbers, n_jobs=n_jobs)
 
 
 def smallest_share_of_pairs(labels: np.ndarray, others: np.ndarray, k: int) -> float:
@@ -167,7 +172,8 @@ def gap_statistic(
         fits = refit(rows, inertias, REFERENCE_STARTS, rng)
         return [np.log(inertia(rows, centers)) for centers in fits.values()]
 
-    logs = _repeat(uniform, _generators(random_state, references), inertias, n_rows=len(Z))
+    n_jobs = _n_jobs(len(Z), refit_nearest)
+    logs = _repeat(uniform, _generators(random_state, references), inertias, n_jobs=n_jobs)
     error = logs.std(ddof=0) * np.sqrt(1 + 1 / references)
     return {
         k: (float(logs[k].mean() - np.log(inertia)), float(error[k]))
@@ -183,13 +189,15 @@ def heldout_churn_auc(
     n_init: int,
     random_state: int,
     folds: int = 5,
+    refit: Refit = refit_nearest,
+    rescale: bool = True,
 ) -> dict[int, float]:
     """Return, for each k, how well the segment alone ranks the churn of held-out rows.
 
-    Mean ROC AUC over stratified folds; NaN with fewer than ``folds`` rows in a class. Scaler and
-    k-means are refitted on the other folds, whose churn rate per segment is the score. The AUCs are
-    not pooled: a rate that is high on the training rows is low on the held-out ones, which would
-    pull a pooled AUC down.
+    Mean ROC AUC over stratified folds; NaN with fewer than ``folds`` rows in a class. Segments and
+    scaler (unless ``rescale`` is false: words keep their weight) are refitted on the other folds,
+    whose churn rate per segment is the score. The AUCs are not pooled: a rate that is high on the
+    training rows is low on the held-out ones, which would pull a pooled AUC down.
     """
     numbers = list(ks)
     if np.bincount(y, minlength=2).min() < folds:
@@ -197,17 +205,17 @@ def heldout_churn_auc(
 
     def fold(parts: tuple[np.ndarray, np.ndarray]) -> list[float]:
         train, test = parts
-        scaler = StandardScaler().fit(values[train])
+        scaler = StandardScaler(with_mean=rescale, with_std=rescale).fit(values[train])
         here, there = scaler.transform(values[train]), scaler.transform(values[test])
         fits = refit(here, numbers, n_init, np.random.default_rng(random_state))
         aucs = []
-        for k, centers in fits.items():
-            rates = _churn_rates(nearest_center(here, centers), y[train], k)
-            aucs.append(roc_auc_score(y[test], rates[nearest_center(there, centers)]))
+        for k, assign in fits.items():
+            rates = _churn_rates(assign(here), y[train], k)
+            aucs.append(roc_auc_score(y[test], rates[assign(there)]))
         return aucs
 
     parts = StratifiedKFold(folds, shuffle=True, random_state=random_state).split(values, y)
-    means = _repeat(fold, parts, numbers, n_rows=len(values)).mean()
+    means = _repeat(fold, parts, numbers, n_jobs=_n_jobs(len(values), refit)).mean()
     return {k: float(means[k]) for k in numbers}
 
 
@@ -224,11 +232,15 @@ def _generators(random_state: int, n: int) -> list[np.random.Generator]:
 
 
 def _repeat(
-    work: Callable[[Item], list[float]], items: Iterable[Item], ks: Iterable[int], *, n_rows: int
+    work: Callable[[Item], list[float]],
+    items: Iterable[Item],
+    ks: Iterable[int],
+    *,
+    n_jobs: int | None,
 ) -> pd.DataFrame:
-    """Return repetitions x numbers k; each repetition works on about ``n_rows`` rows."""
-    return pd.DataFrame(on_all_cores(work, items, n_jobs=_n_jobs(n_rows)), columns=list(ks))
+    """Return repetitions x numbers k."""
+    return pd.DataFrame(on_all_cores(work, items, n_jobs=n_jobs), columns=list(ks))
 
 
-def _n_jobs(n_rows: int) -> int | None:
-    return 1 if n_rows <= FEW_ROWS else None
+def _n_jobs(n_rows: int, refit: Refit) -> int | None:
+    return 1 if refit is refit_nearest and n_rows <= FEW_ROWS else None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +27,21 @@ NOT_DECIDING = {
 }
 """Keys that do not decide a result and are left out of its config_sha256 (as is any path)."""
 
-FILE_FORMAT = {"path", "encoding", "rename", "extra"}
+FILE_FORMAT = {
+    *("path", "encoding", "rename", "extra"),
+    *("separator", "decimal", "missing"),
+}
 """Keys of a dataset that describe where and how its table is written, not its content."""
+
+CELL_FORMAT = {"format", "missing"}
+"""Keys of a column that describe how its cells are written."""
+
+LATER = {
+    **{"rows_where": None, "before": None, "ordered": False, "encoding": "one_hot"},
+    "on_bad_row": "fail",
+}
+"""Keys that datasets, columns and score have got since, and what was the rule before: they decide
+nothing where they say so, and configs from before keep their fingerprint."""
 
 
 def config_sha256(command: str, config: Mapping[str, Any]) -> str:
@@ -44,11 +57,23 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     {'seed': 0, 'dataset': {'name': 'gym'}}
     """
     kept = {key: value for key, value in config.items() if key not in NOT_DECIDING}
+    if kept.get("score"):
+        kept["score"] = _content(kept["score"], ())
     if kept.get("dataset"):
-        kept["dataset"] = {
-            key: value for key, value in kept["dataset"].items() if key not in FILE_FORMAT
-        }
+        kept["dataset"] = _content(kept["dataset"], FILE_FORMAT)
+        if columns := kept["dataset"].get("columns"):
+            named = {name: _content(column, CELL_FORMAT) for name, column in columns.items()}
+            kept["dataset"]["columns"] = named
     return kept
+
+
+def _content(keys: Mapping[str, Any], form: Collection[str]) -> dict[str, Any]:
+    """Return the keys of a block but those of its form and those that decide nothing."""
+    return {
+        key: value
+        for key, value in keys.items()
+        if key not in form and not (key in LATER and value == LATER[key])
+    }
 
 
 @cache
@@ -80,13 +105,16 @@ def identity_tags(
 ) -> dict[str, str]:
     """Return the tags by which equal runs find each other: command, config, code and data."""
     tags = {Tag.COMMAND: command, Tag.CONFIG: config_sha256(command, config)}
-    tags[Tag.CODE] = _with_own_code(code_sha256(), config.get("model"))
+    tags[Tag.CODE] = code_of(config)
     return tags if data_sha256 is None else tags | {Tag.DATA: data_sha256}
 
 
-def _with_own_code(sha256: str, model: Any) -> str:
-    """Add the files of a model's own classes to the fingerprint of the code; the others keep it."""
-    found = own_code(types_in((model or {}).get("estimator")))
+def code_of(config: Mapping[str, Any]) -> str:
+    """Fingerprint the code that a config runs: the package, and the files of a model's own classes.
+
+    Without such classes it is that of the package.
+    """
+    sha256, found = code_sha256(), own_code(types_in((config.get("model") or {}).get("estimator")))
     return hashlib.sha256((sha256 + found.sha256()).encode()).hexdigest() if found.files else sha256
 
 

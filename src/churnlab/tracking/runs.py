@@ -39,7 +39,7 @@ reproduces: ContextVar[str] = ContextVar("reproduces", default="")
 @contextmanager
 def reproducing(run_id: str) -> Iterator[None]:
     """Mark the run that is opened inside as a reproduction, in its name and in a tag."""
-    label, original = job_label.set("again"), reproduces.set(run_id)
+    label, original = job_label.set("reproduced"), reproduces.set(run_id)
     try:
         yield
     finally:
@@ -155,25 +155,44 @@ def _opened_since(outer: Run | None) -> bool:
     return run is not None and (outer is None or outer.info.run_id != run.info.run_id)
 
 
-def log_metrics(metrics: Mapping[str, float], *, step: int | None = None) -> None:
-    """Log metrics; leave out those that are undefined (NaN)."""
-    mlflow.log_metrics({key: value for key, value in metrics.items() if value == value}, step=step)
+def log_metrics(
+    metrics: Mapping[str, float], *, step: int = 0, model_id: str | None = None
+) -> None:
+    """Log metrics; leave out those that are undefined (NaN).
+
+    With ``model_id`` they are also that model's, on the table that the run has as its input.
+    """
+    run, now = mlflow.active_run(), int(time.time() * 1000)
+    assert run is not None
+    of_model = {} if model_id is None else {"model_id": model_id} | _input(run.info.run_id)
+    logged = [
+        Metric(name, value, now, step, **of_model)
+        for name, value in metrics.items()
+        if value == value
+    ]
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=logged)
 
 
-def log_steps(series: Mapping[str, Sequence[float]]) -> None:
-    """Log series of values, each as the steps of one metric."""
+def _input(run_id: str) -> dict[str, str]:
+    """Return by what a metric names the table of a run."""
+    tables = [used.dataset for used in mlflow.get_run(run_id).inputs.dataset_inputs]
+    return {"dataset_name": tables[0].name, "dataset_digest": tables[0].digest} if tables else {}
+
+
+def log_steps(series: Mapping[str, Sequence[float]], *, first: int = 0) -> None:
+    """Log series of values, each as the steps of one metric, counted from ``first``."""
     run = mlflow.active_run()
     assert run is not None
-    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=_steps(series))
+    mlflow.MlflowClient().log_batch(run.info.run_id, metrics=_steps(series, first=first))
 
 
-def _steps(series: Mapping[str, Sequence[float]]) -> list[Metric]:
+def _steps(series: Mapping[str, Sequence[float]], *, first: int = 0) -> list[Metric]:
     """Return each value with its place as the step; undefined ones (NaN) are left out."""
     now = int(time.time() * 1000)
     return [
         Metric(name, value, now, step)
         for name, values in series.items()
-        for step, value in enumerate(values)
+        for step, value in enumerate(values, first)
         if value == value
     ]
 
@@ -258,12 +277,17 @@ def log_reproduction(run: Run, answer: Mapping[str, Any]) -> None:
     client.set_tag(run_id, Tag.IDENTICAL, str(answer["identical"]).lower())
 
 
+UNFLATTENED = ("dataset.columns", "dataset.rename", "claims.statements")
+"""Blocks whose keys are names of the user, which may be no names of MLflow's params."""
+
+
 def _scalars(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten plain values to dotted keys; columns and claims are in config.yaml only."""
+    """Flatten plain values to dotted keys; columns, their names in a file, and claims are in
+    config.yaml only."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            if f"{prefix}{key}" not in ("dataset.columns", "claims.statements"):
+            if f"{prefix}{key}" not in UNFLATTENED:
                 flat |= _scalars(value, f"{prefix}{key}.")
         elif not isinstance(value, list | tuple):
             flat[f"{prefix}{key}"] = value

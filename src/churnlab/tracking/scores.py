@@ -19,14 +19,15 @@ SPREADS = ("std", "low", "high", "floor")
 endings of a score's name (``test_roc_auc_low``)."""
 
 
-def log_scores(scores: Mapping[str, float]) -> None:
-    """Log all scores in metrics.csv, one row per metric, and those that are no spread in MLflow."""
+def log_scores(scores: Mapping[str, float], *, model_id: str) -> None:
+    """Log all scores in metrics.csv, one row per metric, and those that are no spread in MLflow, as
+    the run's and its model's."""
     table: dict[str, dict[str, float]] = {}
     for name, value in scores.items():
         metric, _, ending = name.rpartition("_")
         key = (metric, ending) if ending in SPREADS else (name, "value")
         table.setdefault(key[0], {})[key[1]] = value
-    log_metrics({name: row["value"] for name, row in table.items()})
+    log_metrics({name: row["value"] for name, row in table.items()}, model_id=model_id)
     frame = pd.DataFrame.from_dict(table, orient="index").reindex(columns=["value", *SPREADS])
     artifacts.log_table(frame.rename_axis("metric").reset_index(), Artifact.METRICS)
 

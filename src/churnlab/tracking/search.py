@@ -15,7 +15,7 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.evaluation.metric_names import LOWER_IS_BETTER
 from churnlab.formatting import counted, listed
-from churnlab.tracking.artifacts import intact
+from churnlab.tracking.artifacts import check_intact, intact
 from churnlab.tracking.fingerprints import identity_tags
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
 from churnlab.tracking.store import restore
@@ -228,3 +228,23 @@ def source(run: Run) -> str | None:
     """Return the absolute path or URL of a run's table; None if the run does not record it."""
     inputs = run.inputs.dataset_inputs
     return json.loads(inputs[0].dataset.source).get("uri") if inputs else None
+
+
+def run_on_table(run_id: str, command: str, dataset: Dataset) -> Run:
+    """Return a run by its id. InputError: it did not use this table."""
+    found = get_run(run_id, command=command)
+    check_intact(found)
+    if found.data.tags[Tag.DATA] != dataset.sha256:
+        raise InputError(
+            f"The {command} run {run_id} used another table than {dataset.source} as it is now; "
+            "give its own table with dataset= and dataset.path= (or dataset.rows=), or another run."
+        )
+    return found
+
+
+def is_same(run: Run, other: Run) -> bool:
+    """Return whether two runs are one, or have the same config and table."""
+    tags, others = run.data.tags, other.data.tags
+    known = all(tag in tags for tag in (Tag.CONFIG, Tag.DATA))
+    same = known and all(tags[tag] == others.get(tag) for tag in (Tag.CONFIG, Tag.DATA))
+    return same or run.info.run_id == other.info.run_id

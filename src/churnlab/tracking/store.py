@@ -228,3 +228,8 @@ def store_command(kind: str, action: str, number: str) -> str:
     """Return the command of MLflow that restores or deletes a run or experiment in this store."""
     uri = shlex.quote(mlflow.get_tracking_uri())
     return f"MLFLOW_TRACKING_URI={uri} mlflow {kind}s {action} --{kind}-id {number}"
+
+
+def ui_command() -> str:
+    """Return the command that opens MLflow's UI on this store."""
+    return f"mlflow ui --backend-store-uri {shlex.quote(mlflow.get_tracking_uri())}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
@@ -21,6 +22,7 @@ from churnlab.tracking.runs import (
     end_unfinished,
     environment_tags,
     log_metrics,
+    log_steps,
     parent_run_id,
     start_run,
 )
@@ -134,21 +136,38 @@ def log_jobs(parent: str, jobs: pd.DataFrame, *, metric: str | None) -> tuple[pd
 
     ``jobs``: a row per job with ``job`` (its number), its swept keys, ``status`` and ``run_id``,
     "" for a job without a run. The parent run gets the ids of all jobs, those of earlier sweeps
-    too, and the ``cv_`` metrics of the best job. ``metric``: by which jobs are ranked, if they are.
+    too, the ``cv_`` metrics of the best job, and the metric of every job as a step. ``metric``: by
+    which jobs are ranked, if they are.
     """
     client = mlflow.MlflowClient()
     runs = {run_id: client.get_run(run_id) for run_id in jobs["run_id"] if run_id}
     scored = {run_id: _scored(run) for run_id, run in runs.items()}
-    table, key = _with_metrics(jobs, runs, scored), f"cv_{metric}"
+    questions = {tuple(run.data.tags.get(tag) for tag in SAME_QUESTION) for run in scored.values()}
+    table, key, comparable = _with_metrics(jobs, runs, scored), f"cv_{metric}", len(questions) == 1
     if key in table:
+        _log_course(parent, table[key].to_numpy(), metric=str(metric), comparable=comparable)
         table = table.sort_values(key, ascending=metric in LOWER_IS_BETTER, kind="stable")
         best = scored.get(table["run_id"].iloc[0])
         log_metrics({} if best is None else cv_scores(best))
     ids = [run_id for run_id in table["run_id"] if run_id]
     client.set_tag(parent, Tag.JOBS, ",".join(ids[:MOST_LISTED]))
     artifacts.log_table(table, Artifact.JOBS)
-    questions = {tuple(run.data.tags.get(tag) for tag in SAME_QUESTION) for run in scored.values()}
-    return table, len(questions) == 1
+    return table, comparable
+
+
+def _log_course(parent: str, values: np.ndarray, *, metric: str, comparable: bool) -> None:
+    """Log the metric of the jobs in their order, and the best so far if they can be compared: the
+    number of a job is its step. A sweep that was resumed logs what is new."""
+    best = np.fmin if metric in LOWER_IS_BETTER else np.fmax
+    course = {f"job_{metric}": values}
+    if comparable:
+        course[f"best_cv_{metric}"] = best.accumulate(values)
+    for name, steps in course.items():
+        known = {
+            one.step: one.value for one in mlflow.MlflowClient().get_metric_history(parent, name)
+        }
+        logged = [known.get(number, math.nan) for number in range(1, len(steps) + 1)]
+        log_steps({name: np.where(steps == logged, math.nan, steps).tolist()}, first=1)
 
 
 def _scored(run: Run) -> Run:

@@ -1,0 +1,204 @@
+"""Draft the keys of one column: its kind and limits, or why it is left out."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from churnlab.data.cells import MISSING, TRUTH, as_number, number_pattern, read_number
+from churnlab.drafting.names import names_place
+from churnlab.drafting.written import Look, bands
+from churnlab.formatting import listed
+
+MOST_LEVELS = 50
+"""A category with more values than this is encoded by churn rates, not value by value."""
+
+MANY_ROWS = 10
+"""Members that a value of such a category has on average; fewer teach nothing."""
+
+NEARLY = 0.95
+"""Text that is different in a larger share of the rows is an identifier, or free text."""
+
+HALF = 0.5
+"""Text of many words that is different in a larger share of the rows is free text."""
+
+LONG = 4
+
+MULTIPLIED = re.compile(r"\D?\d[\d.,]*\s*(k|m|mn|mln|mio|bn|tsd\.?|тыс\.?|млн)", re.IGNORECASE)
+"""A number that a letter multiplies: 12k is 12,000, and 12m may be months."""
+
+
+@dataclass(frozen=True)
+class ColumnDraft:
+    """The draft of one column: its keys in the YAML, or None to leave it out, and a remark why.
+
+    ``notes`` are what a person should know or decide, one sentence each.
+    """
+
+    name: str
+    declared: dict[str, Any] | None
+    remark: str
+    notes: tuple[str, ...] = ()
+
+
+def draft_column(look: Look, *, before: date | None, decimal: str) -> ColumnDraft:
+    """Draft a column that is no target, id or leak.
+
+    ``before`` is the day before which dates have their age, ``decimal`` the mark of the file.
+    """
+    if look.missing.all():
+        return ColumnDraft(look.name, None, "empty")
+    if look.distinct == 1:
+        return ColumnDraft(look.name, None, f"always {look.known.iloc[0]}{_gaps(look)}")
+    if look.dates is not None:
+        return _date(look, before)
+    if look.values is not None and not (names_place(look.name) and look.format is None):
+        return _number(look, decimal)
+    return _text(look)
+
+
+def _gaps(look: Look) -> str:
+    """Say how many values are missing, and how that is written."""
+    if not look.missing.any():
+        return ""
+    words = ", ".join(f"{word!r} {count:,}" for word, count in look.words.items())
+    return f", {int(look.missing.sum()):,} missing{f' ({words})' if words else ''}"
+
+
+def _missing(look: Look) -> dict[str, Any]:
+    """Return the key for words that mean a gap, none if they are those that pandas knows."""
+    return {} if {*look.words} <= MISSING else {"missing": sorted(look.words)}
+
+
+def _date(look: Look, before: date | None) -> ColumnDraft:
+    assert look.dates is not None
+    first, last = (look.texts.iloc[int(row)] for row in (look.dates.argmin(), look.dates.argmax()))
+    declared: dict[str, Any] = {"kind": "date", "before": str(before)}
+    declared |= {"format": look.format} if look.format else {}
+    notes = [f"dates, read as their age in days before {before}: choose the day of the table"]
+    if look.formats:
+        notes.append(f"not sure whether they are {look.format} or {look.formats[0]}")
+    remark = f"dates, {first} to {last}{_gaps(look)}"
+    return ColumnDraft(look.name, declared | _missing(look), remark, tuple(notes))
+
+
+def _number(look: Look, decimal: str) -> ColumnDraft:
+    assert look.values is not None
+    values = look.values[~look.missing]
+    found = f"{values.min():g} to {values.max():g}, median {np.median(values):g}{_gaps(look)}"
+    if {*np.unique(values)} <= {0.0, 1.0} and look.format is None:
+        truth = {*look.known} <= {"True", "False"}
+        remark = f"true or false{_gaps(look)}" if truth else found
+        return ColumnDraft(look.name, {"kind": "binary"} | _missing(look), remark)
+    whole = bool((values == np.round(values)).all())
+    declared = numeric_limits(values, whole=whole)
+    notes = []
+    if look.format is not None and not (look.format == "1234,5" and decimal == ","):
+        declared |= {"format": look.format}
+    elif look.format is None and decimal == "," and not whole:
+        declared |= {"format": "1234.5"}
+    if unit := _unit(look.format):
+        declared |= {"unit": unit}
+    if look.format is not None:
+        shown = look.known[look.known.str.contains(r"\D")].iloc[0]
+        number = as_number(read_number(shown, look.format))
+        notes.append(f"numbers, written as {shown}, which is read as {number}")
+        if look.formats:
+            other = look.formats[0]
+            meant = as_number(read_number(shown, other))
+            notes.append(f"not sure: if {shown} is {meant}, write format: {other or '1234.5'!r}")
+    if look.words:
+        words = listed([f"{word!r} in {count:,} cells" for word, count in look.words.items()], 5)
+        notes.append(f"numbers but for {words}, which count as missing")
+    return ColumnDraft(look.name, declared | _missing(look), found, tuple(notes))
+
+
+def _unit(format: str | None) -> str | None:
+    """Return the currency sign or unit of a format."""
+    if format is None:
+        return None
+    number_pattern(format)
+    return re.sub(r"1.?234(.5)?", "", format).strip() or None
+
+
+def _text(look: Look) -> ColumnDraft:
+    levels = sorted(look.known.unique())
+    folded = {level.casefold() for level in levels}
+    if len(levels) == 2 and folded <= {*TRUTH} and len({TRUTH[word] for word in folded}) == 2:
+        remark = f"{' or '.join(levels)}{_gaps(look)}"
+        return ColumnDraft(look.name, {"kind": "binary"} | _missing(look), remark)
+    if all(MULTIPLIED.fullmatch(level) for level in levels):
+        remark = f"numbers that a letter multiplies, as {levels[0]}: write them out{_gaps(look)}"
+        return ColumnDraft(look.name, None, remark)
+    rows, notes = len(look.known), tuple(_word_notes(look))
+    if look.distinct > max(MOST_LEVELS, NEARLY * rows) or _is_free(look):
+        remark = f"distinct in nearly every row: an identifier or free text?{_gaps(look)}"
+        return ColumnDraft(look.name, None, remark)
+    ordered = bands(levels)
+    if ordered is not None and len(levels) <= MOST_LEVELS:
+        declared = {"kind": "category", "values": ordered, "ordered": True}
+        remark = f"{len(levels)} bands in their order{_gaps(look)}"
+        return ColumnDraft(look.name, declared | _missing(look), remark, notes)
+    if len(levels) > MOST_LEVELS and rows < MANY_ROWS * len(levels):
+        remark = f"text with {len(levels):,} distinct values{_gaps(look)}"
+        return ColumnDraft(look.name, None, remark)
+    if len(levels) > MOST_LEVELS:
+        declared = {"kind": "category", "encoding": "target", "unknown": "accept"}
+        remark = f"{len(levels):,} values, encoded by the churn rate of their members{_gaps(look)}"
+        return ColumnDraft(look.name, declared | _missing(look), remark, notes)
+    declared = {"kind": "category", "values": levels}
+    if "???" in levels:  # which a configuration takes for a value that is not given yet
+        declared = {"kind": "category"}
+    return ColumnDraft(
+        look.name, declared | _missing(look), f"{len(levels)} values{_gaps(look)}", notes
+    )
+
+
+def _word_notes(look: Look) -> list[str]:
+    """Say which words of a column of words may be gaps, and which gaps may be values."""
+    counts = look.known.value_counts()
+    values = [f"{word!r} in {counts[word]:,} cells" for word in counts.index if word in MISSING]
+    gaps = [f"{word!r} in {count:,} cells" for word, count in look.words.items()]
+    notes = []
+    if values:
+        notes.append(f"{listed(values, 5)}: a value here; if it is a gap, take it out of values")
+    if gaps:
+        notes.append(
+            f"{listed(gaps, 5)}: counts as missing; if it is a value, write it into values"
+        )
+    return notes
+
+
+def _is_free(look: Look) -> bool:
+    """Return whether text is free: long, or in a small table different in nearly every row."""
+    share = look.distinct / max(len(look.known), 1)
+    words = look.known.str.count(r"\s+").mean() + 1
+    return share > HALF and (words >= LONG or share > NEARLY) and look.distinct > LONG
+
+
+def numeric_limits(values: np.ndarray, *, whole: bool) -> dict[str, Any]:
+    """Draft the kind and limits of a column of numbers.
+
+    The limits are as far beyond the extremes as those are from the median: next month's table has
+    its own extremes, and a long tail needs room.
+    """
+    low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
+    limits = {
+        "min": 0 if low >= 0 else _outward(2 * low - middle),
+        "max": _outward(2 * high - middle),
+    }
+    return {"kind": "numeric", **limits} | ({"whole": True} if whole else {})
+
+
+def _outward(value: float) -> float | int:
+    """Round away from 0 to two significant digits."""
+    if value == 0:
+        return 0
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    rounded = math.copysign(math.ceil(abs(value) / unit) * unit, value)
+    return int(rounded) if rounded == int(rounded) else float(f"{rounded:.2g}")

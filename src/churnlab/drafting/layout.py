@@ -1,0 +1,67 @@
+"""Find lines of a table that are no members: descriptions under the header, headers repeated."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from churnlab.data.cells import gaps, possible_formats
+from churnlab.data.table import Table
+from churnlab.errors import InputError
+from churnlab.formatting import clipped, listed
+
+MOST_LINES = 3
+"""Lines of descriptions, units or types that may stand under a header."""
+
+SAMPLE = 200
+
+
+def check_lines(cells: pd.DataFrame, table: Table) -> None:
+    """Refuse a CSV file with lines that describe the columns, or repeat the header."""
+    if table.lines is None:
+        return
+    stripped = cells.apply(lambda column: column.astype("str").str.strip())
+    names = np.array([str(name).strip() for name in cells])
+    repeated = np.flatnonzero((stripped.to_numpy() == names).all(axis=1))
+    if len(repeated):
+        raise InputError(_message(table, repeated, "repeats the header"))
+    for count in range(1, MOST_LINES + 1):
+        if column := _described(stripped, count):
+            found = clipped(repr(stripped[column].iloc[0]))
+            what = f"describes the columns ({column}: {found}, and numbers below)"
+            raise InputError(_message(table, np.arange(count), what))
+
+
+def _described(cells: pd.DataFrame, count: int) -> str | None:
+    """Return a column of numbers below so many first rows, of which none holds a number; None if
+    the first rows are members like the others."""
+    if len(cells) < count + 3:
+        return None
+    first, rest = cells.iloc[:count], cells.iloc[count : count + SAMPLE]
+    if any(possible_formats([text]) for text in np.unique(first.to_numpy().astype(str))):
+        return None
+    for name in cells:
+        known = rest[name][~gaps(rest[name])]
+        if len(known) and not gaps(first[name]).any() and possible_formats(known):
+            return str(name)
+    return None
+
+
+def _message(table: Table, rows: Sequence[int] | np.ndarray, what: str) -> str:
+    assert table.lines is not None
+    lines = [str(table.lines[int(row)]) for row in rows]
+    one = len(lines) == 1
+    head = f"{table.source}: line{'' if one else 's'} {listed(lines, 5)} {what}, and "
+    head += "is no member" if one else "are no members"
+    if "://" in table.source or table.source.endswith(".gz"):
+        return f"{head}; remove {'it' if one else 'them'} from the file."
+    stem, dot, ending = table.source.rpartition(".")
+    clean = f"{stem}_members.{ending}" if dot else f"{table.source}_members"
+    remove = "".join(f"{line}d;" for line in lines).removesuffix(";")
+    words = f"sed {shlex.quote(remove)} {shlex.quote(table.source)} > {shlex.quote(clean)}"
+    return (
+        f"{head}; remove {'it' if one else 'them'}: {words} && churnlab init {shlex.quote(clean)}"
+    )

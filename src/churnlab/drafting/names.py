@@ -1,0 +1,60 @@
+"""Read the names of columns as a colleague does: the words of a name, and what they say."""
+
+from __future__ import annotations
+
+import re
+
+PLACES = {"zip", "zipcode", "postcode", "postal", "plz", "pincode"}
+"""Words in names of codes whose digits are no numbers."""
+
+COUNTERS = {"row", "rows", "rownum", "rownumber", "index", "idx", "unnamed", "line", "seq", "rank"}
+"""Words in names of columns that count the rows."""
+
+IDENTIFIERS = {"id", "ids", "uuid", "guid", "key", "no", "nr", "num", "number", "code", "msisdn"}
+"""Words in names of identifiers."""
+
+SOMEBODY = {
+    *("customer", "client", "member", "user", "account", "subscriber", "employee", "reader"),
+    *("policy", "contract", "card", "person", "patient", "student", "guest", "shopper", "buyer"),
+    *("phone", "email", "mail", "login", "passport"),
+}
+"""Words for whom or what an identifier identifies."""
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name in lower case.
+
+    >>> words_of("CustomerId"), words_of("has_left?"), words_of("Churn Value")
+    (['customer', 'id'], ['has', 'left'], ['churn', 'value'])
+    """
+    spaced = re.sub(r"(?<=[a-zа-я0-9])(?=[A-ZА-Я])", " ", name)
+    return re.findall(r"[^\W_]+", spaced.casefold())
+
+
+def names_identifier(name: str) -> bool:
+    """Return whether a name is that of an identifier.
+
+    >>> [names_identifier(name) for name in ("CustomerId", "RowNumber", "wage", "CLIENTNUM")]
+    [True, False, False, True]
+    """
+    words = words_of(name)
+    if not words or {*words} & COUNTERS:
+        return False
+    last = words[-1]
+    whole = "".join(words)
+    return (
+        last in IDENTIFIERS
+        or (len(words) == 1 and last in SOMEBODY)
+        or any(whole in {f"{one}{tail}" for tail in IDENTIFIERS} for one in SOMEBODY)
+        or (words[0] == "id" and {*words} & SOMEBODY != set())
+    )
+
+
+def names_place(name: str) -> bool:
+    """Return whether a name is that of postal codes."""
+    return bool({*words_of(name)} & PLACES)
+
+
+def names_counter(name: str) -> bool:
+    """Return whether a name is that of a row counter."""
+    return not (words := words_of(name)) or bool({*words} & COUNTERS)

@@ -1,0 +1,203 @@
+"""Guess which column says who left, which of its values means it, and which rows take part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from churnlab.drafting.names import words_of
+from churnlab.drafting.written import Look
+
+LEFT = re.compile(
+    "churn(ed|er|ers)?|left|leaver|lost|exit(ed)?|attrited|attrition|cancel(l?ed)?|gone|quit"
+    "|terminated|departed|closed|deactivated|unsubscribed|lapsed|resigned|inactive|expired|ушел|ушёл"
+    "|отток"
+)
+"""Words that say that somebody left."""
+
+STAYED = re.compile(
+    "stay(ed|s)?|retained|existing|active|current|remain(s|ed)?|kept|loyal|renewed|open|subscribed"
+    "|остался"
+)
+
+NOT = {"not", "no", "non", "never", "didn"}
+YES = ("yes", "true", "y", "t", "1")
+NO = ("no", "false", "n", "f", "0")
+
+NAMED = re.compile(
+    r"((has|is|was|did|have|will|client|customer|member|user) )*"
+    r"(churn(ed|er)?|left|exit(ed)?|attrition|attrited|leave[rs]?|cancel(l?ed)?|quit|unsubscribed"
+    r"|departed|resigned|lapsed|отток|ушел|ушёл)"
+    r"( (flag|label|value|status|yn|indicator|ind|binary|target|class|bool|0|1|company|bank"
+    r"|service))*"
+)
+"""Names of columns that say who left."""
+
+RELATED = re.compile("churn(ed|er)?|attrition|attrited|отток")
+"""Words in names of columns about leaving; what is no target among them was recorded later."""
+
+AFTERWARDS = {
+    "reason",
+    "category",
+    "score",
+    "date",
+    "month",
+    "type",
+    "cause",
+    "risk",
+    "probability",
+}
+
+ANYTHING = ("target", "label", "y")
+"""Names that say no more than that a column is to be predicted."""
+
+MOST_VALUES = 6
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target's column, the value that means left, the two values (left, stayed) in the file's
+    own types, and whether the table has others, whose rows do not take part.
+
+    ``left`` is true in the rows of who left; ``sure`` is false if ``positive`` is a guess.
+    """
+
+    name: str
+    positive: Any
+    stayed: Any
+    others: list[str]
+    left: np.ndarray
+    taking_part: np.ndarray
+    sure: bool
+
+    @property
+    def rows_where(self) -> str | None:
+        """The expression that says which rows take part, None if all do."""
+        if self.taking_part.all():
+            return None
+        name = self.name if re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII) else f"`{self.name}`"
+        return f"{name} in [{self.positive!r}, {self.stayed!r}]"
+
+
+def meaning(value: str) -> str | None:
+    """Return what a value says of a member: left, stayed, yes, no, or None.
+
+    >>> meaning("Attrited Customer"), meaning("not churned"), meaning("Y"), meaning("Joined")
+    ('left', 'stayed', 'yes', None)
+    """
+    words = words_of(value)
+    if " ".join(words) in YES or value in ("1", "1.0"):
+        return "yes"
+    if " ".join(words) in NO or value in ("0", "0.0"):
+        return "no"
+    denied = bool({*words} & NOT)
+    for pattern, meant, opposite in ((LEFT, "left", "stayed"), (STAYED, "stayed", "left")):
+        if any(map(pattern.fullmatch, words)):
+            return opposite if denied else meant
+    return None
+
+
+def make_target(look: Look) -> Target | None:
+    """Read a column as the target; None if its values do not say who left and who stayed.
+
+    Of more than two values two must say so by themselves.
+    """
+    counts = look.known.value_counts()
+    if not 2 <= len(counts) <= MOST_VALUES:
+        return None
+    coded = {*counts.index} == {"1", "2"}  # where 1 is not yes
+    meanings = {value: None if coded else meaning(value) for value in counts.index}
+    inverted = any(map(STAYED.fullmatch, words_of(look.name))) and not names_target(look.name)
+    left, stayed = ("no", "yes") if inverted else ("yes", "no")
+    ones = [value for value in meanings if meanings[value] == "left"]
+    ones = ones or [value for value in meanings if meanings[value] == left]
+    zeros = [value for value in meanings if meanings[value] == "stayed"]
+    zeros = zeros or [value for value in meanings if meanings[value] == stayed]
+    sure = True
+    if len(counts) == 2 and (len(ones) != 1 or len(zeros) != 1):
+        sure = len(ones) + len(zeros) == 1 or {*counts.index} == {"-1", "1"}
+        if len(ones) == 1:
+            zeros = [value for value in counts.index if value not in ones]
+        elif len(zeros) == 1:
+            ones = [value for value in counts.index if value not in zeros]
+        elif {*counts.index} == {"-1", "1"}:
+            ones, zeros = ["1"], ["-1"]
+        else:  # nobody can know: most stay
+            ones, zeros = [counts.index[1]], [counts.index[0]]
+    if len(ones) != 1 or len(zeros) != 1:
+        return None
+    others = [value for value in counts.index if value not in (ones[0], zeros[0])]
+    taking_part = look.texts.isin([ones[0], zeros[0]]).to_numpy() & ~look.missing
+    return Target(
+        look.name,
+        _typed(look, ones[0]),
+        _typed(look, zeros[0]),
+        others,
+        (look.texts == ones[0]).to_numpy() & ~look.missing,
+        taking_part,
+        sure,
+    )
+
+
+def _typed(look: Look, text: str) -> Any:
+    """Return a value of the target in the type in which its column is read."""
+    if {value.casefold() for value in look.known.unique()} == {"true", "false"}:
+        return text.casefold() == "true"  # which is how pandas reads them
+    if look.values is None:
+        return text
+    value = float(look.values[np.flatnonzero((look.texts == text).to_numpy())[0]])
+    return int(value) if value.is_integer() else value
+
+
+def names_target(name: str) -> bool:
+    """Return whether a column says by its name who left.
+
+    >>> [names_target(name) for name in ("Attrition_Flag", "has left", "months left")]
+    [True, True, False]
+    """
+    return bool(NAMED.fullmatch(" ".join(words_of(name))))
+
+
+def names_outcome(name: str) -> bool:
+    """Return whether a column is about leaving by its name: what is no target was known later."""
+    return any(map(RELATED.fullmatch, words_of(name)))
+
+
+def likely_targets(looks: Iterable[Look]) -> list[Target]:
+    """Return the columns that may say who left, the likeliest alone, several if equally likely."""
+    found: dict[int, list[Target]] = {}
+    for look in looks:
+        words = words_of(look.name)
+        made = make_target(look)
+        if made is None or {*words} & AFTERWARDS:
+            continue
+        meanings = {meaning(value) for value in look.known.unique()}
+        if names_target(look.name):
+            rank = 4
+        elif names_outcome(look.name) and len({"left", "stayed", "yes", "no"} & meanings) > 1:
+            rank = 3
+        elif {"left", "stayed"} <= meanings:
+            rank = 2
+        elif " ".join(words) in ANYTHING:
+            rank = 1
+        else:
+            continue
+        found.setdefault(rank, []).append(made)
+    return found[max(found)] if found else []
+
+
+def same(one: Target, other: Target) -> bool:
+    """Return whether two targets say the same of every member."""
+    both = one.taking_part & other.taking_part
+    return bool((one.left[both] == other.left[both]).all())
+
+
+def agreed(targets: Sequence[Target]) -> Target | None:
+    """Return one of several targets if all say the same, of 1 and 0 before words; else None."""
+    if targets and all(same(targets[0], other) for other in targets[1:]):
+        return min(targets, key=lambda one: isinstance(one.positive, str))
+    return None
