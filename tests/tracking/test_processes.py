@@ -78,6 +78,30 @@ def test_an_error_after_a_signal_is_put_down_to_the_signal(name, kind):
     assert subprocess.run(words, capture_output=True, text=True).stdout == f"{kind}\n"
 
 
+WAITS = """
+import os, signal
+from churnlab.errors import Terminated
+from churnlab.tracking.processes import finish_first, raise_on_signals
+raise_on_signals()
+for signals in (1, 2):
+    done = []
+    try:
+        with finish_first():
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("went on")
+    except Terminated:
+        done.append("stopped")
+    print(done)
+"""
+
+
+def test_a_signal_waits_until_a_run_is_known_and_a_second_one_does_not():
+    words = [sys.executable, "-c", WAITS]
+    lines = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+    assert lines == ["['went on', 'stopped']", "['went on', 'stopped']"]
+
+
 def test_a_signal_is_found_on_either_way_through_the_causes_of_an_error():
     error = ValueError("while cleaning up")
     error.__cause__ = OSError("an older reason")

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -59,6 +61,9 @@ def _started(pid: int) -> str | None:
 _stops: list[BaseException] = []
 """What the signals that reached this process have raised, the latest last."""
 
+_held_at: int | None = None
+"""How many signals had come when ``finish_first`` began; None outside of it."""
+
 
 def raise_on_signals() -> None:
     """Let SIGTERM raise Terminated in the main thread, as Ctrl-C raises KeyboardInterrupt."""
@@ -66,6 +71,22 @@ def raise_on_signals() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background job
         signal.signal(signal.SIGINT, partial(_stop, KeyboardInterrupt))
     sys.unraisablehook = _repeat_signal
+
+
+@contextmanager
+def finish_first() -> Iterator[None]:
+    """Let a signal wait until what is done inside is done; a second one does not wait.
+
+    MLflow knows a run as the open one only some time after it is in the store.
+    """
+    global _held_at
+    _held_at = before = len(_stops)
+    try:
+        yield
+    finally:
+        _held_at = None
+    if len(_stops) > before:
+        raise _stops[-1]
 
 
 def interruption(error: BaseException) -> BaseException | None:
@@ -82,8 +103,10 @@ def interruption(error: BaseException) -> BaseException | None:
 
 def _stop(kind: type[BaseException], *_: object) -> None:
     stop = kind()
+    waits = len(_stops) == _held_at
     _stops.append(stop)
-    raise stop
+    if not waits:
+        raise stop
 
 
 def _repeat_signal(ignored: sys.UnraisableHookArgs) -> None:

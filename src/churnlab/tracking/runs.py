@@ -21,6 +21,7 @@ from churnlab.data.dataset import Members
 from churnlab.tracking import processes
 from churnlab.tracking.fingerprints import git_tags, identity_tags, packages
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
+from churnlab.tracking.processes import finish_first
 from churnlab.tracking.search import logged_models
 from churnlab.tracking.store import experiment_id
 
@@ -83,17 +84,20 @@ def start_run(
         all_tags[Tag.REPRODUCES] = reproduces.get()
     with _closing():
         if resume is not None:
-            run = mlflow.start_run(run_id=resume, nested=True)
+            with finish_first():
+                run = mlflow.start_run(run_id=resume, nested=True)
             mlflow.set_tags(all_tags)
         else:
             prefix = dataset_name if dataset is None else dataset.contract.name
-            run = mlflow.start_run(
-                experiment_id=experiment_id(f"{prefix}-{EXPERIMENTS[command]}"),
-                run_name=config.get("run_name") or f"{name} {job_label.get()}".strip(),
-                nested=True,
-                parent_run_id=parent_run_id(),
-                tags=all_tags,
-            )
+            place = experiment_id(f"{prefix}-{EXPERIMENTS[command]}")
+            with finish_first():
+                run = mlflow.start_run(
+                    experiment_id=place,
+                    run_name=config.get("run_name") or f"{name} {job_label.get()}".strip(),
+                    nested=True,
+                    parent_run_id=parent_run_id(),
+                    tags=all_tags,
+                )
         _log_config(config, {key: scalars[key] for key in scalars if key not in run.data.params})
         if dataset is None:
             yield run
@@ -135,7 +139,8 @@ def _closing() -> Iterator[None]:
             end_unfinished(error)
         raise
     if _opened_since(outer):
-        mlflow.end_run("FINISHED")
+        with finish_first():
+            mlflow.end_run("FINISHED")
 
 
 def end_unfinished(error: BaseException) -> None:
@@ -145,7 +150,7 @@ def end_unfinished(error: BaseException) -> None:
     with suppress(MlflowException):  # the store itself may have failed
         if not stopped:
             mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
-    with suppress(MlflowException):
+    with suppress(MlflowException), finish_first():
         mlflow.end_run("KILLED" if stopped else "FAILED")
 
 

@@ -16,7 +16,7 @@ from churnlab.evaluation.metric_names import LOWER_IS_BETTER
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import identity_tags
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Artifact, Tag
-from churnlab.tracking.processes import is_alive
+from churnlab.tracking.processes import finish_first, is_alive
 from churnlab.tracking.runs import (
     end_dead,
     end_unfinished,
@@ -64,15 +64,17 @@ def open_sweep(
         led_by = earlier[0].data.tags.get(Tag.PROCESS, NOBODY)
         if parent.status == "RUNNING" and is_alive(led_by) is False:
             log.info("This sweep was killed before; its unfinished jobs are now KILLED, run again.")
-        mlflow.start_run(run_id=parent.run_id)
+        join(parent.run_id)
         mlflow.set_tags(leader)
         return parent.run_id
-    run = mlflow.start_run(
-        experiment_id=experiment_id(name),
-        run_name=f"sweep: {_label(words)}"[:250],
-        parent_run_id=parent_run_id(),
-        tags=tags | leader,
-    )
+    place = experiment_id(name)
+    with finish_first():
+        run = mlflow.start_run(
+            experiment_id=place,
+            run_name=f"sweep: {_label(words)}"[:250],
+            parent_run_id=parent_run_id(),
+            tags=tags | leader,
+        )
     mlflow.log_params({"command": command, "sweep": " ".join(words)})
     return run.info.run_id
 
@@ -86,7 +88,8 @@ def active() -> str | None:
 def join(parent: str) -> None:
     """Make the parent run of a sweep the one that the runs of this process become children of."""
     if mlflow.active_run() is None:
-        mlflow.start_run(run_id=parent)
+        with finish_first():
+            mlflow.start_run(run_id=parent)
 
 
 def end_dead_jobs(parent: str) -> None:
