@@ -39,12 +39,16 @@ docs: setup         ## docs/reference/ from the code and conf/
 
 setup: .venv/made   ## .venv from requirements.lock
 
+ifneq ($(shell cat .venv/made 2>/dev/null),$(CURDIR))
+.PHONY: .venv/made  # in a folder that was renamed or copied, its scripts name the old place
+endif
+
 .venv/made: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "churnlab needs Python 3.11 or newer; say which with make PYTHON=...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	printf '%s' "$(CURDIR)" > $@
 
 ui: setup           ## the MLflow UI on the local store
 	tools="$$PWD/$(BIN)"; cd "$${CHURNLAB_HOME:-.}" && "$$tools/mlflow" ui --backend-store-uri sqlite:///mlflow.db

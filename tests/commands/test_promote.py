@@ -584,3 +584,20 @@ def test_a_version_needs_only_packages_of_a_fixed_version(story, client):
     }
     assert all("==" in line for line in needed)
     assert not any(line.startswith("churnlab") for line in needed)
+
+
+def test_a_run_that_is_too_good_to_be_true_is_left_out_unless_it_is_named(home, client_at):
+    with churnlab_process(home) as churnlab:
+        best, other = (
+            churnlab("train", *TRAINED, f"model={model}").line["run_id"]
+            for model in ("logistic_regression", "dummy")
+        )
+        words = ("promote", *TRAINED, "segment_run=none", "ceiling.cv_roc_auc=0.7")
+        ended = churnlab(*words)
+        named = churnlab(*words, f"churn_run={best}")
+    assert "cv_roc_auc" in ended.err
+    assert f"To let the gate judge it: churn_run={best}" in ended.err
+    versions = client_at(home).search_model_versions(f"name = '{NAME}'")
+    runs = {str(version.version): version.tags["churnlab.churn_run_id"] for version in versions}
+    assert (runs[ended.line["version"]], runs[named.line["version"]]) == (other, best)
+    assert "Left out the best run" not in named.err

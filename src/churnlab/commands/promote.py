@@ -49,6 +49,7 @@ from churnlab.registry.judges import HeldOut, Judgment
 from churnlab.registry.versions import Champion, Served
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
+from churnlab.tracking.leaderboard import suspects
 from churnlab.tracking.looks import earlier_looks, log_look
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
@@ -227,7 +228,17 @@ def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run
             "There is no finished train run on this table and split to promote; run churnlab train "
             "(or tune) with the same dataset=, seed= and evaluation keys first."
         )
-    return kept[0]
+    suspected = suspects(kept, settings.ceiling)
+    best = next((run for run in kept if run.info.run_id not in suspected), kept[0])
+    if best is not kept[0]:
+        log.info(
+            "Left out the best run, %s, because it is too good to be true: %s. To let the gate "
+            "judge it: churn_run=%s",
+            kept[0].info.run_name,
+            " and ".join(suspected[kept[0].info.run_id]),
+            kept[0].info.run_id,
+        )
+    return best
 
 
 def _segment_run(settings: Promote, dataset: Dataset) -> Run | None:
