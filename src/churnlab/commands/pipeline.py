@@ -3,11 +3,10 @@
 Why: one command leads from a table of members to a served champion, with every step a run under
 one parent. It says which model is recommended and how it compares with the others, promotes that
 one, and prints the commands to look at the results, to score members and to serve the champion.
-``input=FILE target=COLUMN`` takes a table without a YAML: init drafts one first (``target`` only
-where init cannot tell).
+``churnlab pipeline input=clients.csv target=Exited`` takes a table without a YAML: init drafts one
+first (``target`` only where init cannot tell).
 
     churnlab pipeline
-    churnlab pipeline input=clients.csv target=Exited
     churnlab pipeline dataset=gym dataset.path=members.csv
     churnlab pipeline dataset.rows=10000 tune.n_trials=30 reason="autumn refresh"
 """
