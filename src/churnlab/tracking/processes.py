@@ -58,11 +58,14 @@ def _started(pid: int) -> str | None:
     return "-".join(ps.stdout.split()) or None
 
 
-_stops: list[BaseException] = []
-"""What the signals that reached this process have raised, the latest last."""
+_stops: list[type[BaseException]] = []
+"""The kinds of signals that reached this process, the latest last."""
 
-_held_at: int | None = None
-"""How many signals had come when ``finish_first`` began; None outside of it."""
+_held = 0
+"""How many things are done now that a signal waits for."""
+
+_waiting: type[BaseException] | None = None
+"""The kind of signal that will stop this process when they are done."""
 
 
 def raise_on_signals() -> None:
@@ -79,14 +82,29 @@ def finish_first() -> Iterator[None]:
 
     MLflow knows a run as the open one only some time after it is in the store.
     """
-    global _held_at
-    _held_at = before = len(_stops)
+    hold()
     try:
         yield
     finally:
-        _held_at = None
-    if len(_stops) > before:
-        raise _stops[-1]
+        release()
+
+
+def hold(*_: object) -> None:
+    """Let a signal wait until ``release``."""
+    global _held
+    if threading.current_thread() is threading.main_thread():
+        _held += 1
+
+
+def release(*_: object) -> None:
+    """Raise what a signal would have raised, unless it still waits for something else."""
+    global _held, _waiting
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _held = max(_held - 1, 0)
+    if _held == 0 and _waiting is not None:
+        kind, _waiting = _waiting, None
+        raise kind
 
 
 def interruption(error: BaseException) -> BaseException | None:
@@ -98,15 +116,15 @@ def interruption(error: BaseException) -> BaseException | None:
     """
     signals = (KeyboardInterrupt, Terminated)
     causes = [cause for cause in exception_chain(error) if isinstance(cause, signals)]
-    return next(iter(causes + _stops[::-1]), None)
+    return next(iter(causes), None) or (_stops[-1]() if _stops else None)
 
 
 def _stop(kind: type[BaseException], *_: object) -> None:
-    stop = kind()
-    waits = len(_stops) == _held_at
-    _stops.append(stop)
-    if not waits:
-        raise stop
+    global _waiting
+    _stops.append(kind)
+    if not _held or _waiting is not None:
+        raise kind
+    _waiting = kind
 
 
 def _repeat_signal(ignored: sys.UnraisableHookArgs) -> None:

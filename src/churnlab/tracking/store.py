@@ -10,6 +10,7 @@ import shlex
 import sqlite3
 import tempfile
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -22,6 +23,7 @@ from mlflow.utils.rest_utils import http_request_safe
 from churnlab.errors import InputError
 from churnlab.tracking import moved
 from churnlab.tracking.moved import ARTIFACTS, local_path
+from churnlab.tracking.processes import hold, release
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +126,23 @@ def point_at(uri: str, *, home: Path) -> None:
         _check_server(uri)
     if uri.startswith(SQLITE):
         moved.follow(sqlite_path(uri))
+        _let_signals_wait()
     mlflow.set_tracking_uri(uri)
     os.environ["CHURNLAB_STORE"] = str(home)
+
+
+@cache
+def _let_signals_wait() -> None:
+    """Let a signal wait for the end of a transaction.
+
+    One that is broken off in SQLAlchemy's code keeps its connection, which locks the database for
+    whoever ends the run.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.orm import Session
+
+    event.listen(Session, "after_transaction_create", hold)
+    event.listen(Session, "after_transaction_end", release)
 
 
 def schemas(path: Path) -> tuple[str | None, str]:
