@@ -302,6 +302,18 @@ def test_the_quotes_that_a_message_advises_work_in_a_shell(home):
             assert f"There is no file {name}" in churnlab("init", word).err
 
 
+def test_the_word_that_a_message_advises_for_a_key_without_a_value_works_in_a_shell(home):
+    with churnlab_process(home) as churnlab:
+        for value in (";", '";"', "|"):
+            refused = churnlab("explore", f"dataset.separator={value}", "dry_run=true")
+            assert refused.code == 2
+            advice = re.fullmatch(r".* add it with a plus: (.*)\n", refused.err)
+            shell = ["bash", "-c", f"printf %s {advice[1]}"]
+            word = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+            ended = churnlab("explore", word, "dry_run=true")
+            assert ended.code == 0, ended.err
+
+
 @pytest.mark.parametrize("name", ["клиенты.csv", "it's [new] & #1=2.csv", "2026", "café (май)"])
 def test_a_file_is_read_whatever_its_name(home, run_command, tmp_path, name):
     (tmp_path / name).write_text("member,Churn\n1,0\n2,1\n", encoding="utf-8")

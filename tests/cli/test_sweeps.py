@@ -107,6 +107,15 @@ def test_failing_jobs_do_not_stop_the_others_and_are_listed_with_the_command_tha
     assert "Got -1" in first.data.tags["mlflow.note.content"]
     assert sorted(run.info.status for run in jobs) == ["FAILED", "FAILED", "FAILED", "FINISHED"]
     assert {run.data.tags["mlflow.parentRunId"] for run in jobs} == {first.info.run_id}
+    assert {run.info.run_name for run in jobs} == {
+        *("train failed scale=7 C=-1", "train failed scale=7 C=1", "train failed scale=True C=-1"),
+        "logistic_regression raw scale=True C=1",
+    }
+    starts = re.findall(r"^job \d of 4.*: (.*)$", ended.err, re.MULTILINE)
+    assert starts[0] == "model.scale=7 model.estimator.C=-1", "what all jobs share is left out"
+    table = pd.read_csv(artifact(first, "jobs.csv")).sort_values("job")
+    assert list(table["status"]) == ["bad input", "bad input", "bad input", "done"]
+    assert "Best of 1 job by" in ended.err
     for run in jobs:
         assert artifact(run, "config.yaml").exists()
         if run.info.status == "FAILED":
@@ -450,9 +459,11 @@ def test_a_sweep_without_a_job_is_wrong_input(home, run_command):
 
 
 def test_a_plain_command_that_has_no_use_for_workers_says_so(home, run_command):
-    ended = run_command(home, "train", *SMALL, "model=dummy", *TWO_WORKERS, "dry_run=true")
+    ended = run_command(home, "train", *SMALL, "model=dummy", *TWO_WORKERS)
     assert ended.code == 0, ended.err
     assert "engine runs the jobs of a sweep (-m); this one job runs in one process." in ended.err
+    plain = run_command(home, "train", *SMALL, "model=dummy")
+    assert ended.line["warnings"] == plain.line["warnings"] + 1
 
 
 def until(command: Command, home: Path, runs_at, holds) -> Any:

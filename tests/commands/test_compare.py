@@ -111,6 +111,8 @@ def test_the_leaderboard_lists_every_run_with_model_metrics_and_origin(
         "raw",
         best.info.run_name,
     )
+    assert board.loc[runs["tol"].info.run_id, "params"] == "tol=0.0001"
+    assert "tol=0.0001" in leaderboard.err
     scores = scores_of(best)
     for metric in (
         "roc_auc",
@@ -185,6 +187,14 @@ def test_a_run_that_is_too_good_to_be_true_is_flagged_and_not_recommended(
     assert ended.line["recommended"] == runs["again"].info.run_id
     board = table(client_at(shared_home), ended, "leaderboard.csv").set_index("run_id")
     assert "is above 0.6" in board.loc[runs["tol"].info.run_id, "suspect"]
+    assert (ended.line["winner"], ended.line["verdict"], ended.line["comparable"]) == (
+        *(None, None),
+        True,
+    )
+    assert "Recommended: dummy once more; the only run that can be." in ended.err
+    assert "on other folds" in ended.err
+    assert "the best logistic_regression" not in ended.err
+    assert "every score too good to be true" in ended.err
     assert pd.isna(board.loc[runs["again"].info.run_id, "suspect"])
     note = client_at(shared_home).get_run(ended.line["run_id"]).data.tags["mlflow.note.content"]
     for message in (ended.err, note):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 
 import numpy as np
@@ -225,3 +226,18 @@ def test_the_real_table_has_the_published_numbers(gym_csv, home, run_command, cl
     assert (means.loc[[*holds, *ratios], "high"] < 0).all()
     assert links.index[~links["signal"]].tolist() == ["Phone", "gender"]
     assert "No signal shown: Phone, gender." in ended.err
+
+
+def test_words_of_the_table_are_shown_as_the_file_writes_them(
+    table, shared_home, run_command, client_at
+):
+    path, answers = shared_home.parent / "words.csv", {0: "No", 1: "Yes"}
+    table.assign(Partner=table["Partner"].map(answers)).to_csv(path, index=False)
+    ended = run_command(shared_home, "explore", "dataset=gym", f"dataset.path={path}")
+    assert ended.code == 0, ended.err
+    run = client_at(shared_home).get_run(ended.line["run_id"])
+    page = artifact(run, "findings.md").read_text()
+    assert re.search(r"Partner = (No|Yes)", page + ended.err)
+    assert not re.search(r"Partner = [01]", page + ended.err)
+    gradients = pd.read_csv(artifact(run, "gradients.csv"), keep_default_na=False)
+    assert set(gradients.loc[gradients["feature"] == "Partner", "value"]) == {"No", "Yes"}

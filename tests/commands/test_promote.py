@@ -314,7 +314,7 @@ def test_a_model_trained_on_the_hold_out_is_refused_with_the_reason(story, commo
 def test_only_members_that_neither_was_trained_on_judge(story, common):
     check = checks(story["few"])["log_loss_against_champion"]
     message = re.search(
-        r"log loss (\S+) against the champion's (\S+), difference ", story["few"].err
+        r"log loss (\S+) against the champion's (\S+), a gain of ", story["few"].err
     )
     assert message is not None
     shown = [float(message[1]), float(message[2])]
@@ -406,6 +406,8 @@ def test_uses_of_a_hold_out_are_counted_and_from_the_fifth_on_new_members_are_ad
         assert looks == int(version) - 1, "every promotion of this file looks at one hold-out"
         assert client.get_run(story[name].line["run_id"]).data.metrics["holdout_looks"] == looks
         assert ("are no longer new to the models" in story[name].err) == (looks >= 4)
+        warned = {line for line in story[name].err.splitlines() if line.startswith("warning: ")}
+        assert story[name].line["warnings"] == len(warned), "the result line counts all of them"
 
 
 @pytest.fixture(scope="module")

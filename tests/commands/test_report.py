@@ -89,6 +89,8 @@ class Pages(NamedTuple):
     bank_early: Page
     bank: Page
     lost: Page
+    suspect: Page
+    replaced: Ended
     refused: dict[str, Ended]
     lines: dict[str, dict[str, Any]]
 
@@ -134,7 +136,10 @@ def pages(shared_home, client_at) -> Pages:
         twin = page(run, "twin.html", *TRAINED)
         done(run, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
         later = page(run, "later.html", *TRAINED)
+        suspect = page(run, "suspect.html", *TRAINED, "ceiling.cv_roc_auc=0.6")
         done(run, "default output", "report", *TRAINED)
+        replaced = run("report", "dataset.rows=500")
+        done(run, "default output again", "report", *TRAINED)
         done(run, "bank explored", "explore", *bank_words)
         bank_early = page(run, "bank early.html", *bank_words)
         done(run, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
@@ -153,9 +158,30 @@ def pages(shared_home, client_at) -> Pages:
         lost = page(run, "lost.html", *TRAINED)
     assert {path.name for path in folder.iterdir()} == {
         *("bank <x>.csv", "bank early.html", "bank.html", "empty.html", "full.html"),
-        *("later.html", "lost.html", "twin.html"),
+        *("later.html", "lost.html", "suspect.html", "twin.html"),
     }
-    return Pages(empty, full, later, twin, bank_early, bank, lost, refused, lines)
+    return Pages(
+        empty, full, later, twin, bank_early, bank, lost, suspect, replaced, refused, lines
+    )
+
+
+def test_a_model_that_is_too_good_to_be_true_is_marked_and_is_not_the_best(pages):
+    assert "suspect" not in pages.later.text
+    marks = pages.suspect.all("span", **{"class": "under no"})
+    assert len(marks) == 2, "the forest and the tuned one, but not the dummy"
+    assert "The best there is, dummy (raw features)" in pages.suspect.text
+    assert "there is no other model that is not suspect on this table" in pages.suspect.text
+    assert "the best logistic" not in pages.suspect.text
+    assert "A suspect score is too good to be true" in pages.suspect.text
+
+
+def test_a_page_about_other_rows_takes_no_place_without_a_word(pages):
+    assert pages.replaced.code == 0
+    default = pages.lines["default output"]["path"]
+    assert f"warning: {default} was a page about another table or other rows" in pages.replaced.err
+    assert pages.replaced.line["warnings"] == 1
+    assert pages.lines["default output"]["warnings"] == 0
+    assert pages.lines["default output again"]["warnings"] == 1
 
 
 def test_a_missing_part_is_named_with_the_command_that_makes_it(pages):
@@ -305,7 +331,7 @@ def test_an_output_that_cannot_be_a_page_is_refused_before_any_work(pages, share
         assert pages.refused[output].code == 2
         assert complaint in pages.refused[output].err
         assert pages.refused[output].err.count("\n") == 1
-    assert len(runs_at(shared_home, command="report")) == 8
+    assert len(runs_at(shared_home, command="report")) == 11
 
 
 def test_names_of_another_table_are_text_and_never_markup(pages, shared_home):

@@ -27,11 +27,12 @@ def story(shared_home, client_at):
             }
             ended_as[name] = (ended, aliases)
 
-        def promote(version: str) -> None:
+        def promote(version: str, *words: str) -> None:
             step(
                 f"promote {version}",
                 "promote",
                 *TRAINED,
+                *words,
                 "require=not_worse",
                 "force=true",  # the runs are those of the champion
                 f"reason=number {version}",
@@ -44,7 +45,7 @@ def story(shared_home, client_at):
         assert churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS).code == 0
         promote("1")
         step("only one", "rollback")
-        promote("2")
+        promote("2", "gate.minimum.roc_auc=1")
         promote("3")
         step("tried", "rollback", "dry_run=true")
         step("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
@@ -93,9 +94,16 @@ def test_a_dry_run_names_the_two_versions_and_changes_nothing(story):
     assert "would change the champion of demo-churn from version 3 to 2" in ended.err
 
 
+def test_a_version_that_was_promoted_by_force_is_named_as_such(story):
+    for name in ("tried", "back to 2"):
+        ended, _ = story[name]
+        assert "; it failed the gate and was promoted by force (number 2)" in ended.err
+    assert "by force" not in story["back to 1"][0].err
+
+
 def test_a_rollback_is_a_run_of_its_own_with_its_reason(story, shared_home, client_at):
     ended, _ = story["back to 2"]
-    assert set(ended.line) == {"command", "run_id", "version"}
+    assert set(ended.line) == {"command", "run_id", "version", "warnings"}
     client = client_at(shared_home)
     run = client.get_run(ended.line["run_id"])
     assert (run.info.status, run.data.tags["churnlab.command"]) == ("FINISHED", "rollback")

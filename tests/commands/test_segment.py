@@ -368,6 +368,18 @@ def segmented(home, gym_csv, succeed, client_at, *words: str):
     return line, client_at(home).get_run(line["run_id"])
 
 
+def test_a_number_set_by_hand_needs_rows_for_itself_alone(home, run_command):
+    """A table of 28 rows has enough for 2 segments, and not for the 8 of the range."""
+    words = ("segment", "dataset.rows=28", "segments=all", "playbook=any")
+    by_hand = run_command(home, *words, "segments.k=2")
+    assert by_hand.code == 0, by_hand.err
+    assert by_hand.line["k"] == 2
+    for more in ((), ("segments.k=3",)):
+        ended = run_command(home, *words, *more)
+        assert ended.code == 2
+        assert "At most 2 are possible: segments.k=2 'segments.range=[2,2]'." in ended.err
+
+
 def test_the_groups_of_seed_002_come_out_with_their_churn_and_their_actions(
     gym_csv, home, succeed, client_at
 ):

@@ -53,7 +53,7 @@ def test_a_number_is_read_with_all_its_digits_or_not_at_all(text, format):
     ("format", "texts"),
     [
         (None, ["8,993", "12 k", "--1", "٣٠", "0x1F", "1_000", "", "nan", "5 kg", "1 000"]),
-        ("1,234.5", ["8,99", "12,34,567", "1,2345", "$8", "1.234,5"]),
+        ("1,234.5", ["8,99", "12,345,67", "1,2345", "$8", "1.234,5"]),
         ("1.234,5", ["1.23", "8,993.5", "1 234"]),
         ("1 234,5 €", ["1 23", "$5", "5 kg"]),
         ("$1234.5", ["-$-1", "€1", "$1,000"]),
@@ -104,6 +104,19 @@ def test_dates_are_ages_in_days_and_a_number_is_an_age_already():
     ages, wrong = read_numbers(typed, "date", before="2026-05-02")
     np.testing.assert_array_equal(ages, [0.5, np.nan])
     assert not wrong.any()
+
+
+@pytest.mark.parametrize("dtype", ["str", "int64", "float64", object])
+def test_a_date_in_digits_is_the_same_date_as_text_and_as_a_number_and_a_small_number_is_an_age(
+    dtype,
+):
+    cells = pd.Series(["20260501", "20260430", "99991231", "17"]).astype(dtype)
+    form = {"format": "YYYYMMDD", "before": "2026-05-02", "missing": ["99991231"]}
+    ages, wrong = read_numbers(cells, "date", **form)
+    np.testing.assert_array_equal(ages[:3], [1, 2, np.nan])
+    is_number = dtype in ("int64", "float64")
+    np.testing.assert_array_equal(ages[3], 17 if is_number else np.nan)
+    assert wrong.tolist() == [False, False, False, not is_number]
 
 
 @pytest.mark.parametrize("word", ["Yes", "yes", "TRUE", "y", "T", "on", "1", "1.0"])

@@ -249,3 +249,20 @@ def test_a_bad_table_ends_a_command_with_2_and_leaves_no_run(home, run_command, 
         "declare the column as kind: category.",
     ]
     assert runs_at(home) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["No", "Yes", "no", "No"], {"0": "No", "1": "Yes"}),
+        ([True, False, False, True], {"0": "False", "1": "True"}),
+        ([" n", None, "y", "y"], {"0": "n", "1": "y"}),
+        ([0, 1, 0, 1], {}),
+        (["0", "1", "0", "1"], {}),
+    ],
+)
+def test_a_dataset_knows_the_words_of_its_table_for_no_and_yes(cells, words):
+    contract = Contract("shop", "left", 1, {"card": Column("binary"), "age": Column("numeric")})
+    frame = pd.DataFrame({"card": cells, "age": [1, 2, 3, 4], "left": [0, 1, 0, 1]})
+    dataset = make_dataset(in_memory(frame, source="memory"), contract)
+    assert dataset.words == ({"card": words} if words else {})

@@ -130,8 +130,8 @@ def test_the_command_for_a_dataset_of_the_user_names_no_key_that_was_not_set(
     write_version(client, here, gate="refused", run_id=run_id, **runs)
     shutil.rmtree(here / "versions/demo-churn-0")
     assert [problem.fix for problem in problems()] == [
-        "replace it (with the --config-dir of its dataset), then delete it in the MLflow UI: "
-        "churnlab promote dataset=club seed=3 churn_run=a segment_run=b"
+        "delete it in the MLflow UI after this command has replaced it (with the --config-dir of "
+        "its dataset): churnlab promote dataset=club seed=3 churn_run=a segment_run=b"
     ]
 
 

@@ -112,8 +112,8 @@ def test_a_damaged_model_file_is_reported(skops_file, problems):
     file.write_bytes(file.read_bytes()[:100])
     (problem,) = problems(fix=True)
     assert (problem.kind, problem.where) == ("damaged model", run_id)
-    again = f"churnlab reproduce run={run_id}"
-    assert problem.fix == f"replace it, then delete the run in the MLflow UI: {again}"
+    again = f"churnlab reproduce run={run_id} replaces it"
+    assert problem.fix == f"{again}; delete it in the MLflow UI after that"
 
 
 # Lost files

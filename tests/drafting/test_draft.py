@@ -1,14 +1,21 @@
 """What init makes of tables as people write them: cases from real tables, and their kinds."""
 
 import string
+from datetime import date, datetime
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from churnlab.config.groups import DatasetKeys
+from churnlab.data.reading import read_table
+from churnlab.data.validation import check
 from churnlab.errors import InputError
 from support.drafts import CASES, drafted, written
 
@@ -54,7 +61,7 @@ def test_blank_cells_of_a_file_are_gaps_of_a_number():
 @LIMITS
 @given(
     seed=SEEDS,
-    blank=st.text(" \t\u00a0", max_size=3),
+    blank=st.text(" \t\u00a0\u2009\u3000\u200b\ufeff", max_size=3),
     rows=st.sets(st.integers(0, N - 1), min_size=1, max_size=9),
 )
 def test_any_white_space_is_a_gap_in_numbers_words_and_truth(folder, seed, blank, rows):
@@ -87,7 +94,9 @@ def test_none_in_a_column_of_words_is_a_value_that_init_counts():
 @LIMITS
 @given(
     seed=SEEDS,
-    word=st.sampled_from(["NA", "N/A", "null", "NaN", "n/a", "#N/A", "?", "-"]),
+    word=st.sampled_from(
+        ["NA", "N/A", "null", "NaN", "n/a", "#N/A", "?", "-", "\\N", "#DIV/0!", "#REF!"]
+    ),
     count=st.integers(1, 12),
 )
 def test_other_words_for_nothing_are_gaps_that_init_and_every_warning_name(
@@ -104,6 +113,23 @@ def test_other_words_for_nothing_are_gaps_that_init_and_every_warning_name(
     assert found.checked.X[["plan", "visits"]].isna().sum().tolist() == [count, count]
     (warning,) = [text for text in found.checked.warnings if text.startswith("missing values")]
     assert warning.count(f"written {word!r} ({count})") == 2
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    word=st.sampled_from(["never", "Free", "keine", "no calls", "нет"]),
+    share=st.floats(0.1, 0.45),
+)
+def test_a_single_word_among_many_numbers_counts_as_missing_and_is_named(folder, seed, word, share):
+    rng = np.random.default_rng(seed)
+    cells = rng.permutation(np.arange(200, 200 + N)).astype(str).astype(object)
+    gone = rng.permutation(N) < max(1, int(share * N))
+    cells[gone] = word
+    found = drafted(written(plain(seed, calls=cells.tolist()), folder))
+    assert found.columns["calls"]["kind"] == "numeric"
+    assert f"numbers but for {word!r} in {gone.sum()} cells" in found.notes
+    assert found.checked.X["calls"].isna().tolist() == gone.tolist()
 
 
 def test_na_among_codes_of_regions_is_a_value(folder):
@@ -141,6 +167,61 @@ def test_descriptions_units_and_types_under_a_header_are_found(folder, seed, lin
     numbers = ", ".join(str(2 + number) for number in range(lines))
     assert f"line{'s' if lines > 1 else ''} {numbers} describes the columns" in str(refused.value)
     assert drafted(written(columns, folder)).checked is not None
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    above=st.sampled_from(
+        [
+            "Report of May 2026",
+            "# exported by the CRM",
+            "Members;as of 2026-05-01",
+            "Club,,",
+            "\n\nClub",
+        ]
+    ),
+    separator=st.sampled_from([",", ";", "\t", "|"]),
+)
+def test_lines_above_the_header_and_a_missing_header_are_named(folder, seed, above, separator):
+    path = written(plain(seed), folder, separator=separator)
+    text = path.read_text(encoding="utf-8")
+    above = above.replace(";", " ").replace(",", separator)
+    path.write_text(f"{above}\n{text}", encoding="utf-8")
+    with pytest.raises(InputError, match="above (the|it is)|above the header"):
+        drafted(path)
+    path.write_text(text.partition("\n")[2], encoding="utf-8")
+    with pytest.raises(InputError, match="the first line looks like a member"):
+        drafted(path)
+    path.write_text(f"sep={separator}\n{text}", encoding="utf-8")
+    assert drafted(path).checked is not None, "Excel's own first line"
+
+
+@LIMITS
+@given(seed=SEEDS, rows=st.integers(1, 30), filled=st.integers(0, N - 2))
+def test_rows_without_a_cell_at_the_end_are_left_out_and_those_between_are_not(
+    folder, seed, rows, filled
+):
+    path = written(plain(seed), folder)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines, *[" ,,"] * rows]) + "\n", encoding="utf-8")
+    found = drafted(path)
+    assert (
+        f"left out the last {rows} row{'s' * (rows > 1)}, without a value" in found.checked.warnings
+    )
+    assert (len(found.checked.X), found.keys["id"]) == (N, "member")
+    lines.insert(filled + 1, ",,")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert "Churn is missing in 1 row, which take no part" in drafted(path).notes
+
+
+@pytest.mark.parametrize("separator", ["^", "~", "::", " "])
+def test_a_separator_that_churnlab_does_not_know_is_a_right_paragraph(folder, separator):
+    path = written(plain(0), folder)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(",", separator), encoding="utf-8")
+    with pytest.raises(InputError, match="has a single column, member.*save it with one of them"):
+        drafted(path)
 
 
 def test_a_header_repeated_among_the_members_is_named(folder):
@@ -205,6 +286,30 @@ def test_a_backtick_in_a_name_which_no_expression_can_quote_is_renamed():
     assert list(found.checked.X) == ["visits week", "fee"]
 
 
+@LIMITS
+@given(
+    seed=SEEDS,
+    words=st.lists(st.sampled_from(["visits", "a", "week", "Fee €", "1"]), min_size=2, max_size=4),
+    sign=st.sampled_from(["`", "\n", "``", " ` "]),
+)
+def test_what_no_expression_can_quote_is_renamed_by_init_and_refused_in_a_yaml_with_how_to(
+    folder, seed, words, sign
+):
+    name = sign.join(words)
+    found = drafted(written(plain(seed, **{name: [*range(0, 2 * N, 2)]}), folder))
+    (free,) = found.keys["rename"].values()
+    assert list(found.checked.X) == ["fee", free]
+    own = found.keys | {"columns": {name: {"kind": "numeric"}}, "rename": {}}
+    with pytest.raises(ValueError, match="no expression can quote a backtick or a line end") as no:
+        DatasetKeys.model_validate(own)
+    advice = str(no.value).partition("write rename: ")[2].partition(" [type")[0]
+    rename = yaml.safe_load(advice)
+    mended = own | {"columns": {rename[name]: {"kind": "numeric"}}, "rename": rename}
+    contract = DatasetKeys.model_validate(mended).contract
+    X = check(read_table(found.keys["path"], contract), contract).X
+    assert X[rename[name]].tolist() == [*range(0, 2 * N, 2)]
+
+
 # E: bands are ordered categories
 
 
@@ -221,7 +326,9 @@ def test_bands_are_an_ordered_category_and_no_dates():
 @given(
     seed=SEEDS,
     edges=st.lists(st.integers(1, 400), min_size=4, max_size=6, unique=True).map(sorted),
-    style=st.sampled_from(["{}-{}", "{} - {}", "{}–{}", "{} to {}", "{}/{}", "${}-${}"]),
+    style=st.sampled_from(
+        ["{}-{}", "{} - {}", "{}–{}", "{} to {}", "{}/{}", "${}-${}", "{}~{}", "{}..{}"]
+    ),
     unit=st.sampled_from(["", " months", " yrs"]),
 )
 def test_bands_in_any_style_are_in_their_order(folder, seed, edges, style, unit):
@@ -232,6 +339,34 @@ def test_bands_in_any_style_are_in_their_order(folder, seed, edges, style, unit)
     cells = np.random.default_rng([seed, 1]).permutation(np.resize(bands, N)).tolist()
     found = drafted(written(plain(seed, band=cells), folder))
     assert found.columns["band"] == {"kind": "category", "values": bands, "ordered": True}
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    edges=st.lists(st.integers(1, 900), min_size=3, max_size=6, unique=True).map(sorted),
+    written_as=st.sampled_from(["pandas.cut", "thousands"]),
+)
+def test_intervals_of_pandas_and_bands_of_thousands_are_in_their_order(
+    folder, seed, edges, written_as
+):
+    pairs = [*zip(edges, edges[1:], strict=False)]
+    bands = [f"({low}.0, {high}.5]" for low, high in pairs]
+    if written_as == "thousands":
+        ends = [f"{edge}K" if edge < 300 else f"{edge / 1000}M" for edge in edges]
+        middle = [f"${low} - ${high}" for low, high in zip(ends, ends[1:], strict=False)]
+        bands = [f"Less than ${ends[0]}", *middle, f"${ends[-1]} and above"]
+    cells = np.random.default_rng([seed, 1]).permutation(np.resize(bands, N)).tolist()
+    found = drafted(written(plain(seed, band=cells), folder))
+    assert found.columns["band"] == {"kind": "category", "values": bands, "ordered": True}
+
+
+@pytest.mark.parametrize(
+    "cells", [["1.2.3", "4.5.6"], ["10.0.0.1", "10.0.0.2"], ["1-3-5", "2-4-6"]]
+)
+def test_versions_addresses_and_codes_are_no_bands(folder, cells):
+    found = drafted(written(plain(3, code=np.resize(cells, N).tolist()), folder))
+    assert found.columns["code"] == {"kind": "category", "values": cells}
 
 
 # F: numbers in other clothes
@@ -259,6 +394,14 @@ def clothed(number: float, style: str) -> str:
 STYLES = [
     *("1,234.5", "1.234,5", "1 234,5", "1234,5", "1'234.5", "$1,234.5", "1.234,5 €", "€1234.5"),
     *("1234.5%", "1234,5 %", "USD 1,234.5", "1,234.5 kg", "1234.5 GB", "R$1.234,5", "1 234,5 руб."),
+    *(
+        "1,234.5/month",
+        "$1,234.5 / mo",
+        "1234.5 per day",
+        "$1,234.5 USD",
+        "1234.5mo",
+        "1.234,5 €/Monat",
+    ),
 ]
 
 
@@ -276,6 +419,39 @@ def test_numbers_in_any_clothes_keep_their_size(folder, seed, style, low, separa
     found = drafted(written(plain(seed, paid=cells), folder, separator=separator))
     assert found.columns["paid"]["kind"] == "numeric"
     np.testing.assert_allclose(found.checked.X["paid"], numbers, rtol=0, atol=0)
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    styles=st.sampled_from(
+        [("{}", "({})"), ("{}", "{}-"), ("{}", "−{}"), ("${}", "$({})"), ("{} €", "({}) €")]
+        + [("{} EUR", "{} EUR-"), ("$ {}", "-$ {}"), ("£{}", "(£{})")]
+    ),
+)
+def test_losses_are_negative_however_they_are_written(folder, seed, styles):
+    numbers = np.random.default_rng(seed).uniform(-5000, 9000, N).round(2)
+    numbers[:2] = 1234.5, -1234.5
+    cells = [styles[int(number < 0)].format(f"{abs(number):,.2f}") for number in numbers]
+    found = drafted(written(plain(seed, result=cells), folder))
+    assert found.columns["result"]["kind"] == "numeric"
+    np.testing.assert_array_equal(found.checked.X["result"], numbers)
+
+
+@LIMITS
+@given(seed=SEEDS, prefix=st.sampled_from(["", "₹", "Rs. "]))
+def test_groups_of_two_as_in_india_are_thousands(folder, seed, prefix):
+    numbers = np.random.default_rng(seed).integers(50_000, 90_000_000, N)
+
+    def lakh(number: int) -> str:
+        head, tail = str(number)[:-3], str(number)[-3:]
+        pairs = [head[max(0, end - 2) : end] for end in range(len(head), 0, -2)]
+        return ",".join([*reversed(pairs), tail])
+
+    cells = [prefix + lakh(number) for number in numbers]
+    found = drafted(written(plain(seed, income=cells), folder))
+    assert found.columns["income"]["kind"] == "numeric"
+    assert found.checked.X["income"].tolist() == numbers.tolist()
 
 
 def test_numbers_that_a_letter_multiplies_are_left_out_with_a_word(folder):
@@ -313,6 +489,19 @@ def test_any_blanks_around_names_are_read_as_without_them(folder, seed, before, 
         ["fee"],
         "Churn",
     )
+
+
+@LIMITS
+@given(seed=SEEDS, before=st.text(" \t\u00a0", max_size=2), after=st.text(" \u200b", max_size=2))
+def test_any_blanks_around_words_are_no_part_of_them(folder, seed, before, after):
+    rng = np.random.default_rng([seed, 1])
+    words = rng.permutation(np.resize(["gold", "basic plan", "free"], N))
+    padded = [f"{before}{word}{after}" if rng.random() < 0.5 else word for word in words]
+    yes = [f"{before}{word}{after}" for word in rng.permutation(np.resize(["Yes", "no", "YES"], N))]
+    found = drafted(written(plain(seed, plan=padded, auto=yes), folder))
+    assert found.columns["plan"] == {"kind": "category", "values": ["basic plan", "free", "gold"]}
+    assert found.columns["auto"] == {"kind": "binary"}
+    assert found.checked.X["plan"].tolist() == words.tolist()
 
 
 # N: a third status
@@ -390,6 +579,50 @@ def test_any_decimals_are_numbers(folder, seed, cells):
     np.testing.assert_array_equal(found.checked.X["paid"], expected)
 
 
+TYPES = {
+    "decimal128(12, 2)": ("numeric", st.decimals(0, 10**6, places=2)),
+    "uint8": ("numeric", st.integers(0, 9)),
+    "float64": ("numeric", st.floats(-1e6, 1e6) | st.sampled_from([np.inf, -np.inf])),
+    "bool": ("binary", st.booleans()),
+    "date32": ("date", st.dates(date(2015, 1, 1), date(2026, 5, 1)) | st.just(date(9999, 12, 31))),
+    "timestamp[us]": ("date", st.datetimes(datetime(2015, 1, 1), datetime(2026, 5, 1))),
+    "timestamp[ns, tz=Europe/Berlin]": (
+        "date",
+        st.datetimes(datetime(2015, 1, 1), datetime(2026, 5, 1)),
+    ),
+    "large_string": ("category", st.sampled_from(["gold", "basic", "free"])),
+    "dictionary": ("category", st.sampled_from(["gold", "basic", "free"])),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+@settings(max_examples=6, deadline=None)
+@given(data=st.data(), seed=SEEDS)
+def test_columns_of_any_type_of_a_database_are_read_back(folder, name, data, seed):
+    kind, cell = TYPES[name]
+    values = [data.draw(cell)] * 2 + [data.draw(st.none() | cell) for _ in range(N - 2)]
+    column = pa.array(values) if name == "dictionary" else pa.array(values, _type(name))
+    column = column.dictionary_encode() if name == "dictionary" else column
+    table = pa.Table.from_pandas(pd.DataFrame(plain(seed))).append_column("made", column)
+    pq.write_table(table, folder / "typed.parquet")
+    found = drafted(folder / "typed.parquet")
+    (made,) = [column for column in found.found.columns if column.name == "made"]
+    if made.declared is None:
+        assert made.remark.startswith(("always", "empty", "counts the rows", "alone predicts"))
+        return
+    assert made.declared["kind"] == kind or {*values} <= {0, 1, None}
+    gone = [one is None or one in (np.inf, -np.inf, date(9999, 12, 31)) for one in values]
+    assert found.checked.X["made"].isna().tolist() == gone
+
+
+def _type(name: str) -> pa.DataType:
+    if name.startswith("decimal"):
+        return pa.decimal128(12, 2)
+    if name.startswith("timestamp"):
+        return pa.timestamp(name[10:12], tz="Europe/Berlin" if "tz" in name else None)
+    return getattr(pa, {"bool": "bool_"}.get(name, name))()
+
+
 # Q: two columns that say who left
 
 
@@ -399,6 +632,40 @@ def test_of_two_columns_that_say_who_left_one_is_the_target_and_the_other_is_lef
         found = drafted(path, target=target)
         assert f"{other}: says the same as {found.keys['target']}" in found.notes
         assert list(found.columns) == ["months"]
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    names=st.lists(
+        st.sampled_from(["Churn Label", "Churn Value", "churned", "Exited", "left", "Attrition"]),
+        min_size=2,
+        max_size=4,
+        unique=True,
+    ),
+    codes=st.lists(
+        st.sampled_from(
+            [("Yes", "No"), ("1", "0"), ("TRUE", "FALSE"), ("Left", "Stayed"), ("ja", "nein")]
+        ),
+        min_size=4,
+        max_size=4,
+    ),
+    named=st.booleans(),
+)
+def test_of_any_columns_that_say_the_same_one_is_the_target_and_the_others_are_left_out(
+    folder, seed, names, codes, named
+):
+    columns = plain(seed)
+    left = [cell == "Yes" for cell in columns.pop("Churn")]
+    for name, (yes, no) in zip(names, codes, strict=False):
+        columns[name] = [yes if gone else no for gone in left]
+    found = drafted(written(columns, folder), target=names[0] if named else None)
+    target = found.keys["target"]
+    assert target == names[0] if named else target in names
+    assert list(found.columns) == ["fee"]
+    assert found.checked.y.tolist() == [int(gone) for gone in left]
+    for other in {*names} - {target}:
+        assert f"{other}: says the same as {target}" in found.notes
 
 
 def test_columns_that_disagree_on_who_left_are_a_question(folder):
@@ -449,6 +716,37 @@ def test_the_id_is_neither_a_row_counter_nor_a_wage(folder, seed, before, name, 
     assert (before in found.columns) != counter
 
 
+@LIMITS
+@given(
+    seed=SEEDS,
+    name=st.sampled_from(
+        ["Customer ID", "Kundennummer", "ИД клиента", "номер договора", "cust_no"]
+    ),
+    written_as=st.sampled_from(["{}", "{:,}", "{}.0", "{:012d}", "K-{}"]),
+    counter=st.sampled_from(["index", "row", "S. No. of row", "Unnamed: 0"]),
+)
+def test_the_id_is_found_however_it_is_written_and_a_shuffled_counter_is_none(
+    folder, seed, name, written_as, counter
+):
+    rng = np.random.default_rng(seed)
+    ids = rng.choice(900_000, N, replace=False) + 100_000
+    columns = {counter: rng.permutation(N).tolist(), "order_id": rng.permutation(ids).tolist()}
+    columns[name] = [written_as.format(number) for number in ids]
+    rest = plain(seed)
+    del rest["member"]
+    found = drafted(written(columns | rest, folder))
+    assert found.keys["id"] == name
+    assert list(found.columns) == ["fee"]
+
+
+def test_an_identifier_with_gaps_is_no_feature(folder):
+    columns = plain(3)
+    columns["customer_id"] = [*[""] * 5, *range(7000, 7000 + 2 * (N - 5), 2)]
+    del columns["member"]
+    found = drafted(written(columns, folder))
+    assert (found.keys["id"], list(found.columns)) == (None, ["fee"])
+
+
 def test_several_rows_of_a_member_are_one_members(folder):
     columns = plain(8)
     columns["member"] = [f"M-{number // 2:03d}" for number in range(N)]
@@ -462,7 +760,10 @@ def test_several_rows_of_a_member_are_one_members(folder):
 @LIMITS
 @given(
     seed=SEEDS,
-    style=st.sampled_from(["%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S"]),
+    style=st.sampled_from(
+        ["%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y-%m-%d %H:%M:%S", "%b %d, %Y", "%Y%m%d"]
+        + ["%d %B %Y", "%B %d, %Y", "%d-%m-%y", "%m/%d/%Y %I:%M %p", "%Y/%m/%d %H:%M", "%d-%b-%y"]
+    ),
 )
 def test_dates_of_any_format_are_ages_before_a_day(folder, seed, style):
     days = np.random.default_rng(seed).integers(0, 2000, N)
@@ -472,6 +773,38 @@ def test_dates_of_any_format_are_ages_before_a_day(folder, seed, style):
     assert declared["kind"] == "date"
     assert declared["before"] == str((dates.max() + pd.Timedelta(days=1)).date())
     assert found.checked.X["joined"].tolist() == (days.max() + 1 - days).tolist()
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    word=st.sampled_from(
+        ["9999-12-31", "0000-00-00", "unknown", "n.a.", "-", "2999-01-01", "NULL"]
+    ),
+    count=st.integers(1, 20),
+)
+def test_a_word_or_a_day_far_away_among_dates_counts_as_missing_and_is_named(
+    folder, seed, word, count
+):
+    days = np.random.default_rng(seed).integers(0, 2000, N)
+    dates = pd.Timestamp("2020-01-31") + pd.to_timedelta(days, unit="D")
+    cells = [*[word] * count, *dates[count:].strftime("%Y-%m-%d")]
+    found = drafted(written(plain(seed, until=cells), folder))
+    assert found.columns["until"]["kind"] == "date"
+    assert f"dates but for {word!r} in {count} cells, which count as missing" in found.notes
+    ages = (days[count:].max() + 1 - days[count:]).tolist()
+    assert found.checked.X["until"][count:].tolist() == ages
+    assert found.checked.X["until"][:count].isna().all()
+
+
+def test_months_are_dates_too(folder):
+    months = np.resize(["202001", "202012", "202106", "202111"], N).tolist()
+    found = drafted(
+        written(plain(1, month=months, since=[f"{m[4:]}/{m[:4]}" for m in months]), folder)
+    )
+    formats = [found.columns[name]["format"] for name in ("month", "since")]
+    assert formats == ["YYYYMM", "MM/YYYY"]
+    assert found.checked.X["month"].tolist() == found.checked.X["since"].tolist()
 
 
 def test_many_values_are_encoded_by_churn_rates_and_free_text_is_left_out(folder):

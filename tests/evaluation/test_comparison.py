@@ -12,7 +12,9 @@ from churnlab.evaluation.comparison import (
     by_draw,
     differing_keys,
     fold_error,
+    fold_interval,
     fold_test,
+    implausible,
     paired_difference,
     shared_draws,
     simplest,
@@ -297,6 +299,32 @@ def test_only_a_score_beyond_the_ceiling_is_listed():
         "cv_log_loss 0.0100 is below 0.05",
     ]
     assert too_good({"cv_roc_auc": 0.99, "cv_log_loss": 0.1}, ceiling) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "value", "low", "high", "limit", "sure"),
+    [
+        ("test_f1", 0.9744, 0.87, 0.99, 0.97, False),
+        ("test_f1", 0.9744, 0.971, 0.99, 0.97, True),
+        ("cv_log_loss", 0.05, 0.01, 0.2, 0.1, False),
+        ("cv_log_loss", 0.05, 0.01, 0.08, 0.1, True),
+    ],
+)
+def test_a_score_beyond_the_ceiling_by_chance_is_not_too_good(score, value, low, high, limit, sure):
+    scores, limits = {score: value, f"{score}_low": low, f"{score}_high": high}, {score: limit}
+    counted = f"{score.partition('_')[0]}_members"
+    (found,) = implausible(scores | {counted: 799}, limits).values()
+    assert found.sure == sure
+    assert f"(95% CI {low:.4f} to {high:.4f})" in found.text
+    assert too_good(scores | {counted: 799}, limits) == [found.text] * sure
+    assert too_good(scores | {counted: 800}, limits) == [found.text], "of so many it is no luck"
+
+
+def test_a_perfect_score_in_every_fold_is_beyond_chance_and_a_scattered_one_is_not():
+    perfect = fold_interval(np.ones(5), ratio=0.25)
+    scattered = fold_interval(np.array([1, 1, 1, 0.99, 1.0]), ratio=0.25)
+    assert perfect == (1, 1)
+    assert scattered[0] < 0.995 < np.mean([1, 1, 1, 0.99, 1.0])
 
 
 # What differs

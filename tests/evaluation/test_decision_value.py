@@ -133,6 +133,10 @@ def test_a_valuation_has_the_decisions_capacity_and_says_what_the_profit_assumes
     assert found.capacity["share"].tolist() == [0.05]
     assert "if 30.0% of the leavers contacted take the offer and stay" in found.summary
     assert "95% CI" in found.summary
+    vague = value_decision(y[:12], p[:12], threshold=0.3, decision=DECISION, members=12, seed=0)
+    assert vague.profit.low <= 0 < vague.profit.high
+    assert "too few to tell whether it earns anything" in vague.summary
+    assert "too few to tell" not in found.summary
     plain = value_decision(y, p, threshold=0.3, decision=DECISION, members=4000, seed=0)
     assert plain.capacity["contacts"].tolist() == [80, 200, 400, 800, 1200]
 

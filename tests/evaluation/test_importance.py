@@ -65,10 +65,12 @@ def fitted(estimator, keep: list[str], derive: dict[str, str] | None = None, *, 
     )
 
 
-def measured(model, groups, *, n: int = 800, repeats: int = 5, seed: int = 0) -> pd.DataFrame:
+def measured(
+    model, groups, *, n: int = 800, repeats: int = 5, seed: int = 0, **more
+) -> pd.DataFrame:
     X, y = drawn(n, seed=1)
     return permutation_importance(
-        model, X, y, groups, COLUMNS, repeats=repeats, seed=seed
+        model, X, y, groups, COLUMNS, repeats=repeats, seed=seed, **more
     ).set_index("driver")
 
 
@@ -134,6 +136,13 @@ def test_a_group_with_opposite_directions_lists_them_by_column():
     y = model.predict(X)
     table = permutation_importance(model, X, y, [["age", "near"]], COLUMNS, repeats=5, seed=0)
     assert table["direction"].tolist() == ["age higher, near = 0 raise the risk"]
+
+
+def test_a_direction_has_the_words_of_the_table():
+    model = fitted(LogisticRegression(), ["age", "visits", "near"])
+    words = {"near": {"0": "No", "1": "Yes"}}
+    table = measured(model, [["near"]], n=3000, words=words)
+    assert table["direction"].tolist() == ["No raises the risk"]
 
 
 def test_a_constant_model_has_no_drivers():

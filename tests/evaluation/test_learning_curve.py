@@ -94,6 +94,7 @@ def test_doubling_extrapolates_and_is_sure_if_the_folds_agree():
         ((0.03, 0.02, 0.04), "would lower the log loss by about 0.0300 (95% CI 0.0200 to 0.0400)."),
         ((0.003, 0.002, 0.004), "(95% CI 0.0020 to 0.0040). That matters little in practice."),
         ((0.001, -0.002, 0.004), "too little to matter: by -0.0040 to +0.0020 (95% CI)"),
+        ((8e-18, 2e-18, 1e-17), "Twice as many members would leave the log loss as it is."),
         ((0.01, -0.01, 0.03), "3,200 members are too few to tell whether more would help: twice"),
     ],
 )

@@ -1,5 +1,7 @@
 """Metrics, their intervals, calibration and gains of one model's predictions."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,6 +222,18 @@ def test_a_constant_probability_has_no_calibration_slope():
     assert line["ece"] == pytest.approx(0)
 
 
+@pytest.mark.parametrize("members", [40, 400])
+def test_outcomes_that_are_separated_perfectly_have_a_steep_line_and_no_warning(members):
+    rng = np.random.default_rng(members)
+    for _ in range(20):
+        probability = rng.uniform(0.02, 0.98, members)
+        y = (probability > np.median(probability)).astype(int)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            line = calibration_line(y, probability)
+        assert line["slope"] > 5
+
+
 def test_probabilities_that_hardly_differ_have_no_calibration_slope():
     """A dummy's folds predict a churn rate each: the differences say nothing but give a slope."""
     y = np.random.default_rng(0).permutation(np.repeat([0, 1], [300, 100]))
@@ -271,6 +285,20 @@ def test_gains_count_the_churners_among_the_riskiest_members():
     assert table["gain"].tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
     assert table["precision"].tolist() == pytest.approx([1, 1, 0.75, 0.3])
     assert table["lift"].tolist() == pytest.approx([10 / 3, 10 / 3, 2.5, 1])
+    assert table["perfect"].tolist() == pytest.approx([1 / 3, 2 / 3, 1, 1])
+
+
+@examples
+@given(samples)
+def test_no_ranking_finds_more_than_a_perfect_one_of_the_same_members(drawn):
+    y, p = drawn
+    table = gains(y, p, shares=[0.01, 0.1, 0.2, 0.5, 1.0])
+    assert (table["gain"] <= table["perfect"]).all()
+    assert (table["perfect"] <= 1).all()
+    assert (
+        gains(y, y.astype(float), shares=[0.1])["gain"][0]
+        == gains(y, p, shares=[0.1])["perfect"][0]
+    )
 
 
 def test_gains_of_equal_probabilities_equal_chance():

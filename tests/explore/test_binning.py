@@ -119,3 +119,6 @@ def test_labels_are_the_names_of_the_groups_and_gaps_stay():
     assert labels["plan"].isna().tolist() == [False, True, False]
     assert labels["months"].tolist() == ["1", "6", "1"]
     assert labels.index.equals(X.index)
+    words = {"months": {"1": "one"}}
+    labels = binning.label_columns(X, columns, n_bins=4, words=words)
+    assert labels["months"].tolist() == ["one", "6", "one"]

@@ -37,7 +37,7 @@ from churnlab.models.pipelines import (
     fit,
     n_columns,
     pipeline,
-    undeclared,
+    without_effect,
 )
 from churnlab.registry.skops_types import TRUSTED
 
@@ -331,14 +331,22 @@ def test_a_slip_of_the_pen_is_refused_although_the_class_takes_any_keyword(targe
     pytest.importorskip(target.partition(".")[0])
     with pytest.raises(InputError, match=rf"Did you mean {meant}\? It has .*n_estimators"):
         check_parameters(target, {word: 3})
-    known = {"path_smooth": 1.0, "colsample_bynode": 0.5}
-    check_parameters(target, known)
-    unknown = undeclared(target, known | {"_target_": target, "no_such": 1, "n_estimators": 3})
-    assert "no_such" in unknown[target]
-    assert "n_estimators" not in unknown[target]
-    nested = {"estimator": {"_target_": target, "no_such": 1}}
-    assert undeclared("sklearn.calibration.CalibratedClassifierCV", nested) == {target: ["no_such"]}
-    assert undeclared(LOGISTIC, {"_target_": LOGISTIC, "C": 1}) == {}
+    check_parameters(target, {"path_smooth": 1.0, "colsample_bynode": 0.5})
+
+
+@pytest.mark.parametrize("target", ["lightgbm.LGBMClassifier", "xgboost.XGBClassifier"])
+def test_only_a_keyword_that_a_class_takes_and_drops_has_no_effect(target):
+    module = pytest.importorskip(target.partition(".")[0])
+    given = {"_target_": target, "n_estimators": 3, "path_smooth": 1.0, "verbose": -1}
+    made = getattr(module, target.rpartition(".")[2])(n_estimators=3, path_smooth=1.0, verbose=-1)
+    assert without_effect(target, given, made.get_params()) == {}
+    assert without_effect(target, given | {"lost": 1}, made.get_params()) == {target: ["lost"]}
+    outer, nested = "sklearn.calibration.CalibratedClassifierCV", {"estimator": given}
+    kept = CalibratedClassifierCV(made).get_params(deep=True)
+    assert without_effect(outer, nested, kept) == {}
+    nested = {"estimator": given | {"lost": 1}}
+    assert without_effect(outer, nested, kept) == {target: ["lost"]}
+    assert without_effect(LOGISTIC, {"_target_": LOGISTIC, "C": 1}, ()) == {}
 
 
 def test_a_parameter_in_another_case_is_suggested():

@@ -68,9 +68,7 @@ def every_figure(samples: dict[str, pd.DataFrame]) -> dict:
         "reliability": models.reliability(tables(samples, performance.reliability), samples),
         "confusion": models.confusion(last, threshold=0.4),
         "scores": models.scores(last, threshold=0.4),
-        "gains": models.gains(
-            tables(samples, performance.gains, shares=np.linspace(0.05, 1, 20)), churn_rate=y.mean()
-        ),
+        "gains": models.gains(tables(samples, performance.gains, shares=np.linspace(0.05, 1, 20))),
         "profit": models.profit(
             profit_curve(y, p, ContactEconomics(100, 2, 10, 0.3, 0.5)), share=0.4
         ),

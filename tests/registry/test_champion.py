@@ -10,6 +10,7 @@ from churnlab.registry.champion import (
     find_model,
     find_version,
     former_champions,
+    refusal,
     registered_model,
     resolve,
     undo_stack,
@@ -89,6 +90,29 @@ def test_what_is_not_in_the_registry_is_the_users_mistake(model, uri):
         client.set_model_version_tag("shop-churn", str(number), "churnlab.gate", verdict)
     with pytest.raises(InputError, match=f"passed the gate .*: {known}3, {known}2.$"):
         resolve(uri)
+
+
+def train_run(**tags: str):
+    """A run with the fingerprints that a training has."""
+    with mlflow.start_run(tags={f"churnlab.{tag}": value for tag, value in tags.items()}) as run:
+        return mlflow.get_run(run.info.run_id)
+
+
+def test_a_refusal_is_that_of_the_twins_of_a_run_and_of_no_other_run(model):
+    client, name = mlflow.MlflowClient(), "shop-churn"
+    first, twin = (train_run(config_sha256="a", data_sha256="x") for _ in range(2))
+    others = [train_run(config_sha256=c, data_sha256=d) for c, d in ("ay", "bx")]
+    judged = {"1": (first, "passed"), "2": (first, "refused"), "3": (others[0], "passed")}
+    for number, (run, verdict) in judged.items():
+        tags = {"churnlab.churn_run_id": run.info.run_id, "churnlab.gate": verdict}
+        for tag, value in tags.items():
+            client.set_model_version_tag(name, number, tag, value)
+    for run in (first, twin):
+        assert refusal(name, run) == {"version": "2", "verdict": "refused"}
+    assert [refusal(name, run) for run in (*others, None)] == [None] * 3
+    client.set_model_version_tag(name, "4", "churnlab.churn_run_id", twin.info.run_id)
+    client.set_model_version_tag(name, "4", "churnlab.gate", "passed")
+    assert refusal(name, first) is None, "the gate let its twin pass later"
 
 
 def test_what_is_not_there_is_none(model):

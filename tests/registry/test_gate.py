@@ -62,6 +62,42 @@ def test_outcomes_that_are_separated_perfectly_have_an_infinite_slope_interval(w
     assert calibrated(y, perfect)["calibration_slope"].passed
 
 
+def test_an_interval_of_the_slope_that_excludes_nothing_is_said_to_be_too_few_to_judge(world):
+    y, chance = (part[:12] for part in world)
+    slope = calibrated(y, chance)["calibration_slope"]
+    assert (slope.passed, slope.warning, slope.cells["passed"]) == (True, True, "too few to judge")
+    assert "12 members are too few to judge by limits of 0.5 to 2" in slope.message
+    many = calibrated(*world)["calibration_slope"]
+    assert (many.warning, many.cells["passed"]) == (False, "yes")
+
+
+def test_a_score_beyond_its_ceiling_is_leakage_only_if_it_is_beyond_chance():
+    scores = {"test_f1": 0.9744, "test_f1_low": 0.87, "test_f1_high": 0.99, "cv_roc_auc": 1.0}
+    scores |= {"cv_roc_auc_low": 1.0, "cv_roc_auc_high": 1.0}
+    scores |= {"cv_members": 320, "test_members": 80}
+    luck, leak = gate.check_ceiling(scores, {"test_f1": 0.97, "cv_roc_auc": 0.995})
+    assert (luck.passed, luck.warning, luck.cells["passed"]) == (True, True, "too few to judge")
+    assert (leak.passed, leak.cells["passed"]) == (False, "NO")
+    assert "(95% CI 0.8700 to 0.9900) is above 0.97, with so few members perhaps by luck" in (
+        luck.message
+    )
+    assert "leakage is suspected" in leak.message
+    assert "with few members it may also be luck" in leak.message
+    of_many = gate.check_ceiling(scores | {"test_members": 800}, {"test_f1": 0.97})
+    assert [check.passed for check in of_many] == [False]
+
+
+def test_a_gain_has_one_sign_in_words_and_in_the_result_line(world):
+    y, chance = world
+    for candidate, rival in ((chance, np.full(len(y), 0.3)), (np.full(len(y), 0.3), chance)):
+        check = against(y, candidate, rival)
+        low = re.search(r"a gain of \S+ \(95% CI (\S+) to ", check.message)
+        assert low is not None
+        assert float(low[1]) == pytest.approx(check.value, abs=1e-4)
+    same = [against(y, chance, chance, require=word) for word in ("better", "not_worse")]
+    assert [check.cells["value"] for check in same] == ["no better", "no worse"]
+
+
 def test_the_95_percent_interval_of_the_slope_covers_the_truth_about_as_often():
     covered = []
     for seed in range(200):

@@ -361,6 +361,21 @@ def test_a_bad_row_gets_no_number_but_a_message_with_row_column_and_value(served
     assert refused.value.message.startswith(message)
 
 
+def test_all_violations_of_the_first_bad_row_are_named_up_to_a_few(served, member):
+    first = {"Phone": 0.5, "Age": "thirty", "Lifetime": math.inf, "gender": math.nan}
+    later = member.astype(object).assign(Age=True)
+    with pytest.raises(MlflowException) as refused:
+        served.predict(pd.concat([member, member.astype(object).assign(**first), later]))
+    assert refused.value.message == (
+        "Row 1: Age is the text 'thirty'; give a number. gender is missing; give it a value. "
+        "Lifetime is infinite; give it a value. Phone is 0.5; it must be one of 0, 1."
+    )
+    every = member.assign(**dict.fromkeys(member, math.nan))
+    with pytest.raises(MlflowException) as refused:
+        served.predict(every)
+    assert refused.value.message.count("is missing") == 5
+
+
 def test_a_request_without_rows_or_without_a_column_is_refused(served, member):
     with pytest.raises(MlflowException, match="There is no row"):
         served.predict(member.iloc[:0])

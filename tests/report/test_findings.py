@@ -185,7 +185,7 @@ def test_equal_columns_are_named_as_one_group_and_not_pair_by_pair():
         "collinear": pd.DataFrame(pairs, columns=["feature_a", "feature_b", "pearson_r"]),
         "same_groups": pd.DataFrame(),
     }
-    assert list(findings.redundancies(tables)) == [
+    assert list(findings.redundancies(tables, {})) == [
         "a, b, c, d: each has a correlation of 1 or -1 with each other.",
         "x and y: correlation 0.97.",
         "p and q: correlation 1.00.",

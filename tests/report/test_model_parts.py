@@ -53,6 +53,8 @@ def test_a_calibration_error_is_stated_with_its_noise_floor(low, end):
     assert "2.1 percentage points" in text
     assert "would show 1.8" in text
     assert text.endswith(end)
+    few = calibration(CalibrationError(0.299, 0.311, 0.5, 0.0, 0.0, 0.4))
+    assert few.endswith("members: the members are too few to judge, and up to 40.0 is possible")
 
 
 def test_what_contacting_earns_has_an_interval_and_names_the_assumption_that_matters_most():
@@ -68,6 +70,10 @@ def test_what_contacting_earns_has_an_interval_and_names_the_assumption_that_mat
     found = decisions(metrics, capacity, varied, held_out=800)
     assert found is not None
     assert "earned 1,200 on the 800 held-out members (95% CI 800 to 1,600)" in found["sentence"]
+    assert "too few to tell" not in found["sentence"]
+    vague = decisions(metrics | {"test_profit_low": -10.0}, capacity, varied, held_out=8)
+    assert vague is not None
+    assert "(95% CI −10 to 1,600, too few to tell whether it earns anything). " in vague["sentence"]
     assert found["sentence"].endswith(
         "the profit depends most on success: −300 at 10.0%, 2,700 at 50.0%."
     )

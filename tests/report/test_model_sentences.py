@@ -9,6 +9,7 @@ from churnlab.evaluation.verdicts import Verdict, decide, describe
 from churnlab.report.model_sentences import Late, how_well, model_in_words, which_model
 
 TEST = {"roc_auc": 0.9, "low": 0.85, "high": 0.95}
+GAINS = {0.1: {"gain": 0.3, "perfect": 0.4}, 0.5: {"gain": 0.9, "perfect": 1.0}}
 
 
 def compared(
@@ -111,7 +112,7 @@ def test_no_model_is_recommended_where_every_score_is_too_good_to_be_true():
 
 
 def test_the_leavers_among_the_riskiest_are_compared_with_a_perfect_ranking():
-    text = how_well(TEST, {0.1: 0.3, 0.5: 0.9}, held_out=80, churn_rate=0.25)
+    text = how_well(TEST, GAINS, held_out=80)
     assert "in 90.0% of the pairs (95% CI 85.0% to 95.0%, on 80 held-out members); of all" in text
     assert text.endswith(
         "the riskiest 10% include 30.0% and the riskiest 50% include 90.0% (a perfect ranking "
@@ -121,7 +122,7 @@ def test_the_leavers_among_the_riskiest_are_compared_with_a_perfect_ranking():
 
 def test_a_ranking_whose_interval_holds_one_half_is_not_shown_to_be_better_than_guessing():
     test = {"roc_auc": 0.53, "low": 0.47, "high": 0.59}
-    text = how_well(test, {0.1: 0.1}, held_out=80, churn_rate=0.25)
+    text = how_well(test, GAINS, held_out=80)
     assert "80 held-out members), which is not shown to be better than guessing; of all" in text
 
 
@@ -134,9 +135,16 @@ def test_a_ranking_whose_interval_holds_one_half_is_not_shown_to_be_better_than_
 )
 def test_a_model_with_late_columns_never_ranks_without_a_word_about_them(without, part):
     late = Late(["last_visits"], 0.992, without)
-    text = how_well(TEST, {0.1: 0.3}, held_out=80, churn_rate=0.25, late=late)
+    text = how_well(TEST, GAINS, held_out=80, late=late)
     assert part in text
     assert ("instead of 99.2%" in text) == (without is not None)
+
+
+def test_the_same_share_of_pairs_is_not_set_against_itself():
+    late = Late(["last_visits"], 0.5001, 0.5)
+    assert "ranks 50.0% of the pairs correctly, as many as with them (cross" in how_well(
+        TEST, GAINS, held_out=80, late=late
+    )
 
 
 def test_every_metric_and_model_has_words():

@@ -28,20 +28,24 @@ def driver(
     }
 
 
-def portrait(number: int, size: int, rate: float, *, low: float | None = None) -> dict[str, Any]:
+def portrait(
+    number: int, size: int, rate: float, *, low: float | None = None, keeps: float = 0.1
+) -> dict[str, Any]:
     return {
         **{"id": number, "name": f"kind {number}", "size": size, "churn_rate": rate},
         **{"churn_low": rate - 0.02 if low is None else low, "churn_high": rate + 0.02},
         "actions": ["call them", "write", "wait", "hope"],
+        "plans": [{"keeps": keeps}] * 4,
     }
 
 
+GAINS = {0.1: {"gain": 0.3, "perfect": 0.4}, 0.5: {"gain": 0.9, "perfect": 1.0}}
 MEMBERS = {"run_id": None, "rows": 400, "left": 100, "churn_rate": 0.25, "groups": None}
 MODELS = {
     **{"recommended": "forest (raw features)", "run_id": "a", "best": None, "best_run_id": "a"},
     **{"rival": None, "rivals": None, "rival_run_id": None, "found": None, "refused": None},
     **{"metric": "log_loss", "value": 0.3, "held_out": 80, "late": None, "kept": True},
-    **{"test": {"roc_auc": 0.9, "low": 0.85, "high": 0.95}, "gains": {0.1: 0.3, 0.5: 0.9}},
+    **{"test": {"roc_auc": 0.9, "low": 0.85, "high": 0.95}, "gains": GAINS},
 }
 
 GUESSING = {"roc_auc": 0.55, "low": 0.45, "high": 0.65}
@@ -76,6 +80,13 @@ def test_a_risk_ratio_is_turned_to_the_side_with_the_higher_churn():
 def test_each_kind_of_split_has_its_name(split, kind, ratio, group):
     row = driver(ratio, ratio * 0.9, ratio * 1.1, feature="Home_Club", split=split)
     assert riskier(row, kind=kind)["group"] == group
+
+
+def test_a_binary_column_has_the_words_of_the_table():
+    words = {"0": "No", "1": "Yes"}
+    for ratio, word in ((0.5, "No"), (2.0, "Yes")):
+        row = driver(ratio, ratio * 0.9, ratio * 1.1, feature="Partner", split="= 1")
+        assert riskier(row, kind="binary", words=words)["group"] == f"Partner = {word}"
 
 
 def test_a_side_that_nobody_left_makes_an_infinite_ratio_and_no_error():
@@ -115,6 +126,26 @@ def test_the_segment_needing_attention_is_named_with_its_share_and_first_actions
     assert "segment 1, “kind 1”, has the most leavers beyond the overall rate: 60.0% of its" in text
     assert "60 of all 90 who left; 40 are still there. The playbook advises, with no" in text
     assert text.endswith("call them; write; wait (and 1 more, below).")
+
+
+def test_nobody_is_to_be_addressed_where_all_have_left():
+    gone, next_one = portrait(0, 100, 1.0), portrait(1, 100, 0.6)
+    assert needs_attention([gone, next_one], churn_rate=0.25) is next_one
+    text = which_segments([gone, next_one], churn_rate=0.25, left=160)
+    assert "all 100 members of segment 0, “kind 0”, have left, so there is nobody to ad" in text
+    assert "; of the others, segment 1, “kind 1”, has the most leavers beyond" in text
+    alone = which_segments([gone, portrait(1, 300, 0.0)], churn_rate=0.25, left=100)
+    assert alone.endswith("; no other segment churns clearly more than the members overall.")
+    assert "advises" not in alone
+
+
+def test_no_action_is_to_be_tested_where_the_playbook_has_none_with_an_effect():
+    for keeps, acts in ((0.0, False), (0.1, True)):
+        segments = {"run_id": "s", "portraits": [portrait(0, 100, 0.6, keeps=keeps)]}
+        found = five_sentences(MEMBERS, MODELS, segments, None, registered="demo-churn")
+        assert ("advises, with no effect measured yet: call" in found[-2].text) == acts
+        assert ("expects no effect of what it advises for them: call" in found[-2].text) != acts
+        assert ("random half of its segment" in found[-1].text) == acts
 
 
 def test_stability_is_judged_by_every_limit():

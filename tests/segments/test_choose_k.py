@@ -11,8 +11,10 @@ from churnlab.segments.choose_k import (
     check_rows,
     choose_k,
     evidence_per_k,
+    examined,
     given_k,
     k_per_criterion,
+    most_segments,
     shortfall,
     silhouettes,
 )
@@ -121,9 +123,12 @@ def test_the_silhouettes_are_scikit_learns():
 
 
 def test_too_few_rows_or_distinct_rows_are_refused(groups):
-    with pytest.raises(InputError, match="20 rows"):
+    with pytest.raises(InputError, match=r"20 rows .*segments.k=2 'segments.range=\[2,2\]'\.$"):
         check_rows(groups.head(20), 3)
-    with pytest.raises(InputError, match="2 distinct"):
+    check_rows(groups.head(20), most_segments(groups.head(20)))
+    assert examined(range(2, 9), 2, groups.head(28)) == [2]
+    assert examined(range(2, 9), "auto", groups.head(28)) == [*range(2, 9)]
+    with pytest.raises(InputError, match="2 distinct .*segment_run=none"):
         check_rows(pd.DataFrame({"near": np.tile([0.0, 1.0], 200)}), 2)
 
 

@@ -7,7 +7,7 @@ import skops.io
 from sklearn.cluster import DBSCAN
 
 from churnlab.errors import InputError
-from churnlab.segments.choose_k import check_members, choose_k, evidence_per_k
+from churnlab.segments.choose_k import check_members, check_rows, choose_k, evidence_per_k
 from churnlab.segments.clusterers import (
     KMEANS,
     Gaussians,
@@ -16,7 +16,8 @@ from churnlab.segments.clusterers import (
     as_clusterer,
 )
 from churnlab.segments.dendrogram import ward_tree
-from churnlab.segments.kmeans import fit_kmeans, standardized
+from churnlab.segments.kmeans import all_columns, fit_kmeans, segment_frame, standardized
+from churnlab.segments.space import Undivided
 
 CLUSTERERS = [KMEANS, Gaussians(), Gaussians("tied"), Gaussians("diag"), MixedClasses()]
 EFFORT = {"bootstraps": 4, "refit_n_init": 3, "splits": 4, "references": 2, "random_state": 0}
@@ -118,3 +119,26 @@ def test_a_class_that_cannot_divide_members_is_refused():
     with pytest.raises(InputError, match="clusterer._target_ is DBSCAN, which cannot divide"):
         as_clusterer(DBSCAN(), where="clusterer")
     assert as_clusterer(KMEANS, where="clusterer") is KMEANS
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_table_of_words_alone_is_divided_or_refused_with_what_to_do(seed):
+    rng = np.random.default_rng(seed)
+    n, columns = int(rng.integers(12, 200)), int(rng.integers(1, 6))
+    levels = rng.choice([1, 2, 3, 8, 25], columns)
+    words = {f"w{i}": rng.integers(0, most, n).astype(str) for i, most in enumerate(levels)}
+    X = pd.DataFrame(words).radd("word ")
+    taking_part = all_columns(X, words=True)
+    assert set(taking_part) == {name for name in X if 2 <= X[name].nunique() <= 20}
+    if not taking_part:
+        return
+    frame, clusterer = segment_frame(X, taking_part), MixedClasses()
+    if len(frame) < 30 or len(frame.drop_duplicates()) <= 3:
+        with pytest.raises(Undivided, match="are too few for 3 segments"):
+            check_rows(frame, 3)
+        return
+    check_rows(frame, 3)
+    found = fit(clusterer, frame, [2, 3])
+    for k in (2, 3):
+        served = skops.io.loads(skops.io.dumps(clusterer.pipeline(frame, found[k])), trusted=[])
+        assert np.array_equal(served.predict(frame), found[k].labels_)

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.stats import binomtest
 
@@ -142,6 +144,31 @@ def test_risk_words_have_room_where_most_leave_and_where_few_do(base, left, size
     ends = binomtest(int(inside.sum()), size).proportion_ci(method="wilson")
     few = few_stay(inside, outside, 4, limit=1.4)
     assert rate_risk(SHOP, ends.low, ends.high, base, few_stay=few) == risk
+
+
+@given(
+    base=st.floats(0.01, 0.95),
+    size=st.integers(30, 3000),
+    rates=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+)
+def test_no_segment_in_which_more_leave_has_a_weaker_word_and_one_that_all_leave_is_high(
+    base, size, rates
+):
+    others = np.arange(3000) < base * 3000
+
+    def risk(rate: float) -> int:
+        inside = np.arange(size) < rate * size
+        ends = binomtest(int(inside.sum()), size).proportion_ci(method="wilson")
+        overall = np.concatenate([inside, others]).mean()
+        few = few_stay(inside, others, 4, limit=1.4)
+        word = rate_risk(SHOP, ends.low, ends.high, float(overall), few_stay=few)
+        return ("low", "medium", "high").index(word)
+
+    fewer, more = map(risk, rates)
+    if rates[1] <= base or rates[0] >= base:  # a segment moves the overall rate towards its own
+        assert fewer <= more
+    if base <= 0.8 and size >= 100:
+        assert risk(1.0) == 2
 
 
 def test_every_matching_rule_applies_in_order_and_an_action_is_chosen_once():

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from churnlab.data.demo import members
 from churnlab.segments.kmeans import fit_segmentation, segment_frame
-from churnlab.segments.playbook import text
+from churnlab.segments.playbook import ALL_LEFT, text
 from churnlab.segments.portraits import (
     certain_deviations,
     deviations,
@@ -328,6 +328,24 @@ def test_the_far_segment_by_behaviour_is_medium_and_gets_the_fallback(gym_csv):
     assert "far" in segments[3]["traits"]
     assert segments[3]["actions"] == [playbook("gym")["actions"]["no_special_action"]["text"]["en"]]
     assert {"falling", "newcomers"} <= set(segments[2]["traits"])
+
+
+@pytest.mark.parametrize("language", ["en", "ru", "de"])
+def test_a_segment_that_everybody_left_has_no_action_but_for_who_comes_later(demo, language):
+    X, y = demo.drop(columns="Churn").astype(float), demo["Churn"].to_numpy(int)
+    book = yaml.safe_load((CONF / "playbook/any.yaml").read_text().replace("ru:", "de:"))
+    if language != "de":
+        book = playbook("any")
+    gone, stay = portraits(X, 1 - y, y, playbook=book, language=language)
+    assert (gone["churn_rate"], gone["plans"], gone["actions"], gone["together"]) == (1, [], [], "")
+    assert gone["recommended_action"] == ALL_LEFT.get(language, ALL_LEFT["en"])
+    assert gone["action_for_new"].startswith(text(book["actions"]["ask_why"]["text"], language))
+    assert "action_for_new" not in stay
+    assert stay["recommended_action"] == "; ".join(stay["actions"]) != ""
+    book["rules"].insert(0, {"risk": ["high"], "do": ["win_back"]})
+    book["actions"]["win_back"] = book["actions"]["test_offer"] | {"audience": "left", "rate": 0.9}
+    gone, _ = portraits(X, 1 - y, y, playbook=book, language=language)
+    assert [planned["reach"] for planned in gone["plans"]] == [y.sum()]
 
 
 @pytest.mark.parametrize(("by", "language"), [("gym", "en"), ("gym", "ru")])

@@ -112,7 +112,8 @@ def portraits_of(labels: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     found = profile(pd.DataFrame({"age": np.zeros(len(y))}), labels, y)
     rows = found.reset_index(drop=True).to_dict("records")
     return [
-        row | {"id": at, "name": f"kind {at}", "actions": ["call"]} for at, row in enumerate(rows)
+        row | {"id": at, "name": f"kind {at}", "actions": ["call"], "plans": []}
+        for at, row in enumerate(rows)
     ]
 
 

@@ -64,7 +64,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def commands(store: Store, home: Path) -> dict[str, tuple[str, ...]]:
-    """Return every command, by the name under which a test expects something of it."""
+    """Return every command, by the name under which a test expects something of it.
+
+    What replaces the champion, or makes again what is lost, comes after what only reads.
+    """
     files = (f"input={home / 'members.csv'}", f"output={home / 'scored.csv'}")
     return {
         "doctor": ("doctor",),
@@ -74,15 +77,15 @@ def commands(store: Store, home: Path) -> dict[str, tuple[str, ...]]:
         "compare": ("compare", *FOLDS),
         "score": ("score", "dataset=demo", *files),
         "report": ("report", *FOLDS),
-        "reproduce train": ("reproduce", store.runs["best"]),
-        "reproduce segment": ("reproduce", store.runs["segment"]),
-        "reproduce tune": ("reproduce", store.runs["tune"]),
-        "promote": (*FORCED, f"segment_run={store.runs['segment']}"),
-        "promote best": FORCED,
         "rollback": ("rollback", "dry_run=true"),
-        "segment": ("segment", *ROWS, *THREE_SEGMENTS),
+        "reproduce tune": ("reproduce", store.runs["tune"]),
         "train": ("train", *FOLDS, "model=dummy"),
         "tune": TUNE,
+        "promote": (*FORCED, f"segment_run={store.runs['segment']}"),
+        "promote best": FORCED,
+        "reproduce train": ("reproduce", store.runs["best"]),
+        "reproduce segment": ("reproduce", store.runs["segment"]),
+        "segment": ("segment", *ROWS, *THREE_SEGMENTS),
         "pipeline": ("pipeline", *FOLDS, "tune.n_trials=1", *THREE_SEGMENTS),
     }
 
@@ -219,3 +222,16 @@ def test_the_command_that_leaves_a_damaged_run_out_works_as_pasted(
     ended = run_command(home, "compare", *FOLDS)
     assert ended.code == 0
     assert name not in ended.err
+
+
+@pytest.mark.slow
+def test_the_command_that_replaces_a_lost_model_works_as_pasted(
+    store, tmp_path, client_at, run_command
+):
+    home, name = lose(store, tmp_path, client_at, "the model of the best run")
+    warned = run_command(home, "compare", *FOLDS)
+    command = re.search(rf"churnlab (reproduce run={name}) replaces it", warned.err)
+    assert command is not None, warned.err
+    made = run_command(home, *command[1].split())
+    assert made.code == 0, made.err
+    assert made.line["run_id"] in run_command(home, "compare", *FOLDS).err

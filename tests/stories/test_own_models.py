@@ -120,7 +120,10 @@ def test_a_boosting_model_is_one_yaml_and_is_kept_with_its_package_among_its_req
 ):
     package = pytest.importorskip(PACKAGES[model])
     words = [*CONF, *SMALL, f"model={model}", "tune.n_trials=2"]
-    client, best = client_at(shared_home), line(churnlab, "tune", *words)["best_run_id"]
+    tuned = churnlab("tune", *words)
+    assert tuned.code == 0, tuned.err
+    assert "takes any parameter" not in tuned.err
+    client, best = client_at(shared_home), tuned.line["best_run_id"]
     run = client.get_run(best)
     kept = folder(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)
     needed = (kept / "requirements.txt").read_text()

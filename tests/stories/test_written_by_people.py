@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
@@ -108,6 +109,24 @@ def test_a_frame_as_pandas_reads_the_file_gets_the_same_answer_too(version, cell
     assert version.predict(read) == version.predict(cells)
 
 
+def test_ages_count_from_the_day_of_training_whatever_day_the_yaml_states_later(
+    churnlab, version, scored, shared_home
+):
+    yaml = shared_home.parent / "my_conf/dataset/club.yaml"
+    written = yaml.read_text(encoding="utf-8")
+    trained = version.unwrap_python_model().served["reading"]["Joined on"]["before"]
+    assert f'before: "{trained}"' in written
+    later = written.replace(f'before: "{trained}"', 'before: "2031-05-01"')
+    yaml.write_text(later, encoding="utf-8")
+    try:
+        ended = churnlab("score", *NAMED, "input=new.csv", "output=later.csv")
+    finally:
+        yaml.write_text(written, encoding="utf-8")
+    assert ended.code == 0, ended.err
+    assert f"counts ages before {trained}, as it was trained; the YAML of club says" in ended.err
+    pd.testing.assert_frame_equal(read(shared_home.parent / "later.csv"), scored)
+
+
 @pytest.mark.parametrize(
     ("name", "cell", "text"),
     [
@@ -154,6 +173,28 @@ def test_a_column_that_may_be_missing_may_be_absent_from_a_batch_as_from_a_reque
     found = read(shared_home.parent / "without_scored.csv")["churn_probability"]
     answers = version.predict(without)
     assert found.tolist() == pytest.approx([one["churn_probability"] for one in answers])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_batch_is_scored_as_the_version_answers_its_cells(
+    churnlab, version, cells, shared_home, seed
+):
+    rng = np.random.default_rng(seed)
+    batch = cells.sample(int(rng.integers(1, 12)), random_state=seed).reset_index(drop=True)
+    for name, gaps in {"Visits": ["?", "", " "], " Paid ": ["", "  ", "\u00a0"]}.items():
+        gone = rng.random(len(batch)) < rng.choice([0.5, 1.0])
+        batch.loc[gone, name] = rng.choice(gaps, int(gone.sum()))
+    for name in ("Months", "Offer", "Pays itself"):
+        batch[name] = [
+            f"{' ' * rng.integers(3)}{cell}{' ' * rng.integers(2)}" for cell in batch[name]
+        ]
+    batch.to_csv(shared_home.parent / "batch.csv", sep=";", index=False)
+    ended = churnlab("score", *NAMED, "input=batch.csv", "output=batch_scored.csv")
+    assert ended.code == 0, ended.err
+    found = read(shared_home.parent / "batch_scored.csv")
+    answers = pd.DataFrame(version.predict(batch))
+    assert version.predict(json.loads(batch.to_json(orient="records"))) == version.predict(batch)
+    pd.testing.assert_frame_equal(answers[ANSWERED], found[ANSWERED], rtol=1e-12)
 
 
 @pytest.mark.parametrize("output", ["kept.csv", "kept.parquet"])

@@ -75,6 +75,39 @@ KINDS: dict[str, tuple[str | None, Callable[[Random, int], Cells]]] = {
     "joined": ("date", lambda rng, n: _days(rng, n, "%Y-%m-%d")),
     "last visit": ("date", lambda rng, n: _days(rng, n, "%d.%m.%Y")),
     "Signup Date": ("date", lambda rng, n: _days(rng, n, "%m/%d/%Y")),
+    "fee a month": ("numeric", lambda rng, n: [f"${x:.2f}/month" for x in rng.uniform(5, 99, n)]),
+    "result": (
+        "numeric",
+        lambda rng, n: [f"({-x:,.2f})" if x < 0 else f"{x:,.2f}" for x in rng.normal(0, 4000, n)],
+    ),
+    "calls": (
+        "numeric",
+        lambda rng, n: _with_gaps(rng.integers(1, 500, n).astype(str).tolist(), rng, "never", 0.3),
+    ),
+    "ratio": (
+        "numeric",
+        lambda rng, n: _with_gaps(
+            rng.normal(0, 1, n).round(3).astype(str).tolist(), rng, "#DIV/0!"
+        ),
+    ),
+    "seen at": ("date", lambda rng, n: _days(rng, n, "%m/%d/%Y %I:%M %p")),
+    "signed": ("date", lambda rng, n: _days(rng, n, "%b %d, %Y")),
+    "valid to": (
+        "date",
+        lambda rng, n: _with_gaps(_days(rng, n, "%Y-%m-%d"), rng, "9999-12-31", 0.4),
+    ),
+    "income band": (
+        "ordered",
+        lambda rng, n: rng.choice(["Less than $40K", "$40K - $80K", "$80K +"], n).tolist(),
+    ),
+    "age interval": (
+        "ordered",
+        lambda rng, n: rng.choice(["(18.0, 25.0]", "(25.0, 40.0]", "(40.0, 99.0]"], n).tolist(),
+    ),
+    "tier": (
+        "category",
+        lambda rng, n: [f" {x}{' ' * rng.integers(3)}" for x in rng.choice(["gold", "silver"], n)],
+    ),
     "comment": (
         None,
         lambda rng, n: [f"called {x} times, wants a new bag" for x in rng.permutation(n)],

@@ -7,7 +7,10 @@ import pytest
 from churnlab.tracking.names import SAME_QUESTION
 from churnlab.tracking.sweeps import log_jobs
 from support.champions import store_at
+from support.running import artifact
 from support.stores import write_run
+
+CEILING = {"cv_log_loss": 0.01, "test_f1": None}
 
 
 @pytest.fixture
@@ -27,9 +30,12 @@ def job(client: mlflow.MlflowClient, loss: float, *, folds: str = "f") -> str:
 
 
 def log(parent: str, run_ids: list[str], metric: str = "log_loss") -> None:
-    rows = [{"job": number, "run_id": run_id} for number, run_id in enumerate(run_ids, 1)]
+    rows = [
+        {"job": number, "status": "done", "run_id": run_id}
+        for number, run_id in enumerate(run_ids, 1)
+    ]
     with mlflow.start_run(run_id=parent):
-        log_jobs(parent, pd.DataFrame(rows), metric=metric)
+        log_jobs(parent, pd.DataFrame(rows), metric=metric, ceiling=CEILING)
 
 
 def steps(client: mlflow.MlflowClient, run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -62,6 +68,24 @@ def test_a_failed_job_leaves_its_step_out_and_a_resumed_sweep_fills_it_in_withou
     log(parent, [runs[0], job(store, 0.4), runs[1]])
     assert steps(store, parent, "job_log_loss") == [(1, 0.3), (2, 0.4), (3, 0.2)]
     assert steps(store, parent, "best_cv_log_loss") == [(1, 0.3), (2, 0.3), (3, 0.2)]
+
+
+def test_a_job_that_is_too_good_to_be_true_is_not_the_best(store):
+    parent = write_run(store, "sweep")
+    runs = [job(store, loss) for loss in (0.3, 0.001)]
+    store.log_param(runs[1], "evaluation.folds", "2")
+    store.log_text(runs[1], "fold,log_loss\n0,0.001\n1,0.001\n", "folds.csv")
+    for name in ("oof", "test"):
+        predicted = artifact(store.get_run(runs[1]), f"predictions/{name}.parquet")
+        pd.DataFrame({"row": range(1000)}).to_parquet(predicted)
+    log(parent, [*runs, ""])
+    assert steps(store, parent, "job_log_loss") == [(1, 0.3), (2, 0.001)]
+    assert steps(store, parent, "best_cv_log_loss") == [(1, 0.3), (2, 0.3), (3, 0.3)]
+    assert steps(store, parent, "cv_log_loss") == [(0, 0.3)]
+    jobs = pd.read_csv(artifact(store.get_run(parent), "jobs.csv"))
+    assert list(jobs["job"]) == [1, 2, 3]
+    assert list(jobs["status"]) == ["done", "done, suspect", "done"]
+    assert jobs["suspect"][1].startswith("cv_log_loss 0.0010 ")
 
 
 def test_jobs_on_other_folds_have_no_best_so_far(store):

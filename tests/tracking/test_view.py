@@ -19,7 +19,8 @@ def test_the_view_shows_the_train_runs_best_first_with_their_model_and_scores(ho
         tags = client.get_experiment(found.experiment_id).tags
     shown = json.loads(tags["mlflow.sharedViewState.churnlab"])
     assert address == (
-        f"http://127.0.0.1:5000/#/experiments/{found.experiment_id}/runs?viewStateShareKey=churnlab"
+        f"http://127.0.0.1:5000/#/experiments/{found.experiment_id}/runs?"
+        "viewStateShareKey=churnlab&workflowType=machine_learning"
     )
     assert (shown["orderByKey"], shown["orderByAsc"]) == ("metrics.`cv_roc_auc`", False)
     assert shown["searchFilter"] == "tags.`churnlab.command` = 'train'"
@@ -27,6 +28,26 @@ def test_the_view_shows_the_train_runs_best_first_with_their_model_and_scores(ho
         "tags.`model`",
         "tags.`features`",
         "metrics.`cv_roc_auc`",
+    ]
+
+
+def test_each_sweep_has_a_view_with_the_parameters_that_it_varied(home):
+    with store_at(home):
+        client = mlflow.MlflowClient()
+        found = client.get_run(write_run(client, "train", status="FINISHED")).info
+        models_view("demo", metric="log_loss")
+        varied = {"params": ["model.estimator.C", "seed"], "name": "churnlab-abc"}
+        address = models_view("demo", metric="log_loss", **varied)
+        tags = client.get_experiment(found.experiment_id).tags
+    assert "viewStateShareKey=churnlab-abc&" in address
+    columns = {
+        key: json.loads(tags[f"mlflow.sharedViewState.{key}"])["selectedColumns"]
+        for key in ("churnlab", "churnlab-abc")
+    }
+    assert columns["churnlab-abc"][2:4] == ["params.`model.estimator.C`", "params.`seed`"]
+    assert [name for name in columns["churnlab-abc"] if name not in columns["churnlab"]] == [
+        "params.`model.estimator.C`",
+        "params.`seed`",
     ]
 
 

@@ -25,13 +25,14 @@ from churnlab.claims.groups import (
     outside,
     two_groups,
 )
-from churnlab.claims.multiplicity import LEVEL, Interval, p_value
+from churnlab.claims.multiplicity import LEVEL, p_value
 from churnlab.data.expressions import check_expression, columns_in, evaluate
 from churnlab.errors import InputError
 from churnlab.evaluation.comparison import fold_test, paired_difference
 from churnlab.evaluation.performance import classification_metrics
 from churnlab.explore import statistics
 from churnlab.formatting import counted
+from churnlab.segments.shares import Interval, share_difference, share_interval
 
 REPORTED = 3
 """Faulty claims that are reported at once: each message lists all columns."""
@@ -259,11 +260,7 @@ def _risk_ratio(claim: Claim, context: ClaimContext) -> Estimate:
 
 
 def _mean_difference(claim: Claim, context: ClaimContext) -> Estimate:
-    """Measure the difference with Welch's CI; of two shares with Newcombe's hybrid score CI.
-
-    Newcombe (1998, Statistics in Medicine 17:873), method 10, combines both shares' Wilson CIs and
-    also works for shares of 0 and 1.
-    """
+    """Measure the difference with Welch's CI; of two shares with Newcombe's hybrid score CI."""
     frame, first, choices = two_groups(claim, _rows(claim, context))
     values = evaluate(str(claim.of), frame)
     sizes = int(first.sum()), int((~first).sum())
@@ -272,14 +269,7 @@ def _mean_difference(claim: Claim, context: ClaimContext) -> Estimate:
         return Estimate(math.nan, _nothing, sizes)
     difference = float(sides[0].mean() - sides[1].mean())
     if np.isin(values, (0, 1)).all():
-        p, q = (float(side.mean()) for side in sides)
-        shares = [_wilson(side) for side in sides]
-
-        def newcombe(error: float) -> tuple[float, float]:
-            (a, b), (c, d) = (share(error) for share in shares)
-            return p - q - math.hypot(p - a, d - q), p - q + math.hypot(b - p, q - c)
-
-        return Estimate(difference, newcombe, sizes, choices)
+        return Estimate(difference, share_difference(*sides), sizes, choices)
     if min(sizes) < 2 or not any(np.ptp(side) for side in sides):
         return Estimate(difference, _nothing, sizes)
     welch = stats.ttest_ind(*sides, equal_var=False)
@@ -295,17 +285,11 @@ def _mean(claim: Claim, context: ClaimContext) -> Estimate:
     n = len(values)
     mean = float(values.mean()) if n else math.nan
     if n and np.isin(values, (0, 1)).all():
-        return Estimate(mean, _wilson(values), (n,), choices)
+        return Estimate(mean, share_interval(values), (n,), choices)
     if n < 2:
         return Estimate(mean, _nothing, (n,))
     half = float(stats.t.isf(LEVEL / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
     return Estimate(mean, _scaled(mean, mean - half, mean + half, df=n - 1), (n,), choices)
-
-
-def _wilson(values: np.ndarray) -> Interval:
-    """Return the CI of a share of ones by error."""
-    test = stats.binomtest(int(values.sum()), len(values))
-    return lambda error: tuple(test.proportion_ci(1 - error, method="wilson"))
 
 
 def _against_each(claim: Claim, context: ClaimContext) -> Estimate:

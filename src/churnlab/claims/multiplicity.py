@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,13 @@ import pandas as pd
 from churnlab.claims.claim import Claim, Verdict, verdict
 from churnlab.explore.association import MAX_FDR, q_values
 from churnlab.formatting import number
+from churnlab.segments.shares import Interval
 
 LEVEL = 0.05
 """The error of the CIs that decide."""
 
 SMALLEST = 1e-12
 """Smaller p-values are all given as this one."""
-
-Interval = Callable[[float], tuple[float, float]]
-"""Maps an error (0.05) to the ends of the CI that has it (95%)."""
 
 
 def p_value(claim: Claim, interval: Interval) -> float:

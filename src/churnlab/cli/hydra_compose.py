@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from churnlab.cli.arguments import command_of_experiment
+from churnlab.cli.outcomes import shell_words
 from churnlab.config import validation
 from churnlab.config.commands import COMMANDS
 from churnlab.config.shipped import in_sight
 from churnlab.errors import InputError, unknown_choice, unknown_key
+from churnlab.formatting import elided
 
 # Hydra 1.4 warns of both; Hydra 1.3 needs version_base, config.build says why without a whitelist.
 for needless in ("The version_base parameter is deprecated", r"hydra\.utils\.instantiate"):
@@ -29,6 +31,9 @@ NOT_IN_A_SWEEP = {
     *("tracking", "tracking.uri", "dataset.path", "engine", "engine.workers", "engine.address"),
 }
 """Keys that do not make it another sweep."""
+
+NAMED = {"dataset", "model", "features", "segments"}
+"""Keys whose values stand in the name of a run or of its experiment."""
 
 RANGE = re.compile(r"\+*(?P<key>model\.space(?P<inner>(\.\w+)?))=")
 RANGE_PART = re.compile(r"\+*(?P<key>model\.space\.\w+)\.\w+=")
@@ -115,17 +120,41 @@ def sweep_words(overrides: list[str], params: Mapping[str, str] | None) -> list[
     )
 
 
-def describe_job(sweep: list[str], overrides: list[str]) -> str:
-    """Return the swept keys of a job that its run's name does not contain anyway."""
-    swept = {word.partition("=")[0] for word in sweep if "," in word or "(" in word}
-    keys = [word.partition("=")[::2] for word in overrides if word.partition("=")[0] in swept]
+def swept_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return the keys in which the overrides of a sweep's jobs differ.
+
+    >>> swept_keys([["seed=0", "+model.estimator.C=1"], ["seed=0", "+model.estimator.C=10"]])
+    ['model.estimator.C']
+    """
+    given = [given_values(words) for words in jobs]
+    keys = dict.fromkeys(key for values in given for key in values)
+    return [key for key in keys if len({values.get(key) for values in given}) > 1]
+
+
+def given_values(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the values of overrides by key."""
+    return dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
+
+
+def describe_job(swept: Sequence[str], overrides: Sequence[str]) -> str:
+    """Return the swept keys of a job that its run's name does not contain anyway.
+
+    >>> describe_job(["model", "model.estimator.C"], ["model=dummy", "model.estimator.C=1"])
+    'C=1'
+    """
+    values = given_values(overrides)
     return " ".join(
-        f"{key.rpartition('.')[2]}={value}" for key, value in keys if "." in key or key == "seed"
+        f"{key.rpartition('.')[2]}={elided(values[key], 40)}"
+        for key in swept
+        if key in values and key not in NAMED
     )
 
 
-def explain(error: Exception, *, command: str) -> str:
-    """Explain Hydra's error in one paragraph: what was found, what was meant, what exists."""
+def explain(error: Exception, *, command: str, words: Sequence[str] = ()) -> str:
+    """Explain Hydra's error in one paragraph: what was found, what was meant, what exists.
+
+    ``words`` are the overrides as they were typed.
+    """
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -134,7 +163,7 @@ def explain(error: Exception, *, command: str) -> str:
         offered = in_sight(group, name)
         return f"{unknown_choice(group, name, options)}{offered}" if group else missing
     if isinstance(parent := getattr(cause, "parent_node", None), DictConfig):
-        return _explain_key(cause, parent, command=command)
+        return _explain_key(cause, parent, command=command, words=words)
     if isinstance(error, OverrideParseException):
         return _explain_word(error.override, command=command)
     text = " ".join(str(part) for part in (error, error.__cause__) if part)
@@ -180,12 +209,14 @@ def _explain_word(word: str, *, command: str) -> str:
     )
 
 
-def _explain_key(error: Any, parent: DictConfig, *, command: str) -> str:
+def _explain_key(error: Any, parent: DictConfig, *, command: str, words: Sequence[str]) -> str:
     full = str(error.full_key or error.key)
     *parents, key = full.split(".")
     if "is not in struct" not in str(error):
         return f"{full}: {str(error).splitlines()[0]}."
     if key in validation.known_keys(COMMANDS[command], parents):
-        return f"The YAML in use does not set {full}; add it with a plus: +{full}=VALUE."
+        given = [f"+{word}" for word in words if word.startswith(f"{full}=")]
+        added = shell_words(given) or f"+{full}=VALUE"
+        return f"The YAML in use does not set {full}; add it with a plus: {added}"
     known = [str(name) for name in parent if name != "hydra"]
     return unknown_key(parents, key, known)

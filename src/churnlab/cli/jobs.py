@@ -72,18 +72,22 @@ def perform(job: Job) -> Outcome:
         if job.unresolved:
             raise InputError(job.unresolved)
         settings = validation.read(job.command, job.config)
-        if not job.is_swept and settings.engine != INLINE and not settings.runs_engine:
-            log.warning(
-                "The engine runs the jobs of a sweep (-m); this one job runs in one process."
-            )
         if settings.dry_run:
             words = [word for word in job.overrides if not word.startswith("dry_run=")]
             shown = shell_words(["churnlab", job.command, *job.options, *words])
             log.info("would run: %s", shown)
-        if settings.previews or not settings.dry_run:
-            result = _perform(job, settings)
+        tables: list[Dataset] = []
+        with warnings_of(tables) as warned:
+            if not job.is_swept and settings.engine != INLINE and not settings.runs_engine:
+                log.warning(
+                    "The engine runs the jobs of a sweep (-m); this one job runs in one process."
+                )
+            if settings.previews or not settings.dry_run:
+                result = _perform(job, settings, tables)
         if settings.dry_run:
             result = Result({"dry_run": True})
+        elif settings.experiment is not None:
+            result = replace(result, values=result.values | {"warnings": len(warned)})
         status: Literal["done", "no"] = "done" if result.yes else "no"
         return Outcome(status, job.overrides, result.values, then=result.then)
     except InputError as error:
@@ -104,8 +108,11 @@ def failure_in_words(error: Exception) -> str:
     return _disk_is_full(error) or known
 
 
-def _perform(job: Job, settings: Any) -> Result:
-    """Open the store, read the table, and run the command unless a sweep has done so before."""
+def _perform(job: Job, settings: Any, tables: list[Dataset]) -> Result:
+    """Open the store, read the table, and run the command unless a sweep has done so before.
+
+    ``tables`` gets the table, if the command reads one.
+    """
     if settings.fits_models:
         importlib.import_module("skops.io")  # first: it searches all modules that are loaded
     command = importlib.import_module(f"churnlab.commands.{job.command}")
@@ -117,42 +124,38 @@ def _perform(job: Job, settings: Any) -> Result:
             open_store(settings.tracking.uri)
         return command.run(settings)
     from churnlab.config.build import load_dataset
-    from churnlab.tracking.runs import job_label
 
     open_store(settings.tracking.uri)
-    table = [load_dataset(settings.dataset)] if settings.reads_table else []
-    for dataset in table:
-        _compare_with_champion(dataset)
+    if settings.reads_table:
+        tables.append(load_dataset(settings.dataset))
+        _compare_with_champion(tables[0])
     if job.is_swept:
         if settings.dataset is None:
             raise InputError(f"A sweep of churnlab {job.command} needs a dataset: dataset=NAME.")
         _join_sweep(job)
-        job_label.set(job.label)
-        earlier = _finished(job, settings, table)
+        earlier = _finished(job, settings, tables)
         if earlier is not None:
             log.info("already finished as run %s", earlier)
             return Result({"run_id": earlier})
-    if not table:
-        return command.run(settings)
-    with warnings_of(table[0]) as warned:
-        result = command.run(settings, *table)
-    return replace(result, values=result.values | {"warnings": len(warned)})
+    return command.run(settings, *tables)
 
 
 def _join_sweep(job: Job) -> None:
+    from churnlab.tracking.runs import job_label
     from churnlab.tracking.sweeps import join
 
+    job_label.set(job.label)
     if job.parent is not None:
         join(job.parent)
 
 
-def _finished(job: Job, settings: Any, table: list[Dataset]) -> str | None:
+def _finished(job: Job, settings: Any, tables: list[Dataset]) -> str | None:
     """Return the run of an earlier sweep that did the same; None if the job must be run."""
     from churnlab.tracking.search import finished_in_a_sweep
 
-    if settings.force or not table or settings.reads_store:
+    if settings.force or not tables or settings.reads_store:
         return None
-    return finished_in_a_sweep(job.command, settings.model_dump(), table[0])
+    return finished_in_a_sweep(job.command, settings.model_dump(), tables[0])
 
 
 def _record_failure(job: Job, error: Exception) -> None:

@@ -51,7 +51,7 @@ def launch(
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         log.debug("%s", traceback.format_exc())
-        raise InputError(hydra_compose.explain(error, command=command)) from None
+        raise InputError(hydra_compose.explain(error, command=command, words=overrides)) from None
     except OSError as error:  # jobs do not raise: Hydra could not make its folder
         raise InputError(
             f"Nothing can be written to {os.environ['CHURNLAB_HOME']} ({error.strerror}); set "

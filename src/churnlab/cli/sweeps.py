@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,10 +21,12 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from churnlab.cli import terminal
-from churnlab.cli.hydra_compose import describe_job
+from churnlab.cli.hydra_compose import NAMED, describe_job, given_values, swept_keys
 from churnlab.cli.jobs import Job, failure_in_words, open_store, perform
 from churnlab.cli.outcomes import Outcome
+from churnlab.cli.presets import read_yaml
 from churnlab.config.commands import COMMANDS, INLINE
+from churnlab.config.shipped import ROOT
 from churnlab.errors import InputError, JobError, Terminated
 from churnlab.formatting import Lines, Table, counted, duration
 from churnlab.tracking.processes import interruption, process
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+
+STATUS = {"done": "done", "no": "answer no", "input": "bad input", "failed": "failed"}
+"""How the table of jobs calls each status of an outcome."""
 
 MOST_ROWS = 30
 """How many jobs the table on stderr shows."""
@@ -59,8 +64,7 @@ class Sweep:
 
     def add(self, job: Job) -> None:
         """Add a job that Hydra has composed; the first one starts the workers' imports."""
-        label = describe_job(self.words, job.overrides)
-        self.jobs.append(replace(job, is_swept=True, label=label))
+        self.jobs.append(replace(job, is_swept=True))
         self.hydra.append(OmegaConf.masked_copy(HydraConfig.instance().cfg, ["hydra"]))
         if len(self.jobs) == 1:
             with suppress(InputError):  # run raises it: from here Hydra would report it, too
@@ -76,7 +80,11 @@ class Sweep:
             engine.pool() as calls,
             _killed_by_signals(lambda: self.parent),
         ):
-            jobs = [replace(job, warned_in=warned_in) for job in self.jobs]
+            swept = swept_keys([job.overrides for job in self.jobs])
+            jobs = [
+                replace(job, warned_in=warned_in, label=describe_job(swept, job.overrides))
+                for job in self.jobs
+            ]
             first = jobs[0]
             opened = calls.run(partial(_open, self.words, process()), [first], on_death=_give_up)
             if isinstance(opened[0], Exception):
@@ -90,7 +98,9 @@ class Sweep:
             outcomes = calls.run(
                 _perform,
                 numbered,
-                on_start=lambda place, done: self._say(place, done, time.monotonic() - started),
+                on_start=lambda place, done: self._say(
+                    place, done, time.monotonic() - started, swept
+                ),
                 on_death=self._replaced,
             )
             if self.parent is not None:
@@ -98,11 +108,14 @@ class Sweep:
                 calls.run(finish, [outcomes], on_death=_give_up)
         return outcomes
 
-    def _say(self, place: int, done: int, seconds: float) -> None:
-        """Log that a job starts, and how long the rest takes if it goes on like this."""
+    def _say(self, place: int, done: int, seconds: float, swept: Sequence[str]) -> None:
+        """Log which job starts, by what it differs in, and how long the rest takes if it goes on
+        like this."""
         left = f" ({duration(seconds / done * (len(self.jobs) - done))} left)" if done else ""
-        words = " ".join(self.jobs[place].overrides)
-        log.info("job %d of %d%s: %s", place + 1, len(self.jobs), left, words)
+        words = self.jobs[place].overrides
+        differing = [word for word in words if word.lstrip("+").partition("=")[0] in swept]
+        text = " ".join(differing or words)
+        log.info("job %d of %d%s: %s", place + 1, len(self.jobs), left, text)
 
     def _replaced(self, place: int, attempts: int, code: int) -> Outcome:
         """Log that a job's worker died; return the outcome of the job unless it is run again."""
@@ -218,10 +231,11 @@ def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
             open_store(first.config["tracking"]["uri"])
             sweeps.join(parent)
             metric = first.config.get("metric")
-            table, best = _log_jobs(parent, outcomes, metric=metric)
+            swept, table, best = _log_jobs(parent, outcomes, metric=metric)
             log.info("\n%s%s", table, best and f"\n{best}")
             if best and metric is not None and first.dataset_name is not None:
-                address = models_view(first.dataset_name, metric=metric)
+                params, name = _params(first, swept), f"churnlab-{parent[:8]}"
+                address = models_view(first.dataset_name, metric=metric, params=params, name=name)
                 log.info("In the MLflow UI (%s): %s", ui_command(), address)
             notes = [best, *notes] if best else notes
             sweeps.end_sweep(parent, "FAILED" if failed else "FINISHED", note="\n\n".join(notes))
@@ -231,37 +245,45 @@ def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
             log.warning("The sweep's own run is not complete: %s", failure_in_words(error))
 
 
-def _log_jobs(parent: str, outcomes: Sequence[Outcome], *, metric: str | None) -> tuple[str, str]:
-    """Log the table and the figure of all jobs; return the table for people, and the best job."""
+def _params(job: Job, swept: Sequence[str]) -> list[str]:
+    """Return the params of train runs that a sweep varied and that their name's columns lack."""
+    train = COMMANDS["train"].model_fields
+    keys = [key for key in swept if key not in NAMED and key.partition(".")[0] in train]
+    return [f"{key}._target_" if isinstance(job.config.get(key), Mapping) else key for key in keys]
+
+
+def _log_jobs(
+    parent: str, outcomes: Sequence[Outcome], *, metric: str | None
+) -> tuple[list[str], str, str]:
+    """Log the table and the figure of all jobs; return the swept keys, the table for people, and
+    the best job."""
     from churnlab.tracking import artifacts, sweeps
 
     swept, table = _table(outcomes)
-    ranked, comparable = sweeps.log_jobs(parent, table, metric=metric)
+    # What is too good to be true is no key of the commands that rank jobs.
+    ceiling = read_yaml(ROOT / "conf/ceiling/default.yaml")
+    ranked, comparable = sweeps.log_jobs(parent, table, metric=metric, ceiling=ceiling)
     columns = [column for column in ("k", f"cv_{metric}") if column in ranked]
     text = _format(ranked[["job", *swept, *columns, "seconds", "status", "run_id"]])
     if metric is None or f"cv_{metric}" not in ranked:
-        return text, ""
+        return swept, text, ""
     from churnlab.plots import comparison
 
     figure = comparison.jobs(ranked, swept, metric=metric, comparable=comparable)
     artifacts.log_figure(figure, "jobs")
-    return text, _best(ranked, swept, metric=metric, comparable=comparable)
+    return swept, text, _best(ranked, swept, metric=metric, comparable=comparable)
 
 
 def _table(outcomes: Sequence[Outcome]) -> tuple[list[str], pd.DataFrame]:
     """Return the swept keys, and a row per job: its number, its swept keys, status and run."""
     import pandas as pd
 
-    given = [
-        dict(word.lstrip("+").split("=", 1) for word in outcome.overrides if "=" in word)
-        for outcome in outcomes
-    ]
-    keys = dict.fromkeys(key for words in given for key in words)
-    swept = [key for key in keys if len({words.get(key) for words in given}) > 1]
+    given = [given_values(outcome.overrides) for outcome in outcomes]
+    swept = swept_keys([outcome.overrides for outcome in outcomes])
     rows = [
         {"job": number}
         | {key: words.get(key, "") for key in swept}
-        | {"status": outcome.status, "run_id": outcome.values.get("run_id") or ""}
+        | {"status": STATUS[outcome.status], "run_id": outcome.values.get("run_id") or ""}
         for number, (outcome, words) in enumerate(zip(outcomes, given, strict=True), 1)
     ]
     return swept, pd.DataFrame(rows)
@@ -272,9 +294,12 @@ def _best(table: pd.DataFrame, swept: Sequence[str], *, metric: str, comparable:
     from churnlab.evaluation.metric_names import LABELS
 
     best = table.iloc[0]
+    if best["suspect"]:
+        return f"No job is the best: every score is too good to be true ({best['suspect']})."
     what = ", ".join(f"{key}={best[key]}" for key in swept) or "the only one"
+    scored = int((table[f"cv_{metric}"].notna() & (table["suspect"] == "")).sum())
     sentence = (
-        f"Best of {counted(len(table), 'job')} by cross-validated {LABELS[metric]}: job "
+        f"Best of {counted(scored, 'job')} by cross-validated {LABELS[metric]}: job "
         f"{best['job']} with {best[f'cv_{metric}']:.4f} ({what}), run {best['run_id']}."
     )
     if comparable:

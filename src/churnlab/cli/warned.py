@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,9 @@ from churnlab.formatting import of_a_library
 
 if TYPE_CHECKING:
     from churnlab.data.dataset import Members
+
+
+log = logging.getLogger(__name__)
 
 
 class _Seen(logging.Handler):
@@ -26,15 +29,19 @@ class _Seen(logging.Handler):
 
 
 @contextmanager
-def warnings_of(members: Members) -> Iterator[set[str]]:
-    """Collect every warning inside the block, each once; those that the table has are among them.
+def warnings_of(tables: Sequence[Members]) -> Iterator[set[str]]:
+    """Collect every warning inside the block, each once; those that a table has are among them.
 
-    What a library warns of becomes a warning of the table: it is shown in one line, and stands in
-    the report of the run.
+    ``tables`` gets the job's table once it is read. What a library then warns of becomes a warning
+    of the table: it is shown in one line, and stands in the report of the run.
     """
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        members.warn(of_a_library(category, message))
+        warning = of_a_library(category, message)
+        if tables:
+            tables[0].warn(warning)
+        else:
+            log.warning("warning: %s", warning)
 
     seen, ours = _Seen(), logging.getLogger("churnlab")
     before, warnings.showwarning = warnings.showwarning, show
@@ -44,4 +51,4 @@ def warnings_of(members: Members) -> Iterator[set[str]]:
     finally:
         ours.removeHandler(seen)
         warnings.showwarning = before
-        seen.texts.update(members.warnings)
+        seen.texts.update(warning for members in tables for warning in members.warnings)

@@ -31,10 +31,11 @@ from churnlab.evaluation import comparison
 from churnlab.evaluation.comparison import Difference
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.verdicts import Verdict
-from churnlab.formatting import Lines, Table, counted, duration, whole
+from churnlab.formatting import Lines, Table, clipped, counted, duration, whole
 from churnlab.models.splits import make_split
 from churnlab.plots import comparison as plots
 from churnlab.report.model_sentences import Late, as_sentence, without_late
+from churnlab.report.parts import varied_params
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import deciding, split_tags
 from churnlab.tracking.leaderboard import (
@@ -44,6 +45,7 @@ from churnlab.tracking.leaderboard import (
     found_on_notes,
     hold_out_predictions,
     leaderboard,
+    plausible,
     ranking_without_late,
     recommend,
     suspects,
@@ -69,6 +71,9 @@ NO_HOLD_OUT: dict[str, Any] = dict.fromkeys(("hold_out_delta", "hold_out_low", "
 MOST_ROWS, MOST_GROUPS, MOST_FOLDS = 20, 5, 10
 """Limits of what the terminal shows; the run's artifacts are complete."""
 
+MOST_PARAMS = 60
+"""The most characters of a run's parameters in the terminal's table."""
+
 SPARE = ("took", "finished", "interval")
 """The columns of the leaderboard that a narrow terminal leaves out, the first first."""
 
@@ -91,13 +96,15 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     table = pd.concat(tables, ignore_index=True)
     table["recommended"] = table["run_id"] == recommended
     table["suspect"] = table["run_id"].map(lambda run_id: "; ".join(suspected.get(run_id, [])))
+    table["params"] = _params([run for group in groups.values() for run in group])
     values: dict[str, Any] = {"comparable": len(runs) > 1, "winner": None, **NO_DIFFERENCE}
-    sentences = [f"The only run is {runs[0].info.run_name}."]
-    if len(runs) > 1:
-        best_two = compare_runs(runs[0], runs[1], **_how(settings))
+    sentences = [f"The only run is {runs[0].info.run_name}."] if len(runs) == 1 else []
+    best = plausible(runs, settings.ceiling)
+    if len(best) > 1:
+        best_two = compare_runs(best[0], best[1], **_how(settings))
         values |= _difference(best_two)
         if best_two.winner is not None:
-            values["winner"] = runs[best_two.winner].info.run_id
+            values["winner"] = best[best_two.winner].info.run_id
         sentences = [*best_two.sentences]
     sentences += [reason, *_late_notes(runs, recommended), *_leakage_warnings(runs, suspected)]
     sentences += found_on_notes(runs)
@@ -217,6 +224,26 @@ def _groups(
     return {split: groups.pop(split), **groups}
 
 
+def _params(runs: Sequence[Run]) -> list[str]:
+    """Return for each run the parameters in which it differs from others of its model and features
+    on the same table, split and folds."""
+
+    def kind(run: Run) -> list[str | None]:
+        alike = [run.data.tags[tag] for tag in SAME_QUESTION]
+        return [*alike, *(run.data.params[key] for key in ("model.name", "features.name"))]
+
+    return [
+        ", ".join(
+            f"{name}={value}"
+            for name, value in varied_params(
+                run.data.params,
+                [other.data.params for other in runs if kind(other) == kind(run)],
+            ).items()
+        )
+        for run in runs
+    ]
+
+
 def _late_notes(runs: Sequence[Run], recommended: str | None) -> list[str]:
     """Say how the recommended run ranks without its columns that are known only close to churn."""
     run = next((run for run in runs if run.info.run_id == recommended), None)
@@ -266,15 +293,17 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
     """Format the present group as a table and the others in a line each."""
     present = table[table["group"] == 1]
     limits = zip(present["test_roc_auc_low"], present["test_roc_auc_high"], strict=True)
-    shown = present[
-        [*dict.fromkeys(["rank", "name", f"cv_{metric}", "cv_roc_auc", "test_roc_auc"])]
-    ].assign(
+    columns = dict.fromkeys(["rank", "name", f"cv_{metric}", "cv_roc_auc", "test_roc_auc"])
+    shown = present[[*columns]].assign(
+        params=list(map(_unnamed, present["name"], present["params"])),
         interval=[f"{low:.4f} to {high:.4f}" for low, high in limits],
         finished=present["age"].map(lambda age: f"{duration(age)} ago"),
         took=present["duration"].map(duration),
         run_id=present["run_id"],
         mark=[_mark(row) for row in present.to_dict("records")],
     )
+    if not any(shown["params"]):
+        del shown["params"]
     first = present.iloc[0]
     lines = [
         f"{counted(len(present), 'model')} on this table (data {first['data']}), split "
@@ -284,30 +313,42 @@ def _format_leaderboard(table: pd.DataFrame, *, metric: str) -> str:
     if len(shown) > MOST_ROWS:
         lines.append(f"... and {counted(len(shown) - MOST_ROWS, 'run')} more in leaderboard.csv")
     others = [group for number, group in table.groupby("group") if number != 1]
-    for group in others[:MOST_GROUPS]:
-        best = group.iloc[0]
-        origin = next(
-            (
-                other
-                for key, other in {"data": "other data", "split": "another split"}.items()
-                if best[key] != first[key]
-            ),
-            "other folds",
-        )
-        lines.append(
-            f"Not ranked with these: {counted(len(group), 'run')} on {origin} (data "
-            f"{best['data']}, split {best['split']}), the best {best['name']} with cv_{metric} "
-            f"{best[f'cv_{metric}']:.4f}"
-        )
+    lines += [_elsewhere(group, first, metric=metric) for group in others[:MOST_GROUPS]]
     if len(others) > MOST_GROUPS:
         more = counted(len(others) - MOST_GROUPS, "more group")
         lines.append(f"... and {more} of runs on other tables, splits or folds in leaderboard.csv")
     return Lines.of(lines)
 
 
+def _elsewhere(group: pd.DataFrame, present: pd.Series, *, metric: str) -> str:
+    """Name a group of runs that are not ranked with the present ones, and the best of them."""
+    first = group.iloc[0]
+    origin = "other folds"
+    if first["data"] != present["data"]:
+        origin = "other data"
+    elif first["split"] != present["split"]:
+        origin = "another split"
+    text = (
+        f"Not ranked with these: {counted(len(group), 'run')} on {origin} (data {first['data']}, "
+        f"split {first['split']}), "
+    )
+    plausible = group[group["suspect"] == ""]
+    if plausible.empty:
+        return f"{text}every score too good to be true"
+    best = plausible.iloc[0]
+    return f"{text}the best {best['name']} with cv_{metric} {best[f'cv_{metric}']:.4f}"
+
+
+def _unnamed(name: str, params: str) -> str:
+    """Return the parameters of a run that its name does not give."""
+    words = [word for word in params.split(", ") if f" {word} " not in f"{name} "]
+    return clipped(", ".join(words), MOST_PARAMS)
+
+
 def _mark(row: Mapping[Any, Any]) -> str:
     """Return what the terminal says of a run besides its numbers."""
-    marks = [f"best of {row['chosen_among']}"] if row["chosen_among"] > 1 else []
+    among = row["chosen_among"]
+    marks = [f"best of {counted(among, 'trial')}"] if among > 1 else []
     marks += ["recommended"] if row["recommended"] else ["suspect"] if row["suspect"] else []
     return ", ".join(marks)
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from churnlab.config.commands import Explore, Result
 from churnlab.data.dataset import Dataset
-from churnlab.explore import redundancy, statistics
+from churnlab.explore import binning, redundancy, statistics
 from churnlab.explore.association import links
 from churnlab.plots import explore as plots
 from churnlab.report import findings
@@ -57,7 +57,9 @@ def run(settings: Explore, dataset: Dataset) -> Result:
 def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
     """Compute the tables, by name; each is an artifact of the same name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
-    gradients = statistics.gradients(X, y, columns)
+    gradients, words = statistics.gradients(X, y, columns), dataset.words
+    pairs = zip(gradients["feature"], gradients["value"], strict=True)
+    named = gradients.assign(value=[words.get(name, {}).get(value, value) for name, value in pairs])
     return {
         "summary": statistics.summary(X, columns),
         "completeness": statistics.completeness(X, y),
@@ -65,7 +67,7 @@ def describe(dataset: Dataset) -> dict[str, pd.DataFrame]:
         "correlations": statistics.correlations(X, y),
         "links": links(gradients, columns),
         "drivers": statistics.risk_ratios(X, y, columns),
-        "gradients": gradients,
+        "gradients": named,
         "collinear": redundancy.collinear(X, limit=NEARLY_THE_SAME),
         "same_groups": redundancy.same_groups(X, columns),
     }
@@ -75,7 +77,9 @@ def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figu
     """Draw the figures, by name."""
     X, y, columns = dataset.X, dataset.y, dataset.contract.columns
     units = {name: column.unit for name, column in columns.items() if column.unit}
-    gaps = tables["completeness"]
+    gaps, drivers = tables["completeness"], tables["drivers"]
+    pairs = zip(drivers["feature"], drivers["split"], strict=True)
+    splits = [binning.as_written(split, dataset.words.get(name, {})) for name, split in pairs]
     missing = dict(zip(gaps["feature"], gaps["share"], strict=True))
     return {
         "links": plots.links(tables["links"]),
@@ -88,7 +92,7 @@ def draw(dataset: Dataset, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figu
             units=units,
             signals=set(tables["links"].query("signal")["feature"]),
         ),
-        "risk_ratios": plots.risk_ratios(tables["drivers"]),
+        "risk_ratios": plots.risk_ratios(drivers.assign(split=splits)),
         "correlations": plots.correlations(tables["correlations"]),
         "correlation_matrix": plots.correlation_matrix(
             redundancy.correlation_matrix(X, y, target=dataset.contract.target)

@@ -2,7 +2,8 @@
 
 Why: one command leads from a table of members to a served champion, with every step a run under
 one parent. It says which model is recommended and how it compares with the others, promotes that
-one, and prints the commands to look at the results, to score members and to serve the champion.
+one (without segments where none come back on other members), and prints the commands to look at the
+results, to score members and to serve the champion.
 ``churnlab pipeline input=clients.csv target=Exited`` takes a table without a YAML: init drafts one
 first (``target`` only where init cannot tell).
 
@@ -25,20 +26,29 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 
 from churnlab.commands import compare, explore, promote, report, segment, train, tune
 from churnlab.config import commands as keys
+from churnlab.config.command_line import own_folders
 from churnlab.config.commands import Pipeline, Result
 from churnlab.config.groups import FeaturesKeys, ModelKeys
 from churnlab.data.dataset import Dataset
 from churnlab.evaluation.metric_names import LABELS
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import find_champion, model_name
+from churnlab.registry.judges import SEGMENT
+from churnlab.registry.versions import NO_SEGMENTS
 from churnlab.report.model_sentences import Late, as_sentence, without_late
+from churnlab.segments.space import Undivided
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.leaderboard import compare_runs, ranking_without_late, recommend
+from churnlab.tracking.leaderboard import (
+    compare_runs,
+    plausible,
+    ranking_without_late,
+    recommend,
+)
+from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.scores import cv_scores, scores_of
 from churnlab.tracking.search import ranked_train_runs
@@ -72,26 +82,26 @@ def run(settings: Pipeline, dataset: Dataset) -> Result:
         with _step("compare"):
             compare.run(settings.part(keys.Compare, runs=None), dataset)
         with _step("segment"):
-            segments = segment.run(settings.part(keys.Segment), dataset).values
+            segment_run = _segment_run(settings, dataset)
         ranked = ranked_train_runs(name, tags, metric=metric)
         recommended, reason = recommend(ranked, metric=metric, ceiling=settings.ceiling)
         promoted = NOTHING_PROMOTED
         if recommended is not None:
             with _step("promote"):
-                chosen = {"churn_run": recommended, "segment_run": segments["run_id"]}
-                part = settings.part(keys.Promote, **chosen, force=False)
-                promoted = promote.run(part, dataset)
+                chosen = {"churn_run": recommended, "segment_run": segment_run}
+                promoted = promote.run(_promote_keys(settings, **chosen), dataset)
         with _step("report"):
             page = report.run(settings.part(keys.Report, output=None), dataset).values["path"]
-        summary = recommendation(ranked, recommended, reason, metric=metric, seed=settings.seed)
+        good = plausible(ranked, settings.ceiling)
+        summary = recommendation(good, recommended, reason, metric=metric, seed=settings.seed)
         mlflow.set_tag("mlflow.note.content", summary)
-        best = next((run for run in ranked if run.info.run_id == recommended), ranked[0])
+        best = next((run for run in ranked if run.info.run_id == recommended), [*good, *ranked][0])
         log_metrics(cv_scores(best))
     log.info("\n%s\n\n%s", summary, next_steps(dataset, page=Path(page), metric=metric))
     values = {
         "run_id": mlflow_run.info.run_id,
         "churn_run_id": recommended,
-        "segment_run_id": segments["run_id"],
+        "segment_run_id": None if segment_run == NO_SEGMENTS else segment_run,
         "version": promoted.values["version"],
         "report": page,
     }
@@ -107,13 +117,46 @@ def _step(what: str) -> Iterator[None]:
     log.info("   %.1f s", time.perf_counter() - started)
 
 
+def _segment_run(settings: Pipeline, dataset: Dataset) -> str:
+    """Divide the members; return the run, or NO_SEGMENTS where no segments can be promoted.
+
+    A champion with segments is not replaced by a version without any, nor a number set by hand
+    dropped: then it is as if the commands were run one by one. Undivided: the members cannot be
+    divided, and segments are needed.
+    """
+    champion = find_champion(model_name(dataset.contract.name))
+    served = champion.tags.get(Tag.SEGMENT_RUN_ID, NO_SEGMENTS) if champion else NO_SEGMENTS
+    needed = settings.segments.k != "auto" or served != NO_SEGMENTS
+    try:
+        run_id = segment.run(settings.part(keys.Segment), dataset).values["run_id"]
+    except Undivided as undivided:
+        if needed:
+            raise
+        reason = str(undivided)
+    else:
+        reason = mlflow.get_run(run_id).data.tags.get(Tag.UNSTABLE)
+        if needed or reason is None:
+            return run_id
+    dataset.warn(f"the model is promoted without segments: {reason}")
+    return NO_SEGMENTS
+
+
+def _promote_keys(settings: Pipeline, *, churn_run: str, segment_run: str) -> keys.Promote:
+    """Return the keys of promote; a version without segments has none to be judged by."""
+    gate, runs = settings.gate, {"churn_run": churn_run, "segment_run": segment_run}
+    if segment_run == NO_SEGMENTS:
+        slices = [name for name in gate.slices if name != SEGMENT]
+        gate = gate.model_copy(update={"slices": slices})
+    return settings.part(keys.Promote, **runs, gate=gate, force=False)
+
+
 def _best_features(settings: Pipeline, model: ModelKeys, tags: dict[str, str]) -> FeaturesKeys:
     """Return the feature set with which the untuned model has the best cross-validated metric."""
     ranked = ranked_train_runs(settings.dataset.name, tags, metric=settings.metric)
     sets = {features.name: features for features in settings.feature_sets.values()}
     return next(
         sets[run.data.params["features.name"]]
-        for run in ranked
+        for run in [*plausible(ranked, settings.ceiling), *ranked]
         if run.data.params["model.name"] == model.name and run.data.params["features.name"] in sets
     )
 
@@ -188,14 +231,8 @@ def next_steps(dataset: Dataset, *, page: Path, metric: str) -> str:
 def _score_overrides(dataset: Dataset) -> list[str]:
     """Return the words that score the dataset's members, with the user's own config folders."""
     name, outputs = dataset.contract.name, Path(os.environ["CHURNLAB_HOME"]) / "outputs"
-    own = [
-        word
-        for source in HydraConfig.get().runtime.config_sources
-        if source.provider == "command-line"
-        for word in ("--config-dir", source.path)
-    ]
     files = [f"input={_members(dataset)}", f"output={outputs / f'{name}-scored.csv'}"]
-    return [*own, f"dataset={name}", *files]
+    return [*own_folders(), f"dataset={name}", *files]
 
 
 def _members(dataset: Dataset) -> Path:

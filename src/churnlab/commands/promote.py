@@ -29,7 +29,6 @@ from churnlab.config.groups import GateKeys
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.evaluation import performance
-from churnlab.formatting import counted, number
 from churnlab.models.splits import make_split
 from churnlab.registry import gate, judges, requests, versions
 from churnlab.registry.against_champion import (
@@ -49,8 +48,8 @@ from churnlab.registry.judges import HeldOut, Judgment
 from churnlab.registry.versions import Champion, Served
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.leaderboard import suspects
-from churnlab.tracking.looks import earlier_looks, log_look
+from churnlab.tracking.leaderboard import plausible, scores_with_intervals, suspects
+from churnlab.tracking.looks import earlier_looks, log_look, looks_sentence
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.search import latest_run, ranked_train_runs, run_on_table
@@ -60,11 +59,13 @@ log = logging.getLogger(__name__)
 
 class Decision(NamedTuple):
     """The outcome of the gate: ``champion`` is the version that the candidate was compared with,
-    ``looks`` counts for each judge how often models were compared on that member before."""
+    ``looks`` counts for each of the held-out judges how often models were compared on that member
+    before."""
 
     verdict: str
     checks: list[Check]
     champion: str | None
+    held_out: HeldOut
     looks: np.ndarray
 
     @property
@@ -79,8 +80,6 @@ def run(settings: Promote, dataset: Dataset) -> Result:
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     tags, name = split_tags(split), model_name(dataset.contract.name)
     churn, segments = _churn_run(settings, dataset, tags), _segment_run(settings, dataset)
-    if unstable := segments and segments.data.tags.get(Tag.UNSTABLE):
-        dataset.warn(f"the segmentation to be promoted is not stable: {unstable}")
     with promotion_lock():
         champion = versions.load_champion(name)
         if champion is not None and champion.serves(churn, segments) and not settings.force:
@@ -88,13 +87,14 @@ def run(settings: Promote, dataset: Dataset) -> Result:
         with start_run(
             "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
         ) as mlflow_run:
-            candidate = build(churn, segments, dataset, champion)
-            checks, rows = _check_predictions(settings, dataset, split.test, candidate, champion)
+            candidate, test = build(churn, segments, dataset, champion), split.test
+            checks, held_out = _check_predictions(settings, dataset, test, candidate, champion)
             checks += _check_form(settings.gate, candidate, champion)
             verdict = gate.verdict(checks, force=settings.force)
             replaced = champion.number if champion else None
-            decision = Decision(verdict, checks, replaced, earlier_looks(dataset, rows))
-            log_look(dataset, rows)
+            looks = earlier_looks(dataset, held_out.rows)
+            decision = Decision(verdict, checks, replaced, held_out, looks)
+            log_look(dataset, held_out.rows)
             run_id = mlflow_run.info.run_id
             version = _register(settings, name, candidate, decision, run_id)
             summary = _summary(settings, f"{name} version {version}", decision)
@@ -112,13 +112,23 @@ def run(settings: Promote, dataset: Dataset) -> Result:
             )
         else:
             mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
-    log.info("%s\n%s.", gate.format_checks(checks), summary)
-    if segments is not None:
-        log.info("The segments are %s.", candidate.numbering.summary)
-    log.info("%s", _format_looks(decision.looks, settings.gate))
+    details = _details(settings, dataset, candidate, decision)
+    for line in [*gate.format_checks(checks).parts, f"{summary}.", *details]:
+        log.log(logging.WARNING if line.startswith("warning: ") else logging.INFO, "%s", line)
     values: dict[str, Any] = {"run_id": run_id, "version": version}
-    values |= {"promoted": decision.promotes, "verdict": decision.verdict}
+    values |= {"promoted": decision.promotes, "verdict": verdict, "twins": held_out.twins}
     return Result(values | {"checks": [check.line for check in checks]}, yes=decision.promotes)
+
+
+def _details(
+    settings: Promote, dataset: Dataset, candidate: Candidate, decision: Decision
+) -> list[str]:
+    """Say how the segments continue the champion's, how often the judges were used before, and how
+    many of them are alike with members in training."""
+    numbered = f"The segments are {candidate.numbering.summary}."
+    twins = judges.twins_sentence(decision.held_out, named=dataset.ids is not None)
+    looks = looks_sentence(decision.looks, enough=settings.gate.looks)
+    return [*([] if candidate.segments is None else [numbered]), looks, *twins]
 
 
 def _nothing_to_do(name: str, champion: Champion) -> Result:
@@ -163,6 +173,7 @@ def _log_decision(decision: Decision, version: str, identifying_columns: list[st
         "gate": decision.verdict,
         "against": decision.champion,
         **_looks(decision),
+        "twins": decision.held_out.twins,
         "identifying_columns": identifying_columns,
         "checks": [asdict(check) for check in decision.checks],
     }
@@ -184,7 +195,9 @@ def _summary(settings: Promote, version: str, decision: Decision) -> str:
     champion = decision.champion
     becomes = f"replaces version {champion}" if champion else "becomes the first champion"
     if decision.verdict == "passed":
-        return f"{version} passed every check and {becomes}"
+        few = ", ".join(check.name for check in decision.checks if check.undecided)
+        note = f" (the members are too few to judge {few})" if few else ""
+        return f"{version} passed every check{note} and {becomes}"
     refused = decision.verdict == "refused"  # then not for what the members are too few to judge
     failed = ", ".join(
         check.name
@@ -199,25 +212,6 @@ def _summary(settings: Promote, version: str, decision: Decision) -> str:
     return f"{version} failed {failed} and is refused: {stays}"
 
 
-def _format_looks(looks: np.ndarray, limits: GateKeys) -> str:
-    """Say how often earlier runs have compared models on the members who judge now."""
-    if not looks.any():
-        return "No model has been compared on these held-out members before."
-    times = counted(looks.max(), "time")
-    if looks.min() < looks.max():
-        times = f"at most {times}, {number(looks.mean(), 1)} on average"
-    before = (
-        "Earlier runs of promote, compare, tune or report have compared models on these held-out "
-        f"members {times}"
-    )
-    if looks.mean() + 1 < limits.looks:
-        return f"{before}."
-    return (
-        f"warning: {before}. Members that decide again and again are no longer new to the models, "
-        "in whatever split: promote on members who were not in the table before."
-    )
-
-
 def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
     if settings.churn_run != "best":
         return run_on_table(settings.churn_run, "train", dataset)
@@ -228,14 +222,13 @@ def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run
             "There is no finished train run on this table and split to promote; run churnlab train "
             "(or tune) with the same dataset=, seed= and evaluation keys first."
         )
-    suspected = suspects(kept, settings.ceiling)
-    best = next((run for run in kept if run.info.run_id not in suspected), kept[0])
+    best = next(iter(plausible(kept, settings.ceiling)), kept[0])
     if best is not kept[0]:
         log.info(
             "Left out the best run, %s, because it is too good to be true: %s. To let the gate "
             "judge it: churn_run=%s",
             kept[0].info.run_name,
-            " and ".join(suspected[kept[0].info.run_id]),
+            " and ".join(*suspects(kept[:1], settings.ceiling).values()),
             kept[0].info.run_id,
         )
     return best
@@ -288,10 +281,10 @@ def _check_predictions(
     test: np.ndarray,
     candidate: Candidate,
     champion: Champion | None,
-) -> tuple[list[Check], np.ndarray]:
+) -> tuple[list[Check], HeldOut]:
     """Check what the candidate predicts: as trained, good enough for the hold-out, fast enough.
 
-    Returns the checks, and the rows of the members who judged.
+    Returns the checks, and the members who judged.
     """
     limits, own = settings.gate, artifacts.read_table(candidate.churn.info.run_id, Artifact.TEST)
     predicted = _predict(candidate, dataset, np.union1d(own["row"], test))
@@ -313,7 +306,7 @@ def _check_predictions(
         gate.check_at_most("batch_ms", predicted.batch_ms, limits.batch_ms, unit="ms a member"),
         gate.check_at_most("one_ms", one_ms, limits.one_ms, unit="ms"),
     ]
-    return checks, held_out.rows
+    return checks, held_out
 
 
 def _check_rivals(
@@ -349,7 +342,8 @@ def _check_rivals(
             checks.append(judges.compare_ancestor(judgment, also, ancestor, members=limits.members))
     if limits.slices:
         labels = judges.slice_labels(dataset, rows, limits.slices, predicted.segment[rows])
-        rival = versions.probabilities(held_out.champion, dataset.X.iloc[rows])
+        X = versions.features_of(held_out.champion, dataset).iloc[rows]
+        rival = versions.probabilities(held_out.champion, X)
         checks.append(check_slices(dataset.y[rows], predicted.probability[rows], rival, labels))
     return checks
 
@@ -361,18 +355,17 @@ def _check_quality(
     limits, threshold = settings.gate, churn.data.metrics["threshold"]
     y, probability = dataset.y[rows], predicted[rows]
     churn_rate = float(dataset.y[versions.training_rows(churn)].mean())
-    scores = {}
-    if len(np.unique(y)) == 2:
-        scores = performance.classification_metrics(y, probability, threshold=threshold)
-    known = {key: value for key, value in churn.data.metrics.items() if key.startswith("cv_")}
-    known |= {f"test_{key}": value for key, value in scores.items()}
     how: dict[str, Any] = {"threshold": threshold, "seed": settings.seed}
+    judged = pd.DataFrame({"y": y, "probability": probability})
+    scores = performance.hold_out_metrics(judged, **how) if gate.has_both_outcomes(y) else {}
+    test = {name.removeprefix("test_"): value for name, value in scores.items()}
+    cv = {key: value for key, value in scores_with_intervals(churn).items() if key[:3] == "cv_"}
     groups = dataset.groups_of(rows)
     return [
         *check_against_dummy(y, probability, churn_rate=churn_rate, groups=groups, **how),
         *gate.check_calibration(y, probability, slope=limits.slope, ece=limits.ece, **how),
-        *gate.check_minimum(scores, {str(key): least for key, least in limits.minimum.items()}),
-        *gate.check_ceiling(known, settings.ceiling),
+        *gate.check_minimum(test, {str(key): least for key, least in limits.minimum.items()}),
+        *gate.check_ceiling(cv | scores | {"test_members": len(y)}, settings.ceiling),
     ]
 
 

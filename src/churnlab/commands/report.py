@@ -12,25 +12,21 @@ prints, and fits a phone.
 from __future__ import annotations
 
 import logging
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import version
+from functools import partial
 from typing import Any
 
 import mlflow
 import pandas as pd
-from hydra.core.hydra_config import HydraConfig
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from churnlab.config.commands import COMMANDS, Report, Result
-from churnlab.config.groups import DatasetKeys
-from churnlab.config.shipped import presets
+from churnlab.config.command_line import suggested
+from churnlab.config.commands import Report, Result
 from churnlab.data.dataset import Dataset
 from churnlab.evaluation import performance
 from churnlab.evaluation.calibration_error import calibration_error
-from churnlab.evaluation.metric_names import LABELS
 from churnlab.formatting import day
 from churnlab.models.splits import make_split
 from churnlab.registry.champion import (
@@ -56,8 +52,10 @@ from churnlab.tracking.leaderboard import (
     found_on_notes,
     is_tuned,
     leaderboard,
+    plausible,
     ranking_without_late,
     recommend,
+    suspects,
 )
 from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
@@ -90,22 +88,23 @@ def run(settings: Report, dataset: Dataset) -> Result:
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     ranked = ranked_train_runs(name, split_tags(split), metric=settings.metric)
     recommended, _ = recommend(ranked, metric=settings.metric, ceiling=settings.ceiling)
+    advised = mlflow.get_run(recommended) if recommended else None
     champion, segmented = _champion(registered, dataset), latest_run("segment", dataset)
     number = version_number(champion and champion.version)
-    how = {"held_out": len(split.test)} | settings.model_dump(include={"metric", "seed"})
-    how["refused"] = refusal(registered, recommended)
+    how: Part = {"held_out": len(split.test), "refused": refusal(registered, advised)}
+    how |= settings.model_dump(include={"metric", "seed", "ceiling"})
     segment = None if segmented is None else _segment_of_row(segmented)
     parts: dict[str, Any] = {
         "members": members_part(dataset, latest_run("explore", dataset)),
         "models": models_part(ranked, segment, recommended=recommended, **how),
         "segments": segments_part(segmented, champion, churn_rate=float(dataset.y.mean())),
-        "champion": champion_part(champion, recommended and mlflow.get_run(recommended), dataset),
+        "champion": champion_part(champion, advised, dataset, ceiling=settings.ceiling),
     }
     claims = claims_part(latest_run("claims", dataset))
     conclusions = sentences.five_sentences(**parts, registered=registered)
     tags = split_tags(split) | ({Tag.VERSION: number} if number else {})
-    keys, title = settings.model_dump(), f"report {name}"
-    with start_run("report", keys, name=title, dataset=dataset, tags=tags) as opened:
+    how = {"name": f"report {name}", "dataset": dataset, "tags": tags}
+    with start_run("report", settings.model_dump(), **how) as opened:
         run_id = opened.info.run_id
         html = page.render(
             "report.html.j2",
@@ -114,18 +113,17 @@ def run(settings: Report, dataset: Dataset) -> Result:
             name=name,
             registered=registered,
             data_sha256=dataset.sha256,
-            today=day(datetime.now()),
             conclusions=conclusions,
-            command_line=lambda command: _command_line(settings.dataset, command),
-            metric_names=LABELS,
+            command_line=partial(suggested, dataset=settings.dataset, shared=SAME),
             shown=dict.fromkeys([settings.metric, "log_loss", "roc_auc"]),
             sources=contents.sources(**parts, claims=claims) | {run_id: "report: this page"},
-            version=version("churnlab"),
         )
         mlflow.log_text(html, Artifact.REPORT)
         if parts["models"] and parts["models"]["looked"]:
             log_look(dataset, split.test)
         mlflow.set_tag("mlflow.note.content", "\n\n".join(each.text for each in conclusions))
+    if replaced := page.replaced(output, data_sha256=dataset.sha256):
+        log.warning("warning: %s", replaced)
     page.write(html, output)
     log.info("%s\n\nThe report: %s", "\n".join(each.text for each in conclusions), output)
     return Result({"run_id": run_id, "version": number, "path": str(output)})
@@ -149,7 +147,8 @@ def members_part(dataset: Dataset, explored: Run | None) -> Part:
         return part
     run_id = explored.info.run_id
     tables = (Artifact.DRIVERS, Artifact.CORRELATIONS, Artifact.COLLINEAR)
-    found = contents.explored(contract, *(artifacts.read_table(run_id, name) for name in tables))
+    drivers, correlations, pairs = (artifacts.read_table(run_id, name) for name in tables)
+    found = contents.explored(contract, drivers, correlations, pairs, dataset.words)
     figures = _figures(run_id, "churn_by_value", "distributions")
     return part | found | {"run_id": run_id, "figures": figures}
 
@@ -163,22 +162,28 @@ def models_part(
     held_out: int,
     metric: str,
     seed: int,
+    ceiling: Mapping[str, float | None],
 ) -> Part | None:
     """Describe the recommended model: how it ranks, and how it differs from another kind's best.
 
     None without any model; without a ``recommended`` one (its run's id), the best is described.
-    ``segment`` is that of each row, ``refused`` that of ``refusal``.
+    A run beyond the ``ceiling`` is suspect, and neither the best nor a rival. ``segment`` is that
+    of each row, ``refused`` that of ``refusal``.
     """
     if not ranked:
         return None
-    shown = next((run for run in ranked if run.info.run_id == recommended), ranked[0])
-    best, kind = ranked[0], shown.data.params["model.name"]
-    others = [run for run in ranked if run is not shown]
+    suspected = suspects(ranked, ceiling)
+    good = plausible(ranked, ceiling) or ranked
+    shown = next((run for run in good if run.info.run_id == recommended), good[0])
+    best, kind = good[0], shown.data.params["model.name"]
+    others = [run for run in good if run is not shown]
     kinds = [run.data.params["model.name"] for run in others]
     rival = min(others, key=lambda run: run.data.params["model.name"] == kind, default=None)
-    found = rival and compare_runs(shown, rival, metric=metric, seed=seed, among=ranked)
+    found = rival and compare_runs(shown, rival, metric=metric, seed=seed, among=good)
+    rows = _ranks(ranked, shown, recommended=recommended, metric=metric)
     return {
-        "rows": _ranks(ranked, shown, recommended=recommended, metric=metric),
+        "rows": [row | {"suspect": row["run_id"] in suspected} for row in rows],
+        "suspects": len(suspected),
         "n": len(ranked),
         "any_tuned": any(is_tuned(run) for run in ranked),
         "recommended": recommended and _model_name(shown),
@@ -227,7 +232,7 @@ def _evidence(run: Run, segment: pd.Series | None, *, held_out: int, seed: int) 
     return {
         "late": late and Late(*late),
         "test": {name: scores[f"test_roc_auc{end}"] for name, end in ends.items()},
-        "gains": dict(zip(gains["share"], gains["gain"], strict=True)),
+        "gains": gains.set_index("share")[["gain", "perfect"]].to_dict("index"),
         "calibration_error": _calibration_error(first_draw, seed=seed),
         "calibration": run.data.tags.get(Tag.CALIBRATION, ""),
         "slices": model_parts.slices(sliced, first_draw, segment),
@@ -304,7 +309,11 @@ def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
 
 
 def champion_part(
-    found: ModelVersion | None, recommended: Run | None, dataset: Dataset
+    found: ModelVersion | None,
+    recommended: Run | None,
+    dataset: Dataset,
+    *,
+    ceiling: Mapping[str, float | None],
 ) -> Part | None:
     """Describe the champion: its model, its gate, and when, by whom and why it was promoted.
 
@@ -332,6 +341,7 @@ def champion_part(
         "churn_run_id": churn.info.run_id,
         "segment_run_id": served_segment_run_id(found),
         "recommended": None if recommended is None else is_same(churn, recommended),
+        "suspect": bool(suspects([churn], ceiling)),
         "lost": lost_in_words(version_uri(found)),
         "same_table": churn.data.tags.get(Tag.DATA) == dataset.sha256,
     }
@@ -367,24 +377,3 @@ def _figures(run_id: str, *names: str) -> dict[str, page.Picture]:
     """Return those of these figures that the run has logged."""
     pictures = {name: artifacts.read_bytes(run_id, f"figures/{name}.png") for name in names}
     return {name: page.picture(png) for name, png in pictures.items() if png is not None}
-
-
-def _command_line(dataset: DatasetKeys, command: str) -> str:
-    """Complete a command with the words of this command line that choose the table and split."""
-    if not HydraConfig.initialized():
-        return f"churnlab {command}"
-    schema, config = COMMANDS[command.split()[0]], HydraConfig.get()
-    fitting = presets(dataset.name) if command == "segment" and not dataset.presets else []
-    words = [
-        word
-        for source in config.runtime.config_sources
-        if source.provider == "command-line"
-        for word in ("--config-dir", source.path)
-    ]
-    for word in config.overrides.task:
-        key = word.lstrip("+").partition("=")[0]
-        if key.partition(".")[0] in SAME & set(schema.model_fields) and (
-            schema.reads_table or key != "dataset.path"
-        ):
-            words.append(word)
-    return f"churnlab {command} {shlex.join([*words, *fitting])}".strip()

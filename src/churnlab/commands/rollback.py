@@ -51,9 +51,12 @@ def run(settings: Rollback) -> Result:
             return Result({"version": champion}, yes=False)
         summary = f"{name}: version {back} is the champion again"
         summary += f" and replaces version {champion}" if champion else ""
+        forced = _forced(name, back)
         if settings.dry_run:
-            log.info("would change the champion of %s from version %s to %s", name, champion, back)
+            change = f"from version {champion} to {back}"
+            log.info("would change the champion of %s %s%s", name, change, forced)
             return Result({"version": back})
+        summary += forced
         with start_run(
             "rollback",
             settings.model_dump(),
@@ -72,6 +75,16 @@ def run(settings: Rollback) -> Result:
         )
     log.info("%s.", summary)
     return Result({"run_id": mlflow_run.info.run_id, "version": back})
+
+
+def _forced(name: str, number: str) -> str:
+    """Say that a version did not pass the gate, and why it was promoted all the same; "" if it
+    did."""
+    version = find_version(name, number)
+    if version is None or version.tags.get(Tag.GATE) != "forced":
+        return ""
+    why = version.tags.get(Tag.REASON) or "no reason was given"
+    return f"; it failed the gate and was promoted by force ({why})"
 
 
 def _restorable(model: RegisteredModel, champion: str | None) -> Iterator[str]:

@@ -52,12 +52,14 @@ def run(settings: Score) -> Result:
     served = _load(model.uri)
     if served.spec.get("extra") == "refuse":
         contract = replace(contract, extra="refuse")
+    stated, contract = contract, versions.with_its_days(served, contract)
     table = _with_absent(table, contract, served)
     optional, rejected = served.spec["may_be_missing"], None
     if settings.score.on_bad_row == "reject":
         table, rejected = _without_bad_rows(table, contract, optional)
     members = make_members(table, contract)
     _check_gaps(members, table, optional, model_uri=model.uri)
+    _warn_of_days(members, stated, model_uri=model.uri)
     versions.warn_of_drift(members, served.spec, model=model.uri)
     run_name, origin = f"score {Path(settings.input).name}", _origin(model)
     with start_run(
@@ -86,7 +88,7 @@ def run(settings: Score) -> Result:
     values = {"run_id": mlflow_run.info.run_id, "rows": len(scored), "version": model.version}
     if rejected is not None:
         values |= {"rejected": len(rejected), "rejected_output": bad and str(bad)}
-    return Result(values | {"output": str(output), "warnings": len(members.warnings)})
+    return Result(values | {"output": str(output)})
 
 
 def _origin(model: ModelReference) -> dict[str, str]:
@@ -212,6 +214,17 @@ def _check_gaps(
     if violations:
         head = f"{members.source} cannot be scored"
         raise InputError(message(violations, head=head, place=table.place))
+
+
+def _warn_of_days(members: Members, stated: Contract, *, model_uri: str) -> None:
+    """Warn where the YAML states another day for the ages of dates than the version has."""
+    for name, column in members.contract.columns.items():
+        if column.before != stated.columns[name].before:
+            members.warn(
+                f"{name}: {model_uri} counts ages before {column.before}, as it was trained; the "
+                f"YAML of {stated.name} says {stated.columns[name].before}, which a model trained "
+                "from now on will have"
+            )
 
 
 def _answers(

@@ -27,7 +27,6 @@ from churnlab.config.commands import Result, Segment
 from churnlab.config.groups import SegmentsKeys
 from churnlab.config.objects import build_object
 from churnlab.data.dataset import Dataset
-from churnlab.errors import InputError
 from churnlab.explore.redundancy import REDUNDANT, collinear
 from churnlab.formatting import listed
 from churnlab.models.features import typical
@@ -43,6 +42,7 @@ from churnlab.segments.choose_k import (
     check_rows,
     choose_k,
     evidence_per_k,
+    examined,
     given_k,
     k_per_criterion,
     segmented,
@@ -62,7 +62,7 @@ from churnlab.segments.portraits import (
     profile,
     with_levels,
 )
-from churnlab.segments.space import MOST_LEVELS, Space, word_columns
+from churnlab.segments.space import MOST_LEVELS, Space, Undivided, word_columns
 from churnlab.segments.without_late import early_comparison, without_late
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Label, Tag
@@ -84,14 +84,15 @@ def run(settings: Segment, dataset: Dataset) -> Result:
     X = dataset.X.fillna(fill)
     clusterer, columns = choose_clusterer(settings, X)
     frame = kmeans.segment_frame(X, columns)
-    check_rows(frame, keys.examined[-1])
+    ks = examined(keys.examined, keys.k, frame)
+    check_rows(frame, ks[-1])
     # Refuse a faulty playbook before the minutes that the evidence takes.
     check_columns(playbook, X)
     text(playbook["naming"]["plain"], language)
     advice = advise_everyone(X, y, playbook=playbook, language=language)
     name = f"segments {keys.name}"
     with start_run("segment", settings.model_dump(), name=name, dataset=dataset) as mlflow_run:
-        found = divide(keys, clusterer, frame, y)
+        found = divide(keys, ks, clusterer, frame, y)
         choice, groups, labels = found.choice, found.groups, found.model.predict(frame)
         example = kmeans.segment_frame(invent_member(dataset, columns), columns)
         model_id = log_segmentation(found.model, example)
@@ -137,12 +138,12 @@ class Division(NamedTuple):
 
 
 def divide(
-    keys: SegmentsKeys, clusterer: Clusterer, frame: pd.DataFrame, y: np.ndarray
+    keys: SegmentsKeys, ks: Sequence[int], clusterer: Clusterer, frame: pd.DataFrame, y: np.ndarray
 ) -> Division:
     """Fit every number of segments, choose one, and test whether its segments are groups."""
     space = clusterer.space(frame)
     tree = ward_tree(space.Z, random_state=keys.random_state)
-    fits = clusterer.fit(space, keys.examined, **keys.starts)
+    fits = clusterer.fit(space, ks, **keys.starts)
     how: dict[str, Any] = {"references": keys.references, "clusterer": clusterer}
     evidence, jaccard = evidence_per_k(frame, tree, fits, y=y, **how | keys.effort)
     choice = choose_k(evidence) if keys.k == "auto" else given_k(evidence, keys.k)
@@ -186,7 +187,7 @@ def choose_clusterer(settings: Segment, X: pd.DataFrame) -> tuple[Clusterer, dic
         return clusterer, dict(keys.columns)
     columns = kmeans.all_columns(X, words=clusterer.takes_words)
     if not columns:
-        raise InputError(
+        raise Undivided(
             f"No column is left to divide the members by: {spec['name']} takes numbers only, and "
             f"columns of words need 2 to {MOST_LEVELS} different words. Choose clusterer=mixed, "
             "or promote without segments (churnlab promote segment_run=none)."
@@ -277,6 +278,7 @@ def _lines(reason: str, evidence: pd.DataFrame, described: list[dict[str, Any]])
         rate = f"{part['churn_rate']:.1%} churned"
         yield f"{part['id']}  {part['size']:>6,} members, {rate}: {part['name']}"
         yield from (f"   {planned['text']}: {planned['sentence']}" for planned in part["plans"])
+        yield from [] if part["plans"] else [f"   {part['recommended_action']}"]
         yield from [f"   {part['together']}"] if part["together"] else []
 
 

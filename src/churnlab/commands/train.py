@@ -248,7 +248,8 @@ def _log_slices(dataset: Dataset, oof: pd.DataFrame) -> str:
     folds, and name the weakest."""
     first = oof[oof["repeat"] == 0]
     columns = dataset.contract.columns
-    labels = binning.label_columns(dataset.X.iloc[first["row"]], columns)
+    X, words = dataset.X.iloc[first["row"]], dataset.words
+    labels = binning.label_columns(X, columns, words=words)
     y, probability, threshold = (
         first[name].to_numpy() for name in ("y", "probability", "threshold")
     )
@@ -297,7 +298,7 @@ def _log_figures(oof: pd.DataFrame, hold_out: pd.DataFrame, threshold: float) ->
         "reliability": plots.reliability(reliability, samples),
         "confusion": plots.confusion(hold_out, threshold=threshold),
         "scores": plots.scores(oof, threshold=threshold),
-        "gains": plots.gains(gains, churn_rate=float(oof["y"].mean())),
+        "gains": plots.gains(gains),
     }
     for name, figure in figures.items():
         artifacts.log_figure(figure, name)
@@ -315,6 +316,7 @@ def _log_importance(settings: Train, dataset: Dataset, split: Split, pipeline: P
         dataset.contract.columns,
         repeats=settings.evaluation.importance_repeats,
         seed=settings.seed,
+        words=dataset.words,
     )
     coefficients = importance.group_coefficients(pipeline, train_X, groups)
     if coefficients is not None:

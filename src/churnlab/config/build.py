@@ -43,7 +43,7 @@ def build_pipeline(
     that does not exist.
     """
     made, contract = build_estimator(model, where=where), dataset.contract
-    _warn_of_undeclared(model, dataset, where=where)
+    _warn_of_dropped(model, made, dataset, where=where)
     late, derive = (features.late, features.derive) if features else (True, {})
     keep = [name for name in contract.columns if late or name not in contract.late]
     return pipelines.pipeline(
@@ -54,11 +54,12 @@ def build_pipeline(
     )
 
 
-def _warn_of_undeclared(model: ModelKeys, dataset: Dataset, *, where: str) -> None:
-    """Warn of parameters that nobody checks: those of a class that takes any keyword."""
-    target = model.estimator["_target_"]
+def _warn_of_dropped(model: ModelKeys, made: Any, dataset: Dataset, *, where: str) -> None:
+    """Warn of parameters that a class takes, as any keyword, and does not keep."""
+    target, kept = model.estimator["_target_"], made.get_params(deep=True)
     given = dict.fromkeys(model.space) | model.estimator
-    for name, keys in pipelines.undeclared(target, given, where=f"{where}.estimator").items():
+    dropped = pipelines.without_effect(target, given, kept, where=f"{where}.estimator")
+    for name, keys in dropped.items():
         dataset.warn(
             f"{name} takes any parameter, and {listed(keys)} {'is' if len(keys) == 1 else 'are'} "
             "not among those that it declares: check the spelling, a wrong name has no effect"

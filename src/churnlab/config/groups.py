@@ -5,7 +5,9 @@ Keep this module light to import: a config is checked before pandas is loaded.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args
@@ -113,6 +115,12 @@ class DatasetKeys(Keys):
         unknown = [name for name in self.late if name not in self.columns]
         if unknown:
             raise ValueError(f"late names {', '.join(unknown)}, which is not among the columns")
+        if unquotable := [name for name in self.columns if re.search(r"[`\r\n]", name)]:
+            plain = " ".join(re.sub(r"[`\r\n]", " ", unquotable[0]).split()) or "column"
+            raise ValueError(
+                f"columns has {unquotable[0]!r}: no expression can quote a backtick or a line end; "
+                f"call it {plain} here and write rename: {{{json.dumps(unquotable[0])}: {plain}}}"
+            )
         reserved = [name for name in (self.target, self.id) if name in self.columns]
         if reserved:
             raise ValueError(

@@ -39,18 +39,33 @@ FORMAT = re.compile(
 
 BLANK = r"[ \t\u00a0\u202f]"
 
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u200c\u200d\u2060\ufeff"
+"""What is no part of a cell at its ends: white space, and characters that cannot be seen."""
+
+LOSS = re.compile(
+    r"([^\d()+−-]*)\(([^()+−-]*\d[^()+−-]*)\)([^\d()+−-]*)|([^()+−-]*\d[^()+−-]*)[−-]"
+)
+"""A negative number as bookkeepers write it, in brackets or with the sign behind it."""
+
+LONGEST = 60
+"""Characters of a number, more than any has."""
+
 CURRENCY = (
     r"[$€£¥₽₹₺₴₩]|US\$|R\$|USD|EUR|GBP|CHF|RUB|JPY|CNY|INR|BRL|PLN|SEK|NOK|DKK|CZK"
     r"|Rs\.?|kr\.?|zł|руб\.?|р\."
 )
-UNITS = "kg|km|cm|mm|GB|MB|TB|kWh|h|hrs?|min|sec|days?|weeks?|months?|mths?|years?|yrs?|лет|мес\\.?"
+UNITS = (
+    r"kg|km|cm|mm|GB|MB|TB|kWh|h|hrs?|min|sec|days?|weeks?|mos?|months?|mths?|years?|yrs?"
+    r"|лет|мес\.?"
+)
 MULTIPLES = re.compile("k|m|mn|mln|mio|b|bn|tsd|t|thousand|million|тыс|млн", re.IGNORECASE)
 """Letters that multiply: 12 k is no 12, so such a column stays text."""
 
 WRITTEN = re.compile(
     rf"[+−-]?{BLANK}*(?P<prefix>{CURRENCY})?{BLANK}*[+−-]?{BLANK}*"
     rf"(?P<core>[0-9.,](?:[0-9.,'’ \u00a0\u202f]*[0-9.,])?(?:[eE][+-]?[0-9]+)?)"
-    rf"(?P<blank>{BLANK}*)(?P<suffix>%|‰|{CURRENCY}|{UNITS}|(?<={BLANK})[^\W\d_]{{1,12}}\.?)?",
+    rf"(?P<blank>{BLANK}*)(?P<suffix>%|‰|{CURRENCY}|{UNITS}|(?<={BLANK})[^\W\d_]{{1,12}}\.?"
+    rf"|(?:{CURRENCY}|{UNITS})?{BLANK}*(?:/|per{BLANK}){BLANK}*[^\W\d_]{{1,12}}\.?)?",
     re.IGNORECASE,
 )
 
@@ -58,8 +73,8 @@ MARKS = [("", "."), *((mark, ".") for mark in ", '’"), (".", ","), (" ", ","),
 """Thousands separators and decimal marks, the likelier ones first."""
 
 DATE_PARTS = {
-    **{"YYYY": "%Y", "YY": "%y", "MMM": "%b", "MM": "%m", "DD": "%d"},
-    **{"HH": "%H", "mm": "%M", "ss": "%S"},
+    **{"YYYY": "%Y", "YY": "%y", "MMMM": "%B", "MMM": "%b", "MM": "%m", "DD": "%d"},
+    **{"HH": "%H", "hh": "%I", "mm": "%M", "ss": "%S", "A": "%p"},
 }
 """The parts of a date's format and their codes in strptime."""
 
@@ -84,6 +99,8 @@ def number_pattern(format: str | None) -> tuple[re.Pattern[str], str, str]:
         )
     group = BLANK if thousands.isspace() else re.escape(thousands)
     digits = rf"(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)" if thousands else "[0-9]+"
+    if thousands == ",":  # 12,34,567 in India
+        digits = rf"(?:[0-9]{{1,2}}(?:,[0-9]{{2}})+,[0-9]{{3}}|{digits})"
     mark = re.escape(decimal)
     core = rf"(?:{digits}(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?"
     before, after = (
@@ -104,9 +121,9 @@ def read_number(text: str, format: str | None = None) -> float:
     (8993.0, -1234.5, nan)
     """
     pattern, thousands, decimal = number_pattern(format)
-    text = text.strip()
-    if text.startswith("(") and text.endswith(")"):  # a loss, as bookkeepers write it
-        return -read_number(text[1:-1], format) if re.match(r"[^+−-]*\)", text[1:]) else math.nan
+    text = text.strip(BLANKS)
+    if loss := _loss(text):
+        return -read_number(loss, format)
     found = pattern.fullmatch(text)
     if not found or (found["first"] and found["second"]):
         return math.nan
@@ -116,6 +133,18 @@ def read_number(text: str, format: str | None = None) -> float:
     return -number if (found["first"] or found["second"]) in ("-", "−") else number
 
 
+def _loss(text: str) -> str | None:
+    """Return what is lost by a number as bookkeepers write a loss; None for any other text.
+
+    >>> _loss("$(1,200)"), _loss("12.50-"), _loss("-3")
+    ('$1,200', '12.50', None)
+    """
+    if len(text) > LONGEST or not ("(" in text or text.endswith(("-", "−"))):
+        return None
+    found = LOSS.fullmatch(text)
+    return "".join(found.groups("")) if found else None
+
+
 def possible_formats(texts: Iterable[str]) -> list[str | None]:
     """Return the formats in which every text is a number, the likeliest first; None is the plain
     1234.5.
@@ -123,18 +152,19 @@ def possible_formats(texts: Iterable[str]) -> list[str | None]:
     >>> possible_formats(["8,993"]), possible_formats(["1 200 €"]), possible_formats(["12 k", "5"])
     (['1,234.5', '1234,5'], ['1 234.5 €'], [])
     """
-    texts = [text.strip() for text in dict.fromkeys(texts)]
-    losses = [text for text in texts if re.fullmatch(r"\([^()+−-]*\)", text)]
+    texts = [text.strip(BLANKS) for text in dict.fromkeys(texts)]
+    losses = {text: loss for text in texts if (loss := _loss(text))}
     if losses and len(losses) == len(texts):  # codes such as (415)
         return []
-    found = [WRITTEN.fullmatch(text[1:-1] if text in losses else text) for text in texts]
+    found = [WRITTEN.fullmatch(losses.get(text, text).strip(BLANKS)) for text in texts]
     if not texts or not all(found):
         return []
     parts = [one for one in found if one]
     prefixes = {one["prefix"] for one in parts if one["prefix"]}
     suffixes = {one["suffix"] for one in parts if one["suffix"]}
     singular = {word.removesuffix("s") for word in suffixes}
-    if len(prefixes) + len(singular) > 1 or any(map(MULTIPLES.fullmatch, suffixes)):
+    both = all(one["prefix"] and one["suffix"] for one in parts)  # as $5 a month
+    if len(prefixes) + len(singular) > 1 + both or any(map(MULTIPLES.fullmatch, suffixes)):
         return []
     prefix = "".join(prefixes)
     suffix = max(suffixes, key=len, default="")
@@ -188,13 +218,35 @@ def gaps(column: pd.Series, missing: Collection[str] | None = None) -> np.ndarra
     words = MISSING if missing is None else missing
 
     def is_word(cell: Any) -> bool:
-        return isinstance(cell, str) and (not (text := cell.strip()) or text in words)
+        return isinstance(cell, str) and (not (text := cell.strip(BLANKS)) or text in words)
 
     if isinstance(column.dtype, pd.StringDtype):
         codes, texts = pd.factorize(column)
         wordy = np.array([*map(is_word, texts), False], dtype=bool)
         return found | wordy[codes]
     return found | np.fromiter(map(is_word, column.astype(object)), bool, len(column))
+
+
+def without_blanks(column: pd.Series, values: Collection[str]) -> pd.Series:
+    """Return a column of words in which a cell that has blanks around one of the values is it.
+
+    >>> import pandas as pd
+    >>> without_blanks(pd.Series([" gold", "gold", " silver"]), ["gold"]).tolist()
+    ['gold', 'gold', ' silver']
+    """
+    import pandas as pd
+
+    typed = isinstance(column.dtype, pd.StringDtype)
+    known, cells = {*values}, column.dropna().unique() if typed else column.astype(object)
+    words = {
+        cell: bare
+        for cell in (cells if known else ())
+        if isinstance(cell, str) and cell not in known and (bare := cell.strip(BLANKS)) in known
+    }
+    if not words:
+        return column
+    bare_cells = [words.get(cell, cell) if isinstance(cell, str) else cell for cell in column]
+    return pd.Series(bare_cells, index=column.index, name=column.name, dtype=object)
 
 
 def read_numbers(
@@ -212,14 +264,20 @@ def read_numbers(
     dates (as DD.MM.YYYY; without one by ISO 8601); ``missing`` lists the words that mean a gap.
     """
     import numpy as np
+    import pandas as pd
 
     if column.dtype.kind in ("biuf" if kind == "binary" else "iuf"):
         values = column.to_numpy(dtype="float64", na_value=np.nan)
-        if missing and (codes := {read_number(word, format) for word in missing}):
+        plain = None if kind == "date" else format
+        if missing and (codes := {read_number(word, plain) for word in missing}):
             values = np.where(np.isin(values, [*codes]), np.nan, values)  # 999 means a gap
-        return values, np.zeros(len(values), bool)
+        if not (kind == "date" and _in_digits(format)):
+            return values, np.zeros(len(values), bool)
+        column = pd.Series(values)
     gap = gaps(column, missing)
     cells = column.astype(object).to_numpy()
+    if kind == "date" and missing:  # a typed day, too, may mean that there is none
+        gap = gap | [str(cell)[:10] in missing for cell in cells]
     if kind == "date":
         assert before is not None
         values = _ages(cells, gap, format, before)
@@ -235,7 +293,7 @@ def read_numbers(
 def _number(cell: Any, kind: str, format: str | None) -> float:
     """Return the number that a cell holds, NaN if it holds none; true is 1 in a binary column."""
     if isinstance(cell, str):
-        word = TRUTH.get(cell.strip().casefold()) if kind == "binary" else None
+        word = TRUTH.get(cell.strip(BLANKS).casefold()) if kind == "binary" else None
         return read_number(cell, format) if word is None else word
     truth = isinstance(cell, bool) or type(cell).__name__ == "bool"  # that of numpy
     if not (truth or isinstance(cell, Real | Decimal)) or (truth and kind != "binary"):
@@ -246,20 +304,29 @@ def _number(cell: Any, kind: str, format: str | None) -> float:
         return math.inf
 
 
+def _in_digits(format: str | None) -> bool:
+    """Return whether a format writes dates in so many digits that no age in days has as many."""
+    return format is not None and len(format) >= 6 and {*format} <= {*"YMDHms"}
+
+
 def _ages(cells: np.ndarray, gap: np.ndarray, format: str | None, before: str) -> np.ndarray:
-    """Return the ages of dates in days; a number is an age already."""
+    """Return the ages of dates in days; a number is an age already, unless it is a date in digits,
+    such as 20260501, which a notebook reads as a number."""
     import numpy as np
     import pandas as pd
 
     days = np.full(len(cells), np.nan)
     dates: dict[int, Any] = {}
     for row in np.flatnonzero(~gap):
-        if isinstance(cells[row], str | date | np.datetime64):
-            dates[int(row)] = cells[row]
-        else:
-            days[row] = _number(cells[row], "date", None)
+        cell = cells[row]
+        if not isinstance(cell, str | date | np.datetime64):
+            days[row] = _number(cell, "date", None)
+            cell = f"{days[row]:.0f}"
+            if not (_in_digits(format) and len(cell) == len(format or "")):
+                continue
+        dates[int(row)] = cell
     if dates:
-        texts = {row: cell.strip() for row, cell in dates.items() if isinstance(cell, str)}
+        texts = {row: cell.strip(BLANKS) for row, cell in dates.items() if isinstance(cell, str)}
         codes = date_codes(format) if format else "ISO8601"
         read = pd.to_datetime(
             pd.Series(texts, dtype="str"), format=codes, errors="coerce", utc=True

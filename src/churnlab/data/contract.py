@@ -201,6 +201,7 @@ class Contract:
             "format": format,
             "before": column.before,
             "missing": words if words is None else list(words),
+            "values": list(column.values or ()) or None if column.kind == "category" else None,
         }
         given = {key: value for key, value in keys.items() if value is not None}
         return {"kind": column.kind} | given

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churnlab.data.cells import gaps
+from churnlab.data.cells import TRUTH, gaps
 from churnlab.data.contract import Contract
 from churnlab.data.table import Table
 from churnlab.data.validation import check
@@ -76,11 +76,13 @@ class Members:
 class Dataset(Members):
     """Members with a known outcome: ``y`` is 1 for those who left, 0 for those who stayed.
 
-    ``texts`` names the features of whose cells some came as text, be they numbers.
+    ``texts`` names the features of whose cells some came as text, be they numbers; ``words`` has
+    the words for "0" and "1" of each binary column that the table writes in words.
     """
 
     y: np.ndarray
     texts: frozenset[str] = field(default=frozenset(), kw_only=True)
+    words: dict[str, dict[str, str]] = field(default_factory=dict, kw_only=True)
 
     @cached_property
     def groups(self) -> np.ndarray | None:
@@ -122,7 +124,12 @@ def make_dataset(table: Table, contract: Contract) -> Dataset:
     X, y, ids, warnings = check(table, contract)
     assert y is not None
     sha256, texts = data_sha256(X, y, ids), _texts(table.frame[list(X)])
-    dataset = Dataset(contract, X, ids, table.source, sha256, y, texts=texts)
+    words = {
+        str(name): found
+        for name in X
+        if contract.columns[str(name)].kind == "binary" and (found := _words(table.frame[name]))
+    }
+    dataset = Dataset(contract, X, ids, table.source, sha256, y, texts=texts, words=words)
     if dataset.groups is not None and (repeated := len(y) - int(dataset.groups.max()) - 1):
         warnings.append(
             f"{repeated:,} of {len(y):,} rows are of a member with another row: all rows of a "
@@ -142,6 +149,21 @@ def _texts(frame: pd.DataFrame) -> frozenset[str]:
         for name in untyped
         if any(isinstance(cell, str) for cell in frame[name].astype(object))
     )
+
+
+def _words(column: pd.Series) -> dict[str, str]:
+    """Return the words with which a raw binary column writes 0 and 1, the most frequent ones.
+
+    >>> _words(pd.Series(["No", "Yes", "no", "No"]))
+    {'0': 'No', '1': 'Yes'}
+    """
+    words: dict[str, str] = {}
+    if column.dtype.kind not in "iuf":
+        for cell in column.dropna().astype(str).str.strip().value_counts().index:
+            truth = TRUTH.get(cell.casefold())
+            if truth is not None:
+                words.setdefault(f"{truth:.0f}", cell)
+    return words
 
 
 def data_sha256(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> str:

@@ -296,7 +296,7 @@ def train_test_overlap(
     """
     repeated = duplicate_rows(X, y)[0] if ids is None else _repeated_with_id(X, y, ids)
     if repeated and repeated > 10 * _expected_pairs(X):
-        members = _row_groups(X) * 2 + y
+        members = row_groups(X) * 2 + y
         known = int(np.isin(members[test], members[train]).sum())
         yield (
             f"{known:,} of the {len(test):,} test members are in the training set, too, equal in "
@@ -312,7 +312,7 @@ def duplicate_rows(X: pd.DataFrame, y: np.ndarray) -> tuple[int, int]:
     >>> duplicate_rows(pd.DataFrame({"age": [30, 30, 30, 41]}), np.array([0, 0, 1, 1]))
     (1, 1)
     """
-    outcomes = np.bincount(_row_groups(X) * 2 + y, minlength=2 * len(X)).reshape(-1, 2) > 0
+    outcomes = np.bincount(row_groups(X) * 2 + y, minlength=2 * len(X)).reshape(-1, 2) > 0
     return len(X) - int(outcomes.sum()), int(outcomes.all(axis=1).sum())
 
 
@@ -325,7 +325,7 @@ def _expected_pairs(X: pd.DataFrame) -> float:
     return len(X) * (len(X) - 1) / 2 * math.prod(meet)
 
 
-def _row_groups(X: pd.DataFrame) -> np.ndarray:
+def row_groups(X: pd.DataFrame) -> np.ndarray:
     """Number the rows so that rows equal in every column share a number; a gap equals a gap.
 
     A weighted sum sorts equal rows together; then neighbors are compared cell by cell.

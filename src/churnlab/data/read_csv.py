@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from churnlab.data.contract import Contract
 from churnlab.data.csv_structure import structure
 from churnlab.data.table import NotATable, Table, contract_names, named, needed
 from churnlab.data.violations import Violation
-from churnlab.formatting import clipped
+from churnlab.formatting import clipped, counted
 
 BINARY = "it is binary, not text"
 
@@ -56,7 +57,7 @@ def read_csv(
     empty = _empty_columns(source, header)
     names, violations, remarks = contract_names(header, contract, empty=empty)
     if len(ragged):
-        violations.append(_ragged(ragged, cells, len(header), separator))
+        violations.append(_ragged(ragged, cells, len(lines), header, above, separator))
     every = [number for number in range(len(names)) if number not in empty]
     wanted = every if whole else needed(names, contract)
     if len(ragged) == len(lines):
@@ -65,10 +66,13 @@ def read_csv(
         frame = _read_typed(source, names, wanted, contract).drop(index=list(ragged))
     if len(frame) != len(lines) - len(ragged):
         raise csv.Error("pandas finds another number of rows")
+    if end := _empty_end(source, names, frame):
+        remarks.append(f"left out the last {counted(end, 'row')}, without a value")
+        frame, lines = frame.iloc[:-end], lines[:-end]
     written = None
     if whole and not violations:
         labels = [header[number] if number in every else name for number, name in enumerate(names)]
-        written = _parse(source, labels, every, **AS_TEXT)
+        written = _parse(source, labels, every, **AS_TEXT).iloc[: len(frame)]
     return Table(
         frame,
         path,
@@ -112,20 +116,30 @@ def _separator(text: IO[str], contract: Contract | None) -> str:
     if contract is not None:
         return "\t" if contract.separator == "tab" else contract.separator
     lines = [line for line in islice(text, 2 * LOOKED_AT) if line.strip()][:LOOKED_AT]
+    lines = lines[bool(lines and _names_separator(lines[:1])) :]
     text.seek(0)
 
-    def width(separator: str) -> int:
-        widths = {len(cells) for cells in csv.reader(lines, delimiter=separator)}
+    def width(separator: str, start: int = 0) -> int:
+        widths = {len(cells) for cells in csv.reader(lines[start:], delimiter=separator)}
         return widths.pop() if len(widths) == 1 else 1
 
-    return max(SEPARATORS, key=width)  # of equals the first, which is the comma
+    best = max(SEPARATORS, key=width)  # of equals the first, which is the comma
+    return best if width(best) > 1 else max(SEPARATORS, key=lambda one: width(one, start=1))
 
 
 def _header(text: IO[str], separator: str) -> tuple[list[str], int]:
-    """Return the cells of the first line that is not blank ([] if all are) and its line number."""
+    """Return the cells of the first line that is not blank ([] if all are) and its line number.
+
+    A line such as ``sep=;`` above it is Excel's.
+    """
     reader = csv.reader(iter(text.readline, ""), delimiter=separator)
-    header = next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
+    filled = (cells for cells in reader if any(cell.strip() for cell in cells))
+    header = next((cells for cells in filled if not _names_separator(cells)), [])
     return header, reader.line_num
+
+
+def _names_separator(cells: Sequence[str]) -> bool:
+    return re.fullmatch(r"\ufeff?sep=.?\s*", "".join(cells), re.IGNORECASE) is not None
 
 
 def _check_header(header: Sequence[str], separator: str, contract: Contract | None) -> None:
@@ -173,15 +187,31 @@ def _gap_texts(
     return _parse(source, names, wanted, **AS_TEXT).loc[frame.index] if wanted else None
 
 
-def _ragged(rows: np.ndarray, cells: np.ndarray, width: int, separator: str) -> Violation:
-    """Return the violation for rows with another number of cells than the header's ``width``."""
+def _empty_end(source: _Source, names: list[str], frame: pd.DataFrame) -> int:
+    """Count the last rows without a cell: a table that was cut out of a sheet has some."""
+    last = frame.tail(1)
+    if frame.empty or not all(gaps(last[name], ()).all() for name in last):
+        return 0
+    cells = _parse(source, names, range(len(names)), **AS_TEXT).loc[frame.index]
+    filled = ~np.all([gaps(cells[name], ()) for name in cells], axis=0)
+    return len(frame) - int(np.flatnonzero(filled).max(initial=-1)) - 1
+
+
+def _ragged(
+    rows: np.ndarray, cells: np.ndarray, of: int, header: Sequence[str], line: int, separator: str
+) -> Violation:
+    """Return the violation for rows with another number of cells than the header, which is in
+    ``line``: it is wrong itself if all rows have the same."""
     found, mark = int(cells[0]), SEPARATORS[separator].removesuffix("s")
-    if found > width:
+    if found > len(header):
         fix = f"correct the line; quote a cell that contains a {mark}"
         fix += ", and write decimal points" if separator == "," else ""
     else:
         fix = f"correct the line: is a {mark} or a closing quote missing?"
-    text = f"{found} {'cell' if found == 1 else 'cells'} where the header has {width}"
+    if len(rows) == of > 1 and (cells == found).all():
+        start = clipped(header[0], 40)
+        fix += f", or remove line {line} ({start!r}) if it is above the header"
+    text = f"{counted(found, 'cell')} where the header has {len(header)}"
     return Violation(text, fix, rows)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from churnlab.data.cells import BLANKS
 from churnlab.data.contract import Contract
 from churnlab.data.expressions import columns_in
 from churnlab.data.violations import Violation
@@ -73,15 +74,19 @@ def contract_names(
     written = list(written)
     declared = {*contract.columns, contract.target, contract.id} if contract else set()
     plain = [
-        name if name in rename or (bare := name.strip()) in written or name in declared else bare
+        name
+        if name in rename or (bare := name.strip(BLANKS)) in written or name in declared
+        else bare
         for name in written
     ]
     names = [rename.get(name, name) for name in plain]
     violations, warnings = [], []
-    if len(names) > 1 and not names[0].strip():  # pandas and R write the numbers of the rows so
+    if len(names) > 1 and not names[0].strip(
+        BLANKS
+    ):  # pandas and R write the numbers of the rows so
         names[0] = UNNAMED
         warnings.append("left out the first column, which has no name: an index")
-    blank = [number + 1 for number, name in enumerate(names) if not name.strip()]
+    blank = [number + 1 for number, name in enumerate(names) if not name.strip(BLANKS)]
     if gone := [number for number in blank if number - 1 in empty]:
         blank = [number for number in blank if number not in gone]
         columns = "column" if len(gone) == 1 else "columns"
@@ -89,14 +94,16 @@ def contract_names(
     if blank:
         text, them = ("column {} has", "it") if len(blank) == 1 else ("columns {} have", "them")
         fix = f"name {them} in the header, or remove {them} from the file"
+        if len(blank) >= len(names) / 2:
+            fix = f"remove the lines above the header, or name {them} there"
         violations.append(Violation(f"{text.format(listed(blank))} no name", fix))
     for name, count in Counter(names).items():
-        if count > 1 and name.strip():
+        if count > 1 and name.strip(BLANKS):
             text = f"{count} columns are called {clipped(name)}"
             violations.append(Violation(text, "keep one of them, or rename the others"))
     seen = set()
     for number, name in enumerate(names):
-        if name in seen or not name.strip():
+        if name in seen or not name.strip(BLANKS):
             names[number] = f"{UNNAMED}{number}"
         seen.add(name)
     return names, violations, warnings

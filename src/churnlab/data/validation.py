@@ -18,6 +18,7 @@ from churnlab.data.cells import (
     possible_formats,
     read_number,
     read_numbers,
+    without_blanks,
 )
 from churnlab.data.contract import Contract, Limit
 from churnlab.data.expressions import check_expression, columns_in, evaluate
@@ -189,7 +190,8 @@ def _read_column(
         nothing = pd.Series(np.nan, index=raw.index, dtype=dtype)
         return nothing, [] if may_be_empty else [empty]
     if column.kind == "category":
-        values, violations = _read_category(raw, missing)
+        words = without_blanks(raw, reading.get("values", ()))
+        values, violations = _read_category(words, missing)
     else:
         values, violations = _read_numbers(raw, reading)
     wrong = np.zeros(len(raw), bool)

@@ -119,7 +119,9 @@ def _promote_again(version: ModelVersion, promotion: Run | None, *, force: bool)
     words += ["force=true", f"reason=version {version.version} lost its files"] if force else []
     own = taken_by("dataset", params["dataset.name"]) is None
     where = " (with the --config-dir of its dataset)" if own else ""
-    return f"replace it{where}, then delete it in the MLflow UI: {shlex.join(words)}"
+    return (
+        f"delete it in the MLflow UI after this command has replaced it{where}: {shlex.join(words)}"
+    )
 
 
 def interrupted_changes(snapshot: StoreSnapshot) -> Iterator[InterruptedChange]:

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 from zipfile import BadZipFile, ZipFile
 
 import mlflow
@@ -25,8 +24,8 @@ from churnlab.doctor.registry import interrupted_changes, registry_problems
 from churnlab.formatting import counted, listed
 from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking import processes
-from churnlab.tracking.artifacts import lost_files, name_of, repair
-from churnlab.tracking.moved import ARTIFACTS
+from churnlab.tracking.artifacts import lost_files, make_again, name_of, repair
+from churnlab.tracking.moved import ARTIFACTS, local_path
 from churnlab.tracking.names import Tag
 from churnlab.tracking.search import children, look_up, search
 from churnlab.tracking.store import SQLITE, restore, sqlite_uri
@@ -76,14 +75,12 @@ def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
         if run.data.tags[Tag.COMMAND] in ("train", "segment")  # what promote logs is a version
     }
     for model in snapshot.models:
-        address, run_id = urlparse(model.artifact_location), model.source_run_id
-        on_disk = model.status == "READY" and address.scheme in ("file", "")
-        if not on_disk or run_id not in fitted:
+        folder, run_id = local_path(model.artifact_location), model.source_run_id
+        if model.status != "READY" or folder is None or run_id not in fitted:
             continue
-        folder = Path(unquote(address.path))
-        again = f"replace it, then delete the run in the MLflow UI: churnlab reproduce run={run_id}"
+        again = make_again(run_id)
         if not (folder / "MLmodel").is_file():
-            what = f"model {model.model_id} has lost its files in {model.artifact_location}"
+            what = f"model {model.model_id} has lost its files in {folder}"
             yield Problem("model without files", what, run_id, again)
             continue
         for file in folder.glob("*.skops"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from churnlab.data.cells import MISSING, TRUTH, as_number, number_pattern, read_number
+from churnlab.data.contract import ABSURD
 from churnlab.drafting.names import names_place
 from churnlab.drafting.written import Look, bands
 from churnlab.formatting import listed
@@ -75,6 +76,12 @@ def _missing(look: Look) -> dict[str, Any]:
     return {} if {*look.words} <= MISSING else {"missing": sorted(look.words)}
 
 
+def _but_for(look: Look, noun: str) -> list[str]:
+    """Say which words among numbers or dates count as missing."""
+    words = [f"{word!r} in {count:,} cells" for word, count in look.words.items()]
+    return [f"{noun} but for {listed(words, 5)}, which count as missing"] if words else []
+
+
 def _date(look: Look, before: date | None) -> ColumnDraft:
     assert look.dates is not None
     first, last = (look.texts.iloc[int(row)] for row in (look.dates.argmin(), look.dates.argmax()))
@@ -83,6 +90,7 @@ def _date(look: Look, before: date | None) -> ColumnDraft:
     notes = [f"dates, read as their age in days before {before}: choose the day of the table"]
     if look.formats:
         notes.append(f"not sure whether they are {look.format} or {look.formats[0]}")
+    notes += _but_for(look, "dates")
     remark = f"dates, {first} to {last}{_gaps(look)}"
     return ColumnDraft(look.name, declared | _missing(look), remark, tuple(notes))
 
@@ -112,9 +120,7 @@ def _number(look: Look, decimal: str) -> ColumnDraft:
             other = look.formats[0]
             meant = as_number(read_number(shown, other))
             notes.append(f"not sure: if {shown} is {meant}, write format: {other or '1234.5'!r}")
-    if look.words:
-        words = listed([f"{word!r} in {count:,} cells" for word, count in look.words.items()], 5)
-        notes.append(f"numbers but for {words}, which count as missing")
+    notes += _but_for(look, "numbers")
     return ColumnDraft(look.name, declared | _missing(look), found, tuple(notes))
 
 
@@ -129,7 +135,7 @@ def _unit(format: str | None) -> str | None:
 def _text(look: Look) -> ColumnDraft:
     levels = sorted(look.known.unique())
     folded = {level.casefold() for level in levels}
-    if len(levels) == 2 and folded <= {*TRUTH} and len({TRUTH[word] for word in folded}) == 2:
+    if folded <= {*TRUTH} and len({TRUTH[word] for word in folded}) == 2:
         remark = f"{' or '.join(levels)}{_gaps(look)}"
         return ColumnDraft(look.name, {"kind": "binary"} | _missing(look), remark)
     if all(MULTIPLIED.fullmatch(level) for level in levels):
@@ -201,4 +207,5 @@ def _outward(value: float) -> float | int:
         return 0
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     rounded = math.copysign(math.ceil(abs(value) / unit) * unit, value)
-    return int(rounded) if rounded == int(rounded) else float(f"{rounded:.2g}")
+    whole = abs(rounded) < ABSURD and rounded == int(rounded)
+    return int(rounded) if whole else float(f"{rounded:.2g}")

@@ -15,7 +15,7 @@ from churnlab.data.quality import leaking_columns
 from churnlab.data.table import UNNAMED, Table
 from churnlab.data.validation import is_nested
 from churnlab.drafting.columns import ColumnDraft, draft_column
-from churnlab.drafting.names import names_counter, names_identifier
+from churnlab.drafting.names import names_counter, names_identifier, names_somebody
 from churnlab.drafting.target import (
     Target,
     agreed,
@@ -82,7 +82,7 @@ def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
     rest = {name: look for name, look in others.items() if name not in counters}
     id_, repeated = _choose_id(rest)
     rest.pop(id_ or "", None)
-    found += _further_identifiers(rest, id_)
+    found += _further_identifiers(rest)
     found += _about_leaving(rest) if chosen is None else _after_the_event(rest, chosen)
     decimal = _decimal(looks)
     before = _day_after(looks)
@@ -132,7 +132,8 @@ def _decimal(looks: dict[str, Look]) -> str:
 def _day_after(looks: dict[str, Look]) -> date | None:
     """Return the day after the latest of all dates: the day of the table, as far as it shows."""
     latest = [look.dates.max() for look in looks.values() if look.dates is not None]
-    return max(latest).date() + timedelta(days=1) if latest else None
+    known = [day for day in latest if not pd.isna(day)]
+    return max(known).date() + timedelta(days=1) if known else None
 
 
 def _choose_target(
@@ -154,15 +155,23 @@ def _choose_target(
             f"{UNSURE}{name} may say who left, but its values are {listed(found, 5)}: add a column "
             "that is yes for who left and no for who stayed, or name another with target="
             for name, look in looks.items()
-            if names_target(name) and len(found := look.known.unique().tolist()) > 1
+            if names_target(name) and len(found := _values(look)) > 1
         ]
     return chosen, _about(chosen, looks[chosen.name])
+
+
+def _values(look: Look) -> list[str]:
+    """Return the values of a column, and gaps beside a single one, which may mean the other."""
+    found = look.known.unique().tolist()
+    return [*found, *["empty cells"] * bool(len(found) == 1 and look.missing.any())]
 
 
 def _no_target(name: str, look: Look | None, two: Sequence[str], nested: Sequence[str]) -> str:
     counts = look.known.value_counts().items() if look else []
     plain = ((str(value).removesuffix(".0"), n) for value, n in counts)
     values = [f"{value} ({counted(n, 'row')})" for value, n in plain]
+    if look is not None and values and look.missing.any():
+        values.append(f"empty cells ({counted(int(look.missing.sum()), 'row')})")
     found = "lists or the like" if name in nested else listed(values, 5) or "nothing"
     return (
         f"The column {name} holds {found} and cannot be the target, which has two values: who left "
@@ -233,11 +242,13 @@ def _all_different(look: Look) -> bool:
 
 
 def _counts(look: Look) -> bool:
-    """Return whether a column counts the rows: each number is one more than the one above."""
+    """Return whether a column counts the rows: each number is one more than the one above, or it is
+    called so and has each of the numbers once."""
     if look.values is None or look.missing.any() or len(look.values) < 3:
         return False
-    steps = bool((np.diff(look.values) == 1).all())
-    return steps and (names_counter(look.name) or not names_identifier(look.name))
+    if names_counter(look.name):
+        return bool((np.diff(np.sort(look.values)) == 1).all())
+    return _in_steps(look) and not names_identifier(look.name)
 
 
 def _choose_id(looks: dict[str, Look]) -> tuple[str | None, bool]:
@@ -254,6 +265,7 @@ def _choose_id(looks: dict[str, Look]) -> tuple[str | None, bool]:
         and look.distinct == len(look.known)
     }
     named = [name for name, look in unique.items() if names_identifier(name) and _is_code(look)]
+    named.sort(key=lambda name: not names_somebody(name))  # a client before an order
     coded = [name for name, look in unique.items() if look.values is None and _one_shape(look)]
     for names in (
         [name for name in named if not _in_steps(unique[name])],
@@ -276,7 +288,7 @@ def _choose_id(looks: dict[str, Look]) -> tuple[str | None, bool]:
 
 def _is_code(look: Look) -> bool:
     whole = look.values is not None and bool((look.values[~look.missing] % 1 == 0).all())
-    return look.values is None or (whole and look.format is None)
+    return look.values is None or (whole and not re.search(r"[^\d.,\s]", look.format or ""))
 
 
 def _in_steps(look: Look) -> bool:
@@ -291,11 +303,11 @@ def _one_shape(look: Look) -> bool:
     return "9" in usual[0] and " " not in usual[0] and usual[1] > 0.9 * len(shapes)
 
 
-def _further_identifiers(looks: dict[str, Look], id_: str | None) -> list[ColumnDraft]:
+def _further_identifiers(looks: dict[str, Look]) -> list[ColumnDraft]:
     """Leave out further identifiers: whole numbers or codes, named so, different in every row."""
     remark = "distinct in nearly every row: a further identifier?"
     return [
         ColumnDraft(name, None, remark)
         for name, look in looks.items()
-        if id_ is not None and names_identifier(name) and _is_code(look) and _all_different(look)
+        if names_identifier(name) and _is_code(look) and _all_different(look)
     ]

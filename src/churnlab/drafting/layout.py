@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from churnlab.data.cells import gaps, possible_formats
+from churnlab.data.cells import BLANKS, gaps, possible_formats
 from churnlab.data.table import Table
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
@@ -20,11 +20,28 @@ SAMPLE = 200
 
 
 def check_lines(cells: pd.DataFrame, table: Table) -> None:
-    """Refuse a CSV file with lines that describe the columns, or repeat the header."""
+    """Refuse a CSV file with lines that describe the columns, or repeat the header, or without a
+    header, or with a single column."""
     if table.lines is None:
         return
-    stripped = cells.apply(lambda column: column.astype("str").str.strip())
-    names = np.array([str(name).strip() for name in cells])
+    if cells.shape[1] == 1:
+        raise InputError(
+            f"{table.source} has a single column, {clipped(str(cells.columns[0]), 60)}: cells are "
+            "separated by commas, semicolons, tabs or vertical bars; save it with one of them."
+        )
+    stripped = cells.apply(lambda column: column.astype("str").str.strip(BLANKS))
+    names = np.array([str(name).strip(BLANKS) for name in cells])
+    numbers = [name for name in names if possible_formats([name])]
+    words = [
+        name
+        for name, column in zip(names, stripped, strict=True)
+        if (stripped[column] == name).sum() > 1
+    ]
+    if numbers and words and len(numbers) + len(words) >= len(names) / 2:
+        raise InputError(
+            f"{table.source}: the first line looks like a member, not like a header "
+            f"({numbers[0]}, {words[0]}); write a line with the names of the columns above it."
+        )
     repeated = np.flatnonzero((stripped.to_numpy() == names).all(axis=1))
     if len(repeated):
         raise InputError(_message(table, repeated, "repeats the header"))

@@ -10,13 +10,16 @@ PLACES = {"zip", "zipcode", "postcode", "postal", "plz", "pincode"}
 COUNTERS = {"row", "rows", "rownum", "rownumber", "index", "idx", "unnamed", "line", "seq", "rank"}
 """Words in names of columns that count the rows."""
 
-IDENTIFIERS = {"id", "ids", "uuid", "guid", "key", "no", "nr", "num", "number", "code", "msisdn"}
+IDENTIFIERS = {
+    *("id", "ids", "uuid", "guid", "key", "no", "nr", "num", "number", "code", "msisdn"),
+    *("nummer", "numero", "número", "ид", "номер", "код"),
+}
 """Words in names of identifiers."""
 
 SOMEBODY = {
     *("customer", "client", "member", "user", "account", "subscriber", "employee", "reader"),
     *("policy", "contract", "card", "person", "patient", "student", "guest", "shopper", "buyer"),
-    *("phone", "email", "mail", "login", "passport"),
+    *("phone", "email", "mail", "login", "passport", "cust", "kunden", "клиент", "договор"),
 }
 """Words for whom or what an identifier identifies."""
 
@@ -46,8 +49,15 @@ def names_identifier(name: str) -> bool:
         last in IDENTIFIERS
         or (len(words) == 1 and last in SOMEBODY)
         or any(whole in {f"{one}{tail}" for tail in IDENTIFIERS} for one in SOMEBODY)
-        or (words[0] == "id" and {*words} & SOMEBODY != set())
+        or (words[0] == "id" and names_somebody(name))
+        or words[0] in ("ид", "номер", "код")
     )
+
+
+def names_somebody(name: str) -> bool:
+    """Return whether a name has the word for a member."""
+    starts = [*words_of(name), "".join(words_of(name))]
+    return any(start.startswith(one) for start in starts for one in SOMEBODY)
 
 
 def names_place(name: str) -> bool:

@@ -25,15 +25,15 @@ STAYED = re.compile(
 )
 
 NOT = {"not", "no", "non", "never", "didn"}
-YES = ("yes", "true", "y", "t", "1")
-NO = ("no", "false", "n", "f", "0")
+YES = ("yes", "true", "y", "t", "1", "ja", "oui", "si", "sí", "sim", "да")
+NO = ("no", "false", "n", "f", "0", "nein", "non", "não", "нет")
 
 NAMED = re.compile(
     r"((has|is|was|did|have|will|client|customer|member|user) )*"
     r"(churn(ed|er)?|left|exit(ed)?|attrition|attrited|leave[rs]?|cancel(l?ed)?|quit|unsubscribed"
-    r"|departed|resigned|lapsed|отток|ушел|ушёл)"
+    r"|departed|resigned|lapsed|отток|ушел|ушёл|gekündigt|kündigung|abgewandert|résilié)"
     r"( (flag|label|value|status|yn|indicator|ind|binary|target|class|bool|0|1|company|bank"
-    r"|service))*"
+    r"|service|or|not|stay|stayed))*"
 )
 """Names of columns that say who left."""
 
@@ -54,6 +54,9 @@ AFTERWARDS = {
 
 ANYTHING = ("target", "label", "y")
 """Names that say no more than that a column is to be predicted."""
+
+KEPT = re.compile(r"((has|is|was|did|client|customer|member) )*(retained|renewed|stayed)( flag)?")
+"""Names of columns that say who stayed."""
 
 MOST_VALUES = 6
 
@@ -182,7 +185,7 @@ def likely_targets(looks: Iterable[Look]) -> list[Target]:
             rank = 3
         elif {"left", "stayed"} <= meanings:
             rank = 2
-        elif " ".join(words) in ANYTHING:
+        elif " ".join(words) in ANYTHING or KEPT.fullmatch(" ".join(words)):
             rank = 1
         else:
             continue

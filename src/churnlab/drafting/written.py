@@ -2,55 +2,125 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from churnlab.data.cells import MISSING, date_codes, gaps, possible_formats, read_number
+from churnlab.data.cells import BLANKS, MISSING, date_codes, gaps, possible_formats, read_number
 
-SIGNS = {"?", "-", "--", "---", "–", "—", ".", "..", "*"}
-"""Signs that stand for nothing, in a column of words, too."""
+SIGNS = {
+    *("?", "-", "--", "---", "–", "—", ".", "..", "*", "\\N", "#DIV/0!", "#VALUE!", "#REF!"),
+    *("#NAME?", "#NUM!", "#NULL!"),
+}
+"""Signs that stand for nothing, in a column of words, too: those of sheets and databases, too."""
 
-UNKNOWN = {"unknown", "missing", "not available", "n.a.", "na", "none", "nil", "blank", "empty"}
-"""Words that mean a gap among numbers, in lower case; among words they are values."""
+UNKNOWN = {
+    *(
+        "unknown",
+        "missing",
+        "not available",
+        "not applicable",
+        "n.a.",
+        "na",
+        "none",
+        "nil",
+        "blank",
+    ),
+    *(
+        "empty",
+        "(blank)",
+        "(null)",
+        "(none)",
+        "undefined",
+        "no data",
+        "tbd",
+        "tba",
+        "k.a.",
+        "k. a.",
+    ),
+    *(
+        "inf",
+        "-inf",
+        "infinity",
+        "-infinity",
+        "keine",
+        "unbekannt",
+        "inconnu",
+        "desconocido",
+        "неизвестно",
+        "нет данных",
+        "нет",
+    ),
+}
+"""Words that mean a gap among numbers or dates, in lower case; among words they are values."""
 
 VALUES = {"None"}
 """What pandas takes for a gap and people write as a value: no offer, no contract."""
 
 MOSTLY = 0.9
-"""A column of so many numbers is one of numbers, and its few words are gaps."""
+"""A column of so many numbers (or dates) is one of them, and its few words are gaps."""
 
 MOST_WORDS = 5
+
+PLENTY = 20
+"""So many different numbers beside a single word in at most half of the cells are numbers, too."""
 
 SAMPLE = 100
 """Distinct cells that decide at once that a column holds no numbers."""
 
-DATE_FORMATS = (
+DAYS = (
     *("DD.MM.YYYY", "DD/MM/YYYY", "MM/DD/YYYY", "DD-MM-YYYY", "MM-DD-YYYY", "YYYY/MM/DD"),
-    *("YYYY.MM.DD", "DD.MM.YY", "DD/MM/YY", "MM/DD/YY", "DD-MMM-YYYY", "DD-MMM-YY", "DD MMM YYYY"),
-    *("YYYYMMDD", "DD.MM.YYYY HH:mm", "DD/MM/YYYY HH:mm", "MM/DD/YYYY HH:mm"),
-    *("DD.MM.YYYY HH:mm:ss", "DD/MM/YYYY HH:mm:ss", "MM/DD/YYYY HH:mm:ss", "MM/YYYY"),
+    *("YYYY.MM.DD", "DD.MM.YY", "DD/MM/YY", "MM/DD/YY", "DD-MM-YY", "DD-MMM-YYYY", "DD-MMM-YY"),
+    *("DD MMM YYYY", "DD MMMM YYYY", "MMM DD, YYYY", "MMMM DD, YYYY", "YYYYMMDD"),
+)
+
+DATE_FORMATS = (
+    *(
+        *DAYS,
+        "MM/YYYY",
+        "MMM YYYY",
+        "MMMM YYYY",
+        "MMM-YYYY",
+        "MMM-YY",
+        "YYYYMM",
+        "YYYY-MM-DD hh:mm A",
+    ),
+    *(f"{day} {time}" for time in ("HH:mm", "HH:mm:ss", "hh:mm A", "hh:mm:ss A") for day in DAYS),
 )
 """Formats of dates besides ISO 8601; of two that fit, the first."""
 
 DATE_SHAPE = re.compile(
-    r"\d{4}-\d\d(-\d\d([T ]\d\d?:\d\d.*)?)?|\d{8}|\d{1,4}([./-])\d{1,2}\3\d{1,4}( \d.*)?"
-    r"|\d{1,2}[ -][A-Za-z]{3}[ -]\d{2,4}|\d{1,2}/\d{4}"
+    r"\d{4}-\d\d(-\d\d([T ]\d\d?:\d\d.*)?)?"
+    r"|(\d{8}|\d{1,4}(?P<mark>[./-])\d{1,2}(?P=mark)\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4}"
+    r"|[A-Za-z]{3,9} \d{1,2}, \d{4})( \d\d?:\d\d.*)?"
+    r"|\d{1,2}/\d{4}|\d{6}|[A-Za-z]{3,9}[ -]\d{4}|[A-Za-z]{3}-\d\d"
 )
 """What may be a date; a band such as 1-3 or 10/12 is none."""
 
+LAST_YEAR = 2200
+"""A date of a later year, such as 9999-12-31, says that there is none."""
+
+NUMBER = r"\d+(?:[.,]\d+)*(?:[kKmM](?![^\W\d_]))?"
+
+SIGN = r"[^\w\s.\[(-]?"
+
+UNIT = r"[^\W\d]+\.?"
+
 BAND = re.compile(
-    r"(?P<under><=?|≤|under |below |less than |up to )?\s*[^\w\s.-]?(?P<low>\d+(?:[.,]\d+)*)\s*"
-    r"(?P<range>(?:-|–|—|to|/)\s*[^\w\s.-]?\d+(?:[.,]\d+)*)?\s*"
-    r"(?P<over>\+|and more|or more|and over|and above)?(?:\s*[^\W\d]+\.?)?|"
-    r"(?P<above>>=?|≥|over |above |more than )\s*[^\w\s.-]?(?P<edge>\d+(?:[.,]\d+)*)"
-    r"(?:\s*[^\W\d]+\.?)?",
+    rf"(?P<under><=?|≤|under |below |less than |up to )?\s*{SIGN}(?P<low>{NUMBER})\s*"
+    rf"(?P<range>(?:-|–|—|~|\.{{2,3}}|to|/)\s*{SIGN}{NUMBER}\s*)?(?:{UNIT}\s*)??"
+    rf"(?P<over>\+|(?:and|or) (?:more|over|above|older)|plus)?(?:\s*{UNIT})?"
+    rf"|(?P<above>>=?|≥|over |above |more than )\s*{SIGN}(?P<edge>{NUMBER})(?:\s*{UNIT})?",
     re.IGNORECASE,
 )
+
+INTERVAL = re.compile(r"[\[(]\s*(-?\d+(?:\.\d+)?|-inf)\s*,\s*(-?\d+(?:\.\d+)?|\+?inf)\s*[\])]")
+"""A band as pandas.cut writes it: (18.0, 25.0]."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +168,7 @@ def look_at(raw: pd.Series, *, decimal: str | None = None) -> Look:
     empty = gaps(raw, ())
     if (typed := _typed(raw, empty)) is not None:
         return typed
-    texts = raw.astype("str").str.strip().fillna("")
+    texts = raw.astype("str").str.strip(BLANKS).fillna("")
     counts = texts[~empty].value_counts()
     gap_words = {word for word in counts.index if word in MISSING or word in SIGNS}
     vague = {word for word in counts.index if word.casefold() in UNKNOWN}
@@ -120,14 +190,23 @@ def _typed(raw: pd.Series, empty: np.ndarray) -> Look | None:
         return None
     texts, name = raw.map(_plain).astype("str").fillna(""), str(raw.name)
     if kind in ("integer", "floating", "mixed-integer-float", "decimal", "boolean"):
-        values = pd.to_numeric(raw.astype(object).where(~empty, None), errors="coerce")
-        return Look(name, empty, texts, values=values.to_numpy("float64", na_value=np.nan))
+        numbers = pd.to_numeric(raw.astype(object).where(~empty, None), errors="coerce")
+        values = numbers.to_numpy("float64", na_value=np.nan)
+        endless = np.isinf(values)
+        words = _counts(texts[endless])
+        return Look(name, empty | endless, texts, words, values=values)
     if kind in ("datetime64", "datetime", "date"):
         dates = pd.to_datetime(raw, errors="coerce", utc=True)
-        return Look(name, empty, texts, dates=dates)
+        far = dates.dt.year > LAST_YEAR
+        words = _counts(texts[far].str[:10])
+        return Look(name, empty | far.to_numpy(), texts, words, dates=dates.mask(far))
     if kind == "empty":
         return Look(name, empty, texts)
     return None
+
+
+def _counts(words: pd.Series) -> dict[str, int]:
+    return {str(word): int(count) for word, count in words.value_counts().items()}
 
 
 def _plain(cell: Any) -> str:
@@ -152,7 +231,8 @@ def _as_numbers(
     if not numbers or len(strange) > MOST_WORDS:
         return None
     share = counts[numbers].sum() / counts[[*numbers, *strange]].sum()
-    if share < MOSTLY or any(re.fullmatch(r"[+-]?0\d+", word) for word in numbers):
+    plenty = len(strange) == 1 and len(numbers) >= PLENTY and share >= 1 / 2
+    if not (share >= MOSTLY or plenty) or any(re.fullmatch(r"[+-]?0\d+", word) for word in numbers):
         return None
     formats = possible_formats(numbers) if possible_formats(numbers[:SAMPLE]) else []
     if not formats or _is_date_like(numbers):
@@ -184,41 +264,72 @@ def _gaps_among_words(found: set[str], others: Sequence[str]) -> set[str]:
 
 
 def _is_date_like(texts: Sequence[str]) -> bool:
-    """Return whether numbers are dates without separators, as 20260501."""
-    sample = texts[:1000]
-    if not all(re.fullmatch(r"(19|20)\d{6}", text) for text in sample):
-        return False
-    codes = date_codes("YYYYMMDD")
-    return bool(pd.to_datetime(pd.Series(sample), format=codes, errors="coerce").notna().all())
+    """Return whether numbers are dates without separators, as 20260501, or months, as 202605."""
+    sample = pd.Series(texts[:1000])
+    for digits, format in ((8, "YYYYMMDD"), (6, "YYYYMM")):
+        if sample.str.fullmatch(rf"(19|20)\d{{{digits - 2}}}").all():
+            read = pd.to_datetime(sample, format=date_codes(format), errors="coerce")
+            return bool(read.notna().all())
+    return False
 
 
 def _as_dates(look: Look) -> Look | None:
-    """Read the column as dates, if all are of one format; None if not."""
-    uniques = look.known.unique()
-    shaped = [text for text in uniques if DATE_SHAPE.fullmatch(text)]
-    if not len(uniques) or len(shaped) < len(uniques):
+    """Read the column as dates of one format, if nearly all are; its few other words are gaps."""
+    counts = look.known.value_counts()
+    shaped = pd.Series([text for text in counts.index if DATE_SHAPE.fullmatch(text)], dtype="str")
+    if shaped.empty or len(counts) - len(shaped) > MOST_WORDS:
         return None
-    fitting = []
-    for format in (None, *DATE_FORMATS):
-        codes = date_codes(format) if format else "ISO8601"
-        if format is None and not all(re.match(r"\d{4}-", text) for text in uniques):
-            continue
-        read = pd.to_datetime(pd.Series(uniques), format=codes, errors="coerce", utc=True)
-        if read.notna().all():
-            fitting.append(format)
-    if not fitting:
+    gaps_in = {format: _no_dates(shaped, format, counts) for format in _likely_formats(shaped)}
+    fitting = {format: words for format, words in gaps_in.items() if words is not None}
+    fewest = min(map(len, fitting.values()), default=0)
+    formats = [format for format, words in fitting.items() if len(words) == fewest]
+    if not formats:
         return None
-    codes = date_codes(fitting[0]) if fitting[0] else "ISO8601"
-    dates = pd.to_datetime(look.texts.where(~look.missing), format=codes, errors="coerce", utc=True)
+    none = fitting[formats[0]]
+    missing = look.missing | look.texts.isin(none).to_numpy()
+    dates = _read_dates(look.texts.where(~missing), formats[0])
+    words = look.words | {word: int(counts[word]) for word in none}
     return Look(
         look.name,
-        look.missing,
+        missing,
         look.texts,
-        look.words,
-        format=fitting[0],
-        formats=fitting[1:],
+        words,
+        format=formats[0],
+        formats=formats[1:],
         dates=dates,
     )
+
+
+def _likely_formats(texts: pd.Series) -> Iterator[str | None]:
+    """Yield the formats in which half of the first texts are dates; None is ISO 8601."""
+    sample = texts.head(SAMPLE)
+    iso = sample.str.match(r"\d{4}-").mean() >= 1 / 2
+    for format in (*[None] * bool(iso), *DATE_FORMATS):
+        if _read_dates(sample, format).notna().mean() >= 1 / 2:
+            yield format
+
+
+def _read_dates(texts: pd.Series, format: str | None) -> pd.Series:
+    codes = date_codes(format) if format else "ISO8601"
+    return pd.to_datetime(texts, format=codes, errors="coerce", utc=True)
+
+
+def _no_dates(shaped: pd.Series, format: str | None, counts: pd.Series) -> list[str] | None:
+    """Return the words that are no dates in a format: few, or such as stand for none; None if they
+    are more."""
+    read = _read_dates(shaped, format)
+    far = shaped[read.dt.year > LAST_YEAR]
+    known = shaped[read.notna() & ~shaped.isin(far)]
+    others = counts.index.difference(list(known), sort=False)
+    says_none = [
+        word
+        for word in others
+        if word.casefold() in UNKNOWN or re.fullmatch(r"[0:\s./-]+", word) or word in {*far}
+    ]
+    doubtful = counts[others.difference(says_none)].sum()
+    known_rows = counts[known].sum()
+    few = len(others) <= MOST_WORDS and known_rows >= MOSTLY * (known_rows + doubtful)
+    return list(others) if few and known_rows else None
 
 
 def bands(texts: Sequence[str]) -> list[str] | None:
@@ -226,16 +337,30 @@ def bands(texts: Sequence[str]) -> list[str] | None:
 
     >>> bands(["10-12", "1-3", "13+", "< 1"]), bands(["1/2", "3/4", "basic"])
     (['< 1', '1-3', '10-12', '13+'], None)
+    >>> bands(["$40K - $60K", "Less than $40K", "$60K +"]), bands(["(9, 12]", "(-inf, 9]"])
+    (['Less than $40K', '$40K - $60K', '$60K +'], ['(-inf, 9]', '(9, 12]'])
     """
     places: dict[str, tuple[float, int]] = {}
     marked = False
     for text in texts:
+        if interval := INTERVAL.fullmatch(text.strip()):
+            places[text], marked = (float(interval[1]), 0), True
+            continue
         found = BAND.fullmatch(text.strip())
-        if not found:
+        edge = math.nan if found is None else _edge(found["low"] or found["edge"])
+        if found is None or math.isnan(edge):
             return None
-        edge = float(re.sub("[,]", "", found["low"] or found["edge"]))
         marked |= any(found[part] for part in ("under", "range", "over", "above"))
         places[text] = (edge, -1 if found["under"] else 1 if found["over"] or found["above"] else 0)
     if not marked or len({*places.values()}) < len(places):
         return None
     return sorted(places, key=lambda text: places[text])
+
+
+def _edge(text: str) -> float:
+    """Return the number at the edge of a band: 40K is 40,000; NaN if it is none, as in 1.2.3."""
+    digits = text.rstrip("kKmM").replace(",", "")
+    if re.fullmatch(r"\d{1,3}(\.\d{3}){2,}", digits):
+        digits = digits.replace(".", "")
+    thousand = {"k": 1e3, "m": 1e6}.get(text[-1].casefold(), 1)
+    return float(digits) * thousand if digits.count(".") < 2 else math.nan

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab.errors import InputError
 from churnlab.evaluation import performance
+from churnlab.evaluation.calibration_error import TOO_FEW
 from churnlab.evaluation.cross_validation import cv_metrics, fold_metrics, fold_predictions
 from churnlab.models.splits import Fold
 
@@ -167,9 +168,10 @@ def _summary(plain: Candidate, tried: Sequence[Candidate], kept: Candidate, reas
             f"not applicable, because the probabilities hardly differ (calibration error {error})"
         )
     if not tried and not reason:
+        few = ", with too few members to judge" if plain.scores["ece_floor"] > TOO_FEW else ""
         return (
-            f"not shown to be needed (slope {slope:.2f}, calibration error {error} out of fold; "
-            f"perfect calibration: {_format_p(p)})"
+            f"not shown to be needed{few} (slope {slope:.2f}, calibration error {error} out of "
+            f"fold; perfect calibration: {_format_p(p)})"
         )
     if not tried:
         return f"none, although {reason}: try evaluation.calibration=auto"

@@ -13,6 +13,9 @@ import numpy as np
 
 from churnlab.evaluation.metrics import ECE_BINS, group_members
 
+TOO_FEW = 0.1
+"""A noise floor above this leaves nothing to judge: it would hide a gap of ten points."""
+
 GROUPS = 4096
 """Pool probabilities into this many groups when more of them are distinct."""
 

@@ -202,9 +202,8 @@ def fold_test(first: np.ndarray, second: np.ndarray, *, ratio: float) -> FoldTes
     differences = first - second
     mean, error = float(differences.mean()), fold_error(differences, ratio=ratio)
     free = len(differences) - 1
-    margin = float(student.ppf(0.975, free)) * error
     p = float(2 * student.sf(abs(mean) / error, free)) if error > 0 else float(mean == 0)
-    return FoldTest(mean, mean - margin, mean + margin, p, len(differences))
+    return FoldTest(mean, *fold_interval(differences, ratio=ratio), p, len(differences))
 
 
 def format_difference(value: Difference | FoldTest, sign: int = 0) -> str:
@@ -253,22 +252,59 @@ def simplest(sizes: Sequence[float], enough: Callable[[int], bool]) -> int:
     )
 
 
-def too_good(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[str]:
-    """Describe the scores beyond what is plausible: losses below their limit, others above it.
+def fold_interval(values: np.ndarray, *, ratio: float) -> tuple[float, float]:
+    """Return the 95% CI of a mean over folds, from ``fold_error`` (t, J - 1 df)."""
+    margin = float(student.ppf(0.975, len(values) - 1)) * fold_error(values, ratio=ratio)
+    return float(values.mean()) - margin, float(values.mean()) + margin
 
-    ``ceiling`` maps a score (``cv_roc_auc``, ``test_f1``) to its limit; None is no limit.
 
-    >>> too_good({"cv_roc_auc": 0.999, "test_f1": 0.8}, {"cv_roc_auc": 0.995, "test_f1": 0.97})
-    ['cv_roc_auc 0.9990 is above 0.995']
+FEW = 800
+"""Ceilings are stated for so many members or more; of fewer, a score may be beyond by luck."""
+
+
+class Implausible(NamedTuple):
+    """A score beyond its ceiling, in words, and whether that is no luck: with FEW members or more
+    it is none, with fewer if its 95% CI is beyond the ceiling, too."""
+
+    text: str
+    sure: bool
+
+
+def implausible(
+    scores: Mapping[str, float], ceiling: Mapping[str, float | None]
+) -> dict[str, Implausible]:
+    """Return the scores beyond what is plausible: losses below their limit, others above it.
+
+    ``ceiling`` maps a score (``cv_roc_auc``, ``test_f1``) to its limit; None is no limit. The ends
+    of a score's 95% CI are among the ``scores`` (``test_f1_low``, ``test_f1_high``), and how many
+    members it is of (``test_members``, ``cv_members``).
+
+    >>> implausible({"cv_roc_auc": 0.999, "test_f1": 0.8}, {"cv_roc_auc": 0.995, "test_f1": 0.97})
+    {'cv_roc_auc': Implausible(text='cv_roc_auc 0.9990 is above 0.995', sure=True)}
+    >>> few = {"test_f1": 0.98, "test_f1_low": 0.9, "test_f1_high": 1, "test_members": 100}
+    >>> implausible(few, {"test_f1": 0.97})["test_f1"]
+    Implausible(text='test_f1 0.9800 (95% CI 0.9000 to 1.0000) is above 0.97', sure=False)
     """
-    found = []
+    found = {}
     for name, limit in ceiling.items():
         if limit is None or name not in scores:
             continue
         lower = name.partition("_")[2] in LOWER_IS_BETTER
-        if scores[name] < limit if lower else scores[name] > limit:
-            found.append(f"{name} {scores[name]:.4f} is {'below' if lower else 'above'} {limit:g}")
+        value, low, high = scores[name], *(scores.get(f"{name}_{end}") for end in ("low", "high"))
+        if value >= limit if lower else value <= limit:
+            continue
+        shown, worst = f"{name} {value:.4f}", value
+        if low is not None and high is not None:
+            shown, worst = f"{shown} (95% CI {low:.4f} to {high:.4f})", high if lower else low
+        text = f"{shown} is {'below' if lower else 'above'} {limit:g}"
+        many = scores.get(f"{name.partition('_')[0]}_members", FEW) >= FEW
+        found[name] = Implausible(text, many or (worst < limit if lower else worst > limit))
     return found
+
+
+def too_good(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[str]:
+    """Describe the scores that are ``implausible`` beyond chance."""
+    return [found.text for found in implausible(scores, ceiling).values() if found.sure]
 
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> pd.DataFrame:

@@ -111,10 +111,16 @@ def _summary(
         return "None of the held-out members above the threshold left: no success would pay."
     return (
         f"Contacting {whole(contacts)} of {counted(members, 'held-out member')} would have earned "
-        f"{whole(earned.value)} (95% CI {whole(earned.low)} to {whole(earned.high)}), if "
-        f"{percent(economics.success)} of the leavers contacted take the offer and stay; it pays "
+        f"{whole(earned.value)} (95% CI {whole(earned.low)} to {whole(earned.high)}"
+        f"{too_few(earned.low, earned.high)}), if {percent(economics.success)} of the leavers "
+        "contacted take the offer and stay; it pays "
         f"from {percent(needed.value)} (95% CI {percent(needed.low)} to {percent(needed.high)})."
     )
+
+
+def too_few(low: float, high: float) -> str:
+    """Say that a profit's interval leaves open whether there is one; "" if it does not."""
+    return ", too few to tell whether it earns anything" if low <= 0 < high else ""
 
 
 def profit_interval(y: np.ndarray, contacted: np.ndarray, economics: ContactEconomics) -> Amount:

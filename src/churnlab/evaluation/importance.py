@@ -37,13 +37,15 @@ def permutation_importance(
     *,
     repeats: int,
     seed: int,
+    words: Mapping[str, Mapping[str, str]] | None = None,
 ) -> pd.DataFrame:
     """Measure the permutation importance (Breiman, 2001, Machine Learning 45:5) of column groups.
 
     ``model`` is fitted; X and y are members that it has not seen. One row per group, the largest
     importance first: driver (its columns, joined by " + "), importance (mean increase of the log
     loss over ``repeats`` shuffles of the group among the members), low and high (95% CI: normal,
-    over members who receive values and who give theirs), direction (in words). A member keeps the
+    over members who receive values and who give theirs), direction (in words, those of the table
+    for "0" and "1" too, by column). A member keeps the
     probability where another's values would give a derived column no value.
     """
     rng = np.random.default_rng(seed)
@@ -69,9 +71,11 @@ def permutation_importance(
         direction = "no effect shown"
         if low > 0:
             values = {name: X[name].to_numpy()[orders] for name in group}
-            direction = _direction(
-                {name: _riskier_end(values[name], predicted, columns[name]) for name in group}
-            )
+            ends = {
+                name: _riskier_end(values[name], predicted, columns[name], (words or {}).get(name))
+                for name in group
+            }
+            direction = _direction(ends)
         measured.append((" + ".join(group), rise.mean(), low, high, direction))
     made = pd.DataFrame(measured, columns=["driver", "importance", "low", "high", "direction"])
     return made.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
@@ -122,7 +126,9 @@ def group_coefficients(
     return pd.Series(coefficients, dtype="float64")
 
 
-def _riskier_end(values: np.ndarray, predicted: np.ndarray, column: Column) -> str:
+def _riskier_end(
+    values: np.ndarray, predicted: np.ndarray, column: Column, words: Mapping[str, str] | None
+) -> str:
     """Return the end, value or level of a column with the higher predicted churn; "" if none is.
 
     ``values`` and ``predicted`` are (repeats, members): the same members with other values.
@@ -138,7 +144,8 @@ def _riskier_end(values: np.ndarray, predicted: np.ndarray, column: Column) -> s
     if abs(up) <= CLEAR * total:
         return ""
     if column.kind == "binary":
-        return "= 1" if up > 0 else "= 0"
+        value = "1" if up > 0 else "0"
+        return f"= {(words or {}).get(value, value)}"
     return "higher" if up > 0 else "lower"
 
 

@@ -164,6 +164,8 @@ def describe(found: Doubling | None) -> str:
     gain, low, high = (
         f"{value:.4f}" if abs(value) >= 0.00005 else f"{value:.1g}" for value in found[:3]
     )
+    if max(found.high, -found.low) < 0.00005:
+        return "Twice as many members would leave the log loss as it is."
     little = found.high <= METRICS["log_loss"].margin
     if found.low > 0:
         return (

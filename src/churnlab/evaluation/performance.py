@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, chi2, norm
 from scipy.stats import t as student
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.evaluation.calibration_error import GROUPS, calibration_error
@@ -158,7 +160,10 @@ def calibration_line(y: np.ndarray, probability: np.ndarray) -> dict[str, float]
     information = float(weight @ (logit - weight @ logit / weight.sum()) ** 2)
     if information > 1 and np.ptp(y) > 0:
         line = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
-        line.fit(logit[:, None], y)
+        with warnings.catch_warnings():
+            # Outcomes that are separated perfectly have no finite slope: its CI is endless.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            line.fit(logit[:, None], y)
         slope, intercept = float(line.coef_[0, 0]), float(line.intercept_[0])
         gained = _log_likelihood(y, intercept + slope * logit) - _log_likelihood(y, logit)
         p = float(chi2.sf(2 * gained, 2))
@@ -213,16 +218,21 @@ def reliability(y: np.ndarray, probability: np.ndarray, *, bins: int = 10) -> pd
 def gains(y: np.ndarray, probability: np.ndarray, *, shares: Sequence[float]) -> pd.DataFrame:
     """Count the churners among the riskiest members, one row per share of the members.
 
-    Columns: share, members, gain (share of all churners), precision, lift. A share that ends inside
-    a group of equal probabilities takes that part of the group's churners.
+    Columns: share, members, gain (share of all churners), perfect (the gain of a perfect ranking of
+    the same members), precision, lift. A share that ends inside a group of equal probabilities
+    takes that part of the group's churners.
     """
     groups = group_members(y, probability, 0.5)
     members = np.concatenate([[0], np.cumsum(groups.left + groups.stayed)])
     left = np.concatenate([[0], np.cumsum(groups.left)])
     share = np.asarray(shares, dtype=np.float64)
     found = np.interp(share * len(y), members, left)
-    gain = found / max(left[-1], 1)
-    table = pd.DataFrame({"share": share, "members": share * len(y), "gain": gain})
+    gain, perfect = (
+        part / max(left[-1], 1) for part in (found, np.minimum(share * len(y), left[-1]))
+    )
+    table = pd.DataFrame(
+        {"share": share, "members": share * len(y), "gain": gain, "perfect": perfect}
+    )
     return table.assign(precision=found / table["members"], lift=gain / share)
 
 

@@ -67,16 +67,33 @@ def groups(x: pd.Series, column: Column, *, n_bins: int) -> tuple[np.ndarray, li
 
 
 def label_columns(
-    X: pd.DataFrame, columns: Mapping[str, Column], *, n_bins: int = 4
+    X: pd.DataFrame,
+    columns: Mapping[str, Column],
+    *,
+    n_bins: int = 4,
+    words: Mapping[str, Mapping[str, str]] | None = None,
 ) -> pd.DataFrame:
-    """Replace every value by the name of its group (``groups``); a gap stays missing."""
+    """Replace every value by the name of its group (``groups``), or by the column's word for it; a
+    gap stays missing."""
     labels = pd.DataFrame(index=X.index, columns=X.columns, dtype=object)
     for name in X.columns:
         known = X[name].notna()
         if known.any():
             codes, names = groups(X.loc[known, name], columns[str(name)], n_bins=n_bins)
+            called = (words or {}).get(str(name), {})
+            names = [called.get(value, value) for value in names]
             labels.loc[known, name] = np.array(names, dtype=object)[codes]
     return labels
+
+
+def as_written(split: str, words: Mapping[str, str]) -> str:
+    """Name a side of a split (``= 1``) by the table's words for "0" and "1" in the column.
+
+    >>> as_written("= 1", {"0": "No", "1": "Yes"}), as_written("<= 3", {})
+    ('= Yes', '<= 3')
+    """
+    value = split.rpartition(" ")[2]
+    return f"= {words[value]}" if value in words else split
 
 
 def even_edges(values: np.ndarray, *, n_bins: int) -> np.ndarray:

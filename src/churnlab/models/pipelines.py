@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -200,21 +200,27 @@ def _check_keys(made: Any, target: str, given: Mapping[str, Any], where: str) ->
             _check_keys(locate(block["_target_"], inner), block["_target_"], block, inner)
 
 
-def undeclared(
-    target: str, given: Mapping[str, Any], *, where: str = "model.estimator"
+def without_effect(
+    target: str,
+    given: Mapping[str, Any],
+    kept: Collection[str],
+    *,
+    where: str = "model.estimator",
 ) -> dict[str, list[str]]:
-    """Return, by class, the keys that it takes only because it takes any keyword.
+    """Return, by class, the keys that it takes because it takes any keyword, and then drops.
 
-    Those of nested ``_target_``s are among them; ``step__name`` is left out.
+    ``kept`` are the parameters of the estimator and its parts (get_params), among which LightGBM
+    and XGBoost have any keyword that they pass on. Keys of nested ``_target_``s are among the
+    result; ``step__name`` is left out.
     """
-    known, _ = _parameters(locate(target, where))
+    known = {*_parameters(locate(target, where))[0], *(key.rpartition("__")[2] for key in kept)}
     keys = [
         key for key in given if key not in known and not key.startswith("_") and "__" not in key
     ]
     found = {target: keys} if keys else {}
     for key, value in given.items():
         for block in _blocks(value):
-            found |= undeclared(block["_target_"], block, where=f"{where}.{key}")
+            found |= without_effect(block["_target_"], block, kept, where=f"{where}.{key}")
     return found
 
 

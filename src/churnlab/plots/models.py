@@ -6,6 +6,7 @@ Samples are frames with the columns y (1 = left) and probability, by their name 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ LINES = [style.SERIES[3], style.SERIES[5], style.SERIES[4], style.SERIES[6]]
 """Colors of samples: none of them means stayed or left."""
 
 REFERENCE: dict[str, Any] = {"color": style.GREY, "linewidth": 1, "linestyle": ":"}
+
+WIDEST = 45
+"""Characters of a column's name in one line of a figure."""
 
 
 def roc(samples: Mapping[str, pd.DataFrame]) -> Figure:
@@ -147,24 +151,30 @@ def scores(sample: pd.DataFrame, *, threshold: float) -> Figure:
     return figure
 
 
-def gains(tables: Mapping[str, pd.DataFrame], *, churn_rate: float) -> Figure:
+def gains(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the share of leavers found by share contacted (tables of performance.gains, by sample).
 
-    Members are contacted in the order of their predicted probability, the highest first.
+    Members are contacted in the order of their predicted probability, the highest first. Each
+    sample has the ideal ranking of its own members.
     """
     figure, axes = _square(
         "Gains: leavers found among the riskiest members",
         "members contacted, riskiest first",
         "leavers found",
     )
-    ideal = [0, churn_rate, 1], [0, 1, 1]
-    axes.plot(*ideal, color=style.GREEN, linewidth=1, linestyle=style.DASHED, label="ideal ranking")
     axes.plot([0, 1], [0, 1], **REFERENCE, label="random order")
     for color, (name, table) in zip(LINES, tables.items(), strict=False):
-        share, gain = np.append(0, table["share"]), np.append(0, table["gain"])
+        share, gain, ideal = (np.append(0, table[key]) for key in ("share", "gain", "perfect"))
         axes.plot(share, gain, color=color, linewidth=2, label=name)
+        words = {"linestyle": style.DASHED, "label": f"ideal ranking, {name}"}
+        axes.plot(share, ideal, color=color, linewidth=1, **words)
     _legend(axes, loc="lower right")
     return figure
+
+
+def _in_lines(group: str) -> str:
+    """Write the columns of a group one below the other, long names in several lines."""
+    return " +\n".join("\n".join(wrap(name, WIDEST)) for name in group.split(" + "))
 
 
 def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
@@ -173,7 +183,7 @@ def importance(table: pd.DataFrame, *, most: int = 25) -> Figure:
     The table is that of importance.permutation_importance.
     """
     shown = table.head(most)[::-1]
-    names = [readable(name).replace(" + ", " +\n") for name in shown["driver"]]
+    names = [_in_lines(readable(name)) for name in shown["driver"]]
     rows = np.array([max(0.34, 0.04 + 0.15 * (name.count("\n") + 1)) for name in names])  # inches
     places, height = rows.cumsum() - rows / 2, max(rows.sum(), 3 * 0.34)
     figure = style.new_figure("Permutation feature importance", width=8.5, height=1.4 + height)

@@ -139,7 +139,7 @@ def check_against(
         needed += "" if passed else " (require=not_worse allows a loss of gate.margin)"
     message = (
         f"{LABELS[metric]} {scores[0]:.4f} against {called}'s {scores[1]:.4f}, "
-        f"{_format_loss(loss, metric, len(y))}; {needed}"
+        f"{_format_loss(loss, len(y))}; {needed}"
         f"{_power_sentence(loss, margin=margin, require=require, members=len(y))}"
     )
     gain, undecided = 0.0 - loss.high, not passed and not shown
@@ -172,7 +172,7 @@ def check_against_dummy(
         )
         message = (
             f"{LABELS[metric]} against a dummy that predicts {churn_rate:.4f} for everyone: "
-            f"{_format_loss(loss, metric, len(y))}; the candidate must be significantly better"
+            f"{_format_loss(loss, len(y))}; the candidate must be significantly better"
         )
         gain, passed, undecided = 0.0 - loss.high, loss.high < 0, loss.low < 0 <= loss.high
         checks.append(Check(name, gain, 0.0, passed, message, bound=BETTER_BY, undecided=undecided))
@@ -221,12 +221,13 @@ def _two_digits(number: float) -> float:
     return math.ceil(number / unit) * unit
 
 
-def _format_loss(loss: Loss, metric: str, members: int) -> str:
-    """Format the difference in the metric's own sign, candidate minus the other."""
-    sign = 1 if metric in LOWER_IS_BETTER else -1
-    low, high = sorted((sign * loss.low, sign * loss.high))
-    delta = sign * loss.estimate
-    return f"difference {delta:+.4f} (95% CI {low:+.4f} to {high:+.4f}) on {members} members"
+def _format_loss(loss: Loss, members: int) -> str:
+    """Format how much better the candidate is, with the sign of the check's value."""
+    gain, low, high = (0.0 - end for end in (loss.estimate, loss.high, loss.low))
+    return (
+        f"a gain of {gain:+.4f} (95% CI {low:+.4f} to {high:+.4f}; below 0 is a loss) on "
+        f"{members} members"
+    )
 
 
 def check_slices(

@@ -43,6 +43,7 @@ from churnlab.registry.versions import (
     Served,
     answerable,
     answers,
+    features_of,
     load,
     nothing_compiled,
 )
@@ -90,8 +91,9 @@ def number_segments(segments: Run | None, dataset: Dataset, champion: Champion |
     assert champion is not None
     served = champion.served
     assert served is not None
-    able = answerable(served, dataset.X.iloc[members["row"]])
-    before = [answer["segment"] for answer in answers(served, dataset.X.iloc[members["row"][able]])]
+    X = features_of(served, dataset).iloc[members["row"]]
+    able = answerable(served, X)
+    before = [answer["segment"] for answer in answers(served, X[able])]
     after = members["segment"].to_numpy()[able]
     matched = match(np.array(before, dtype=int), after, segments=k, free=spec["free"])
     known = {segment["number"]: segment["name"] for segment in spec["segments"].values()}
@@ -320,7 +322,9 @@ def _segment_spec(segments: Run, portraits: list[dict[str, Any]]) -> dict[str, A
             str(segment): {
                 "number": portrait["id"],
                 "name": portrait["name"],
-                "recommended_action": portrait["recommended_action"],
+                "recommended_action": portrait.get(
+                    "action_for_new", portrait["recommended_action"]
+                ),
             }
             for segment, portrait in enumerate(portraits)
         },

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import mlflow
 from filelock import FileLock, Timeout
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
@@ -24,7 +25,7 @@ from mlflow.store.artifact.utils.models import get_model_name_and_version
 from churnlab.errors import InputError, JobError
 from churnlab.formatting import listed
 from churnlab.tracking.names import Tag
-from churnlab.tracking.search import look_up, pages
+from churnlab.tracking.search import is_same, look_up, pages
 
 log = logging.getLogger(__name__)
 
@@ -288,19 +289,19 @@ def undo_stack(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     return stack
 
 
-def refusal(registered: str, churn_run: str | None) -> dict[str, str | None] | None:
-    """Return the latest version made of a train run, with the gate's verdict on it; None if there
-    is none or the gate let it pass."""
+def refusal(registered: str, churn: Run | None) -> dict[str, str | None] | None:
+    """Return the latest version made of a train run, or of its twin of the same config and table,
+    with the gate's verdict on it; None if there is none or the gate let it pass."""
     client = mlflow.MlflowClient()
     found = pages(client.search_model_versions, filter_string=f"name = '{registered}'")
-    own = [version for version in found if version.tags.get(Tag.CHURN_RUN_ID) == churn_run]
-    if not own:
-        return None
-    latest = max(own, key=lambda version: int(version.version))
-    verdict = latest.tags.get(Tag.GATE)
-    if verdict not in ("refused", "undecided"):
-        return None
-    return {"version": version_number(latest.version), "verdict": verdict}
+    for version in sorted(found, key=lambda version: -int(version.version)) if churn else []:
+        run_id = version.tags.get(Tag.CHURN_RUN_ID)
+        made_of = look_up(mlflow.get_run, run_id) if run_id else None
+        if made_of is not None and is_same(made_of, churn):
+            verdict = version.tags.get(Tag.GATE)
+            answer = {"version": version_number(version.version), "verdict": verdict}
+            return answer if verdict in ("refused", "undecided") else None
+    return None
 
 
 def former_champions(name: str, promotions: int) -> list[ModelVersion]:

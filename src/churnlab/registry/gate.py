@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.evaluation.calibration_error import calibration_error
-from churnlab.evaluation.comparison import too_good
+from churnlab.evaluation.comparison import implausible
 from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER
 from churnlab.evaluation.metrics import CLIP
 from churnlab.evaluation.performance import calibration_line
@@ -31,8 +31,10 @@ class Check:
     """One check: the measured value, its limit, and both in a sentence.
 
     ``value`` is None where it cannot be measured. A check that passes with a ``warning`` still
-    needs attention. One that failed is ``undecided`` if the members are too few to judge by: they
-    show neither that the candidate keeps the limit nor that it breaks it. ``bound`` is where the
+    needs attention. It is ``undecided`` if the members are too few to judge by: they show neither
+    that the candidate keeps the limit nor that it breaks it. Those of calibration and of a ceiling
+    pass then, the others fail.
+    ``bound`` is where the
     value must lie: at most or at least a number, or BETTER_BY. ``shown`` is the value in words, for
     people; "" is the number itself.
     """
@@ -62,15 +64,16 @@ class Check:
         >>> gain["value"], gain["limit"]
         ('better by at least 0.02', 'better')
         """
-        words = f"{self.bound} " if isinstance(self.limit, int | float) else ""
+        bound = f"{self.bound} " if isinstance(self.limit, int | float) else ""
         value, limit = (
             self.shown or _format_value(self.value),
-            f"{words}{_format_value(self.limit)}",
+            f"{bound}{_format_value(self.limit)}",
         )
         if self.bound == BETTER_BY:
-            value = "-" if self.value is None else _format_gain(self.value)
+            value = "-" if self.value is None else _format_gain(self.value, passed=self.passed)
             limit = "better" if self.limit == 0 else f"at most {-self.limit:.4g} worse"
-        passed = "yes" if self.passed else "undecided" if self.undecided else "NO"
+        words = ("yes", "too few to judge") if self.passed else ("NO", "undecided")
+        passed = words[self.undecided]
         return self.line | {"value": value, "limit": limit, "passed": passed}
 
     @property
@@ -93,7 +96,7 @@ def verdict(checks: Sequence[Check], *, force: bool) -> str:
     return "undecided" if all(check.passed or check.undecided for check in checks) else "refused"
 
 
-def format_checks(checks: Sequence[Check]) -> str:
+def format_checks(checks: Sequence[Check]) -> Lines:
     """Format all checks as a table, followed by a sentence on each that needs attention."""
     table = pd.DataFrame([check.cells for check in checks])
     sentences = [
@@ -158,8 +161,9 @@ def check_calibration(
     """Check that predicted probabilities match observed churn: calibration slope and ECE.
 
     A check fails when the whole 95% CI lies outside its limits; its value is the point of the CI
-    that is nearest to them. It warns where the members are too few to judge by: even a perfectly
-    calibrated model would show an ECE above the limit.
+    that is nearest to them. It passes undecided, with a warning, where the members are too few to
+    judge by: the CI of the slope reaches beyond both limits, or even a perfectly calibrated model
+    would show an ECE above the limit.
     """
     if not has_both_outcomes(y):
         return [
@@ -167,7 +171,7 @@ def check_calibration(
             not_measured("calibration_ece", ece),
         ]
     line = calibration_line(y, probability)
-    shown = ""
+    shown, few, too_few = "", False, f"and {counted(len(y), 'member')} are too few to judge by"
     if np.isnan(line["slope"]):
         value, passed = None, True
         message = "the probabilities are about equal: there is no slope"
@@ -175,12 +179,13 @@ def check_calibration(
         low, high = slope_interval(y, probability, slope=line["slope"], intercept=line["intercept"])
         value = _nearest(line["slope"], (low, high), slope)
         passed = slope[0] <= value <= slope[1]
-        shown = f"{line['slope']:.2f} ({number(low, 2)} to {number(high, 2)})"
-        message = (
-            f"the calibration slope is {line['slope']:.2f} "
-            f"(95% CI {low:.2f} to {high:.2f}; ideal: 1)"
-        )
-    checks = [Check("calibration_slope", value, list(slope), passed, message, shown=shown)]
+        few = low < slope[0] and high > slope[1]
+        shown = f"{number(line['slope'], 2)} ({number(low, 2)} to {number(high, 2)})"
+        message = f"the calibration slope is {shown.replace('(', '(95% CI ')[:-1]}; ideal: 1)"
+        if few:
+            message += f", {too_few} limits of {slope[0]:g} to {slope[1]:g}"
+    name = "calibration_slope"
+    checks = [Check(name, value, list(slope), passed, message, few, undecided=few, shown=shown)]
     error = calibration_error(y, probability, seed=seed)
     value = _nearest(error.corrected, (error.low, error.high), (0.0, ece))
     message = (
@@ -190,10 +195,10 @@ def check_calibration(
     )
     passed, few = value <= ece, error.floor > ece
     if few:
-        message += f", and {counted(len(y), 'member')} are too few to judge by a limit of {ece:g}"
+        message += f", {too_few} a limit of {ece:g}"
     shown = f"{error.corrected:.3f} ({error.low:.3f} to {error.high:.3f})"
-    warning = few and passed
-    return [*checks, Check("calibration_ece", value, ece, passed, message, warning, shown=shown)]
+    few, name = few and passed, "calibration_ece"
+    return [*checks, Check(name, value, ece, passed, message, few, undecided=few, shown=shown)]
 
 
 def slope_interval(
@@ -231,9 +236,10 @@ def check_minimum(scores: Mapping[str, float], minimum: Mapping[str, float]) -> 
 def check_ceiling(scores: Mapping[str, float], ceiling: Mapping[str, float | None]) -> list[Check]:
     """Check that no score is too good to be true, which would suggest leakage.
 
+    A score beyond its ceiling that may be luck (``comparison.implausible``) passes with a warning.
     A ceiling of None is no limit.
     """
-    checks = []
+    checks, beyond = [], implausible(scores, ceiling)
     for score, limit in ceiling.items():
         name, value = f"ceiling_{score}", scores.get(score, np.nan)
         if limit is None:
@@ -241,12 +247,19 @@ def check_ceiling(scores: Mapping[str, float], ceiling: Mapping[str, float | Non
         if np.isnan(value):
             checks.append(not_measured(name, limit))
             continue
-        found = too_good(scores, {score: limit})
+        found = beyond.get(score)
         message = f"{score} {value:.4f} is plausible"
-        if found:
-            message = f"{found[0]}: leakage is suspected, a column may know the outcome"
+        if found is not None:
+            message = (
+                f"{found.text}: leakage is suspected, a column may know the outcome (with few "
+                "members it may also be luck)"
+                if found.sure
+                else f"{found.text}, with so few members perhaps by luck; if it stays so with more "
+                "members, a column may know the outcome"
+            )
         bound = "at least" if score.partition("_")[2] in LOWER_IS_BETTER else "at most"
-        checks.append(Check(name, float(value), limit, not found, message, bound=bound))
+        leak, luck = (found is not None and found.sure == sure for sure in (True, False))
+        checks.append(Check(name, float(value), limit, not leak, message, luck, bound, luck))
     return checks
 
 
@@ -331,14 +344,16 @@ def _nearest(point: float, interval: tuple[float, float], allowed: tuple[float, 
     return float(np.clip(np.clip(point, *allowed), *interval))
 
 
-def _format_gain(gain: float) -> str:
+def _format_gain(gain: float, *, passed: bool) -> str:
     """Say how much better a candidate is at least, or how much worse it may be.
 
-    >>> _format_gain(0.436), _format_gain(-0.0032), _format_gain(0.0)
-    ('better by at least 0.436', 'up to 0.0032 worse', 'no better')
+    >>> [_format_gain(gain, passed=True) for gain in (0.436, -0.0032, 0.0)]
+    ['better by at least 0.436', 'up to 0.0032 worse', 'no worse']
+    >>> _format_gain(0.0, passed=False)
+    'no better'
     """
     if gain == 0:
-        return "no better"
+        return "no worse" if passed else "no better"
     return f"better by at least {gain:.4g}" if gain > 0 else f"up to {-gain:.4g} worse"
 
 

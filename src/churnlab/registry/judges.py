@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.data.dataset import Dataset, same_members
+from churnlab.data.quality import row_groups
 from churnlab.errors import InputError
 from churnlab.explore.binning import label_columns
 from churnlab.formatting import counted, listed
@@ -24,12 +25,15 @@ SEGMENT = "segment"
 class HeldOut(NamedTuple):
     """The held-out ``rows`` to judge by; ``left_out`` counts the others by reason.
 
-    ``champion`` is what the candidate can be compared with, ``unknown`` the reason why the present
-    champion cannot be, ``caveat`` what is uncertain about its training members ("" for nothing).
+    ``twins`` counts those of the rows that are alike in every feature with a member in training,
+    and not that member. ``champion`` is what the candidate can be compared with, ``unknown`` the
+    reason why the present champion cannot be, ``caveat`` what is uncertain about its training
+    members ("" for nothing).
     """
 
     rows: np.ndarray
     left_out: dict[str, int]
+    twins: int
     champion: Served | None = None
     unknown: str | None = None
     caveat: str = ""
@@ -48,12 +52,13 @@ def select(
     ``trained`` are the rows that the candidate was trained on; messages call the champion
     ``called``.
     """
-    seen = same_members(dataset, trained)[test]
+    in_training = same_members(dataset, trained)
+    seen = in_training[test]
     left_out = {
         "in the candidate's training part (name its own seed= and evaluation keys)": int(seen.sum())
     }
     if champion is None:
-        return HeldOut(test[~seen], left_out)
+        return HeldOut(test[~seen], left_out, _twins(dataset, test[~seen], in_training))
     served, unknown = champion.served, champion.unknown
     if served is not None:
         try:
@@ -62,14 +67,36 @@ def select(
             served, unknown = None, str(error)
     if served is None:
         unknown = f"no comparison with {called}, version {champion.number}: {unknown}"
-        return HeldOut(test[~seen], left_out, unknown=unknown)
-    seen_before = seen_before[test]
-    able = versions.answerable(served, dataset.X.iloc[test])
+        twins = _twins(dataset, test[~seen], in_training)
+        return HeldOut(test[~seen], left_out, twins, unknown=unknown)
+    twins_of, seen_before = in_training | seen_before, seen_before[test]
+    able = versions.answerable(served, versions.features_of(served, dataset).iloc[test])
     left_out |= {
         "more in the champion's training part": int((~seen & seen_before).sum()),
         "more that the champion's contract refuses": int((~seen & ~seen_before & ~able).sum()),
     }
-    return HeldOut(test[~seen & ~seen_before & able], left_out, served, caveat=caveat)
+    rows = test[~seen & ~seen_before & able]
+    return HeldOut(rows, left_out, _twins(dataset, rows, twins_of), served, caveat=caveat)
+
+
+def _twins(dataset: Dataset, rows: np.ndarray, in_training: np.ndarray) -> int:
+    """Count the rows that are alike in every feature with a row in training."""
+    groups = row_groups(dataset.X)
+    return int(np.isin(groups[rows], groups[in_training]).sum())
+
+
+def twins_sentence(held_out: HeldOut, *, named: bool) -> list[str]:
+    """Say how many judges are alike with a member in training, and what that means; nothing if none
+    is. ``named``: members have an id."""
+    if not held_out.twins:
+        return []
+    alike = (
+        f"{held_out.twins:,} of the {counted(len(held_out.rows), 'judge')} are alike in every "
+        "feature with a member in training"
+    )
+    if not named:
+        return [f"{alike}; without an id nobody knows whether they are the same members."]
+    return [f"{alike}, though of different ids: they are other members, and judge like all others."]
 
 
 class Judgment(NamedTuple):
@@ -98,7 +125,7 @@ def compare(
     return check_against(
         judgment.dataset.y[rows],
         judgment.predicted[rows],
-        versions.probabilities(rival, judgment.dataset.X.iloc[rows]),
+        versions.probabilities(rival, versions.features_of(rival, judgment.dataset).iloc[rows]),
         metric=judgment.metric,
         thresholds=(judgment.threshold, rival.spec["threshold"]),
         require=require,
@@ -149,7 +176,8 @@ def slice_labels(
     ``segments`` holds the candidate's segment of each row.
     """
     columns = [name for name in names if name != SEGMENT]
-    labels = label_columns(dataset.X[columns], dataset.contract.columns).iloc[rows]
+    X, words = dataset.X[columns], dataset.words
+    labels = label_columns(X, dataset.contract.columns, words=words).iloc[rows]
     if SEGMENT in names:
         labels[SEGMENT] = segments
     return labels[list(names)]

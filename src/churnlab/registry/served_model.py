@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from decimal import Decimal
 from numbers import Real
@@ -31,6 +31,12 @@ MAX_REASONS, MIN_LOG_ODDS = 3, 0.2
 
 MAX_CELLS = 4_000_000
 """Cells of the table in which reasons are sought at a time."""
+
+MOST = 5
+"""How many violations of a row a refusal names."""
+
+Violation = tuple[int, str]
+"""A row and what is wrong in it."""
 
 NO_SEGMENT = {"number": None, "name": None, "recommended_action": None}
 """The segment of every member in a version without segments."""
@@ -68,8 +74,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):
             raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
         table = self._without_blanks(_as_table(model_input))
         self._check_columns(table)
-        members = self._read_members(table)
-        self._check(members)
+        members, unreadable = self._read_members(table)
+        self._check(members, unreadable)
         try:
             probability, segments = self._probability(members), self._segments(members)
         except ValueError as error:  # an expression has no value for one of these members
@@ -102,7 +108,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     def _without_blanks(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the table under the inputs' names: blanks around a name are no part of it."""
         known = {*self.served["inputs"], self.id} - {*table.columns}
-        names = {name: name.strip() for name in table if isinstance(name, str)}
+        names = {name: name.strip(self.cells.BLANKS) for name in table if isinstance(name, str)}
         return table.rename(columns={name: bare for name, bare in names.items() if bare in known})
 
     def _check_columns(self, table: pd.DataFrame) -> None:
@@ -126,16 +132,19 @@ class ServedModel(mlflow.pyfunc.PythonModel):
                 raise _refusal(f"The dataset does not declare the columns {names}; leave them out.")
             warnings.warn(f"ignored columns that are no inputs: {names}", stacklevel=3)
 
-    def _read_members(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the inputs in order: numbers as float64, categories as text."""
+    def _read_members(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Violation]]:
+        """Return the inputs in order: numbers as float64, categories as text; and by column the
+        first cell that is neither."""
         none = pd.Series(np.nan, index=table.index)
-        columns = {
+        read = {
             name: self._read_column(name, table.get(name, none)) for name in self.served["inputs"]
         }
-        return pd.DataFrame(columns)
+        members = pd.DataFrame({name: column for name, (column, _) in read.items()})
+        return members, {name: wrong for name, (_, wrong) in read.items() if wrong is not None}
 
-    def _read_column(self, name: str, column: pd.Series) -> Any:
-        """Return a column as float64 or text, as score reads the same cells of a file.
+    def _read_column(self, name: str, column: pd.Series) -> tuple[Any, Violation | None]:
+        """Return a column as float64 or text, as score reads the same cells of a file, and the
+        first cell that cannot be read so; such cells are NaN.
 
         Text is a number only where the version's own table had text, too, or gaps.
         """
@@ -149,50 +158,64 @@ class ServedModel(mlflow.pyfunc.PythonModel):
                 needed = "a date" if reading["kind"] == "date" else "a number"
                 needed += f" written like {example}" if example else ""
                 cell = column.astype(object).iloc[row]
-                raise _refusal(f"Row {row}: {name} is {_describe(cell)}; give {needed}.")
-            return numbers
+                found = int(row), f"{name} is {_describe(cell)}; give {needed}."
+                return np.where(wrong, np.nan, numbers), found
+            return numbers, None
+        column = self.cells.without_blanks(column, reading.get("values", ()))
         missing = self.cells.gaps(column, reading.get("missing"))
         if isinstance(column.dtype, pd.StringDtype):
-            return column.mask(missing).astype("str").array
+            return column.mask(missing).astype("str").array, None
         values: list[Any] = []
+        violation: Violation | None = None
         codes = self.served["codes"].get(name, {})
         for row, cell in enumerate(column.astype(object)):
             if missing[row]:
                 values.append(np.nan)
                 continue
-            found = _categories(cell, codes)
-            if len(found) != 1:
-                text = f"the text ({' or '.join(found)})" if found else "a category as text"
-                raise _refusal(f"Row {row}: {name} is {_describe(cell)}; give {text}.")
-            values += found
-        return pd.array(values, dtype="str")
+            meant = _categories(cell, codes)
+            if len(meant) != 1:
+                text = f"the text ({' or '.join(meant)})" if meant else "a category as text"
+                violation = violation or (row, f"{name} is {_describe(cell)}; give {text}.")
+            values.append(meant[0] if len(meant) == 1 else np.nan)
+        return pd.array(values, dtype="str"), violation
 
-    def _check(self, members: pd.DataFrame) -> None:
-        """Refuse rows that break the dataset's contract, naming row, column, value and limit."""
+    def _check(self, members: pd.DataFrame, unreadable: Mapping[str, Violation]) -> None:
+        """Refuse rows that break the dataset's contract: name the first with all its violations,
+        each with column, value and limit."""
+        violations = [*unreadable.values(), *self._violations(members, unreadable)]
+        if violations:
+            first = min(row for row, _ in violations)
+            texts = [text for row, text in violations if row == first]
+            raise _refusal(f"Row {first}: {' '.join(texts[:MOST])}")
+
+    def _violations(
+        self, members: pd.DataFrame, unreadable: Mapping[str, Violation]
+    ) -> Iterator[Violation]:
+        """Yield the first row, and what is wrong in it, of each column with a value that is missing
+        or infinite, and of each check."""
         infinite = members.isin([np.inf, -np.inf]).to_numpy()
         gaps, places = members.isna().to_numpy(), {name: i for i, name in enumerate(members)}
         missing = gaps & ~members.columns.isin(self.served["may_be_missing"])
         for wrong, found in ((missing, "missing"), (infinite, "infinite")):
-            if wrong.any():
-                row, column = np.argwhere(wrong)[0]
-                name = members.columns[column]
-                words = self.served["codes"].get(name, {}).get("nan")
-                fix = (
-                    f" (for the text {words[0]}: keep_default_na=False in pandas)" if words else ""
-                )
-                raise _refusal(f"Row {row}: {name} is {found}; give it a value{fix}.")
+            for name in members.columns[np.flatnonzero(wrong.any(axis=0))]:
+                row = int(wrong[:, places[name]].argmax())
+                if name in unreadable and unreadable[name][0] == row:
+                    continue
+                word = self.served["codes"].get(name, {}).get("nan")
+                fix = f" (for the text {word[0]}: keep_default_na=False in pandas)" if word else ""
+                yield row, f"{name} is {found}; give it a value{fix}."
         for check in self.served["checks"]:
-            known = ~gaps[:, [places[name] for name in check["columns"]]].any(axis=1)
-            broken = np.flatnonzero(
-                known & (self.expressions.evaluate(check["holds"], members) == 0)
-            )
+            used = [places[name] for name in check["columns"]]
+            known = ~(gaps | infinite)[:, used].any(axis=1)
+            fails = self.expressions.evaluate(check["holds"], members) == 0
+            broken = np.flatnonzero(known & fails)
             if len(broken):
                 row = int(broken[0])
                 found = ", ".join(
                     f"{name} is {_format_value(members[name].iloc[row])}"
                     for name in check["columns"]
                 )
-                raise _refusal(f"Row {row}: {found}; {check['text']}.")
+                yield row, f"{found}; {check['text']}."
 
     def _probability(self, members: pd.DataFrame, *, finite: bool = True) -> np.ndarray:
         """Return churn probabilities; with ``finite=False`` NaN where a feature has no value."""

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from churnlab.data import drift
+from churnlab.data.contract import Contract
 from churnlab.data.dataset import (
     Dataset,
     Members,
@@ -154,10 +155,8 @@ def lost_in_words(model_uri: str) -> str | None:
     """Say which files a version has lost; None for none, and for what is no version."""
     if not re.fullmatch(r"models:/[^/]+/\d+", model_uri):
         return None
-    lost = listed(lost_files(model_uri))
-    return (
-        f"it has lost its files: {lost}; churnlab doctor says how to replace it" if lost else None
-    )
+    lost, repair = listed(lost_files(model_uri)), "churnlab doctor prints what replaces it"
+    return f"it has lost its files: {lost}; {repair}" if lost else None
 
 
 def read_version(model_uri: str, path: str) -> Any:
@@ -182,6 +181,29 @@ def warn_of_score_drift(
     """Warn if a version's probabilities of these members differ from those out of fold."""
     for warning in drift.score_warnings(scores, spec.get("training", {}), model=model):
         members.warn(warning)
+
+
+def with_its_days(version: Served, contract: Contract) -> Contract:
+    """Return the contract with the days before which the version counts the ages of dates: those
+    that it was trained with."""
+    columns = dict(contract.columns)
+    for name, reading in version.spec.get("reading", {}).items():
+        if "before" in reading and name in columns and columns[name].kind == "date":
+            columns[name] = replace(columns[name], before=reading["before"])
+    return replace(contract, columns=columns)
+
+
+def features_of(version: Served, members: Members) -> pd.DataFrame:
+    """Return the features of members with the ages of dates as the version counts them: their own
+    contract may name another day."""
+    its_own = with_its_days(version, members.contract).columns
+    moved = {
+        name: (pd.Timestamp(str(its_own[name].before)) - pd.Timestamp(str(column.before))).days
+        for name, column in members.contract.columns.items()
+        if column.before != its_own[name].before
+    }
+    ages = {name: members.X[name] + days for name, days in moved.items()}
+    return members.X.assign(**ages) if ages else members.X
 
 
 def answerable(version: Served, X: pd.DataFrame) -> np.ndarray:

@@ -6,6 +6,7 @@ Values in, text out. A sentence claims no more than its confidence interval (CI)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from churnlab.explore.association import (
     NOTHING_TO_COMPARE,
     smallest_difference,
 )
+from churnlab.explore.binning import as_written
 from churnlab.explore.statistics import churn_rate
 from churnlab.formatting import Lines, Table, counted, listed, number, percent, readable, whole
 from churnlab.report.sentences import riskier
@@ -53,14 +55,14 @@ GLOSSARY = (
 def page(dataset: Dataset, tables: Tables) -> str:
     """Return the whole page in Markdown."""
     contract, y = dataset.contract, dataset.y
-    leaving, silent = (signals(contract, tables, signal=signal) for signal in (True, False))
+    leaving, silent = (signals(dataset, tables, signal=signal) for signal in (True, False))
     checks = completeness(contract, tables["completeness"], warnings=dataset.warnings)
     strongest = f"{_markdown(leaving)}\n\n{GLOSSARY}" if len(leaving) else "No feature has one."
     sections = {
         "Data quality": _bullets(checks),
         "Features with a signal": strongest,
         "Features without a signal": _silence(silent, tables["links"]),
-        "Redundant columns": _bullets(redundancies(tables)) or "None.",
+        "Redundant columns": _bullets(redundancies(tables, dataset.words)) or "None.",
         "Limits of this table": _bullets(limits(contract, y, tables)),
     }
     texts = [f"## {title}\n\n{text}" for title, text in sections.items()]
@@ -69,7 +71,7 @@ def page(dataset: Dataset, tables: Tables) -> str:
 
 def short(dataset: Dataset, tables: Tables) -> str:
     """Return the part of the page for a terminal: churn rate, signals, no signals, redundancy."""
-    leaving = signals(dataset.contract, tables, signal=True)
+    leaving = signals(dataset, tables, signal=True)
     values = (": " + leaving[ALONG]).where(leaving[CHURN] == NO_SPLIT, "")
     leaving = leaving.assign(**{GROUP: leaving[GROUP] + values}).drop(columns=ALONG)
     silent = _silent(tables["links"])
@@ -78,7 +80,7 @@ def short(dataset: Dataset, tables: Tables) -> str:
         parts.append(Table.of(leaving, left=GROUP))
     if silent:
         parts.append(f"No signal shown: {listed(silent)}.")
-    return Lines.of([*parts, *redundancies(tables)])
+    return Lines.of([*parts, *redundancies(tables, dataset.words)])
 
 
 def opening(dataset: Dataset) -> str:
@@ -127,8 +129,9 @@ def _gaps(table: pd.DataFrame) -> Iterator[str]:
         yield "No association between missing values and churn is shown."
 
 
-def signals(contract: Contract, tables: Tables, *, signal: bool) -> pd.DataFrame:
+def signals(dataset: Dataset, tables: Tables, *, signal: bool) -> pd.DataFrame:
     """Return the features with a signal, or those without one, as text, one row per feature."""
+    contract, words = dataset.contract, dataset.words
     links = tables["links"]
     clearest = tables["drivers"].drop_duplicates("feature").set_index("feature", drop=False)
     gradients = {str(name): groups for name, groups in tables["gradients"].groupby("feature")}
@@ -137,7 +140,8 @@ def signals(contract: Contract, tables: Tables, *, signal: bool) -> pd.DataFrame
     for link in wanted.to_dict("records"):
         name = link["feature"]
         column = contract.columns[name]
-        side = riskier(clearest.loc[name].to_dict(), kind=column.kind, unit=column.unit)
+        look: dict[str, Any] = {"kind": column.kind, "unit": column.unit, "words": words.get(name)}
+        side = riskier(clearest.loc[name].to_dict(), **look)
         explained = percent(link["uncertainty_coefficient"])
         line = {
             GROUP: side["group"],
@@ -191,7 +195,7 @@ def _silent(links: pd.DataFrame) -> list[str]:
     ]
 
 
-def redundancies(tables: Tables) -> Iterator[str]:
+def redundancies(tables: Tables, words: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """Name strongly correlated features and groups that are the same members (redundancy)."""
     pairs = tables["collinear"]
     equal = pairs[pairs["pearson_r"].abs() > EQUAL]
@@ -206,8 +210,10 @@ def redundancies(tables: Tables) -> Iterator[str]:
             yield f"{readable(a)} and {readable(b)}: correlation {r}."
     for same in tables["same_groups"].to_dict("records"):
         a, b = (
-            readable(same[f"feature_{side}"])
-            + f" {same[f'group_{side}']}".replace("<=", "at most").replace(">", "above")
+            f"{readable(same[f'feature_{side}'])} "
+            + as_written(same[f"group_{side}"], words.get(same[f"feature_{side}"], {}))
+            .replace("<=", "at most")
+            .replace(">", "above")
             for side in "ab"
         )
         yield f"{a} and {b} are the same {counted(same['n'], 'member')}."

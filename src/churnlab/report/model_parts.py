@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from churnlab.evaluation.calibration_error import CalibrationError
+from churnlab.evaluation.calibration_error import TOO_FEW, CalibrationError
+from churnlab.evaluation.decision_value import too_few
 from churnlab.evaluation.learning_curve import describe, doubling
 from churnlab.evaluation.slices import MAX_FDR, slice_table, weakest
 from churnlab.formatting import counted, percent, readable, whole
@@ -65,6 +66,8 @@ def calibration(error: CalibrationError) -> str:
     """
     points = [f"{100 * value:.1f}" for value in (error.ece, error.floor, error.low, error.high)]
     shown = "no error is shown" if error.low <= 0 else f"the error is {points[2]} to {points[3]}"
+    if error.low <= 0 and error.floor > TOO_FEW:
+        shown = f"the members are too few to judge, and up to {points[3]} is possible"
     return (
         f"they differ by {points[0]} percentage points on average, where a perfectly calibrated "
         f"model would show {points[1]} on as many members: {shown}"
@@ -85,7 +88,8 @@ def decisions(
     profit, low, high = (metrics[f"test_profit{end}"] for end in ("", "_low", "_high"))
     text = (
         f"Contacting the members above the threshold would have earned {whole(profit)} on the "
-        f"{whole(held_out)} held-out members (95% CI {whole(low)} to {whole(high)})"
+        f"{whole(held_out)} held-out members (95% CI {whole(low)} to {whole(high)}"
+        f"{too_few(low, high)})"
     )
     return {
         "sentence": f"{text}. {_hangs_on(sensitivity)}",

@@ -54,6 +54,7 @@ def which_model(
     held_out: int,
     test: Mapping[str, float],
     rivals: int | None = None,
+    suspects: int = 0,
 ) -> str:
     """Say which model is recommended, why, and whether it is better than the rival.
 
@@ -61,7 +62,8 @@ def which_model(
     ``value`` is then the best one's.
     ``best`` is the model with the best cross-validated metric and its value, if it is another one.
     ``found`` is the verdict on the recommended model (first) and the rival, ``test`` as in
-    how_well; ``rivals`` counts the runs of the rival's kind, of which it is the best.
+    how_well; ``rivals`` counts the runs of the rival's kind, of which it is the best, ``suspects``
+    those whose scores are too good to be true.
     """
     score = f"a cross-validated {LABELS[metric]} of {number(value, 4)}"
     if recommended is None and not kept:
@@ -78,7 +80,8 @@ def which_model(
         name, top = best
         text += f", the simplest within one standard error of the best ({name}, {number(top, 4)})"
     if rival is None or found is None:
-        return f"{text}; there is no other model on this table and split to compare it with."
+        other = "no other model" if not suspects else "no other model that is not suspect"
+        return f"{text}; there is {other} on this table and split to compare it with."
     rival = f"the {rival}" if rivals == 1 else f"the best {rival}"
     return f"{text}; {_against(rival, found, metric=metric, held_out=held_out)}."
 
@@ -107,22 +110,23 @@ def _against(rival: str, found: Verdict, *, metric: str, held_out: int) -> str:
 
 def how_well(
     test: Mapping[str, float],
-    gains: Mapping[float, float],
+    gains: Mapping[float, Mapping[str, float]],
     *,
     held_out: int,
-    churn_rate: float,
     late: Late | None = None,
 ) -> str:
     """Say how well the model ranks members on the hold-out and out-of-fold.
 
-    ``test``: roc_auc, low, high on the hold-out. ``gains``: the share of all leavers by share of
-    members contacted, out-of-fold. ``late``: what of this hangs on columns known only close to
+    ``test``: roc_auc, low, high on the hold-out. ``gains``: the share of all leavers (gain), and
+    that of a perfect ranking of the same members (perfect), by share of members contacted,
+    out-of-fold. ``late``: what of this hangs on columns known only close to
     churn; None for a model without them.
     """
     found = " and ".join(
-        f"the riskiest {percent(share, 0)} include {percent(gain)}" for share, gain in gains.items()
+        f"the riskiest {percent(share, 0)} include {percent(found['gain'])}"
+        for share, found in gains.items()
     )
-    ideal = " and ".join(percent(min(share / churn_rate, 1)) for share in gains)
+    ideal = " and ".join(percent(found["perfect"]) for found in gains.values())
     return (
         "It ranks a member who leaves above a member who stays in "
         f"{percent(test['roc_auc'])} of the pairs (95% CI {percent(test['low'])} to "
@@ -142,9 +146,11 @@ def without_late(late: Late) -> str:
     columns = f"{listed([readable(name) for name in late.columns], 3)}, known only close to churn,"
     if late.without is None:
         return f"it uses {columns} and how well it ranks without is not measured"
+    without, with_them = percent(late.without), percent(late.with_them)
+    than = ", as many as with them" if without == with_them else f" instead of {with_them}"
     return (
-        f"the same model without {columns} ranks {percent(late.without)} of the pairs correctly "
-        f"instead of {percent(late.with_them)} (cross-validated)"
+        f"the same model without {columns} ranks {without} of the pairs correctly{than} "
+        "(cross-validated)"
     )
 
 

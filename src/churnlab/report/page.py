@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import os
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from churnlab.errors import InputError
-from churnlab.formatting import counted, number, percent, readable, small, whole
+from churnlab.evaluation.metric_names import LABELS
+from churnlab.formatting import counted, day, number, percent, readable, small, whole
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -37,7 +40,8 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= FILTERS
-    return environment.get_template(template).render(**values)
+    always = {"today": day(date.today()), "metric_names": LABELS, "version": version("churnlab")}
+    return environment.get_template(template).render(always | values)
 
 
 class Picture(NamedTuple):
@@ -71,6 +75,17 @@ def output_path(given: str | None, name: str) -> Path:
     if not output.parent.is_dir():
         raise InputError(f"output={given} is in a folder that does not exist; create it first.")
     return output
+
+
+def replaced(output: Path, *, data_sha256: str) -> str | None:
+    """Say that a page about another table, which does not name this fingerprint, is at ``output``;
+    None if there is none."""
+    if not output.is_file() or data_sha256 in output.read_text(encoding="utf-8", errors="replace"):
+        return None
+    return (
+        f"{output} was a page about another table or other rows, which the run of that report "
+        "keeps as report.html; output=FILE.html writes the new one to another place"
+    )
 
 
 def write(html: str, output: Path) -> None:

@@ -16,25 +16,37 @@ from churnlab.report.model_sentences import model_in_words
 from churnlab.report.sentences import riskier
 
 ESTIMATOR = "model.estimator."
+VARIED = (ESTIMATOR, "model.scale", "evaluation.", "decision.")
+"""What the names begin with of the parameters in which runs of one model and feature set differ."""
 
 
 def explored(
-    contract: Contract, risk_ratios: pd.DataFrame, correlations: pd.DataFrame, pairs: pd.DataFrame
+    contract: Contract,
+    risk_ratios: pd.DataFrame,
+    correlations: pd.DataFrame,
+    pairs: pd.DataFrame,
+    words: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Return what an explore run found: groups with higher churn, correlations, redundant pairs.
 
     ``groups`` are the sides of risk ratios whose q-value over all of them is below MAX_FDR,
-    ``looked`` is the number of ratios, ``unclear`` are the other features. (Earlier explore runs
+    ``looked`` is the number of ratios, ``unclear`` are the other features, ``words`` those of the
+    dataset. (Earlier explore runs
     have no q-value in the table.)
     """
     q = q_values(risk_ratios["p_value"])
     known = risk_ratios.assign(q_value=q).dropna(subset=["risk_ratio", "low", "high"])
     outside = (known["low"] > 1) | (known["high"] < 1)
     clear = known[outside & (known["q_value"] < MAX_FDR)]
-    columns = contract.columns
+    columns, words = contract.columns, words or {}
     return {
         "groups": [
-            riskier(row, kind=columns[row["feature"]].kind, unit=columns[row["feature"]].unit)
+            riskier(
+                row,
+                kind=columns[row["feature"]].kind,
+                unit=columns[row["feature"]].unit,
+                words=words.get(row["feature"]),
+            )
             for row in clear.to_dict("records")
         ],
         "looked": len(known),
@@ -47,16 +59,26 @@ def explored(
 
 
 def varied_params(params: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the estimator's parameters in which a run differs from others of its model.
+    """Return the parameters in which a run differs from others of its model, by their last name.
 
-    >>> first, second = {"model.estimator.C": "1", "seed": "42"}, {"model.estimator.C": "10"}
+    A key that another run does not have is older than that run, unless it is the estimator's.
+
+    >>> first, second = {"model.estimator.C": "1", "metric": "f1"}, {"model.estimator.C": "10"}
     >>> varied_params(first, [first, second])
     {'C': '1'}
     """
+    varied = {
+        key: value
+        for prefix in VARIED
+        for key, value in sorted(params.items())
+        if key.startswith(prefix)
+        and any(other.get(key, None if ESTIMATOR in key else value) != value for other in others)
+    }
     return {
-        key.removeprefix(ESTIMATOR): short_value(params[key])
-        for key in sorted(params)
-        if key.startswith(ESTIMATOR) and any(other.get(key) != params[key] for other in others)
+        key.removesuffix("._target_").rpartition(".")[2]: value.rpartition(".")[2]
+        if key.endswith("._target_")
+        else short_value(value)
+        for key, value in varied.items()
     }
 
 

@@ -16,9 +16,10 @@ from churnlab.formatting import counted, number, percent, readable, whole
 from churnlab.report.model_sentences import how_well, is_guessing, which_model
 
 TEST_FIRST = (
-    "give an action to a random half of its segment before all get it (an A/B test), because a "
-    "correlation is not an effect"
+    ", and give an action to a random half of its segment before all get it (an A/B test), because "
+    "a correlation is not an effect"
 )
+"""What follows if the playbook has an action with an effect for any segment."""
 
 FIRST_MODELS = "train -m model=logistic_regression,random_forest"
 """The command that trains the first models of any table."""
@@ -60,10 +61,11 @@ def five_sentences(
         refused=models and models["refused"],
         promote=_promote(models),
         nothing=_nothing_to_promote(models),
+        test=TEST_FIRST if segments is None or _acts(*segments["portraits"]) else "",
     )
     return [
         Conclusion("Who leaves", who, _runs(members), explore),
-        *_about_models(models, churn_rate=rate),
+        *_about_models(models),
         _about_segments(segments, churn_rate=rate, left=left),
         Conclusion("What next", following, _runs(champion or {}), command),
     ]
@@ -88,7 +90,7 @@ def _promote(models: Part | None) -> str:
     return f"promote churn_run={models['run_id']}" if models and other else "promote"
 
 
-def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]:
+def _about_models(models: Part | None) -> list[Conclusion]:
     if models is None:
         missing = "No model has been trained on this table and split yet."
         later = "How well a model ranks members is measured on held-out members when it is trained."
@@ -105,13 +107,13 @@ def _about_models(models: Part | None, *, churn_rate: float) -> list[Conclusion]
         "held_out",
         "test",
     )
-    which = which_model(**{key: models[key] for key in keys})
+    suspects = models.get("suspects", 0)
+    which = which_model(**{key: models[key] for key in keys}, suspects=suspects)
     late = models["late"]
     well = how_well(
         models["test"],
         models["gains"],
         held_out=models["held_out"],
-        churn_rate=churn_rate,
         late=late,
     )
     measure = models["measure_late"] if late and late.without is None else None
@@ -134,11 +136,13 @@ def _runs(part: Part, *more: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, Any]:
+def riskier(
+    driver: Part, *, kind: str, unit: str | None = None, words: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Turn a row of statistics.risk_ratios to the side with the higher churn: its ratio is >= 1.
 
     Return group (in words), n, n_other, churn, churn_other, ratio, low, high, q. ``kind`` and
-    ``unit`` are the column's.
+    ``unit`` are the column's, ``words`` those with which the table writes "0" and "1" in it.
     """
     ratio, low, high = driver["risk_ratio"], driver["low"], driver["high"]
     turned = ratio < 1
@@ -146,7 +150,7 @@ def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, An
         ratio, low, high = (1 / end if end else math.inf for end in (ratio, high, low))
     here, there = ("without", "with") if turned else ("with", "without")
     return {
-        "group": _group(driver["feature"], driver["split"], kind=kind, unit=unit, turned=turned),
+        "group": _group(driver["feature"], driver["split"], kind, unit, words or {}, turned=turned),
         "n": int(driver[f"n_{here}"]),
         "n_other": int(driver[f"n_{there}"]),
         "churn": driver[f"churn_{here}"],
@@ -155,7 +159,9 @@ def riskier(driver: Part, *, kind: str, unit: str | None = None) -> dict[str, An
     }
 
 
-def _group(feature: str, split: str, *, kind: str, unit: str | None, turned: bool) -> str:
+def _group(
+    feature: str, split: str, kind: str, unit: str | None, words: Mapping[str, str], *, turned: bool
+) -> str:
     """Name a side of a split, as ``Age at most 29 (years)``, ``Partner = 0``, ``Plan = gold``."""
     name = readable(feature)
     sign, _, value = split.partition(" ")
@@ -163,7 +169,8 @@ def _group(feature: str, split: str, *, kind: str, unit: str | None, turned: boo
         units = f" ({unit})" if unit else ""
         return f"{name} {'at most' if turned else 'above'} {value}{units}"
     if kind == "binary":
-        return f"{name} = {0 if turned else 1}"
+        value = "0" if turned else "1"
+        return f"{name} = {words.get(value, value)}"
     return f"{name} {'other than' if turned else '='} {value}"
 
 
@@ -193,7 +200,8 @@ def who_leaves(rows: int, left: int, groups: Sequence[Part] | None, *, looked: i
 
 
 def needs_attention(portraits: Sequence[Part], *, churn_rate: float) -> Part | None:
-    """Return the segment with the most leavers beyond the overall rate, or None.
+    """Return the segment with the most leavers beyond the overall rate, of those in which somebody
+    stays, or None.
 
     Only segments that churn more than the members overall beyond chance count: by the binomial test
     at 5% over the number of segments (Bonferroni), since any of them may be named.
@@ -202,7 +210,9 @@ def needs_attention(portraits: Sequence[Part], *, churn_rate: float) -> Part | N
     clear = [
         portrait
         for portrait in portraits
-        if portrait["churn_low"] > churn_rate and _chance(portrait, churn_rate) < level
+        if portrait["churn_low"] > churn_rate
+        and portrait["churn_rate"] < 1
+        and _chance(portrait, churn_rate) < level
     ]
     return max(
         clear,
@@ -223,19 +233,35 @@ def which_segments(portraits: Sequence[Part], *, churn_rate: float, left: int) -
     text = f"The members fall into {counted(len(portraits), 'segment')}"
     if not all(portrait.get("stable", True) for portrait in portraits):
         text += ", a cut that may look different on other members"
-    worst = needs_attention(portraits, churn_rate=churn_rate)
+    empty = [portrait for portrait in portraits if portrait["churn_rate"] == 1]
+    for portrait in empty:
+        text += (
+            f"; all {counted(portrait['size'], 'member')} of segment {portrait['id']}, "
+            f"“{portrait['name']}”, have left, so there is nobody to address"
+        )
+    worst, other = needs_attention(portraits, churn_rate=churn_rate), "other " * bool(empty)
     if worst is None:
-        return f"{text}; no segment churns clearly more than the members overall."
+        return f"{text}; no {other}segment churns clearly more than the members overall."
     gone, actions = round(worst["size"] * worst["churn_rate"]), worst["actions"]
     more = f" (and {len(actions) - 3} more, below)" if len(actions) > 3 else ""
     stay = worst["size"] - gone
+    advises = "The playbook advises, with no effect measured yet"
+    if not _acts(worst):
+        advises = "The playbook expects no effect of what it advises for them"
     return (
-        f"{text}; segment {worst['id']}, “{worst['name']}”, has the most leavers beyond the "
-        f"overall rate: {percent(worst['churn_rate'])} of its {counted(worst['size'], 'member')} "
-        f"left (95% CI {percent(worst['churn_low'])} to {percent(worst['churn_high'])}), "
+        f"{text}; {'of the others, ' * bool(empty)}segment {worst['id']}, “{worst['name']}”, has "
+        f"the most leavers beyond the overall rate: {percent(worst['churn_rate'])} of its "
+        f"{counted(worst['size'], 'member')} left (95% CI {percent(worst['churn_low'])} to "
+        f"{percent(worst['churn_high'])}), "
         f"{whole(gone)} of all {whole(left)} who left; {whole(stay)} "
-        f"{'is' if stay == 1 else 'are'} still there. The playbook advises, with no effect "
-        f"measured yet: {'; '.join(actions[:3])}{more}."
+        f"{'is' if stay == 1 else 'are'} still there. {advises}: {'; '.join(actions[:3])}{more}."
+    )
+
+
+def _acts(*portraits: Part) -> bool:
+    """Return whether an action for any of these segments is assumed to have an effect."""
+    return any(
+        planned["keeps"] > 0 for portrait in portraits for planned in portrait.get("plans", ())
     )
 
 
@@ -267,6 +293,7 @@ def what_next(
     guessing: bool,
     refused: Part | None,
     promote: str,
+    test: str,
     nothing: tuple[str, str] | None = None,
 ) -> tuple[str, str]:
     """Say what is in the registry and what to do next, and return the command for it.
@@ -275,7 +302,8 @@ def what_next(
     yet), and lost: why it cannot score (None: it can). ``guessing``: the recommended model is not
     shown to be better than guessing. ``refused``: the version made of it that the gate did not let
     pass, and the verdict (None: there is none). ``promote`` is the command that lets the gate judge
-    it. ``nothing`` says why there is no model to promote, with the command that helps.
+    it. ``test`` is TEST_FIRST, or "" if no segment has an action to test. ``nothing`` says why
+    there is no model to promote, with the command that helps.
     """
     score = "score input=members.csv output=scored.csv"
     state = f"No version of {registered} is promoted yet, so no member can be scored"
@@ -288,7 +316,7 @@ def what_next(
             return f"{state}, but it cannot score anybody: {champion['lost']}.", "doctor"
         if champion["recommended"] is not False:
             uses = " and uses the recommended model" if champion["recommended"] else ""
-            return f"{state}{uses}: score the members with it, and {TEST_FIRST}.", score
+            return f"{state}{uses}: score the members with it{test}.", score
         state += ", but does not use the recommended model"
     if nothing is not None:
         return f"{state}. {nothing[0]}", nothing[1]
@@ -300,11 +328,11 @@ def what_next(
     if refused is None:
         which = "between them" if champion else "on one"
         return (
-            f"{state}: let the gate decide {which} (churnlab promote), and {TEST_FIRST}.",
+            f"{state}: let the gate decide {which} (churnlab promote){test}.",
             promote,
         )
     answer = "refused it" if refused["verdict"] == "refused" else "had too few members to judge it"
     state += f". The gate {answer} (version {refused['version']})"
     if champion is None:
         return f"{state}: train another model, and let the gate judge that one.", FIRST_MODELS
-    return f"{state}: score the members with the champion, and {TEST_FIRST}.", score
+    return f"{state}: score the members with the champion{test}.", score

@@ -5,8 +5,8 @@ Churn is used in one column of the evidence only, the held-out churn AUC, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,11 @@ from sklearn.metrics import (
     pairwise_distances_chunked,
 )
 
-from churnlab.errors import InputError
 from churnlab.segments.clusterers import KMEANS, Clusterer, Fit, MixtureFit
 from churnlab.segments.dendrogram import WardTree, height_gaps, ward_agreement
 from churnlab.segments.kmeans import MOST_ROWS, sample_rows
 from churnlab.segments.refits import inertia, refit
+from churnlab.segments.space import Undivided
 from churnlab.segments.stability import (
     bootstrap_agreement,
     gap_statistic,
@@ -243,21 +243,39 @@ def _silhouette(sums: np.ndarray, labels: np.ndarray) -> float:
 
 
 def check_rows(frame: pd.DataFrame, most: int) -> None:
-    """Check that a frame has enough distinct rows for ``most`` segments; InputError if not."""
-    distinct = len(frame.drop_duplicates())
-    if distinct <= most or len(frame) < 10 * most:
-        raise InputError(
+    """Check that a frame has enough distinct rows for ``most`` segments; Undivided if not."""
+    distinct, enough = len(frame.drop_duplicates()), most_segments(frame)
+    if most > enough:
+        fix = (
+            "Choose more columns, or promote without segments (churnlab promote segment_run=none)."
+        )
+        if enough > 1:
+            fix = (
+                f"At most {enough} are possible: segments.k={enough} 'segments.range=[2,{enough}]'."
+            )
+        raise Undivided(
             f"{len(frame)} rows with {distinct} distinct combinations of the segmentation's "
             f"columns are too few for {most} segments: there must be ten rows per segment and more "
-            "combinations than segments. Lower segments.range and segments.k, or choose more "
-            "columns."
+            f"combinations than segments. {fix}"
         )
+
+
+def most_segments(frame: pd.DataFrame) -> int:
+    """Return the largest number of segments for which a frame has enough distinct rows."""
+    return min(len(frame) // 10, len(frame.drop_duplicates()) - 1)
+
+
+def examined(ks: Sequence[int], chosen: int | Literal["auto"], frame: pd.DataFrame) -> list[int]:
+    """Return which of these numbers of segments to examine: beyond one that was chosen by hand,
+    only those for which there are enough rows."""
+    most = max(ks) if chosen == "auto" else max(chosen, most_segments(frame))
+    return [k for k in ks if k <= most]
 
 
 def check_members(fit: Fit) -> None:
     """Refuse a number of segments, set by hand, if one of them has no member."""
     if empty(fit):
-        raise InputError(
+        raise Undivided(
             f"Of {fit.n_clusters} segments one would have no member; choose fewer (segments.k=...)."
         )
 

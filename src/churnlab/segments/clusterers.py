@@ -18,12 +18,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from churnlab.errors import InputError
-from churnlab.segments.kmeans import fit_kmeans, sample_rows, segmentation
+from churnlab.segments.kmeans import fit_each, fit_kmeans, sample_rows, segmentation
 from churnlab.segments.latent_classes import Classes, class_shares, features, fit_classes
 from churnlab.segments.null_model import Structure
 from churnlab.segments.refits import Assign, Refit, refit, refit_nearest
 from churnlab.segments.space import Layout, Space, feature_columns, space_of
-from churnlab.threads import on_all_cores, one_thread
+from churnlab.threads import one_thread
 
 OF_EACH = ("covariances_", "precisions_", "precisions_cholesky_")
 """What scikit-learn's mixture has for each Gaussian, unless all share one covariance."""
@@ -144,8 +144,7 @@ class Gaussians:
                 setattr(mixture, name, getattr(mixture, name)[order])
             return MixtureFit(labels, k, _inertia(Z, labels, k), float(mixture.bic(Z)), mixture)
 
-        numbers = sorted(set(ks))
-        return dict(zip(numbers, on_all_cores(fit, numbers), strict=True))
+        return fit_each(fit, ks)
 
     def quick(self, layout: Layout) -> Refit:
         def refits(
@@ -206,8 +205,7 @@ class MixedClasses:
             classes = classes._replace(coef=classes.coef[order], intercept=classes.intercept[order])
             return MixtureFit(labels, k, _inertia(Z, labels, k), classes.bic, classes)
 
-        numbers = sorted(set(ks))
-        return dict(zip(numbers, on_all_cores(fit, numbers), strict=True))
+        return fit_each(fit, ks)
 
     def quick(self, layout: Layout) -> Refit:
         def refits(

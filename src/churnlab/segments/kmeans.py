@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from churnlab.data.expressions import columns_in, select
 from churnlab.errors import InputError
 from churnlab.segments.space import standardized, word_columns
-from churnlab.threads import on_all_cores, one_thread
+from churnlab.threads import Value, on_all_cores, one_thread
 
 MOST_ROWS = 10_000
 """Above this many rows, what would take minutes is computed on a sample of this size, and reported
@@ -84,6 +84,11 @@ def fit_kmeans(
             kmeans.set_params(init="k-means++", n_init=n_init, random_state=random_state)
         return _numbered_by_size(kmeans)
 
+    return fit_each(fit, ks)
+
+
+def fit_each(fit: Callable[[int], Value], ks: Iterable[int]) -> dict[int, Value]:
+    """Fit each number of segments, on all cores."""
     numbers = sorted(set(ks))
     return dict(zip(numbers, on_all_cores(fit, numbers), strict=True))
 

@@ -43,6 +43,12 @@ the smallest cut in percentage points (points)."""
 INSTEAD = {"nobody": "free", "worth_range": "worth"}
 """The sentence for a playbook that lacks a newer one."""
 
+ALL_LEFT = {
+    "en": "all of them have left, so there is nobody to address",
+    "ru": "все уже ушли, обращаться не к кому",
+}
+"""Stands for the actions of a segment in which nobody stays."""
+
 LEAST_HIGH = 0.05
 """While the low end of the interval is below this, a segment has no high risk."""
 

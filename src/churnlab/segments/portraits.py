@@ -14,6 +14,7 @@ from churnlab.errors import InputError
 from churnlab.formatting import listed
 from churnlab.segments.action_value import plan_ab_test, value_action
 from churnlab.segments.playbook import (
+    ALL_LEFT,
     INSTEAD,
     assumed_range,
     choose_actions,
@@ -23,6 +24,7 @@ from churnlab.segments.playbook import (
     rate_risk,
     text,
 )
+from churnlab.segments.shares import share_difference
 
 MORE_OR_LESS = ("more", "less")
 """The words of a playbook's naming for numbers above and below the average."""
@@ -146,20 +148,13 @@ def few_stay(inside: np.ndarray, outside: np.ndarray, segments: int, *, limit: f
     """Return whether at least ``limit`` times fewer stay in a segment than of all members, and
     fewer than outside it beyond chance.
 
-    Both arrays are 1 for members who left. Chance is Newcombe's (1998) interval of the difference
-    of two shares, which at most 5% of the tables are beyond in any of their ``segments``
-    (Bonferroni).
+    Both arrays are 1 for members who left. Beyond chance are at most 5% of the tables, in any of
+    their ``segments`` (Bonferroni).
     """
     stayed = 1 - np.concatenate([inside, outside]).mean()
     if len(outside) == 0 or limit * (1 - inside.mean()) > stayed:
         return False
-    level = 1 - 0.05 / segments
-    low, high = (
-        binomtest(int(y.sum()), len(y)).proportion_ci(confidence_level=level, method="wilson")
-        for y in (inside, outside)
-    )
-    within = np.hypot(inside.mean() - low.low, high.high - outside.mean())
-    return bool(inside.mean() - outside.mean() > within)
+    return share_difference(inside, outside)(0.05 / segments)[0] > 0
 
 
 def portraits(
@@ -178,7 +173,8 @@ def portraits(
     (the same in one string), plans (of plan, one per action), together (that their effects do not
     add up; empty for fewer than two), by_construction (the salient columns among ``made_from``, of
     which the segments were made: that they differ there is no finding), profile (column: mean,
-    deviation and the ends of its interval, None where it has none).
+    deviation and the ends of its interval, None where it has none). A segment in which nobody stays
+    has no action for members; action_for_new has those of a member who comes to it later.
     """
     table = profile(X, labels, y)
     estimate, half = deviations(X, labels)
@@ -197,7 +193,10 @@ def portraits(
             plan(playbook, name, X[inside], y[inside], language)
             for name in choose_actions(playbook, traits, risk)
         ]
-        actions = [planned["text"] for planned in plans]
+        later = {}
+        if y[inside].all():
+            later = {"action_for_new": _joined(plans, language)}
+            plans = [planned for planned in plans if planned["audience"] != "members"]
         salient = _salient(deviation, playbook["salient"])
         described.append(
             {"id": segment, "name": "", "size": int(row["size"])}
@@ -205,7 +204,9 @@ def portraits(
             | {"risk": risk, "traits": traits, "salient": salient}
             | {"by_construction": [column for column in salient if column in made_from]}
             | {"together": effects_together(plans, playbook, language)}
-            | {"actions": actions, "recommended_action": "; ".join(actions), "plans": plans}
+            | {"actions": [planned["text"] for planned in plans]}
+            | {"recommended_action": _joined(plans, language), "plans": plans}
+            | later
             | {"profile": _profile(means.iloc[segment], estimate.iloc[segment], half.iloc[segment])}
         )
     for portrait, name in zip(described, segment_names(described, playbook, language), strict=True):
@@ -246,7 +247,8 @@ def made_by_construction(sources: Sequence[str]) -> str:
 def page_texts(portrait: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
     """Return, under ``page``, the texts of the same portrait in the language of the report; {} if
     they are the same."""
-    texts = {key: shown[key] for key in ("name", "actions", "plans", "together")}
+    keys = ("name", "actions", "recommended_action", "plans", "together")
+    texts = {key: shown[key] for key in keys}
     return {} if shown is portrait else {"page": texts}
 
 
@@ -340,6 +342,12 @@ def effects_together(
     sentence = playbook["sentences"].get("together", "")
     several = sum(bool(planned["worth"]) for planned in plans) > 1
     return text(sentence, language) if several else ""
+
+
+def _joined(plans: Sequence[Mapping[str, Any]], language: str) -> str:
+    """Join the actions of a segment to one text, which says so if there are none."""
+    texts = [planned["text"] for planned in plans]
+    return "; ".join(texts) or ALL_LEFT.get(language, ALL_LEFT["en"])
 
 
 def _sentence_keys(values: Mapping[str, Any]) -> list[str]:

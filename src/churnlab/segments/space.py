@@ -23,6 +23,10 @@ MOST_LEVELS = 20
 segment, and with hundreds of them one column outweighs all evidence of the others."""
 
 
+class Undivided(InputError):
+    """A table whose members cannot be divided: no usable column, or too few rows that differ."""
+
+
 class Layout(NamedTuple):
     """The columns of the coordinates: first ``numbers`` numbers, then those of each column of
     words, one per level."""

@@ -131,11 +131,7 @@ def intact(runs: Iterable[Run]) -> Iterator[Run]:
     """Yield the runs that have lost nothing, in order; warn of each of the others."""
     for run in runs:
         if found := damage(run):
-            log.warning(
-                "warning: %s %s and is left out; churnlab doctor says how to repair it",
-                name_of(run),
-                found,
-            )
+            log.warning("warning: %s %s and is left out: %s", name_of(run), found, repair(run))
         else:
             yield run
 
@@ -185,7 +181,7 @@ def _kept(run_id: str, path: str) -> bool:
 
 
 def _lost(run: Run, what: str) -> LostFile:
-    return LostFile(f"{name_of(run)} {what}. {repair(run)}")
+    return LostFile(f"{name_of(run)} {what}: {repair(run)}")
 
 
 def name_of(run: Run) -> str:
@@ -194,8 +190,15 @@ def name_of(run: Run) -> str:
 
 
 def repair(run: Run) -> str:
-    """Say how to go on without a run that has lost files."""
+    """Say how to go on without a run that has lost files, or its model."""
+    if run.data.tags.get(Tag.COMMAND) in FITTED and not lost_files(run):
+        return make_again(run.info.run_id)
     return (
-        "Put them back from a backup, or run the same command again and delete this run: "
+        "put them back from a backup, or run the same command again and delete this run: "
         f"{store_command('run', 'delete', run.info.run_id)}"
     )
+
+
+def make_again(run_id: str) -> str:
+    """Say how to replace a run that can be run again from its config."""
+    return f"churnlab reproduce run={run_id} replaces it; delete it in the MLflow UI after that"

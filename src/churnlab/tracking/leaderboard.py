@@ -74,11 +74,10 @@ def recommend(
     ``ceiling`` are left out: a score that is too good to be true is never recommended; nor are
     those that kept no model, as older runs of unreviewed types did not.
     """
-    suspected = suspects(ranked, ceiling or {})
     kept = [run for run in ranked if Tag.MODEL not in run.data.tags]
     if not kept:
         return None, "No run is recommended: none has kept its model. Train one again."
-    runs = [run for run in kept if run.info.run_id not in suspected]
+    runs = plausible(kept, ceiling or {})
     if not runs:
         return None, "No run is recommended: every score is too good to be true."
     best = runs[0]
@@ -98,7 +97,12 @@ def recommend(
     trials = chosen_among(best)
     luck = f", which was chosen among {trials} on these folds" if trials > 1 else ""
     if chosen is best:
-        other = "no simpler model is within one standard error" if len(runs) > 1 else "the only run"
+        other = (
+            "no simpler model is within one standard error (being equal in practice is a wider "
+            "margin)"
+        )
+        if len(runs) == 1:
+            other = "the only run" if len(ranked) == 1 else "the only run that can be"
         return best.info.run_id, f"Recommended: {best.info.run_name}{luck}; {other}."
     return chosen.info.run_id, (
         f"Recommended: {chosen.info.run_name} ({_format_size(chosen)}), the simplest within one "
@@ -107,9 +111,34 @@ def recommend(
 
 
 def suspects(runs: Sequence[Run], ceiling: Mapping[str, float | None]) -> dict[str, list[str]]:
-    """Return the scores that are too good to be true, by run id."""
-    found = {run.info.run_id: comparison.too_good(run.data.metrics, ceiling) for run in runs}
+    """Return the scores that are too good to be true beyond chance, by run id."""
+    beyond = [run for run in runs if comparison.implausible(run.data.metrics, ceiling)]
+    found = {
+        run.info.run_id: comparison.too_good(scores_with_intervals(run), ceiling) for run in beyond
+    }
     return {run_id: scores for run_id, scores in found.items() if scores}
+
+
+def scores_with_intervals(run: Run) -> dict[str, float]:
+    """Return a run's scores, with the ends of the 95% CI of those over the folds, and the numbers
+    of members that both kinds are of."""
+    scores, folds = scores_of(run), artifacts.find_table(run.info.run_id, Artifact.FOLDS)
+    for kind, path in (("cv", Artifact.OOF), ("test", Artifact.TEST)):
+        if (predicted := artifacts.find_table(run.info.run_id, path)) is not None:
+            scores[f"{kind}_members"] = predicted["row"].nunique()
+    if folds is None:
+        return scores
+    for metric in folds.columns.intersection([*METRICS]):
+        ends = comparison.fold_interval(folds[metric].to_numpy(), ratio=_fold_ratio(run))
+        scores |= zip((f"cv_{metric}_low", f"cv_{metric}_high"), ends, strict=True)
+    return scores
+
+
+def plausible(ranked: Sequence[Run], ceiling: Mapping[str, float | None]) -> list[Run]:
+    """Return the ranked runs but those whose scores are too good to be true: the best run is the
+    first of these, in every command."""
+    suspected = suspects(ranked, ceiling)
+    return [run for run in ranked if run.info.run_id not in suspected]
 
 
 def compare_runs(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from churnlab.data.dataset import Dataset, member_hashes
+from churnlab.formatting import counted, number
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
 from churnlab.tracking.search import find_runs
@@ -53,3 +54,23 @@ def earlier_looks(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
             elif looked is not None and run.data.tags[Tag.DATA] == dataset.sha256:
                 looks += np.isin(rows, looked["row"])
     return looks
+
+
+def looks_sentence(looks: np.ndarray, *, enough: int) -> str:
+    """Say how often earlier runs have compared models on the members who judge now; a warning from
+    ``enough`` uses on."""
+    if not looks.any():
+        return "No model has been compared on these held-out members before."
+    times = counted(looks.max(), "time")
+    if looks.min() < looks.max():
+        times = f"at most {times}, {number(looks.mean(), 1)} on average"
+    before = (
+        "Earlier runs of promote, compare, tune or report have compared models on these held-out "
+        f"members {times}"
+    )
+    if looks.mean() + 1 < enough:
+        return f"{before}."
+    return (
+        f"warning: {before}. Members that decide again and again are no longer new to the models, "
+        "in whatever split: promote on members who were not in the table before."
+    )

@@ -80,8 +80,7 @@ def start_run(
         | {key: str(scalars.pop(key)) for key in list(scalars) if key.startswith(tuple(growing))}
         | dict(tags or {})
     )
-    if reproduces.get():  # inside a study that is run again, too
-        all_tags[Tag.REPRODUCES] = reproduces.get()
+    all_tags |= {Tag.REPRODUCES: original} if (original := reproduces.get()) else {}
     with _closing():
         if resume is not None:
             with finish_first():
@@ -125,7 +124,14 @@ def _log_table(dataset: Members, run: Run) -> None:
     frame, name, target = dataset.frame, dataset.contract.name, dataset.contract.target
     known = target if target in frame else None
     table = mlflow.data.from_pandas(frame, source=source, name=name, targets=known)
-    mlflow.log_input(table, context="training" if known else "inference")
+    context = "training" if known else "inference"
+    try:
+        mlflow.log_input(table, context=context)
+    except MlflowException as error:
+        # Runs that log one table at the same moment all find it new, and one of them writes it.
+        if "unique" not in str(error).casefold():
+            raise
+        mlflow.log_input(table, context=context)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from churnlab.evaluation.metric_names import LOWER_IS_BETTER
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import identity_tags
+from churnlab.tracking.leaderboard import suspects
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Artifact, Tag
 from churnlab.tracking.processes import finish_first, is_alive
 from churnlab.tracking.runs import (
@@ -134,13 +135,20 @@ def record_failure(
         end_unfinished(error)
 
 
-def log_jobs(parent: str, jobs: pd.DataFrame, *, metric: str | None) -> tuple[pd.DataFrame, bool]:
+def log_jobs(
+    parent: str,
+    jobs: pd.DataFrame,
+    *,
+    metric: str | None,
+    ceiling: Mapping[str, float | None] | None = None,
+) -> tuple[pd.DataFrame, bool]:
     """Log the table of a sweep's jobs, the best first; return it, and whether they are comparable.
 
     ``jobs``: a row per job with ``job`` (its number), its swept keys, ``status`` and ``run_id``,
     "" for a job without a run. The parent run gets the ids of all jobs, those of earlier sweeps
     too, the ``cv_`` metrics of the best job, and the metric of every job as a step. ``metric``: by
-    which jobs are ranked, if they are.
+    which jobs are ranked, if they are; those with scores beyond the ``ceiling`` come last, and
+    ``suspect`` says why.
     """
     client = mlflow.MlflowClient()
     runs = {run_id: client.get_run(run_id) for run_id in jobs["run_id"] if run_id}
@@ -148,8 +156,13 @@ def log_jobs(parent: str, jobs: pd.DataFrame, *, metric: str | None) -> tuple[pd
     questions = {tuple(run.data.tags.get(tag) for tag in SAME_QUESTION) for run in scored.values()}
     table, key, comparable = _with_metrics(jobs, runs, scored), f"cv_{metric}", len(questions) == 1
     if key in table:
-        _log_course(parent, table[key].to_numpy(), metric=str(metric), comparable=comparable)
-        table = table.sort_values(key, ascending=metric in LOWER_IS_BETTER, kind="stable")
+        found = suspects([*scored.values()], ceiling or {})
+        reasons = {run_id: found.get(run.info.run_id, []) for run_id, run in scored.items()}
+        table["suspect"] = ["; ".join(reasons.get(run_id, [])) for run_id in table["run_id"]]
+        _log_course(parent, table, metric=str(metric), comparable=comparable)
+        suspect, sign = table["suspect"] != "", 1 if metric in LOWER_IS_BETTER else -1
+        table.loc[suspect, "status"] += ", suspect"
+        table = table.iloc[np.lexsort((sign * table[key], suspect + 2 * table[key].isna()))]
         best = scored.get(table["run_id"].iloc[0])
         log_metrics({} if best is None else cv_scores(best))
     ids = [run_id for run_id in table["run_id"] if run_id]
@@ -158,13 +171,16 @@ def log_jobs(parent: str, jobs: pd.DataFrame, *, metric: str | None) -> tuple[pd
     return table, comparable
 
 
-def _log_course(parent: str, values: np.ndarray, *, metric: str, comparable: bool) -> None:
+def _log_course(parent: str, table: pd.DataFrame, *, metric: str, comparable: bool) -> None:
     """Log the metric of the jobs in their order, and the best so far if they can be compared: the
     number of a job is its step. A sweep that was resumed logs what is new."""
+    values = table[f"cv_{metric}"].to_numpy()
     best = np.fmin if metric in LOWER_IS_BETTER else np.fmax
     course = {f"job_{metric}": values}
     if comparable:
-        course[f"best_cv_{metric}"] = best.accumulate(values)
+        course[f"best_cv_{metric}"] = best.accumulate(
+            np.where(table["suspect"] == "", values, math.nan)
+        )
     for name, steps in course.items():
         known = {
             one.step: one.value for one in mlflow.MlflowClient().get_metric_history(parent, name)
