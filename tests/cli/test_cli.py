@@ -212,7 +212,7 @@ WRONG = {
     ),
     "a key that the YAML leaves out": (
         ["train", "dataset.columns.gender.unit=x"],
-        ["+dataset.columns.gender.unit=VALUE"],
+        ["+dataset.columns.gender.unit=x"],
     ),
     "a key taken away": (["train", "~evaluation.folds"], ["evaluation.folds is missing"]),
     "a column that is late and not there": (
