@@ -135,8 +135,8 @@ def point_at(uri: str, *, home: Path) -> None:
 def _let_signals_wait() -> None:
     """Let a signal wait for the end of a transaction.
 
-    One that is broken off in SQLAlchemy's code keeps its connection, which locks the database for
-    whoever ends the run.
+    One that is broken off in SQLAlchemy's code keeps its connection, which locks the database when
+    the run is to be ended.
     """
     from sqlalchemy import event
     from sqlalchemy.orm import Session
