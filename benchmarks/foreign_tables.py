@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -66,9 +67,10 @@ def compare(name: str, *, rows: int, new: int, trials: int, peer: str) -> str:
         seconds = churnlab(name, made, folder, trials)
         reads = {"sep": made.separator, "decimal": made.decimal}
         ours = pd.read_csv(folder / "scored.csv", **reads)["churn_probability"].to_numpy()
-        left_out = [*made.left_out, *([made.id] if made.id else [])]
-        train[takes_part[:rows]].drop(columns=left_out).to_csv(folder / "train.csv", index=False)
-        judges.drop(columns=left_out).to_csv(folder / "peer.csv", index=False)
+        columns = [*learned_from(folder / "my_conf" / "dataset" / f"{name}.yaml"), made.target]
+        named = train.rename(columns=str.strip)[columns]
+        named[takes_part[:rows]].to_csv(folder / "train.csv", index=False)
+        judges.rename(columns=str.strip)[columns].to_csv(folder / "peer.csv", index=False)
         words = ["train.csv", "peer.csv", made.target, str(made.positive)]
         spent = json.loads(run([peer, str(HERE / "automl.py"), *words], folder).splitlines()[-1])
         theirs = pd.read_csv(folder / "automl.csv").iloc[:, 0].to_numpy()
@@ -78,6 +80,13 @@ def compare(name: str, *, rows: int, new: int, trials: int, peer: str) -> str:
         f"| {name} | {losses(left, ours).mean():.4f} | {losses(left, theirs).mean():.4f} | "
         f"{ratio:.3f} ({low:.3f} to {high:.3f}) | {seconds:.0f} | {spent['seconds']:.0f} |"
     )
+
+
+def learned_from(dataset: Path) -> list[str]:
+    """Return the columns of a drafted dataset by their names in the file."""
+    drafted = yaml.safe_load(dataset.read_text(encoding="utf-8"))
+    names = {new: old for old, new in drafted.get("rename", {}).items()}
+    return [names.get(name, name) for name in drafted["columns"]]
 
 
 def losses(left: np.ndarray, probability: np.ndarray) -> np.ndarray:

@@ -267,7 +267,10 @@ def read_numbers(
     import pandas as pd
 
     if column.dtype.kind in ("biuf" if kind == "binary" else "iuf"):
-        values = column.to_numpy(dtype="float64", na_value=np.nan)
+        typed = isinstance(column.dtype, np.dtype)  # which holds no <NA>
+        values = (
+            column.to_numpy("float64") if typed else column.to_numpy("float64", na_value=np.nan)
+        )
         plain = None if kind == "date" else format
         if missing and (codes := {read_number(word, plain) for word in missing}):
             values = np.where(np.isin(values, [*codes]), np.nan, values)  # 999 means a gap

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import io
-import operator
 import re
 import tokenize
 from collections.abc import Collection, Mapping
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from itertools import pairwise
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -24,29 +24,11 @@ try:
 except ImportError:  # in a served version
     InputError = ValueError  # type: ignore[assignment,misc]
 
-OPERATORS: dict[type[ast.AST], Any] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: np.logical_not,
-    ast.Invert: np.logical_not,
-    ast.And: np.logical_and,
-    ast.Or: np.logical_or,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: np.isin,
-    ast.NotIn: lambda value, members: np.isin(value, members, invert=True),
-}
+OPERATORS = (
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.USub, ast.UAdd),
+    *(ast.Not, ast.Invert, ast.And, ast.Or, ast.In, ast.NotIn),
+    *(ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
+)
 
 FUNCTIONS: dict[str, np.ufunc] = {
     name: getattr(np, name)
@@ -57,6 +39,26 @@ FUNCTIONS: dict[str, np.ufunc] = {
         *("sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh"),
     )
 }
+
+
+def _among(value: Any, members: list[Any]) -> Any:
+    if len(members) <= 8 or np.ndim(value) == 0:
+        return reduce(np.logical_or, [value == member for member in members], np.False_)
+    known = {*members}
+    return np.fromiter((cell in known for cell in value), bool, len(value))
+
+
+WORDS = {ast.In: "in", ast.NotIn: "not in"}
+MEANING: dict[str, Any] = {
+    "__builtins__": {},
+    "\0and": np.logical_and,
+    "\0or": np.logical_or,
+    "\0not": np.logical_not,
+    "\0in": _among,
+    "\0not in": lambda value, members: np.logical_not(_among(value, members)),
+    **{f"\0{name}": function for name, function in FUNCTIONS.items()},
+}
+"""What compiled expressions call, by names that no column has."""
 
 STRING_OR_COLUMN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?P<column>[^`]+)`""")
 """A backtick within a text is part of the text, as in Plan in ['a`b']."""
@@ -86,12 +88,12 @@ def derive(
     known: dict[str, np.ndarray] = {}
     for name, expression in expressions.items():
         check_expression(name, expression, names)
-        tree, columns = _parse(str(expression))
-        for column in columns.values():
+        code, columns = compiled(str(expression))
+        for column in columns:
             if column not in known:
                 known[column] = _array(frame[column])
-        used = {key: known[column] for key, column in columns.items()}
-        known[name] = _compute(_where(name, expression), tree, used, len(frame), finite=finite)
+        used = {column: known[column] for column in columns}
+        known[name] = _compute(_where(name, expression), code, used, len(frame), finite=finite)
         names.append(name)
     added = pd.DataFrame({name: known[name] for name in expressions}, index=frame.index)
     return pd.concat([frame, added], axis=1) if len(added.columns) else frame.copy()
@@ -110,8 +112,8 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
             "numbers, arithmetic, comparisons, and, or, not, in [...], and the functions "
             f"{', '.join(FUNCTIONS)}."
         )
-    needed = _parse(str(expression))[1]
-    if missing := [column for column in needed.values() if column not in columns]:
+    needed = compiled(str(expression))[1]
+    if missing := [column for column in needed if column not in columns]:
         several = len(missing) > 1
         raise InputError(
             f"{where} needs the column{'s' if several else ''} {', '.join(missing)}, which "
@@ -125,7 +127,7 @@ def check_expression(name: str, expression: str, columns: Collection[str]) -> No
 def unreadable(expression: str) -> str | None:
     """Return why an expression cannot be read, None if it can."""
     try:
-        _parse(expression)
+        compiled(expression)
     except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
         return str(getattr(error, "msg", None) or error)
     return None
@@ -137,7 +139,7 @@ def columns_in(expression: str) -> list[str]:
     >>> columns_in("Age + `Months left` < 30")
     ['Age', 'Months left']
     """
-    return list(dict.fromkeys(_parse(expression)[1].values()))
+    return [*compiled(expression)[1]]
 
 
 def select(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
@@ -165,9 +167,9 @@ def evaluate(expression: str, frame: pd.DataFrame) -> np.ndarray:
     array([0., 1.])
     """
     check_expression("", expression, frame.columns)  # a list of them costs their number each time
-    tree, columns = _parse(expression)
-    used = {key: _array(frame[column]) for key, column in columns.items()}
-    return _compute(_where("", expression), tree, used, len(frame))
+    code, columns = compiled(expression)
+    used = {column: _array(frame[column]) for column in columns}
+    return _compute(_where("", expression), code, used, len(frame))
 
 
 def _where(name: str, expression: str) -> str:
@@ -181,8 +183,9 @@ def _array(column: pd.Series) -> np.ndarray:
 
 
 @lru_cache(maxsize=1024)
-def _parse(expression: str) -> tuple[ast.expr, dict[str, str]]:
-    """Return the tree of an expression and its columns (name in the tree: column).
+def compiled(expression: str) -> tuple[CodeType, list[str]]:
+    """Return the code of an expression, to be evaluated with MEANING and columns, and the columns
+    that it needs, each once.
 
     Raises ValueError or SyntaxError for an expression that is refused.
     """
@@ -205,7 +208,9 @@ def _parse(expression: str) -> tuple[ast.expr, dict[str, str]]:
     functions = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     used = [node for node in nodes if isinstance(node, ast.Name) and id(node) not in functions]
     columns = {key: column for column, key in quoted.items()}
-    return tree.body, {name.id: columns.get(name.id, name.id) for name in used}
+    columns = {name.id: columns.get(name.id, name.id) for name in used}
+    code = ast.fix_missing_locations(ast.Expression(_AsCode(columns).visit(tree.body)))
+    return compile(code, "<expression>", "eval"), list(dict.fromkeys(columns.values()))
 
 
 def _check_node(node: ast.AST) -> None:
@@ -236,11 +241,11 @@ def _check_node(node: ast.AST) -> None:
 
 
 def _compute(
-    where: str, tree: ast.expr, columns: Mapping[str, np.ndarray], rows: int, *, finite: bool = True
+    where: str, code: CodeType, columns: Mapping[str, np.ndarray], rows: int, *, finite: bool = True
 ) -> np.ndarray:
     try:
         with np.errstate(all="ignore"):
-            value = np.asarray(_value(tree, columns))
+            value = np.asarray(eval(code, MEANING, columns))
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{where} cannot be computed: {error}.") from None
     if value.dtype.kind not in "biuf" or value.shape not in [(), (rows,)]:
@@ -257,24 +262,42 @@ def _compute(
     return result
 
 
-def _value(node: ast.AST, columns: Mapping[str, np.ndarray]) -> Any:
-    match node:
-        case ast.Constant(value=value):
-            return value if isinstance(value, str) else float(value)  # type: ignore[arg-type]
-        case ast.Name(id=name):
-            return columns[name]
-        case ast.BinOp(left=left, op=op, right=right):
-            return OPERATORS[type(op)](_value(left, columns), _value(right, columns))
-        case ast.UnaryOp(op=op, operand=operand):
-            return OPERATORS[type(op)](_value(operand, columns))
-        case ast.BoolOp(op=op, values=parts):
-            return reduce(OPERATORS[type(op)], [_value(part, columns) for part in parts])
-        case ast.Compare(left=left, ops=ops, comparators=others):
-            values = [_value(part, columns) for part in (left, *others)]
-            pairs = zip(ops, pairwise(values), strict=True)
-            return reduce(np.logical_and, [OPERATORS[type(op)](*pair) for op, pair in pairs])
-        case ast.List(elts=parts) | ast.Tuple(elts=parts):
-            return [_value(part, columns) for part in parts]
-        case ast.Call(func=ast.Name(id=name), args=arguments):
-            return FUNCTIONS[name](*[_value(argument, columns) for argument in arguments])
-    raise AssertionError(ast.dump(node))
+class _AsCode(ast.NodeTransformer):
+    """Turn an expression into one that Python computes from columns under their own names."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.columns = columns
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self.columns[node.id], ast.Load())
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return node if isinstance(node.value, str) else ast.Constant(float(node.value))  # type: ignore[arg-type]
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        operand = self.visit(node.operand)
+        if isinstance(node.op, ast.Not | ast.Invert):
+            return _call("not", operand)
+        return ast.UnaryOp(node.op, operand)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        word = "and" if isinstance(node.op, ast.And) else "or"
+        return reduce(partial(_call, word), map(self.visit, node.values))
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        values = [self.visit(part) for part in (node.left, *node.comparators)]
+        compared = [
+            _call(WORDS[type(op)], *pair)
+            if type(op) in WORDS
+            else ast.Compare(pair[0], [op], [pair[1]])
+            for op, pair in zip(node.ops, pairwise(values), strict=True)
+        ]
+        return reduce(partial(_call, "and"), compared)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        assert isinstance(node.func, ast.Name)
+        return _call(node.func.id, *map(self.visit, node.args))
+
+
+def _call(name: str, *arguments: Any) -> ast.AST:
+    return ast.Call(ast.Name(f"\0{name}", ast.Load()), [*arguments], [])

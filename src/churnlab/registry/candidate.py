@@ -26,7 +26,8 @@ from churnlab.data.dataset import Dataset
 from churnlab.data.validation import row_checks
 from churnlab.explore.redundancy import correlated_groups
 from churnlab.models.features import typical
-from churnlab.registry import import_folder, skops_types
+from churnlab.registry import arrays, import_folder, skops_types
+from churnlab.registry.array_check import parts_by_arrays
 from churnlab.registry.gate import Check, check_stability, no_segments
 from churnlab.registry.input_example import make_example
 from churnlab.registry.model_artifacts import (
@@ -218,9 +219,11 @@ def _write(
         "playbook": _fingerprint(playbook),
         "reasons": _reasons(playbook, dataset.X.iloc[trained["row"].unique()]),
     }
+    segmentation = None if segments is None else load_pipeline(segments.info.run_id)
+    spec["arrays"] = parts_by_arrays(spec, pipeline[1:], segmentation, dataset.X)
     _write_json(spec, folder / "served.json")
     skops.io.dump(pipeline[1:], folder / "churn.skops")
-    for module in (cells, expressions, skops_types):
+    for module in (arrays, cells, expressions, skops_types):
         shutil.copy(str(module.__file__), folder)
     _write_own_code(folder, churn)
 

@@ -26,11 +26,8 @@ import skops.io
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-MAX_REASONS, MIN_LOG_ODDS = 3, 0.2
-"""The most reasons that a member gets, and the least that each adds to the log odds of churn."""
-
-MAX_CELLS = 4_000_000
-"""Cells of the table in which reasons are sought at a time."""
+PARAMS = ("threshold", "reasons")
+"""What a request may choose."""
 
 MOST = 5
 """How many violations of a row a refusal names."""
@@ -46,19 +43,27 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     """Answer each member with probability, decision, segment, action and reasons."""
 
     def load_context(self, context: Any) -> None:
-        """Read the version's files."""
+        """Read the version's files, and compile what they say."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.served: dict[str, Any] = json.loads(files["served"].read_text(encoding="utf-8"))
         self.expressions, self.cells = _module(files["expressions"]), _module(files["cells"])
+        arrays = _module(files["arrays"])
         trusted = _module(files["skops_types"]).TRUSTED
         own = nullcontext()
         if "own" in files:  # the code of the user's own classes
             own = _module(files["import_folder"]).imported_from(files["own"])
         with own:
-            self.churn = skops.io.load(files["churn"], trusted=trusted)
+            churn = skops.io.load(files["churn"], trusted=trusted)
+        self.churn = arrays.churn_model(self.served, churn, self.expressions)
         self.segmentation = None
         if "segments" in files:  # a version may have none
-            self.segmentation = skops.io.load(files["segments"], trusted=[])
+            segments = skops.io.load(files["segments"], trusted=[])
+            self.segmentation = arrays.Segments(self.served, segments, self.expressions)
+        self.reasons = arrays.Reasons(self.served["reasons"], self.expressions)
+        self.step: int = arrays.ROWS
+        self.checks = [
+            (self.expressions.compiled(check["holds"])[0], check) for check in self.served["checks"]
+        ]
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -69,36 +74,85 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         INVALID_PARAMETER_VALUE: a row breaks the dataset's contract; a bad request gets no number.
         """
         params = params or {}
-        threshold = params.get("threshold", self.served["threshold"])
-        if not 0 <= threshold <= 1:
-            raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
         table = self._without_blanks(_as_table(model_input))
         self._check_columns(table)
         members, unreadable = self._read_members(table)
-        self._check(members, unreadable)
-        try:
-            probability, segments = self._probability(members), self._segments(members)
-        except ValueError as error:  # an expression has no value for one of these members
-            raise _refusal(str(error)) from error
-        reasons = self._reasons(members, probability) if params.get("reasons", True) else None
-        answers = []
-        for row, (churn, segment) in enumerate(zip(probability, segments, strict=True)):
-            answer: dict[str, Any] = {
-                "churn_probability": float(churn),
-                "will_churn": bool(churn > threshold),
+        chosen = {name: params[name] for name in PARAMS if name in params}
+        answers = self.answers(members, len(table), unreadable=unreadable, **chosen)
+        if self.id not in table:
+            return answers
+        return [
+            answer if _is_missing(member) else {self.id: _as_text(member), **answer}
+            for member, answer in zip(table[self.id].astype(object), answers, strict=True)
+        ]
+
+    def answers(
+        self,
+        members: Mapping[str, np.ndarray],
+        rows: int,
+        *,
+        unreadable: Mapping[str, Violation] | None = None,
+        threshold: float | None = None,
+        reasons: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Return one object per row for the inputs as columns: float64, or texts with NaN for gaps.
+
+        ``unreadable`` has the first cell of a column that is neither. INVALID_PARAMETER_VALUE as in
+        ``predict``.
+        """
+        threshold = self.served["threshold"] if threshold is None else threshold
+        if not 0 <= threshold <= 1:
+            raise _refusal(f"threshold is {threshold}; give a probability between 0 and 1.")
+        self._check(members, rows, unreadable or {})
+        found: list[dict[str, Any]] = []
+        for start in range(0, rows, self.step):
+            part = {name: column[start : start + self.step] for name, column in members.items()}
+            found += self._answers(part, min(self.step, rows - start), start, threshold, reasons)
+        return found
+
+    def _answers(
+        self, members: dict[str, np.ndarray], rows: int, start: int, threshold: float, reasons: bool
+    ) -> list[dict[str, Any]]:
+        if reasons:
+            probability, worth = self.churn.with_worth(members, rows)
+        else:
+            probability, worth = self.churn.probability(members, rows), None
+        segments = [NO_SEGMENT] * rows
+        if self.segmentation is not None:
+            labels = self.segmentation.labels(members, rows)
+            self._check_values(self.segmentation, members, labels < 0, start)
+            segments = [self.served["segments"][str(label)] for label in labels.tolist()]
+        self._check_values(self.churn, members, np.isnan(probability), start)
+        answers = [
+            {
+                "churn_probability": churn,
+                "will_churn": churn > threshold,
                 "segment": segment["number"],
                 "segment_name": segment["name"],
                 "recommended_action": segment["recommended_action"],
             }
-            if reasons is not None:
-                answer["reasons"] = reasons[row]
-            answers.append(answer)
-        if self.id in table:
-            answers = [
-                answer if _is_missing(member) else {self.id: _as_text(member), **answer}
-                for member, answer in zip(table[self.id].astype(object), answers, strict=True)
-            ]
+            for churn, segment in zip(probability.tolist(), segments, strict=True)
+        ]
+        if worth is not None:
+            texts = self.reasons.texts(members, rows, worth)
+            for answer, text in zip(answers, texts, strict=True):
+                answer["reasons"] = text
         return answers
+
+    def _check_values(
+        self, model: Any, members: Mapping[str, np.ndarray], without: np.ndarray, start: int
+    ) -> None:
+        """Refuse members for whom an expression of the churn model or the segmentation has no
+        value."""
+        for row in np.flatnonzero(without)[:1]:
+            columns = model.features({name: column[[row]] for name, column in members.items()}, 1)
+            for name, (_, needed) in model.derived.codes.items():
+                if not np.isfinite(columns[name][0]):
+                    given = ", ".join(
+                        f"{each} is {_format_value(columns[each][0])}" for each in needed
+                    )
+                    raise _refusal(f"Row {start + row}: {given}; {name} has no value then.")
+            raise _refusal(f"Row {start + row}: the model has no value for this member.")
 
     @property
     def id(self) -> str:
@@ -109,7 +163,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         """Return the table under the inputs' names: blanks around a name are no part of it."""
         known = {*self.served["inputs"], self.id} - {*table.columns}
         names = {name: name.strip(self.cells.BLANKS) for name in table if isinstance(name, str)}
-        return table.rename(columns={name: bare for name, bare in names.items() if bare in known})
+        bare = {name: bare for name, bare in names.items() if bare in known}
+        return table.rename(columns=bare) if bare else table
 
     def _check_columns(self, table: pd.DataFrame) -> None:
         """Refuse a table without rows, or in which an input is absent or occurs twice.
@@ -132,17 +187,19 @@ class ServedModel(mlflow.pyfunc.PythonModel):
                 raise _refusal(f"The dataset does not declare the columns {names}; leave them out.")
             warnings.warn(f"ignored columns that are no inputs: {names}", stacklevel=3)
 
-    def _read_members(self, table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Violation]]:
-        """Return the inputs in order: numbers as float64, categories as text; and by column the
-        first cell that is neither."""
+    def _read_members(
+        self, table: pd.DataFrame
+    ) -> tuple[dict[str, np.ndarray], dict[str, Violation]]:
+        """Return the inputs in order, numbers as float64 and categories as text with NaN for gaps;
+        and by column the first cell that is neither."""
         none = pd.Series(np.nan, index=table.index)
         read = {
             name: self._read_column(name, table.get(name, none)) for name in self.served["inputs"]
         }
-        members = pd.DataFrame({name: column for name, (column, _) in read.items()})
+        members = {name: column for name, (column, _) in read.items()}
         return members, {name: wrong for name, (_, wrong) in read.items() if wrong is not None}
 
-    def _read_column(self, name: str, column: pd.Series) -> tuple[Any, Violation | None]:
+    def _read_column(self, name: str, column: pd.Series) -> tuple[np.ndarray, Violation | None]:
         """Return a column as float64 or text, as score reads the same cells of a file, and the
         first cell that cannot be read so; such cells are NaN.
 
@@ -164,7 +221,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         column = self.cells.without_blanks(column, reading.get("values", ()))
         missing = self.cells.gaps(column, reading.get("missing"))
         if isinstance(column.dtype, pd.StringDtype):
-            return column.mask(missing).astype("str").array, None
+            return column.mask(missing).to_numpy(dtype=object, na_value=np.nan), None
         values: list[Any] = []
         violation: Violation | None = None
         codes = self.served["codes"].get(name, {})
@@ -177,142 +234,51 @@ class ServedModel(mlflow.pyfunc.PythonModel):
                 text = f"the text ({' or '.join(meant)})" if meant else "a category as text"
                 violation = violation or (row, f"{name} is {_describe(cell)}; give {text}.")
             values.append(meant[0] if len(meant) == 1 else np.nan)
-        return pd.array(values, dtype="str"), violation
+        return np.array(values, dtype=object), violation
 
-    def _check(self, members: pd.DataFrame, unreadable: Mapping[str, Violation]) -> None:
+    def _check(
+        self, members: Mapping[str, np.ndarray], rows: int, unreadable: Mapping[str, Violation]
+    ) -> None:
         """Refuse rows that break the dataset's contract: name the first with all its violations,
         each with column, value and limit."""
-        violations = [*unreadable.values(), *self._violations(members, unreadable)]
+        violations = [*unreadable.values(), *self._violations(members, rows, unreadable)]
         if violations:
             first = min(row for row, _ in violations)
             texts = [text for row, text in violations if row == first]
             raise _refusal(f"Row {first}: {' '.join(texts[:MOST])}")
 
     def _violations(
-        self, members: pd.DataFrame, unreadable: Mapping[str, Violation]
+        self, members: Mapping[str, np.ndarray], rows: int, unreadable: Mapping[str, Violation]
     ) -> Iterator[Violation]:
         """Yield the first row, and what is wrong in it, of each column with a value that is missing
         or infinite, and of each check."""
-        infinite = members.isin([np.inf, -np.inf]).to_numpy()
-        gaps, places = members.isna().to_numpy(), {name: i for i, name in enumerate(members)}
-        missing = gaps & ~members.columns.isin(self.served["may_be_missing"])
-        for wrong, found in ((missing, "missing"), (infinite, "infinite")):
-            for name in members.columns[np.flatnonzero(wrong.any(axis=0))]:
-                row = int(wrong[:, places[name]].argmax())
-                if name in unreadable and unreadable[name][0] == row:
+        unknown = {}
+        for name, column in members.items():
+            missing = column != column
+            infinite = np.isinf(column) if column.dtype.kind == "f" else np.zeros(rows, bool)
+            unknown[name] = missing | infinite
+            if name in self.served["may_be_missing"]:
+                missing = np.zeros(rows, bool)
+            for wrong, found in ((missing, "missing"), (infinite, "infinite")):
+                for row in np.flatnonzero(wrong)[:1]:
+                    if unreadable.get(name, (-1, ""))[0] == row:
+                        continue
+                    word = self.served["codes"].get(name, {}).get("nan")
+                    fix = f" (for the text {word[0]}: keep_default_na=False in pandas)"
+                    yield int(row), f"{name} is {found}; give it a value{fix if word else ''}."
+        with np.errstate(all="ignore"):
+            for code, check in self.checks:
+                broken = np.asarray(eval(code, self.expressions.MEANING, members)) == 0
+                if not broken.any():
                     continue
-                word = self.served["codes"].get(name, {}).get("nan")
-                fix = f" (for the text {word[0]}: keep_default_na=False in pandas)" if word else ""
-                yield row, f"{name} is {found}; give it a value{fix}."
-        for check in self.served["checks"]:
-            used = [places[name] for name in check["columns"]]
-            known = ~(gaps | infinite)[:, used].any(axis=1)
-            fails = self.expressions.evaluate(check["holds"], members) == 0
-            broken = np.flatnonzero(known & fails)
-            if len(broken):
-                row = int(broken[0])
-                found = ", ".join(
-                    f"{name} is {_format_value(members[name].iloc[row])}"
-                    for name in check["columns"]
-                )
-                yield row, f"{found}; {check['text']}."
-
-    def _probability(self, members: pd.DataFrame, *, finite: bool = True) -> np.ndarray:
-        """Return churn probabilities; with ``finite=False`` NaN where a feature has no value."""
-        keep, derived = self.served["features"]["keep"], self.served["features"]["derive"]
-        X = self.expressions.derive(
-            _filled(members[keep], self.served["features"]["fill"]), derived, finite=finite
-        )
-        known = np.isfinite(X[list(derived)].to_numpy()).all(axis=1)
-        probability = np.full(len(X), np.nan)
-        if known.any():
-            probability[known] = self.churn.predict_proba(X[known])[:, 1]
-        return probability
-
-    def _segments(self, members: pd.DataFrame) -> list[dict[str, Any]]:
-        """Return each member's segment: its number, name and action; null in a version without."""
-        if self.segmentation is None:
-            return [NO_SEGMENT] * len(members)
-        filled = _filled(members, self.served["segment_fill"])
-        columns = self.expressions.select(filled, self.served["segment_columns"])
-        return [self.served["segments"][str(label)] for label in self.segmentation.predict(columns)]
-
-    def _reasons(self, members: pd.DataFrame, probability: np.ndarray) -> list[list[str]]:
-        """Return what raises each member's risk most.
-
-        A group of columns is worth the fall in the log odds of churn when its values are replaced
-        by those of the typical (median) member who stayed. Correlated columns are one group, so
-        that their effects do not cancel. A replacement that no member could have (a feature has no
-        value then) is no reason.
-        """
-        groups = self.served["reasons"]
-        if not groups:
-            return [[] for _ in probability]
-        step = max(1, MAX_CELLS // (len(groups) * len(members.columns)))
-        parts = [slice(start, start + step) for start in range(0, len(members), step)]
-        worth = np.hstack([self._worth(members.iloc[part], probability[part]) for part in parts])
-        worth = np.where(worth >= MIN_LOG_ODDS, worth, -np.inf)
-        order = np.argsort(-worth, axis=0, kind="stable")[:MAX_REASONS]
-        texts: dict[tuple[int, int], str] = {}
-        for place, group in enumerate(groups):
-            rows = np.flatnonzero(np.isfinite(worth[place]) & (order == place).any(axis=0))
-            if not len(rows):
-                continue
-            found = self._texts(group, members.iloc[rows])
-            texts |= {(place, int(row)): text for row, text in zip(rows, found, strict=True)}
-        return [
-            [texts[place, row] for place in order[:, row] if (place, row) in texts]
-            for row in range(len(members))
-        ]
-
-    def _worth(self, members: pd.DataFrame, probability: np.ndarray) -> np.ndarray:
-        """Return how much each group of columns adds to each member's log odds (groups x members).
-
-        Only members whose values are not typical are asked about again.
-        """
-        groups, typical = self.served["reasons"], self.served["typical"]
-        cells = {name: members[name].to_numpy() for name in members}
-        other = np.array(
-            [
-                np.any([cells[name] != typical[name] for name in group["columns"]], axis=0)
-                for group in groups
-            ]
-        )
-        places, rows = np.nonzero(other)
-        repeated = {name: column[rows] for name, column in cells.items()}
-        for place, group in enumerate(groups):
-            changed = slice(*np.searchsorted(places, [place, place + 1]))
-            for name in group["columns"]:
-                repeated[name][changed] = typical[name]
-        table = pd.DataFrame(
-            {
-                name: pd.Series(column, dtype=members[name].dtype)
-                for name, column in repeated.items()
-            }
-        )
-        worth = np.zeros(other.shape)
-        if len(table):
-            log_odds = _log_odds(self._probability(table, finite=False))
-            worth[places, rows] = _log_odds(probability)[rows] - log_odds
-        return worth
-
-    def _texts(self, group: dict[str, Any], members: pd.DataFrame) -> list[str]:
-        """Return a group's text for each member: the first whose ``when`` holds, else its columns'
-        values."""
-        rows = members[self.served["inputs"]].to_dict("records")
-        texts = [
-            ", ".join(f"{name} is {_format_value(row[name], 6)}" for name in group["columns"])
-            for row in rows
-        ]
-        for option in reversed(group["texts"]):
-            holds = (
-                np.ones(len(rows))
-                if option["when"] is None
-                else self.expressions.evaluate(option["when"], members)
-            )
-            for row in np.flatnonzero(holds):
-                texts[row] = option["text"].format(**rows[row])
-        return texts
+                for name in check["columns"]:
+                    broken = broken & ~unknown[name]
+                for row in np.flatnonzero(np.broadcast_to(broken, rows))[:1]:
+                    found = ", ".join(
+                        f"{name} is {_format_value(members[name][row])}"
+                        for name in check["columns"]
+                    )
+                    yield int(row), f"{found}; {check['text']}."
 
 
 def _as_table(given: Any) -> pd.DataFrame:
@@ -377,20 +343,9 @@ def _clipped(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _filled(members: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
-    return members.fillna(values) if members.isna().any(axis=None) else members
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probability, 0.001, 0.999)
-    return np.log(clipped / (1 - clipped))
-
-
-def _format_value(value: Any, digits: int = 15) -> str:
+def _format_value(value: Any) -> str:
     """Format a value without needless digits: 31.0 is 31."""
-    if pd.isna(value):
-        return "not known"
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _refusal(text: str) -> MlflowException:
