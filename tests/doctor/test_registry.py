@@ -8,6 +8,7 @@ import pytest
 
 from churnlab.errors import InputError
 from churnlab.registry.champion import promotion_lock
+from support.running import folder
 from support.stores import aliases, record_change, write_run, write_study, write_version
 
 
@@ -104,6 +105,22 @@ def test_the_command_that_replaces_a_version_without_files_has_the_keys_of_its_p
     assert fixes["demo-churn/2"] == (
         f"{words} churn_run=a2 segment_run=b2 force=true 'reason=version 2 lost its files'"
     )
+
+
+def test_the_command_that_replaces_a_version_names_no_run_that_has_lost_its_files_too(
+    client, problems, here
+):
+    lost = write_run(client, "train", status="FINISHED")
+    shutil.rmtree(folder(client.get_run(lost).info.artifact_uri))
+    run_id = write_run(client, "promote", status="FINISHED")
+    for key, value in {"dataset.name": "demo", "dataset.path": "None"}.items():
+        client.log_param(run_id, key, value)
+    write_version(
+        client, here, gate="passed", run_id=run_id, churn_run_id=lost, segment_run_id="none"
+    )
+    shutil.rmtree(here / "versions/demo-churn-0")
+    fixes = {problem.kind: problem.fix for problem in problems()}
+    assert fixes["version without files"].endswith("churnlab promote dataset=demo segment_run=none")
 
 
 @pytest.mark.parametrize("gate", ["passed", "refused"])

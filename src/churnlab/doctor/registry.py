@@ -7,7 +7,7 @@ last change that the alias does not show was interrupted.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from churnlab.registry.champion import (
     version_uri,
 )
 from churnlab.registry.versions import lost_files
+from churnlab.tracking.artifacts import damage
 from churnlab.tracking.names import Tag
 from churnlab.tracking.search import pages, source
 
@@ -59,7 +60,7 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
         for version in versions.values():
             if missing := lost_files(version_uri(version)):
                 what = f"{model.name} version {version.version} has lost its files: "
-                fix = _without_files(version, champion, snapshot.runs.get(version.run_id))
+                fix = _without_files(version, champion, snapshot.runs)
                 where = f"{model.name}/{version.version}"
                 yield Problem("version without files", what + listed(missing), where, fix)
         for alias, number in aliases.items():
@@ -91,31 +92,41 @@ def _our_models(
 
 
 def _without_files(
-    version: ModelVersion, champion: ModelVersion | None, promotion: Run | None
+    version: ModelVersion, champion: ModelVersion | None, runs: Mapping[str, Run]
 ) -> str:
     """Say what to do about a version without files: only a champion has to be replaced."""
     if champion is None or champion.version == version.version:
-        return _promote_again(version, promotion, force=champion is not None)
+        promotion = runs.get(version.run_id)
+        return _promote_again(version, promotion, runs, force=champion is not None)
     return (
         f"delete it in the MLflow UI; the champion is version {champion.version}, and rollback "
         "skips what was deleted"
     )
 
 
-def _promote_again(version: ModelVersion, promotion: Run | None, *, force: bool) -> str:
+def _promote_again(
+    version: ModelVersion, promotion: Run | None, runs: Mapping[str, Run], *, force: bool
+) -> str:
     """Return the command that makes a version of the same runs, with the keys that its run had.
+
+    In place of a run that has lost its files promote takes the best one that is left.
 
     A champion without files fails the gate's comparison, so it is replaced by ``force``.
     """
     if promotion is None or Tag.SEGMENT_RUN_ID not in version.tags:
         return "promote another version, then delete this one in the MLflow UI"
     params = promotion.data.params
-    runs = version.tags[Tag.CHURN_RUN_ID], version.tags[Tag.SEGMENT_RUN_ID]
+    made_of = {"churn_run": Tag.CHURN_RUN_ID, "segment_run": Tag.SEGMENT_RUN_ID}
+    made_of = {key: version.tags[tag] for key, tag in made_of.items()}
     words = ["churnlab", "promote", f"dataset={params['dataset.name']}"]
     known = [key for key in SAME_HOLD_OUT if params.get(key, "None") != "None"]
     words += [f"{key}={params[key]}" for key in known]
     words += [f"dataset.path={source(promotion)}"] if params["dataset.path"] != "None" else []
-    words += [f"churn_run={runs[0]}", f"segment_run={runs[1]}"]
+    words += [
+        f"{key}={run_id}"
+        for key, run_id in made_of.items()
+        if run_id not in runs or damage(runs[run_id]) is None
+    ]
     words += ["force=true", f"reason=version {version.version} lost its files"] if force else []
     own = taken_by("dataset", params["dataset.name"]) is None
     where = " (with the --config-dir of its dataset)" if own else ""
