@@ -17,6 +17,7 @@ from churnlab.data.contract import Column
 from churnlab.evaluation import comparison, importance, performance, slices, verdicts
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.models import pipelines, splits
+from churnlab.models.decision import ContactEconomics
 from churnlab.models.features import Features
 from churnlab.registry import against_champion, gate
 from tallies import Judged, Kind
@@ -41,6 +42,9 @@ WORLDS = {
 """By the AUC of the true probabilities, and the share that leaves."""
 
 THRESHOLDS = {name: 0.5 if "AUC .95" in name else 0.3 for name in WORLDS}
+
+COSTS = ContactEconomics(100, 2, 10, success=0.3, accept=0.5)
+"""What a contact costs and earns."""
 
 TIMID = 1.15
 """A model's log odds are the true ones divided by this: its calibration slope."""
@@ -78,7 +82,7 @@ def population(world: World, slope: float = TIMID) -> Drawn:
 def true_metrics(name: str, slope: float) -> dict[str, float]:
     """Return all metrics in a world."""
     return performance.classification_metrics(
-        *population(WORLDS[name], slope), threshold=THRESHOLDS[name]
+        *population(WORLDS[name], slope), threshold=THRESHOLDS[name], costs=COSTS
     )
 
 
@@ -87,7 +91,7 @@ def metrics(rng: np.random.Generator, n: int) -> Iterator[Judged]:
     for name, world in WORLDS.items():
         true = true_metrics(name, TIMID)
         found = performance.bootstrap_intervals(
-            *draw(rng, n, world), threshold=THRESHOLDS[name], seed=0
+            *draw(rng, n, world), threshold=THRESHOLDS[name], seed=0, costs=COSTS
         )
         for metric, (low, high) in found.items():
             yield f"{metric}, {name}", low, true[metric], high
@@ -115,7 +119,7 @@ def true_differences(name: str) -> dict[str, float]:
     """Return the differences of the rivals' metrics in a world."""
     y, *both = rivals(np.random.default_rng(0), POPULATION, WORLDS[name])
     first, second = (
-        performance.classification_metrics(y, probability, threshold=THRESHOLDS[name])
+        performance.classification_metrics(y, probability, threshold=THRESHOLDS[name], costs=COSTS)
         for probability in both
     )
     return {metric: first[metric] - second[metric] for metric in METRICS}
@@ -128,7 +132,7 @@ def paired(rng: np.random.Generator, n: int) -> Iterator[Judged]:
         thresholds = THRESHOLDS[name], THRESHOLDS[name]
         for metric, true in true_differences(name).items():
             found = comparison.paired_difference(
-                y, *both, metric=metric, thresholds=thresholds, seed=0
+                y, *both, metric=metric, thresholds=thresholds, seed=0, costs=COSTS
             )
             yield f"{metric}, {name}", found.ci_low, true, found.ci_high
 

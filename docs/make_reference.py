@@ -74,7 +74,7 @@ def opening(file: Path) -> str:
 
 
 def metrics() -> str:
-    """List the nine metrics, and how a run logs them."""
+    """List the metrics, and how a run logs them."""
     rows = [
         f"| `{name}` | {metric.label} | {'lower' if metric.lower_is_better else 'higher'} |"
         for name, metric in METRICS.items()

@@ -12,6 +12,10 @@ class JobError(RuntimeError):
     """A job that cannot continue with valid input (exit code 1): one paragraph, why and the fix."""
 
 
+class Refused(RuntimeError):
+    """What must not be done (exit code 3): one paragraph, why and what to do instead."""
+
+
 class Terminated(BaseException):
     """SIGTERM: runs end as KILLED and the process exits with code 143."""
 

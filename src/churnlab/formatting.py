@@ -184,12 +184,20 @@ def clipped(text: Any, length: int = 40) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
+NO_LETTERS = (
+    "figures show boxes in place of letters that their font, DejaVu Sans, does not have; tables "
+    "and pages have the letters"
+)
+
+
 def of_a_library(category: type[Warning], message: Warning | str) -> str:
     """Return what a library warns of as one line.
 
     >>> of_a_library(RuntimeWarning, "overflow\\n  in exp")
     'a library warns (RuntimeWarning): overflow in exp'
     """
+    if str(message).startswith("Glyph ") and "missing from font" in str(message):
+        return NO_LETTERS  # matplotlib warns of each letter
     return f"a library warns ({category.__name__}): {clipped(' '.join(str(message).split()), 160)}"
 
 

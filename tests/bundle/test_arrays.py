@@ -17,12 +17,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import SplineTransformer
 
+from churnlab.bundle import arrays
 from churnlab.data import expressions
 from churnlab.data.contract import Column
 from churnlab.models import pipelines
 from churnlab.models.features import Features, typical
-from churnlab.registry import arrays
-from churnlab.registry.array_check import parts_by_arrays, with_gaps
+from churnlab.registry.array_check import CODE, parts_by_arrays, with_gaps
 from churnlab.segments.clusterers import Gaussians, MixedClasses, NearestCenter
 
 NUMBERS = ["age", "spent", "visits"]
@@ -110,8 +110,8 @@ def version(name, keep, seed=0):
 def churn_models(spec, model):
     """The model by arrays if it can be, and by its pipeline."""
     by = parts_by_arrays(spec, model, None, table()[0])
-    return arrays.churn_model(spec | {"arrays": by}, model, expressions), arrays.PipelineModel(
-        spec, model, expressions
+    return arrays.churn_model(spec | {"arrays": by}, model, CODE), arrays.PipelineModel(
+        spec, model, CODE
     )
 
 
@@ -128,7 +128,7 @@ def test_probabilities_and_reasons_are_those_of_the_pipeline(name, keep):
         expected, expected_worth = slow.with_worth(members, rows)
         np.testing.assert_allclose(probability, expected, rtol=0, atol=1e-12)
         np.testing.assert_allclose(worth, expected_worth, rtol=0, atol=1e-9)
-        texts = arrays.Reasons(spec["reasons"], expressions)
+        texts = arrays.Reasons(spec["reasons"], CODE)
         assert texts.texts(members, rows, worth) == texts.texts(members, rows, expected_worth)
         np.testing.assert_array_equal(fast.probability(members, rows), probability)
 
@@ -176,7 +176,7 @@ def test_segments_are_those_of_the_pipeline_alone_and_together(clusterer):
     pipeline = clusterer.pipeline(frame, fit)
     by = parts_by_arrays(spec, model, pipeline, X)
     assert by["segments"]
-    segments = arrays.Segments(spec | {"arrays": by}, pipeline, expressions)
+    segments = arrays.Segments(spec | {"arrays": by}, pipeline, CODE)
     members = with_gaps(table(5)[0], spec | {"may_be_missing": []})
     whole = segments.labels(members, 1200)
     expected = pipeline.predict(expressions.select(pd.DataFrame(members), SEGMENTS))
@@ -191,8 +191,8 @@ def test_members_without_a_value_have_no_probability_and_no_segment():
     members["visits"][1] = -1.0  # spent / (visits + 1)
     by = {"churn": True, "segments": True}
     for computed in (
-        arrays.churn_model(spec | {"arrays": by}, model, expressions),
-        arrays.CoordinateModel(spec, model, expressions),
-        arrays.PipelineModel(spec, model, expressions),
+        arrays.churn_model(spec | {"arrays": by}, model, CODE),
+        arrays.CoordinateModel(spec, model, CODE),
+        arrays.PipelineModel(spec, model, CODE),
     ):
         assert np.isnan(computed.probability(members, 3)).tolist() == [False, True, False]

@@ -2,7 +2,7 @@
 
 import sys
 
-from churnlab.registry.import_folder import imported_from
+from churnlab.bundle.import_folder import imported_from
 
 
 def test_two_folders_with_the_same_module_do_not_mix(tmp_path):

@@ -20,9 +20,9 @@ from mlflow.exceptions import MlflowException
 from sklearn.ensemble import RandomForestClassifier
 from skops.io.exceptions import UntrustedTypesFoundException
 
+from churnlab.bundle import arrays, coordinates, reading, served_model, skops_types
 from churnlab.data import cells, expressions
 from churnlab.data.demo import members
-from churnlab.registry import served_model, skops_types
 from support.running import (
     PROMOTED_ROWS,
     THREE_SEGMENTS,
@@ -376,6 +376,30 @@ def test_all_violations_of_the_first_bad_row_are_named_up_to_a_few(served, membe
     assert refused.value.message.count("is missing") == 5
 
 
+FOUND = {
+    "words": ({"Age": "thirty"}, ("type", 1, "Age", "thirty")),
+    "nothing": ({"Age": None}, ("missing", 1, "Age", None)),
+    "without end": ({"Age": 10**400}, ("infinite", 1, "Age", None)),
+    "too old": ({"Age": 101}, ("range", 1, "Age", 101.0)),
+    "two wrong": ({"Phone": 0.5, "Age": True}, ("type", 1, "Age", True)),
+    "together": ({"Month_to_end_contract": 5}, ("rule", 1, "Month_to_end_contract", 5.0)),
+    "a novel": ({"Age": "x" * 5000}, ("type", 1, "Age", "x" * 60 + "...")),
+    "far too old": ({"Age": 1e300}, ("range", 1, "Age", "1e+300")),
+}
+
+
+@pytest.mark.parametrize("wrong", FOUND)
+def test_what_is_wrong_where_is_there_for_programs_too(served, member, wrong):
+    values, (reason, row, field, value) = FOUND[wrong]
+    (right,) = member.to_dict("records")
+    with pytest.raises(MlflowException) as refused:
+        served.predict(pd.DataFrame([right, right | values], dtype=object))
+    sent = json.loads(refused.value.serialize_as_json())
+    found = {"reason": reason, "row": row, "field": field, "value": value}
+    assert found.items() - {("value", None)} <= sent.items()
+    assert ("value" in sent) == (value is not None)
+
+
 def test_a_request_without_rows_or_without_a_column_is_refused(served, member):
     with pytest.raises(MlflowException, match="There is no row"):
         served.predict(member.iloc[:0])
@@ -428,7 +452,7 @@ def test_a_version_carries_the_list_of_trusted_types_and_answers_without_churnla
     served, promoted, client_at, member, tmp_path
 ):
     files = version_folder(client_at(promoted.home), "demo-churn", promoted.promote["version"])
-    for module in (skops_types, expressions, cells):
+    for module in (arrays, cells, coordinates, expressions, reading, skops_types):
         source = Path(module.__file__)
         assert (files / "artifacts" / source.name).read_bytes() == source.read_bytes()
     assert not hasattr(served_model, "TRUSTED"), "there is one list, and it is not here"
@@ -450,6 +474,9 @@ def test_a_version_loads_only_types_of_the_list_that_it_carries(promoted, client
     shutil.copytree(files, copied)
     forest = RandomForestClassifier(2, random_state=0).fit([[0], [1]], [0, 1])
     skops.io.dump(forest, copied / "artifacts" / "churn.skops")
+    spec = json.loads((copied / "artifacts" / "served.json").read_text(encoding="utf-8"))
+    spec["arrays"]["churn"] = False  # a bare forest has no step before it
+    (copied / "artifacts" / "served.json").write_text(json.dumps(spec), encoding="utf-8")
     mlflow.pyfunc.load_model(str(copied))
     (copied / "artifacts" / "skops_types.py").write_text("TRUSTED = []\n", encoding="utf-8")
     with pytest.raises(UntrustedTypesFoundException, match=r"sklearn.tree._tree.Tree"):

@@ -331,7 +331,7 @@ def test_a_sweep_whose_jobs_name_their_own_output_runs(home, run_command):
     assert (ended.code, ended.line["runs"]) == (0, [None, None]), ended.err
 
 
-IDLE = {"rollback": "force", "history": "force", "doctor": "force", "score": "force"}
+IDLE = dict.fromkeys(("rollback", "history", "doctor", "score", "serve"), "force")
 """Commands to which a key that all have means nothing."""
 
 

@@ -241,3 +241,18 @@ def test_words_of_the_table_are_shown_as_the_file_writes_them(
     assert not re.search(r"Partner = [01]", page + ended.err)
     gradients = pd.read_csv(artifact(run, "gradients.csv"), keep_default_na=False)
     assert set(gradients.loc[gradients["feature"] == "Partner", "value"]) == {"No", "Yes"}
+
+
+def test_letters_that_the_font_of_figures_lacks_are_one_warning(table, home, run_command):
+    path = home.parent / "letters.csv"
+    names = {"Age": "年龄", "Lifetime": "会员月数"}
+    table.rename(columns=names).assign(left=table["Churn"]).drop(columns="Churn").to_csv(
+        path, index=False
+    )
+    conf = home.parent / "conf"
+    drafted = f"output={conf}/dataset/letters.yaml"
+    assert run_command(home, "init", str(path), "target=left", drafted).code == 0
+    ended = run_command(home, "explore", f"--config-dir={conf}", "dataset=letters")
+    assert ended.code == 0, ended.err
+    assert "Glyph" not in ended.err
+    assert ended.err.count("figures show boxes in place of letters") == 1

@@ -262,3 +262,38 @@ def test_nested_and_boolean_columns_of_parquet_are_recognized(churnlab, shared_h
         "column Tags: ['a' 'b'] is a list or the like, not a category (and in 59 more rows)"
         in declared.err
     )
+
+
+@pytest.mark.parametrize("command", ["init", "pipeline"])
+def test_a_table_in_which_no_column_is_left_to_learn_from_says_so_and_why(
+    churnlab, shared_home, command
+):
+    table = pd.DataFrame(
+        {
+            "id": [f"M-{number}" for number in range(60)],
+            "salary": [f"{number / 2}k" for number in range(60)],
+            "churn": [0, 1, 0] * 20,
+        }
+    )
+    file = f"none_left_{command}.csv"
+    table.to_csv(shared_home.parent / file, index=False)
+    if command == "init":
+        ended = churnlab("init", file, "target=churn")
+        assert ended.code == 0
+    else:
+        ended = churnlab("pipeline", f"input={file}", "target=churn")
+        assert ended.code == 2
+    said = "no column is left to learn from: salary (numbers that a letter multiplies, as 0.0k"
+    assert said in ended.err
+    assert "declare one under columns:" in ended.err
+    assert "valid dictionary" not in ended.err
+
+
+def test_the_yaml_of_a_dataset_without_columns_is_refused_with_what_to_do(churnlab, shared_home):
+    folder = shared_home.parent / "bare/dataset"
+    folder.mkdir(parents=True)
+    keys = "name: bare\npath: clients.csv\ntarget: Exited\npositive: 'Yes'\nid: CustomerId\n"
+    (folder / "bare.yaml").write_text(f"{keys}columns:\nrules: {{}}\nlate: []\n", encoding="utf-8")
+    ended = churnlab("explore", "--config-dir", str(folder.parent), "dataset=bare")
+    assert ended.code == 2
+    assert "dataset.columns: no column is left to learn from; declare one" in ended.err

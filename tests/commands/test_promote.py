@@ -51,7 +51,7 @@ STRICT = (
     ),
 )
 """Limits that no honest model keeps."""
-NOT_KEPT = "not kept: it holds types that registry/skops_types.py does not list"
+NOT_KEPT = "not kept: it holds types that bundle/skops_types.py does not list"
 NAME = "demo-churn"
 AGAIN = ("require=not_worse", "force=true", "reason=both at once")
 
@@ -498,7 +498,7 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
         ("segments not of this table", "used another table than"),
         (
             "run without a model",
-            "has no model (not kept: it holds types that registry/skops_types.py does not list)",
+            "has no model (not kept: it holds types that bundle/skops_types.py does not list)",
         ),
         ("unknown run", "There is no run 0123456789abcdef"),
         ("run of another command", "name a FINISHED train run"),

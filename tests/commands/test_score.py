@@ -196,7 +196,12 @@ def test_the_result_the_run_and_a_parquet_file_name_the_version_that_answered(
     table.to_parquet(tmp_path / "members.parquet")
     output = tmp_path / "scored.parquet"
     words = [f"input={tmp_path}/members.parquet", f"output={output}"]
-    ended = churnlab("score", *words, *([] if uri is None else [f"model_uri={uri}"]))
+    words += [] if uri is None else [f"model_uri={uri}"]
+    if version is None:  # only a version has a manifest
+        refused = churnlab("score", *words)
+        assert (refused.code, refused.out) == (3, "")
+        words.append("model.unverified=true")
+    ended = churnlab("score", *words)
     assert ended.code == 0, ended.err
     assert set(ended.line) == {"command", "run_id", "rows", "version", "output", "warnings"}
     assert ended.line["version"] == version
@@ -215,12 +220,12 @@ def test_a_model_that_is_no_version_is_refused(churnlab, table, promoted, client
     words = [f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv"]
     for uri, reason in {
         f"models:/{model_id}": "it was not made by churnlab promote",
-        "nowhere": "it cannot be loaded (",
-        "models:/m-0123": "it cannot be loaded (",
+        "nowhere": "its files cannot be read",
+        "models:/m-0123": "its files cannot be read",
     }.items():
-        ended = churnlab("score", *words, f"model_uri={uri}")
+        ended = churnlab("score", *words, f"model_uri={uri}", "model.unverified=true")
         assert (ended.code, ended.out) == (2, "")
-        assert f"{uri} cannot score members: {reason}" in ended.err
+        assert f"{uri} cannot be used: {reason}" in ended.err
         assert one_paragraph(ended.err)
 
 

@@ -18,7 +18,7 @@ import churnlab
 from churnlab.data.dataset import folds_sha256, split_sha256
 from churnlab.data.demo import members
 from churnlab.evaluation import calibration, performance
-from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS, WITHOUT_COSTS
 from churnlab.tracking.fingerprints import config_sha256
 from support.running import (
     THREE_SEGMENTS,
@@ -189,9 +189,9 @@ def test_every_metric_is_logged_once(trained, model):
         *("threshold", "fit_seconds", "model_bytes", "n_columns", "fold_log_loss"),
         *("cv_slope", "cv_intercept", "cv_pooled_ece", "early_cv_roc_auc", "early_cv_log_loss"),
     }
-    values = {f"{part}_{name}" for name in METRICS for part in ("cv", "test")}
+    values = {f"{part}_{name}" for name in WITHOUT_COSTS for part in ("cv", "test")}
     assert set(trained[model].data.metrics) == values | facts
-    expected = {kind.format(name) for name in METRICS for kind in KINDS} | facts
+    expected = {kind.format(name) for name in WITHOUT_COSTS for kind in KINDS} | facts
     expected |= {"cv_pooled_ece_floor", "test_ece_floor"}
     assert set(scores_of(trained[model])) == expected
 
@@ -223,7 +223,7 @@ def test_the_metrics_equal_those_of_the_logged_predictions(trained, model):
     for name in folds:
         assert logged[f"cv_{name}"] == pytest.approx(folds[name].mean(), abs=1e-9), name
         assert logged[f"cv_{name}_std"] == pytest.approx(folds[name].std(), abs=1e-9), name
-    for name in METRICS:
+    for name in WITHOUT_COSTS:
         low, value, high = (logged[f"test_{name}{end}"] for end in ("_low", "", "_high"))
         assert low <= value <= high, name
         assert low >= 0 or not METRICS[name].unit_interval, name
@@ -544,14 +544,18 @@ def test_a_forest_is_calibrated_if_it_needs_it_and_it_helps(forest):
 
 def test_a_profit_is_logged_with_its_ci_its_break_even_and_its_assumptions(forest):
     metrics = scores_of(forest.run)
-    for name in ("test_profit", "test_break_even_success"):
+    for name in ("test_profit", "test_profit_total", "test_empc", "test_break_even_success"):
         assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
         assert forest.line[f"{name}_low"] == metrics[f"{name}_low"]
     capacity = pd.read_csv(artifact(forest.run, "capacity.csv"))
     assert capacity["contacts"].tolist() == [12, 30, 60, 120, 180]  # of 600 members
     sensitivity = pd.read_csv(artifact(forest.run, "sensitivity.csv"))
     unchanged = sensitivity[sensitivity["factor"] == 1]["profit"]
-    assert unchanged.tolist() == pytest.approx([metrics["test_profit"]] * 5)
+    assert unchanged.tolist() == pytest.approx([metrics["test_profit_total"]] * 5)
+    members = len(pd.read_parquet(artifact(forest.run, "predictions/test.parquet")))
+    assert metrics["test_profit"] == pytest.approx(metrics["test_profit_total"] / members)
+    assert metrics["test_empc"] >= metrics["test_profit"]
+    assert {"cv_profit", "cv_empc"} <= metrics.keys()
     assert {"figures/profit.png", "figures/sensitivity.png"} <= files(forest.run)
     assert "leavers contacted take the offer" in forest.run.data.tags["mlflow.note.content"]
 

@@ -139,7 +139,8 @@ def test_words_that_mean_a_gap_are_those_of_the_column_of_the_dataset_or_of_pand
     assert gaps(cells, contract.words("town")).tolist() == [False, True, True, True, False, False]
     declared = Contract("club", "left", 1, columns, missing=("-",))
     assert gaps(cells, declared.words("town")).tolist() == [False, False, False, True, True, False]
-    for paid in (pd.Series(["7", "999", "-"]), pd.Series([7, 999, 999])):
+    mixed = pd.Series([7, 999.0, "-"], dtype=object)
+    for paid in (pd.Series(["7", "999", "-"]), pd.Series([7, 999, 999]), mixed):
         values, wrong = read_numbers(paid, **declared.reading("paid"))
         np.testing.assert_array_equal(values, [7, np.nan, np.nan])
         assert not wrong.any()

@@ -25,6 +25,7 @@ LESS = {
     "segment": (*FEW, *THREE_SEGMENTS),
     "promote": SAME,
     "score": (),
+    "serve": (),
 }
 """What makes a command of README quick; the command itself stays."""
 

@@ -17,6 +17,7 @@ from churnlab.config.groups import DatasetKeys
 from churnlab.data.reading import read_table
 from churnlab.data.validation import check
 from churnlab.errors import InputError
+from churnlab.formatting import counted
 from support.drafts import CASES, drafted, written
 
 N = 40
@@ -109,7 +110,7 @@ def test_other_words_for_nothing_are_gaps_that_init_and_every_warning_name(
     found = drafted(written(plain(seed, plan=cells, visits=numbers), folder))
     assert word not in found.columns["plan"]["values"]
     assert found.columns["visits"]["kind"] == "numeric"
-    assert f"{word!r} in {count} cells" in found.notes
+    assert f"{word!r} in {counted(count, 'cell')}" in found.notes
     assert found.checked.X[["plan", "visits"]].isna().sum().tolist() == [count, count]
     (warning,) = [text for text in found.checked.warnings if text.startswith("missing values")]
     assert warning.count(f"written {word!r} ({count})") == 2
@@ -128,7 +129,7 @@ def test_a_single_word_among_many_numbers_counts_as_missing_and_is_named(folder,
     cells[gone] = word
     found = drafted(written(plain(seed, calls=cells.tolist()), folder))
     assert found.columns["calls"]["kind"] == "numeric"
-    assert f"numbers but for {word!r} in {gone.sum()} cells" in found.notes
+    assert f"numbers but for {word!r} in {counted(int(gone.sum()), 'cell')}" in found.notes
     assert found.checked.X["calls"].isna().tolist() == gone.tolist()
 
 
@@ -791,7 +792,9 @@ def test_a_word_or_a_day_far_away_among_dates_counts_as_missing_and_is_named(
     cells = [*[word] * count, *dates[count:].strftime("%Y-%m-%d")]
     found = drafted(written(plain(seed, until=cells), folder))
     assert found.columns["until"]["kind"] == "date"
-    assert f"dates but for {word!r} in {count} cells, which count as missing" in found.notes
+    counts = "counts" if count == 1 else "count"
+    said = f"dates but for {word!r} in {counted(count, 'cell')}, which {counts} as missing"
+    assert said in found.notes
     ages = (days[count:].max() + 1 - days[count:]).tolist()
     assert found.checked.X["until"][count:].tolist() == ages
     assert found.checked.X["until"][:count].isna().all()
@@ -820,3 +823,29 @@ def test_many_values_are_encoded_by_churn_rates_and_free_text_is_left_out(folder
     found = drafted(written(columns, folder))
     assert found.columns["town"] == {"kind": "category", "encoding": "target", "unknown": "accept"}
     assert set(found.columns) == {"fee", "town"}
+
+
+def test_a_typing_error_among_many_numbers_counts_as_missing_and_is_named(folder):
+    rng = np.random.default_rng(4)
+    fees = rng.uniform(10, 300, 300).round(2).astype(str).tolist()
+    found = drafted(written(plain(4, n=300, paid=[*fees[1:], "12O.5"]), folder))
+    assert "paid: numbers but for '12O.5' in 1 cell, which counts as missing" in found.notes
+    assert found.columns["paid"]["kind"] == "numeric"
+    assert found.checked.X["paid"].isna().sum() == 1
+    codes = rng.permutation([f"{number}{'ABC'[number % 3]}" for number in range(300)]).tolist()
+    found = drafted(written(plain(4, n=300, code=[*codes[1:], "17"]), folder))
+    assert "code" not in found.columns
+
+
+@pytest.mark.parametrize("name", ["id", "ID", "customer_id", "Identifiant"])
+@pytest.mark.parametrize("start", [1, 7001])
+def test_a_unique_column_called_id_is_the_id_before_a_phone_or_an_address(folder, name, start):
+    columns = plain(3)
+    del columns["member"]
+    rng = np.random.default_rng(3)
+    columns |= {"phone": (rng.choice(900_000, N, replace=False) + 100_000).tolist()}
+    columns |= {"email": [f"m{number:03d}@club.org" for number in rng.permutation(N)]}
+    if name == "Identifiant":  # no other is there
+        del columns["phone"], columns["email"]
+    columns[name] = [*range(start, start + N)]
+    assert drafted(written(columns, folder)).keys["id"] == name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from churnlab.data.reading import read_table
-from churnlab.drafting.draft import cells_of, draft
+from churnlab.drafting.draft import draft
 from support.lookalikes import LOOK_ALIKES, look_alike
 
 MAY_BE_LEFT_OUT = {"Zip Code", "Churn Score", "City"}
@@ -15,7 +15,7 @@ MAY_BE_LEFT_OUT = {"Zip Code", "Churn Score", "City"}
 def test_the_target_the_id_and_what_no_model_may_use_are_found(tmp_path, name):
     table = look_alike(name, n=1500)
     read = read_table(str(table.write(tmp_path, name)), whole=True)
-    found = draft(cells_of(read))
+    found = draft(read)
     assert (found.target.name, found.target.positive) == (table.target, table.positive)
     assert found.target.sure
     assert found.id == table.id

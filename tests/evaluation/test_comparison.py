@@ -23,8 +23,10 @@ from churnlab.evaluation.comparison import (
 )
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.performance import classification_metrics
+from churnlab.models.decision import ContactEconomics
 
 HALVES = (0.5, 0.5)
+COSTS = ContactEconomics(100, 2, 10, success=0.3, accept=0.5)
 examples = settings(max_examples=30, deadline=None)
 
 
@@ -49,7 +51,7 @@ def one_by_one(request):
 
     def scores(rows) -> list[dict[str, float]]:
         return [
-            classification_metrics(y[rows], probability[rows], threshold=threshold)
+            classification_metrics(y[rows], probability[rows], threshold=threshold, costs=COSTS)
             for probability, threshold in zip((first, second), thresholds, strict=True)
         ]
 
@@ -74,7 +76,7 @@ def one_by_one(request):
 def test_the_interval_equals_that_of_members_drawn_one_by_one(metric, one_by_one):
     data, thresholds, differences, observed = one_by_one
     delta, low, high = paired_difference(
-        *data, metric=metric, thresholds=thresholds, resamples=4000, seed=1
+        *data, metric=metric, thresholds=thresholds, resamples=4000, seed=1, costs=COSTS
     )
     assert delta == pytest.approx(observed[metric], abs=1e-12)
     expected = np.percentile(differences[metric], [2.5, 97.5])
@@ -93,12 +95,9 @@ def test_the_interval_equals_that_of_members_drawn_one_by_one(metric, one_by_one
 )
 def test_swapping_the_models_flips_every_sign(metric, n, seed, decimals, thresholds):
     y, first, second = models(n, seed=seed, decimals=decimals)
-    there = paired_difference(
-        y, first, second, metric=metric, thresholds=thresholds, resamples=200, seed=0
-    )
-    back = paired_difference(
-        y, second, first, metric=metric, thresholds=thresholds[::-1], resamples=200, seed=0
-    )
+    how = {"metric": metric, "resamples": 200, "seed": 0, "costs": COSTS}
+    there = paired_difference(y, first, second, thresholds=thresholds, **how)
+    back = paired_difference(y, second, first, thresholds=thresholds[::-1], **how)
     assert there == pytest.approx((-back[0], -back[2], -back[1]), abs=1e-12)
 
 
@@ -122,7 +121,8 @@ def test_a_monotonic_transformation_does_not_change_ranking_metrics(n, seed, dec
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_model_does_not_differ_from_itself(metric):
     y, good, _ = models(200)
-    assert paired_difference(y, good, good, metric=metric, thresholds=HALVES, seed=0) == (0, 0, 0)
+    how = {"metric": metric, "thresholds": HALVES, "seed": 0, "costs": COSTS}
+    assert paired_difference(y, good, good, **how) == (0, 0, 0)
 
 
 def test_the_difference_does_not_depend_on_the_order_of_the_members():

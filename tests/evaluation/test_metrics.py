@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS, Metric, Score01
 from churnlab.evaluation.metrics import all_metrics, group_members, one_metric, will_churn
+from churnlab.models.decision import ContactEconomics
 
 
 def test_the_names_of_the_metrics_are_a_contract():
@@ -46,7 +47,7 @@ def test_the_table_of_metrics_imports_no_numpy():
 def test_one_metric_alone_equals_the_same_of_all_in_every_resample(name):
     rng = np.random.default_rng(0)
     y, p = rng.integers(0, 2, 200), rng.random(200).round(1)
-    groups = group_members(y, p, 0.45)
+    groups = group_members(y, p, 0.45, costs=ContactEconomics(100, 2, 10, success=0.3, accept=0.5))
     left, stayed = rng.multinomial(100, np.ones(11) / 11, (2, 30)).astype(float)
     assert len(groups.left) == 11
     alone = one_metric(groups, left, stayed, metric=name)

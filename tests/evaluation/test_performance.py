@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 
 from churnlab.evaluation import performance
 from churnlab.evaluation.calibration_error import calibration_error
-from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS, WITHOUT_COSTS
 from churnlab.evaluation.performance import (
     bootstrap_intervals,
     calibration_line,
@@ -22,7 +22,9 @@ from churnlab.evaluation.performance import (
     repeated_calibration_line,
     repeated_gains,
 )
+from churnlab.models.decision import ContactEconomics
 
+COSTS = ContactEconomics(100, 2, 10, success=0.3, accept=0.5)
 examples = settings(max_examples=60, deadline=None)
 
 grid = st.integers(0, 12).map(lambda k: k / 12)
@@ -51,9 +53,10 @@ def sample(n: int, *, seed: int = 0, noise: float = 0.2) -> tuple[np.ndarray, np
 @given(samples, grid)
 def test_the_metrics_equal_scikit_learns(drawn, threshold):
     y, p = drawn
-    metrics = classification_metrics(y, p, threshold=threshold)
+    metrics = classification_metrics(y, p, threshold=threshold, costs=COSTS)
     marked = p > threshold
     assert list(metrics) == list(METRICS)
+    assert list(classification_metrics(y, p, threshold=threshold)) == WITHOUT_COSTS
     expected = {
         "roc_auc": sk.roc_auc_score(y, p),
         "average_precision": sk.average_precision_score(y, p),
@@ -80,8 +83,8 @@ def test_the_metrics_do_not_depend_on_the_order_of_the_rows(drawn, random):
     y, p = drawn
     order = list(range(len(y)))
     random.shuffle(order)
-    metrics = classification_metrics(y, p, threshold=0.5)
-    assert classification_metrics(y[order], p[order], threshold=0.5) == pytest.approx(
+    metrics = classification_metrics(y, p, threshold=0.5, costs=COSTS)
+    assert classification_metrics(y[order], p[order], threshold=0.5, costs=COSTS) == pytest.approx(
         metrics, abs=1e-9
     )
 
@@ -108,11 +111,12 @@ def test_members_of_a_single_outcome_have_no_ranking_metrics():
 
 def test_the_intervals_cover_the_value_and_are_close_to_those_of_a_plain_bootstrap():
     y, p = sample(400)
-    metrics = classification_metrics(y, p, threshold=0.4)
-    intervals = bootstrap_intervals(y, p, threshold=0.4, resamples=600, seed=1)
+    how = {"threshold": 0.4, "costs": COSTS}
+    metrics = classification_metrics(y, p, **how)
+    intervals = bootstrap_intervals(y, p, **how, resamples=600, seed=1)
     rng = np.random.default_rng(2)
     drawn = [rng.integers(0, 400, 400) for _ in range(600)]
-    slow = pd.DataFrame([classification_metrics(y[rows], p[rows], threshold=0.4) for rows in drawn])
+    slow = pd.DataFrame([classification_metrics(y[rows], p[rows], **how) for rows in drawn])
     for name, (low, high) in intervals.items():
         assert low <= metrics[name] <= high
         if not METRICS[name].resampling_bias:
@@ -126,7 +130,8 @@ def test_the_intervals_cover_the_value_and_are_close_to_those_of_a_plain_bootstr
 @given(samples)
 def test_intervals_are_ordered_and_possible(drawn):
     y, p = drawn
-    for name, (low, high) in bootstrap_intervals(y, p, threshold=0.5, resamples=50, seed=0).items():
+    found = bootstrap_intervals(y, p, threshold=0.5, resamples=50, seed=0, costs=COSTS)
+    for name, (low, high) in found.items():
         assert low <= high
         if METRICS[name].unit_interval:
             assert low >= 0

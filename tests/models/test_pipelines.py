@@ -26,6 +26,7 @@ from sklearn.preprocessing import SplineTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
+from churnlab.bundle.skops_types import TRUSTED
 from churnlab.data.contract import Column
 from churnlab.errors import InputError
 from churnlab.models.features import Features
@@ -39,7 +40,6 @@ from churnlab.models.pipelines import (
     pipeline,
     without_effect,
 )
-from churnlab.registry.skops_types import TRUSTED
 
 COLUMNS = {
     "near": Column(kind="binary"),

@@ -15,13 +15,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from churnlab.bundle.skops_types import TRUSTED
 from churnlab.data.contract import Column, Contract
 from churnlab.data.dataset import Dataset, make_dataset
 from churnlab.data.table import in_memory
 from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
 from churnlab.registry.model_artifacts import load_pipeline, log_pipeline
-from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking import store
 from support.champions import store_at
 from support.running import environment

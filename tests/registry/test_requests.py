@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def version(promoted, client_at):
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    yield versions.load(str(version_folder(client_at(promoted.home), "demo-churn", "1")))
+    files = version_folder(client_at(promoted.home), "demo-churn", "1")
+    yield versions.load_files(files)
     sys.dont_write_bytecode = before
 
 

@@ -9,12 +9,14 @@ from scipy.special import expit
 from churnlab.evaluation.comparison import paired_difference
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.performance import bootstrap_intervals, classification_metrics
+from churnlab.models.decision import ContactEconomics
 from support.killing import SOAK
 from support.planted import assert_at_most, tables
 from support.planted_models import STRONG, WEAK, World
 
 WORLDS = {"weak": WEAK, "strong": STRONG, "few leave": World(-5.6, 3.0)}
 NOISE = {"weak": 0.8, "strong": 2.0, "few leave": 1.5}
+COSTS = ContactEconomics(100, 2, 10, success=0.3, accept=0.5)
 CASES = pytest.mark.parametrize(
     ("world", "threshold"), [("weak", 0.5), ("weak", 0.85), ("strong", 0.2), ("few leave", 0.5)]
 )
@@ -35,7 +37,9 @@ def rivals(rng: np.random.Generator, members: int, world: str) -> tuple[np.ndarr
 def truth(world: str, threshold: float) -> tuple[dict[str, float], dict[str, float]]:
     """Return the metrics of both models in the population."""
     y, *models = rivals(np.random.default_rng(0), 400_000, world)
-    first, second = (classification_metrics(y, model, threshold=threshold) for model in models)
+    first, second = (
+        classification_metrics(y, model, threshold=threshold, costs=COSTS) for model in models
+    )
     return first, second
 
 
@@ -47,7 +51,7 @@ def test_the_ci_of_a_metric_covers_its_true_value(world: str, threshold: float, 
     of = tables(25, 4000)
     for rng in np.random.default_rng(members).spawn(of):
         y, model, _ = rivals(rng, members, world)
-        found = bootstrap_intervals(y, model, threshold=threshold, seed=0)
+        found = bootstrap_intervals(y, model, threshold=threshold, seed=0, costs=COSTS)
         for name, (low, high) in found.items():
             missed[name] += not low <= true[name] <= high
     for events in missed.values():
@@ -60,6 +64,8 @@ def test_the_ci_of_a_paired_difference_covers_its_true_value(metric: str):
     first, second = (scores[metric] for scores in truth("weak", 0.5))
     for rng in np.random.default_rng(5).spawn(of):
         y, *models = rivals(rng, 800, "weak")
-        found = paired_difference(y, *models, metric=metric, thresholds=(0.5, 0.5), seed=0)
+        found = paired_difference(
+            *(y, *models), metric=metric, thresholds=(0.5, 0.5), seed=0, costs=COSTS
+        )
         missed += not found.ci_low <= first - second <= found.ci_high
     assert_at_most(0.06, missed, of=of)

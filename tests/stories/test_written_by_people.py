@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+from churnlab.models.decision import COSTS
 from support.champions import store_at
 from support.odd_club import odd_club
 from support.running import THREE_SEGMENTS, churnlab_process, version_folder
@@ -211,7 +212,7 @@ def test_bad_rows_are_rejected_with_their_lines_and_reasons_and_the_others_are_s
     ended = churnlab("score", *NAMED, *words)
     assert ended.code == 0, ended.err
     assert (ended.line["rows"], ended.line["rejected"]) == (37, 3)
-    assert "3 rows rejected, with the reason of each: kept_rejected.csv" in ended.err
+    assert f"3 rows rejected, with the reason of each: {output}.rejected.csv" in ended.err
     rejected = pd.read_csv(
         shared_home.parent / ended.line["rejected_output"],
         sep=";",
@@ -240,3 +241,36 @@ def test_what_may_not_be_missing_is_refused_in_such_a_batch(churnlab, cells, sha
     ended = churnlab("score", *NAMED, "input=no_offer.csv", "output=never.csv")
     assert ended.code == 2
     assert "column Offer: the value is missing" in ended.err
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_contact_list_knows_the_value_and_the_id_as_the_table_writes_them(
+    churnlab, road, cells, shared_home, form
+):
+    table = cells.copy()
+    table.loc[3, "Offer"] = "Silver"
+    wished = {" Paid ": "Fee", "Card No": "Number"}
+    table = table.rename(columns=wished)
+    file = shared_home.parent / f"renamed.{form}"
+    table.to_parquet(file) if form == "parquet" else table.to_csv(file, sep=";", index=False)
+    renamed = "+dataset.rename={Fee: Paid, Number: Card No}"
+    words = ("score", *NAMED, f"input=renamed.{form}", renamed, "score.on_bad_row=reject")
+    words = (*words, "contacts=true", *COSTS.split(), "decision.retained_value=null")
+    words = (*words, "decision.value_column=Paid")
+    lists = []
+    for engine in ((), ("engine=processes", "engine.workers=2")):
+        ended = churnlab(*words, f"output=contacts.{form}", *engine)
+        assert ended.code == 0, ended.err
+        assert (ended.line["rows"], ended.line["rejected"]) == (39, 1)
+        place = shared_home.parent / f"contacts.{form}"
+        found = pd.read_parquet(place) if form == "parquet" else read(place)
+        lists.append(found)
+        out = pd.read_csv(f"{place}.left_out.csv", sep=None, engine="python", dtype="str")
+        assert sorted([*found["Card No"], *out["Card No"]]) == sorted(cells["Card No"])
+        (why,) = out.loc[out["Card No"] == cells["Card No"][3], "reason"]
+        assert why == "rejected: column Offer: 'Silver' is not one of Basic, Gold, None"
+    pd.testing.assert_frame_equal(*lists)
+    paid = cells.set_index("Card No")[" Paid "].loc[found["Card No"]].str.removesuffix(" €")
+    amounts = paid.str.replace(".", "").str.replace(",", ".").astype("float64")
+    assert len(found) > 3
+    assert found["value"].tolist() == amounts.tolist()

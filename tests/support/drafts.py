@@ -45,7 +45,7 @@ def drafted(path: Path, *, target: str | None = None) -> Drafted:
     table = read_table(str(path), key="path", whole=True)
     cells = cells_of(table)
     check_lines(cells, table)
-    found = draft(cells, target=target)
+    found = draft(table, target=target)
     text = as_yaml(found, name="any", path=str(path), encoding="utf-8", separator=table.separator)
     keys = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     assert isinstance(keys, dict)

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,16 +110,19 @@ def process_beside(home: Path, tables: Mapping[str, Any]) -> Iterator[Callable[.
 
 
 @contextmanager
-def churnlab_process(home: Path, **settings: str) -> Iterator[Callable[..., Ended]]:
+def churnlab_process(
+    home: Path, *, before: str = "", **settings: str
+) -> Iterator[Callable[..., Ended]]:
     """Start a process that runs one command after another: imports take most of a short command.
+    ``before`` is Python that it runs first.
 
     Yields a function: ``churnlab("train", "seed=1")`` runs a command and returns how it ended.
     """
     home.mkdir(parents=True, exist_ok=True)
-    stderr = home.parent / f"{home.name}.stderr"
-    with stderr.open("wb") as errors:
+    with tempfile.NamedTemporaryFile(dir=home.parent, suffix=".stderr", delete=False) as errors:
+        stderr = Path(errors.name)
         process = subprocess.Popen(
-            [sys.executable, "-c", SEVERAL_COMMANDS],
+            [sys.executable, "-c", before + SEVERAL_COMMANDS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,7 +1,8 @@
-"""Start MLflow's own servers as a user would, and send requests to them."""
+"""Start servers as a user would, ours and MLflow's own, and send requests to them."""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,7 +13,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -63,7 +65,64 @@ def _running(home: Path, words: list[str], *, ready: str) -> Iterator[tuple[str,
         process.wait(timeout=60)
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], output: Path) -> None:
+class Server(NamedTuple):
+    """A ``churnlab serve`` that answers: its address, process, and file of messages."""
+
+    address: str
+    process: subprocess.Popen[str]
+    output: Path
+
+    @property
+    def port(self) -> int:
+        """Return the port at which it listens."""
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """Return the lines of the access log so far."""
+        text = self.output.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def wait_for(self, words: str) -> None:
+        """Wait until the server has written these words."""
+        for _ in range(300):
+            if words in self.output.read_text(encoding="utf-8"):
+                return
+            time.sleep(0.1)
+        pytest.fail(f"the server did not write {words!r}: {self.output.read_text()}")
+
+
+@contextmanager
+def churnlab_serve(home: Path, *words: str, **settings: str) -> Iterator[Server]:
+    """Run ``churnlab serve WORDS`` on a free port until it answers; end it with SIGTERM."""
+    with NamedTemporaryFile("w", suffix=".txt", delete=False, dir=home.parent) as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "churnlab", "serve", "port=0", *words],
+            cwd=home,
+            env=environment(home, **settings),
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+    output = Path(log.name)
+    try:
+        for _ in range(600):
+            found = re.search(r"http://\S+:\d+", output.read_text(encoding="utf-8"))
+            if found:
+                break
+            assert process.poll() is None, output.read_text()
+            time.sleep(0.1)
+        else:
+            pytest.fail(f"the server did not start: {output.read_text()}")
+        _wait_for(f"{found[0]}/ping", process, output)
+        yield Server(found[0], process, output)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_for(address: str, process: subprocess.Popen[Any], output: Path) -> None:
     for _ in range(240):
         try:
             urllib.request.urlopen(address, timeout=5).close()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from churnlab.evaluation.metric_names import Metric
+from churnlab.evaluation.metric_names import MetricWithoutCosts
 from churnlab.formatting import number
 
 Quantity = Literal[
@@ -89,7 +89,7 @@ class Claim:
     size: float | None = None
     tolerance: float = 0.0
     segments: str | None = None
-    metric: Metric | None = None
+    metric: MetricWithoutCosts | None = None
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from churnlab.cli.outcomes import Outcome, shell_words
 from churnlab.cli.warned import warnings_of
 from churnlab.config.commands import COMMANDS, INLINE, Result
-from churnlab.errors import InputError, JobError, exception_chain
+from churnlab.errors import InputError, JobError, Refused, exception_chain
 from churnlab.tracking.processes import interruption
 
 if TYPE_CHECKING:
@@ -93,6 +93,9 @@ def perform(job: Job) -> Outcome:
     except InputError as error:
         _record_failure(job, error)
         return Outcome("input", job.overrides, message=str(error))
+    except Refused as error:
+        _record_failure(job, error)
+        return Outcome("no", job.overrides, message=str(error))
     except Exception as error:
         if stopped := interruption(error):
             raise stopped from None

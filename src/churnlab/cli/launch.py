@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from churnlab.cli.next_step import next_step
 from churnlab.cli.outcomes import ANSWER_IS_NO, DONE, WRONG_INPUT, Outcome, report_job, report_sweep
 from churnlab.cli.presets import preset_words
 from churnlab.cli.sweeps import Sweep
+from churnlab.config.commands import COMMANDS
 from churnlab.errors import InputError, JobError
 
 log = logging.getLogger(__name__)
@@ -110,7 +112,7 @@ def _compose(
         ]
         made = _job(command, config, typed, options=repeated)
         if composed.mode != RunMode.MULTIRUN:
-            with terminal.live(command):
+            with nullcontext() if COMMANDS[command].stays else terminal.live(command):
                 found = perform(made)
             return
         if found is None:

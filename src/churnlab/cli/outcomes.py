@@ -32,6 +32,9 @@ TERMINATED = 143
 """SIGTERM stopped the command; its runs are KILLED."""
 
 
+EXIT_CODES = {"done": DONE, "no": ANSWER_IS_NO, "input": WRONG_INPUT, "failed": FAILED}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one job ended: done (yes), with the answer no, on wrong input, or failed.
@@ -57,13 +60,11 @@ def report_job(command: str, outcome: Outcome, *, as_json: bool = False) -> int:
 
     ``as_json``: print the result line on a terminal, too.
     """
-    if outcome.status == "input":
-        return refuse(outcome.message)
-    if outcome.status == "failed":
+    if outcome.message:
         terminal.show_error(outcome.message)
-        return FAILED
-    _print_line({"command": command, "run_id": None} | outcome.values, as_json=as_json)
-    return ANSWER_IS_NO if outcome.status == "no" else DONE
+    else:
+        _print_line({"command": command, "run_id": None} | outcome.values, as_json=as_json)
+    return EXIT_CODES[outcome.status]
 
 
 def report_sweep(

@@ -29,9 +29,10 @@ from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.evaluation import comparison
 from churnlab.evaluation.comparison import Difference
-from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS, practical_margin
 from churnlab.evaluation.verdicts import Verdict
 from churnlab.formatting import Lines, Table, clipped, counted, duration, whole
+from churnlab.models.decision import ContactEconomics
 from churnlab.models.splits import make_split
 from churnlab.plots import comparison as plots
 from churnlab.report.model_sentences import Late, as_sentence, without_late
@@ -53,7 +54,7 @@ from churnlab.tracking.leaderboard import (
 from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import COMPARABLE, SAME_QUESTION, Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
-from churnlab.tracking.search import get_run, train_runs_by_question
+from churnlab.tracking.search import check_costs, costs_of, get_run, train_runs_by_question
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def run(settings: Compare, dataset: Dataset) -> Result:
     """Compare, log the tables and figures, and say which model is better and by how much."""
     if settings.runs is not None:
         first, second = (get_run(run_id, command="train") for run_id in settings.runs)
+        check_costs(settings.metric, first, second)
         return _compare_two(settings, dataset, first, second)
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     tags = split_tags(split)
@@ -131,7 +133,12 @@ def _compare_two(settings: Compare, dataset: Dataset, first: Run, second: Run) -
         **NO_DIFFERENCE,
         **NO_HOLD_OUT,
     }
-    compared, held_out, tags, sentences = None, None, {}, _mismatch(first, second)
+    compared, held_out, tags, sentences = (
+        None,
+        None,
+        {},
+        _mismatch(first, second, metric=settings.metric),
+    )
     if sentences:
         values["comparable"] = False
     else:
@@ -153,7 +160,7 @@ def _compare_two(settings: Compare, dataset: Dataset, first: Run, second: Run) -
         if compared is not None and held_out is not None:
             looked = hold_out_predictions(first)["row"].to_numpy()
             log_look(dataset, looked, data_sha256=first.data.tags[Tag.DATA])
-            _log_comparison(settings, compared, held_out, names=names)
+            _log_comparison(settings, compared, held_out, names=names, costs=costs_of(first))
     log.info("%s\n%s", _format_differences(names, keys, compared), "\n".join(sentences))
     return Result({"run_id": mlflow_run.info.run_id, **values}, yes=compared is not None)
 
@@ -181,7 +188,12 @@ def _difference(found: Verdict) -> dict[str, Any]:
 
 
 def _log_comparison(
-    settings: Compare, compared: Verdict, held_out: Difference, *, names: tuple[str, str]
+    settings: Compare,
+    compared: Verdict,
+    held_out: Difference,
+    *,
+    names: tuple[str, str],
+    costs: ContactEconomics | None,
 ) -> None:
     """Log the difference, the fold test, the hold-out, each fold's values and the figure."""
     difference, fold_test, folds = compared.difference, compared.fold_test, compared.folds
@@ -198,7 +210,7 @@ def _log_comparison(
         None if folds is None else folds["difference"].to_numpy(),
         metric=settings.metric,
         names=names,
-        rope=METRICS[settings.metric].margin if settings.rope is None else settings.rope,
+        rope=practical_margin(settings.metric, costs) if settings.rope is None else settings.rope,
     )
     artifacts.log_figure(figure, "difference")
 
@@ -263,8 +275,14 @@ def _leakage_warnings(runs: Sequence[Run], suspected: Mapping[str, list[str]]) -
     ]
 
 
-def _mismatch(first: Run, second: Run) -> list[str]:
+def _mismatch(first: Run, second: Run, *, metric: str) -> list[str]:
     """Say why two runs cannot be compared and how they differ; empty if they can be compared."""
+    costs = [costs_of(run) for run in (first, second)]
+    if METRICS[metric].needs_costs and costs[0] != costs[1]:
+        return [
+            f"{' and '.join(distinct_names(first, second))} cannot be compared by {metric}: their "
+            "decisions have other costs of a contact, as the keys above show."
+        ]
     differing = [
         name for tag, name in MUST_AGREE.items() if first.data.tags[tag] != second.data.tags[tag]
     ]

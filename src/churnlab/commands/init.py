@@ -55,7 +55,7 @@ def write(settings: Init, *, key: str = "path", needs_target: bool = False) -> t
     """Read the table, write the YAML, read it back, log what was seen; return draft and file.
 
     ``key`` of the command line names the table. InputError: it cannot be read, the YAML is there
-    already, or, with ``needs_target``, no column says who left.
+    already, or, with ``needs_target``, no column says who left or is left to learn from.
     """
     table = read_table(settings.path, key=key, encoding=settings.encoding, whole=True)
     cells = cells_of(table)
@@ -71,12 +71,14 @@ def write(settings: Init, *, key: str = "path", needs_target: bool = False) -> t
             f"{output} exists already; choose another file with output=FILE, or overwrite it with "
             "force=true."
         )
-    found = draft(cells, target=target)
+    found = draft(table, target=target)
     if needs_target and found.target is None:
         raise InputError(
             f"No column of {settings.path} says by its name and values who left; name it with "
             f"target=COLUMN ({candidates(found.candidates)})."
         )
+    if needs_target and (problem := _nothing_left(found)):
+        raise InputError(f"{settings.path}: {problem}.")
     source = settings.path if "://" in settings.path else str(Path(settings.path).absolute())
     text = as_yaml(
         found, name=name, path=source, encoding=settings.encoding, separator=table.separator
@@ -118,7 +120,9 @@ def _log_what_was_seen(found: Draft, table: Table, output: Path) -> None:
     for warning in table.warnings:
         log.info("  %s", warning)
     if found.target is None:
-        log.info("  fill in: target, the column that says who left, with target=COLUMN force=true")
+        which = candidates(found.candidates)
+        who = f"the column that says who left ({which})"
+        log.info("  fill in: target, %s, with target=COLUMN force=true", who)
     else:
         left, rows = int(found.target.left.sum()), int(found.target.taking_part.sum())
         who = f"{found.target.name} is {found.target.positive} in {left:,} of {rows:,} rows"
@@ -131,8 +135,25 @@ def _log_what_was_seen(found: Draft, table: Table, output: Path) -> None:
             log.info("  %s: %s", column.name, note)
         if column.declared is None:
             log.info("  left out: %s, %s", column.name, column.remark)
-    if found.target is not None and (problem := _problem(output)):
+    if problem := _nothing_left(found) or (found.target and _problem(output)):
         log.info("  to correct before it is used: %s", problem)
+
+
+def _nothing_left(found: Draft) -> str | None:
+    """Say that no column is left to learn from, why, and what to do; None if one is."""
+    if any(column.declared is not None for column in found.columns):
+        return None
+    why = [f"{column.name} ({column.remark})" for column in found.columns]
+    if not why:
+        return (
+            "no column is left to learn from: the table holds no other than the target and the "
+            "id; give a table that says more of its members"
+        )
+    return (
+        f"no column is left to learn from: {listed(why, 5, length=600)}; correct them in the file, "
+        "or declare one under columns: in the YAML that churnlab init writes, such as age: {kind: "
+        "numeric}"
+    )
 
 
 def _problem(output: Path) -> str | None:
@@ -142,7 +163,7 @@ def _problem(output: Path) -> str | None:
         contract = DatasetKeys.model_validate(config).contract
         check(read_table(str(config["path"]), contract), contract)  # type: ignore[call-overload,index]
     except ValidationError as invalid:
-        return str(invalid.errors(include_url=False)[0].get("msg"))
+        return str(invalid.errors(include_url=False)[0].get("msg")).removeprefix("Value error, ")
     except InputError as error:
         return str(error)
     return None

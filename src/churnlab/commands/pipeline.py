@@ -208,19 +208,17 @@ def next_steps(dataset: Dataset, *, page: Path, metric: str) -> str:
         f"  and, in a browser, the models, the best first: {models_view(name, metric=metric)}",
         f"  {python} -m webbrowser {shlex.quote(page.as_uri())}",
     ]
-    registered = model_name(name)
-    if find_champion(registered) is None:
+    if find_champion(model_name(name)) is None:
         return "\n".join(lines)
     body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
-    environment = f"PATH={shlex.quote(str(tools))}:$PATH MLFLOW_TRACKING_URI={store}"
-    serve = f"mlflow models serve -m models:/{registered}@champion --env-manager local -p 5001"
     home = shlex.quote(os.environ["CHURNLAB_HOME"])
     score = shlex.join(["score", *_score_overrides(dataset)])
+    serve = shlex.join(["serve", *own_folders(), f"dataset={name}"])
     return "\n".join(
         [
             *lines,
             f"  CHURNLAB_HOME={home} {churnlab} {score}",
-            f"  {environment} {serve}",
+            f"  CHURNLAB_HOME={home} {churnlab} {serve}",
             "  and, from another shell:",
             "  curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
             f"-d {shlex.quote(body)}",

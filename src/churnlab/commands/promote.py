@@ -14,8 +14,6 @@ by. The limits are keys. The champion's own runs are not judged again.
 from __future__ import annotations
 
 import logging
-import time
-import timeit
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -45,14 +43,20 @@ from churnlab.registry.champion import (
 )
 from churnlab.registry.gate import Check
 from churnlab.registry.judges import HeldOut, Judgment
-from churnlab.registry.versions import Champion, Served
+from churnlab.registry.versions import Champion
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.leaderboard import plausible, scores_with_intervals, suspects
 from churnlab.tracking.looks import earlier_looks, log_look, looks_sentence
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
-from churnlab.tracking.search import latest_run, ranked_train_runs, run_on_table
+from churnlab.tracking.search import (
+    check_costs,
+    costs_of,
+    latest_run,
+    ranked_train_runs,
+    run_on_table,
+)
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +161,7 @@ def _register(
         Tag.SEGMENTS: candidate.numbering.summary,
         Tag.REPLACED: decision.champion or "" if decision.promotes else "",
         Tag.REASON: settings.reason or "",
+        **candidate.tags,
     }
     if segments is not None:
         tags[Tag.STABLE] = segments.data.tags[Tag.STABLE]
@@ -214,7 +219,9 @@ def _summary(settings: Promote, version: str, decision: Decision) -> str:
 
 def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
     if settings.churn_run != "best":
-        return run_on_table(settings.churn_run, "train", dataset)
+        named = run_on_table(settings.churn_run, "train", dataset)
+        check_costs(settings.metric, named)
+        return named
     ranked = ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
     kept = [run for run in ranked if Tag.MODEL not in run.data.tags]  # older runs may have none
     if not kept:
@@ -252,29 +259,6 @@ def _segment_run(settings: Promote, dataset: Dataset) -> Run | None:
     return latest
 
 
-class Predicted(NamedTuple):
-    """The candidate's answers for the rows of the table that it predicts, nan for others."""
-
-    probability: np.ndarray
-    segment: np.ndarray
-    batch_ms: float
-
-
-def _predict(candidate: Candidate, dataset: Dataset, rows: np.ndarray) -> Predicted:
-    """Return the candidate's probabilities and segments, and its milliseconds per member.
-
-    It gets the members as a notebook has them.
-    """
-    members = requests.as_read(dataset.X.iloc[rows], candidate.served)
-    started = time.perf_counter()
-    answers = versions.answers(candidate.served, members)
-    batch_ms = (time.perf_counter() - started) / len(rows) * 1000
-    probability, segment = np.full((2, len(dataset.y)), np.nan)
-    probability[rows] = [answer["churn_probability"] for answer in answers]
-    segment[rows] = [answer["segment"] for answer in answers]
-    return Predicted(probability, segment, batch_ms)
-
-
 def _check_predictions(
     settings: Promote,
     dataset: Dataset,
@@ -287,9 +271,9 @@ def _check_predictions(
     Returns the checks, and the members who judged.
     """
     limits, own = settings.gate, artifacts.read_table(candidate.churn.info.run_id, Artifact.TEST)
-    predicted = _predict(candidate, dataset, np.union1d(own["row"], test))
+    predicted = requests.ask(candidate.served, dataset, np.union1d(own["row"], test))
     held_out = judges.select(dataset, test, versions.training_rows(candidate.churn), champion)
-    one_ms = _one_ms(candidate.served, dataset.X.iloc[test[:1]])
+    one_ms = requests.one_ms(candidate.served, dataset.X.iloc[test[:1]])
     sent = requests.as_sent(dataset.X.iloc[own["row"]], candidate.served)
     served = {
         "pandas reads them from CSV": predicted.probability[own["row"]],
@@ -313,7 +297,7 @@ def _check_rivals(
     settings: Promote,
     dataset: Dataset,
     test: np.ndarray,
-    predicted: Predicted,
+    predicted: requests.Predicted,
     churn: Run,
     held_out: HeldOut,
 ) -> list[Check]:
@@ -323,13 +307,15 @@ def _check_rivals(
             log.info("gate.slices compares with a champion, and there is none to compare with yet.")
         return []
     rows, limits = held_out.rows, settings.gate
+    costs = costs_of(churn)
     judgment = Judgment(
         dataset,
         predicted.probability,
         churn.data.metrics["threshold"],
         metric=settings.metric,
-        margin=margin_of(limits.margin, settings.metric),
+        margin=margin_of(limits.margin, settings.metric, costs),
         seed=settings.seed,
+        costs=costs,
     )
     compared = judges.compare(judgment, held_out, require=settings.require)
     checks = [compared]
@@ -367,17 +353,6 @@ def _check_quality(
         *gate.check_minimum(test, {str(key): least for key, least in limits.minimum.items()}),
         *gate.check_ceiling(cv | scores | {"test_members": len(y)}, settings.ceiling),
     ]
-
-
-def _one_ms(version: Served, member: pd.DataFrame) -> float:
-    """Return the milliseconds for one member with reasons.
-
-    The best of five: the cost of the model, not the load of the machine.
-    """
-    seconds = timeit.repeat(
-        lambda: versions.answers(version, member, reasons=True), number=1, repeat=5
-    )
-    return min(seconds) * 1000
 
 
 def _check_form(limits: GateKeys, candidate: Candidate, champion: Champion | None) -> list[Check]:

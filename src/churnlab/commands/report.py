@@ -39,7 +39,12 @@ from churnlab.registry.champion import (
     version_uri,
 )
 from churnlab.registry.gate import Check
-from churnlab.registry.versions import lost_in_words, read_version, served_segment_run_id
+from churnlab.registry.versions import (
+    check_files,
+    lost_in_words,
+    read_version,
+    served_segment_run_id,
+)
 from churnlab.report import model_parts, page, sentences
 from churnlab.report import parts as contents
 from churnlab.report.model_sentences import Late, model_in_words
@@ -300,6 +305,8 @@ def _champion(registered: str, dataset: Dataset) -> ModelVersion | None:
     """Return the champion; warn and leave it out if churnlab promote did not make it."""
     found = find_champion(registered)
     if found is None or Tag.CHURN_RUN_ID in found.tags:
+        if found is not None:
+            check_files(found)
         return found
     dataset.warn(
         f"version {found.version} of {registered} is the champion, but churnlab promote did not "

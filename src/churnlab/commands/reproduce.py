@@ -25,6 +25,7 @@ import pandas as pd
 from mlflow.entities import Run
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from churnlab.bundle.import_folder import imported_from
 from churnlab.commands import segment, train, tune
 from churnlab.config import validation
 from churnlab.config.build import build_pipeline, load_dataset
@@ -34,7 +35,6 @@ from churnlab.data.diff import Mismatch, data_mismatches, table_mismatches, valu
 from churnlab.errors import InputError
 from churnlab.models.own_code import types_in
 from churnlab.models.splits import make_split
-from churnlab.registry.import_folder import imported_from
 from churnlab.registry.model_artifacts import code_folder, model_folder
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import code_of, code_sha256, git_tags, packages

@@ -31,7 +31,7 @@ from churnlab.explore.redundancy import REDUNDANT, collinear
 from churnlab.formatting import listed
 from churnlab.models.features import typical
 from churnlab.plots import segments as plots
-from churnlab.registry.input_example import invent_member
+from churnlab.registry.input_example import invent_members
 from churnlab.registry.model_artifacts import log_segmentation
 from churnlab.segments import kmeans
 from churnlab.segments.choose_k import (
@@ -94,7 +94,7 @@ def run(settings: Segment, dataset: Dataset) -> Result:
     with start_run("segment", settings.model_dump(), name=name, dataset=dataset) as mlflow_run:
         found = divide(keys, ks, clusterer, frame, y)
         choice, groups, labels = found.choice, found.groups, found.model.predict(frame)
-        example = kmeans.segment_frame(invent_member(dataset, columns), columns)
+        example = kmeans.segment_frame(invent_members(dataset, columns), columns)
         model_id = log_segmentation(found.model, example)
         late = [name for name in dataset.contract.late if kmeans.dependent_columns(columns, [name])]
         how: dict[str, Any] = {"columns": columns, "late": late, "early": keys.early}

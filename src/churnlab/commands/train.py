@@ -92,11 +92,11 @@ def run(settings: Train, dataset: Dataset) -> Result:
         )
         model_id, size = log_pipeline(pipeline, dataset, trusted=trusted)
         _warn_of_decision(settings, dataset, choice, hold_out, threshold)
-        per_fold = fold_metrics(oof)
+        per_fold = fold_metrics(oof, costs=decision.contact_economics(settings.decision))
         valuation = _value_decision(settings, dataset, hold_out, threshold)
         metrics = {
             **cv_metrics(per_fold),
-            **performance.hold_out_metrics(hold_out, threshold=threshold, seed=settings.seed),
+            **_test_metrics(settings, hold_out, threshold),
             **_calibration_metrics(choice, hold_out),
             **(valuation.metrics if valuation else {}),
             **_without_late_columns(settings, dataset, split, choice.kept.model),
@@ -164,7 +164,8 @@ def _log_further_draws(settings: Train, dataset: Dataset, split: Split, model: P
     predicted = fold_predictions(clone(model), X, y, folds, rows=split.train)
     further = _with_thresholds(settings, dataset, predicted)
     artifacts.log_table(further, Artifact.FURTHER)
-    _log_folds(fold_metrics(further), Artifact.FURTHER_FOLDS)
+    costs = decision.contact_economics(settings.decision)
+    _log_folds(fold_metrics(further, costs=costs), Artifact.FURTHER_FOLDS)
 
 
 def _log_folds(per_fold: list[dict[str, float]], path: str) -> None:
@@ -195,6 +196,13 @@ def _predict_hold_out(pipeline: Pipeline, dataset: Dataset, split: Split) -> pd.
     probability = pipelines.churn_probability(pipeline, dataset.X.iloc[split.test])
     members = {"row": split.test, "y": dataset.y[split.test], "probability": probability}
     return pd.DataFrame({**members, "fold": -1, "repeat": -1})
+
+
+def _test_metrics(settings: Train, hold_out: pd.DataFrame, threshold: float) -> dict[str, float]:
+    costs = decision.contact_economics(settings.decision)
+    return performance.hold_out_metrics(
+        hold_out, threshold=threshold, seed=settings.seed, costs=costs
+    )
 
 
 def _without_late_columns(

@@ -118,7 +118,8 @@ def _run_nested(plan: Plan, there: OpenStudy) -> dict[str, float]:
     choose = partial(decision.choose, plan.settings.decision, members=len(plan.dataset.y))
     predictions["threshold"] = cross_fitted_thresholds(predictions, choose)
     artifacts.log_table(predictions, Artifact.NESTED)
-    means = cv_metrics(fold_metrics(predictions))
+    costs = decision.contact_economics(plan.settings.decision)
+    means = cv_metrics(fold_metrics(predictions, costs=costs))
     scores = {
         f"nested_{name.removeprefix('cv_')}": value
         for name, value in means.items()
@@ -188,7 +189,10 @@ def _compare_with_untuned(plan: Plan, trained: str, predicted: pd.DataFrame) -> 
     """Compare the tuned with the untuned model on the hold-out, which selected neither: log the
     difference, and return a sentence."""
     members, metric = len(plan.split.train), plan.settings.metric
-    tuned = Predictions("the tuned model", hold_out_predictions(mlflow.get_run(trained)), members)
+    costs = decision.contact_economics(plan.settings.decision)
+    tuned = Predictions(
+        "the tuned model", hold_out_predictions(mlflow.get_run(trained)), members, costs=costs
+    )
     untuned = Predictions("the untuned one", predicted, members)
     (delta, low, high), sentence = verdicts.compare_on_hold_out(
         tuned, untuned, metric=metric, seed=plan.settings.seed

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from churnlab.config import groups
+from churnlab.config import answers, groups
 from churnlab.config.groups import Keys
-from churnlab.evaluation.metric_names import Metric
+from churnlab.evaluation.metric_names import METRICS, Metric
 
 Part = TypeVar("Part", bound="Command")
 
@@ -51,7 +51,8 @@ class Command(Keys):
     own, but reads those of others. ``runs_engine``: also without -m it has work for the engine's
     workers. ``fits_models``: it fits models and keeps them. ``previews``: its ``run`` takes
     ``dry_run=true``, too, and says what it would change. ``whole_store``: it works on the runs and
-    versions of all datasets. ``positional``: the key that a word without a key belongs to.
+    versions of all datasets. ``stays``: it runs until a signal ends it. ``positional``: the key
+    that a word without a key belongs to.
     """
 
     experiment: ClassVar[str | None] = None
@@ -62,6 +63,7 @@ class Command(Keys):
     fits_models: ClassVar[bool] = False
     previews: ClassVar[bool] = False
     whole_store: ClassVar[bool] = False
+    stays: ClassVar[bool] = False
     positional: ClassVar[str | None] = None
 
     seed: groups.Seed
@@ -95,6 +97,19 @@ class Explore(Command, experiment="explore"):
     dataset: groups.DatasetKeys
 
 
+def _metric_has_its_costs(keys: Train | Pipeline) -> Train | Pipeline:
+    """Refuse a metric of money with a decision that has no costs."""
+    if METRICS[keys.metric].needs_costs:
+        from churnlab.models.decision import COSTS, contact_economics  # which loads pandas
+
+        if contact_economics(keys.decision) is None:
+            raise ValueError(
+                f"metric={keys.metric} needs a decision with the costs of a contact. Add to the "
+                f"command, with your own numbers: {COSTS}"
+            )
+    return keys
+
+
 class Train(Command, experiment="churn", fits_models=True):
     """``churnlab train``."""
 
@@ -104,6 +119,7 @@ class Train(Command, experiment="churn", fits_models=True):
     evaluation: groups.EvaluationKeys
     decision: dict[str, Any]
     metric: Metric
+    _costs = model_validator(mode="after")(_metric_has_its_costs)
 
 
 class Tune(Train, experiment="churn", runs_engine=True):
@@ -177,14 +193,40 @@ class History(Command, reads_table=False, opens_store=True):
     dataset: groups.NamedDataset
 
 
-class Score(Command, experiment="promotions", reads_store=True, reads_table=False):
+class Score(
+    Command, experiment="promotions", reads_store=True, reads_table=False, runs_engine=True
+):
     """``churnlab score``."""
 
     dataset: groups.DatasetKeys
     input: str
     output: str
     model_uri: str | None
-    score: groups.ScoringKeys
+    model: answers.ServedModelKeys
+    score: answers.ScoringKeys
+    contacts: bool = False
+    decision: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_limit_of_a_list(self) -> Score:
+        limits = {"top": self.score.top, "budget": self.score.budget}
+        given = [f"score.{key}={limit:g}" for key, limit in limits.items() if limit is not None]
+        if given and not self.contacts:
+            raise ValueError(f"{given[0]} limits a contact list: add contacts=true")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both limit the list: give one of them")
+        return self
+
+
+class Serve(Command, reads_table=False, opens_store=True, stays=True):
+    """``churnlab serve``."""
+
+    dataset: groups.NamedDataset
+    model_uri: str | None
+    model: answers.ServedModelKeys
+    host: str
+    port: Annotated[int, Field(ge=0, le=65535)]
+    serve: answers.ServingKeys
 
 
 class Report(Command, experiment="promotions", reads_store=True):
@@ -242,6 +284,7 @@ class Pipeline(Command, experiment="churn", runs_engine=True, fits_models=True):
     ceiling: groups.Ceiling
     gate: groups.GateKeys
     reason: groups.Reason
+    _costs = model_validator(mode="after")(_metric_has_its_costs)
 
     def part(self, command: type[Part], **more: Any) -> Part:
         """Return the keys of one step: those that it shares with the pipeline, and ``more``."""

@@ -54,6 +54,12 @@ def _readable(expression: str) -> str:
 Expression = Annotated[str, AfterValidator(_readable)]
 
 
+def _some(columns: Any) -> Any:
+    if not columns:
+        raise ValueError("no column is left to learn from; declare one, as age: {kind: numeric}")
+    return columns
+
+
 def _known_score(name: str) -> str:
     part, _, metric = name.partition("_")
     if part not in ("cv", "test") or metric not in get_args(Metric):
@@ -89,7 +95,7 @@ class DatasetKeys(Keys):
     positive: bool | int | float | str
     id: str | None
     repeated_ids: bool = False
-    columns: dict[str, Column] = Field(min_length=1)
+    columns: Annotated[dict[str, Column], BeforeValidator(_some)]
     rules: dict[str, str]
     late: list[str]
     encoding: Encoding = "utf-8"
@@ -357,14 +363,6 @@ class GateKeys(Keys):
     batch_ms: float = Field(gt=0)
     one_ms: float = Field(gt=0)
     looks: int = Field(ge=1)
-
-
-class ScoringKeys(Keys):
-    """What a scored file holds besides the predictions, and what a row that breaks the contract
-    does: it fails the file, or is left out."""
-
-    reasons: bool
-    on_bad_row: Literal["fail", "reject"] = "fail"
 
 
 class StatementsKeys(Keys):

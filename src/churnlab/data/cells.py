@@ -98,9 +98,10 @@ def number_pattern(format: str | None) -> tuple[re.Pattern[str], str, str]:
             "or 1.234,5 € or $1234.5"
         )
     group = BLANK if thousands.isspace() else re.escape(thousands)
-    digits = rf"(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)" if thousands else "[0-9]+"
+    # 0,107 holds no thousands
+    digits = rf"(?:[1-9][0-9]{{0,2}}(?:{group}[0-9]{{3}})+|[0-9]+)" if thousands else "[0-9]+"
     if thousands == ",":  # 12,34,567 in India
-        digits = rf"(?:[0-9]{{1,2}}(?:,[0-9]{{2}})+,[0-9]{{3}}|{digits})"
+        digits = rf"(?:[1-9][0-9]?(?:,[0-9]{{2}})+,[0-9]{{3}}|{digits})"
     mark = re.escape(decimal)
     core = rf"(?:{digits}(?:{mark}[0-9]*)?|{mark}[0-9]+)(?:[eE][+-]?[0-9]+)?|inf(?:inity)?"
     before, after = (
@@ -271,9 +272,7 @@ def read_numbers(
         values = (
             column.to_numpy("float64") if typed else column.to_numpy("float64", na_value=np.nan)
         )
-        plain = None if kind == "date" else format
-        if missing and (codes := {read_number(word, plain) for word in missing}):
-            values = np.where(np.isin(values, [*codes]), np.nan, values)  # 999 means a gap
+        values = _without_codes(values, missing, None if kind == "date" else format)
         if not (kind == "date" and _in_digits(format)):
             return values, np.zeros(len(values), bool)
         column = pd.Series(values)
@@ -290,7 +289,18 @@ def read_numbers(
             for cell, gone in zip(cells, gap, strict=True)
         )
         values = np.fromiter(found, "float64", len(cells))
-    return values, np.isnan(values) & ~gap
+    wrong = np.isnan(values) & ~gap
+    return (values if kind == "date" else _without_codes(values, missing, format)), wrong
+
+
+def _without_codes(
+    values: np.ndarray, missing: Collection[str] | None, format: str | None
+) -> np.ndarray:
+    """Return numbers without those that mean a gap, as 999 may."""
+    import numpy as np
+
+    codes = {read_number(word, format) for word in missing or ()}
+    return np.where(np.isin(values, [*codes]), np.nan, values) if codes else values
 
 
 def _number(cell: Any, kind: str, format: str | None) -> float:

@@ -219,6 +219,12 @@ def same_members(dataset: Members, rows: np.ndarray) -> np.ndarray:
     return np.isin(hashes, hashes[rows])
 
 
+def row_hashes(X: pd.DataFrame, ids: pd.Series | None) -> np.ndarray:
+    """Return one uint64 per row over id and features: ``data_sha256`` covers them."""
+    whole = _whole(X.reset_index(drop=True), None, ids)
+    return pd.util.hash_pandas_object(whole, index=False).to_numpy()
+
+
 def _whole(X: pd.DataFrame, y: np.ndarray | None, ids: pd.Series | None) -> pd.DataFrame:
     """Return id, features and outcome in one frame, text as objects whatever it was read from."""
     whole = X.copy() if y is None else X.assign(**{"target of the contract": y.astype("float64")})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +46,78 @@ class Change(NamedTuple):
     text: str
 
 
+@dataclass
+class Seen:
+    """What of a column is compared with what a version remembers of it (``was``): counts and sums,
+    so that batches of members add up and none of them is kept.
+
+    ``up_to`` and ``at`` count the values up to each remembered point and equal to it; ``sums`` are
+    those of the distances from the remembered mean and of their squares.
+    """
+
+    rows: int = 0
+    missing: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    up_to: list[int] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    categories: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, column: pd.Series, was: Mapping[str, Any]) -> Seen:
+        """Count a column."""
+        if "edges" not in was:
+            known = column.dropna().value_counts(sort=False)
+            categories = Counter({str(name): int(n) for name, n in known.items()})
+            return cls(len(column), len(column) - int(known.sum()), categories=categories)
+        cells = column.to_numpy(dtype="float64")
+        missing = np.isnan(cells)
+        values = cells[~missing] if missing.any() else cells
+        far = values - (was["mean"] or 0.0)
+        points = _cumulative(was)[0]
+        if len(points) <= 2:
+            at = [int((values == point).sum()) for point in points]
+            up_to = [int((values <= point).sum()) for point in points]
+        else:
+            bins = np.searchsorted(points, values)
+            at, up_to = [], np.bincount(bins, minlength=len(points) + 1).cumsum()[:-1].tolist()
+        return cls(len(cells), int(missing.sum()), [far.sum(), (far * far).sum()], up_to, at)
+
+    def add(self, other: Seen) -> None:
+        """Add the counts of another batch."""
+        self.rows += other.rows
+        self.missing += other.missing
+        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
+        self.up_to = _added(self.up_to, other.up_to)
+        self.at = _added(self.at, other.at)
+        self.categories.update(other.categories)
+
+    @property
+    def known(self) -> int:
+        """Return the number of values."""
+        return self.rows - self.missing
+
+    def mean(self, was: Mapping[str, Any]) -> float:
+        """Return the mean of the values."""
+        return (was["mean"] or 0.0) + self.sums[0] / self.known
+
+    def variance(self) -> float:
+        """Return the variance of the values."""
+        return max(self.sums[1] / self.known - (self.sums[0] / self.known) ** 2, 0.0)
+
+
+def _added(mine: list[int], theirs: list[int]) -> list[int]:
+    return [a + b for a, b in zip(mine, theirs, strict=True)] if mine else theirs
+
+
+def seen(X: pd.DataFrame, remembered: Mapping[str, Any]) -> dict[str, Seen]:
+    """Count the columns that a version remembers."""
+    return {
+        str(name): Seen.of(column, remembered["columns"][str(name)])
+        for name, column in X.items()
+        if str(name) in remembered.get("columns", {})
+    }
+
+
 def remember(X: pd.DataFrame, *, scores: np.ndarray | None = None) -> dict[str, Any]:
     """Return what JSON is to keep of a table: its ``rows``, and the distribution of each of
     ``columns`` and of the model's ``scores`` (out-of-fold churn probabilities).
@@ -62,18 +136,25 @@ def remember(X: pd.DataFrame, *, scores: np.ndarray | None = None) -> dict[str, 
 def warnings(
     X: pd.DataFrame, remembered: Mapping[str, Any], *, model: str, target: str | None = None
 ) -> Iterator[str]:
+    """Yield the warnings of ``warnings_of`` for a table."""
+    return warnings_of(seen(X, remembered), remembered, model=model, target=target)
+
+
+def warnings_of(
+    now: Mapping[str, Seen],
+    remembered: Mapping[str, Any],
+    *,
+    model: str,
+    target: str | None = None,
+) -> Iterator[str]:
     """Yield one sentence for columns that have drifted since ``model`` was trained, one for the
     outcome (column ``target``, if there), one for categories new to the model."""
-    columns = {
-        str(name): column
-        for name, column in X.items()
-        if str(name) in remembered["columns"] and name != target
-    }
+    columns = {name: column for name, column in now.items() if name != target}
     drifted = list(_drifted(columns, remembered))
     if drifted:
         yield f"drift since {model} was trained: {listed(drifted, length=120)}"
-    if target in X and target in remembered["columns"]:
-        yield from _outcome(X[target], remembered, model=model, alone=not drifted)
+    if target is not None and target in now:
+        yield from _outcome(target, now[target], remembered, model=model, alone=not drifted)
     new = [
         f"{name} ({found})"
         for name, column in columns.items()
@@ -89,15 +170,22 @@ def warnings(
 def score_warnings(
     scores: np.ndarray, remembered: Mapping[str, Any], *, model: str
 ) -> Iterator[str]:
+    """Yield the warnings of ``score_warnings_of`` for the probabilities of a table."""
+    if "scores" not in remembered or not len(scores):
+        return iter(())
+    now = Seen.of(pd.Series(scores), remembered["scores"])
+    return score_warnings_of(now, remembered, model=model)
+
+
+def score_warnings_of(now: Seen, remembered: Mapping[str, Any], *, model: str) -> Iterator[str]:
     """Yield one sentence if the churn probabilities of ``model`` have drifted since its training.
 
     Versions that remember no scores yield nothing.
     """
-    if "scores" not in remembered or not len(scores):
+    if "scores" not in remembered or not now.rows:
         return
-    was, now = remembered["scores"], pd.Series(scores)
-    change = _of_numbers(now, was, was["rows"])
-    mean = float(now.mean())
+    was = remembered["scores"]
+    change, mean = _of_numbers(now, was, was["rows"]), now.mean(was)
     if change.p < LEVEL and (change.large or _ratio(was["mean"], mean) >= CHURN_RATIO):
         yield (
             f"the predictions of {model} have drifted: the mean probability was "
@@ -106,7 +194,7 @@ def score_warnings(
         )
 
 
-def _drifted(columns: Mapping[str, pd.Series], remembered: Mapping[str, Any]) -> Iterator[str]:
+def _drifted(columns: Mapping[str, Seen], remembered: Mapping[str, Any]) -> Iterator[str]:
     """Describe the changes beyond chance, by Holm over all columns, and large."""
     changes = [
         (name, change)
@@ -133,10 +221,10 @@ def holm(p: np.ndarray) -> np.ndarray:
     return np.minimum(adjusted, 1)[np.argsort(order)]
 
 
-def _changes(column: pd.Series, was: Mapping[str, Any], rows: int) -> Iterator[Change]:
+def _changes(column: Seen, was: Mapping[str, Any], rows: int) -> Iterator[Change]:
     """Compare the values of a column, and the share without a value if there is one."""
-    gaps = np.array([column.isna().sum(), was["shares"][-1] * rows]).round()
-    total = np.array([len(column), rows])
+    gaps = np.array([column.missing, was["shares"][-1] * rows]).round()
+    total = np.array([column.rows, rows])
     if gaps.any():
         then, now = ([total[i] - gaps[i], gaps[i]] for i in (1, 0))
         p, v = _homogeneity(np.array(then), np.array(now))
@@ -148,7 +236,7 @@ def _changes(column: pd.Series, was: Mapping[str, Any], rows: int) -> Iterator[C
     yield (_of_numbers if "edges" in was else _of_categories)(column, was, rows)
 
 
-def _of_categories(column: pd.Series, was: Mapping[str, Any], rows: int) -> Change:
+def _of_categories(column: Seen, was: Mapping[str, Any], rows: int) -> Change:
     """Compare the shares of categories: chi-squared test and Cramér's V.
 
     Categories that are new count one by one, not as a group: a group that is defined by its absence
@@ -157,7 +245,7 @@ def _of_categories(column: pd.Series, was: Mapping[str, Any], rows: int) -> Chan
     then = pd.Series(
         np.array(was["shares"][:-2]) * rows, index=pd.Index(was["values"], dtype=object)
     )
-    now = column.dropna().astype(object).value_counts()
+    now = pd.Series(column.categories, dtype=float)
     if len(was["values"]) == LEVELS:  # the others were not kept
         then["others"] = was["shares"][-2] * rows
         now = now.groupby(now.index.where(now.index.isin(then.index), "others")).sum()
@@ -170,41 +258,40 @@ def _of_categories(column: pd.Series, was: Mapping[str, Any], rows: int) -> Chan
     return Change(p, v >= DISTANCE, text)
 
 
-def _of_numbers(column: pd.Series, was: Mapping[str, Any], rows: int) -> Change:
+def _of_numbers(column: Seen, was: Mapping[str, Any], rows: int) -> Change:
     """Compare numbers by Kolmogorov and Smirnov's test, their distance, and the standardized
     difference of means; a column of two values as categories."""
     from scipy.special import kolmogorov
 
-    values = column.dropna().to_numpy(dtype="float64")
     if len(was.get("points", ())) in (1, 2):
-        return _of_few(values, was, rows)
+        return _of_few(column, was, rows)
     points, then = _cumulative(was)
     if not len(points):
         return Change(1.0, False, "")
-    now = np.searchsorted(np.sort(values), points, side="right") / len(values)
+    now = np.array(column.up_to) / column.known
     gap = np.abs(now - then)
-    size = 1 / (1 / len(values) + 1 / (rows * (1 - was["shares"][-1])))
+    size = 1 / (1 / column.known + 1 / (rows * (1 - was["shares"][-1])))
     p = float(kolmogorov(math.sqrt(size) * gap.max()))
-    spread = math.sqrt((was.get("sd", math.nan) ** 2 + values.var()) / 2)
-    shifted = spread > 0 and abs(values.mean() - was["mean"]) >= SHIFT * spread
+    spread = math.sqrt((was.get("sd", math.nan) ** 2 + column.variance()) / 2)
+    shifted = spread > 0 and abs(column.mean(was) - was["mean"]) >= SHIFT * spread
     if shifted or "sd" not in was:
-        text = f"mean {was['mean']:.3g} then, {values.mean():.3g} now"
+        text = f"mean {was['mean']:.3g} then, {column.mean(was):.3g} now"
     else:
         most = int(gap.argmax())
         text = f"at most {points[most]:.3g}: {then[most]:.0%} then, {now[most]:.0%} now"
     return Change(p, shifted or gap.max() >= DISTANCE, text)
 
 
-def _of_few(values: np.ndarray, was: Mapping[str, Any], rows: int) -> Change:
+def _of_few(column: Seen, was: Mapping[str, Any], rows: int) -> Change:
     """Compare the shares of one value or two and of all others."""
     points, cumulative = np.array(was["points"]), np.array(was["cumulative"])
-    there = np.array([(values == point).sum() for point in points])
-    now = np.append(there, len(values) - there.sum())
+    there = np.array(column.at)
+    now = np.append(there, column.known - there.sum())
     then = np.append(np.diff(cumulative, prepend=0), 0) * rows * (1 - was["shares"][-1])
     p, v = _homogeneity(then.round(), now)
-    text = f"mean {was['mean']:.3g} then, {values.mean():.3g} now"
+    text = f"mean {was['mean']:.3g} then, {column.mean(was):.3g} now"
     if set(points) <= {0.0, 1.0}:
-        text = f"{was['mean']:.0%} then, {values.mean():.0%} now"
+        text = f"{was['mean']:.0%} then, {column.mean(was):.0%} now"
     return Change(p, v >= DISTANCE, text)
 
 
@@ -247,13 +334,13 @@ def _binomial(hits: np.ndarray, of: np.ndarray, share: float) -> np.ndarray:
 
 
 def _outcome(
-    column: pd.Series, remembered: Mapping[str, Any], *, model: str, alone: bool
+    name: str, column: Seen, remembered: Mapping[str, Any], *, model: str, alone: bool
 ) -> Iterator[str]:
-    was = remembered["columns"][str(column.name)]
-    then, now, rows = float(was["mean"]), float(column.mean()), remembered["rows"]
+    was = remembered["columns"][name]
+    then, now, rows = float(was["mean"]), column.mean(was), remembered["rows"]
     counts = [
         np.array([n * (1 - share), n * share]).round()
-        for n, share in ((rows, then), (len(column), now))
+        for n, share in ((rows, then), (column.rows, now))
     ]
     p, v = _homogeneity(*counts)
     if p < LEVEL and (v >= DISTANCE or _ratio(then, now) >= CHURN_RATIO):
@@ -310,11 +397,11 @@ def _shares(column: pd.Series, bins: Mapping[str, Any]) -> np.ndarray:
     return np.bincount(np.where(known, codes, count), minlength=count + 1) / max(len(column), 1)
 
 
-def _new_categories(column: pd.Series, was: Mapping[str, Any]) -> str:
+def _new_categories(column: Seen, was: Mapping[str, Any]) -> str:
     """List the new categories, "" for none or if not all of the old ones were kept."""
     if "edges" in was or len(was["values"]) == LEVELS:
         return ""
-    known = column.dropna()
-    new = known[~known.isin(was["values"])]
-    found = f"{listed(new.unique().tolist(), 3)}: {len(new):,} of {len(column):,}"
-    return found if len(new) else ""
+    new = [name for name in column.categories if name not in {*was["values"]}]
+    count = sum(column.categories[name] for name in new)
+    found = f"{listed(new, 3)}: {count:,} of {column.rows:,}"
+    return found if new else ""

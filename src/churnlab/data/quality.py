@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -126,16 +126,30 @@ def gaps(X: pd.DataFrame, words: Mapping[str, Mapping[str, int]]) -> Iterator[st
 
     ``words`` counts these by column, "" for an empty cell.
     """
-    missing = X.isna().sum()
-    missing = missing[missing > 0].sort_values(ascending=False, kind="stable")
-    if len(missing):
+    missing = {str(name): int(count) for name, count in X.isna().sum().items()}
+    return gaps_of(missing, len(X), words)
+
+
+def gaps_of(
+    missing: Mapping[str, int], rows: int, words: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    """Yield the warning of ``gaps`` for the number of missing values by column in so many rows."""
+    missing = {name: count for name, count in missing.items() if count}
+    if missing:
         counts = [
-            f"{name} ({count:,} of {len(X):,}, {count / len(X):.1%}"
-            f"{_written(words.get(str(name), {}))})"
-            for name, count in missing.items()
+            f"{name} ({count:,} of {rows:,}, {count / rows:.1%}{_written(words.get(name, {}))})"
+            for name, count in sorted(missing.items(), key=lambda one: -one[1])
         ]
         shown = listed(counts, length=140)
         yield f"missing values, filled with the column's typical value: {shown}"
+
+
+def unlisted(name: str, others: Sequence[str], count: int, rows: int) -> str:
+    """Return the warning of categories that are not listed, found ``count`` times."""
+    return (
+        f"{name}: {listed(others, 5)} in {count:,} of {rows:,} rows, not listed in "
+        f"dataset.columns.{name}.values; models treat it as none of the listed categories"
+    )
 
 
 def _written(words: Mapping[str, int]) -> str:

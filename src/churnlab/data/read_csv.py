@@ -36,28 +36,39 @@ LOOKED_AT = 20
 """Lines among which the separator of a file without a contract is found."""
 
 
+class Block(NamedTuple):
+    """Rows of a CSV file under its head, as text: it is read as a file of its own."""
+
+    text: str
+
+    def open(self, mode: str) -> IO[bytes]:
+        """Open the text as bytes in UTF-8."""
+        return io.BytesIO(self.text.encode())
+
+
 def read_csv(
-    file: Path, path: str, contract: Contract | None, *, whole: bool, encoding: str
+    file: Path | Block, path: str, contract: Contract | None, *, whole: bool, encoding: str
 ) -> Table:
     """Read the columns that the contract needs, or all if ``whole``; a contract has its encoding.
 
     Rows with too few or too many cells are left out of the frame and reported as violations.
     """
     encoding = contract.encoding if contract else encoding
+    encoding = "utf-8" if isinstance(file, Block) else encoding
     try:
-        with _open_text(file, encoding, newline=None) as text:
-            separator = _separator(text, contract)
-            header, above = _header(text, separator)
-            _check_header(header, separator, contract)
+        with open_text(file, encoding, newline=None) as text:
+            separator = find_separator(text, contract)
+            header, above = read_header(text, separator)
+            check_header(header, separator, contract)
             lines, ragged, cells = structure(text, len(header), above + 1, separator)
     except UnicodeError as error:
         key = "dataset.encoding" if contract else "encoding"
-        raise _wrong_encoding(file, encoding, key=key) from error
+        raise wrong_encoding(file, encoding, key=key) from error
     source = _Source(file, encoding, separator)
     empty = _empty_columns(source, header)
     names, violations, remarks = contract_names(header, contract, empty=empty)
-    if len(ragged):
-        violations.append(_ragged(ragged, cells, len(lines), header, above, separator))
+    for n in dict.fromkeys(cells.tolist()):
+        violations.append(_ragged(ragged[cells == n], n, len(lines), header, above, separator))
     every = [number for number in range(len(names)) if number not in empty]
     wanted = every if whole else needed(names, contract)
     if len(ragged) == len(lines):
@@ -68,11 +79,11 @@ def read_csv(
         raise csv.Error("pandas finds another number of rows")
     if end := _empty_end(source, names, frame):
         remarks.append(f"left out the last {counted(end, 'row')}, without a value")
-        frame, lines = frame.iloc[:-end], lines[:-end]
+        frame = frame.iloc[:-end]
     written = None
-    if whole and not violations:
+    if whole and all(one.rows is not None for one in violations):
         labels = [header[number] if number in every else name for number, name in enumerate(names)]
-        written = _parse(source, labels, every, **AS_TEXT).iloc[: len(frame)]
+        written = _as_text(source, labels, every, frame)
     return Table(
         frame,
         path,
@@ -89,13 +100,13 @@ def read_csv(
 class _Source(NamedTuple):
     """A CSV file and how it is written."""
 
-    file: Path
+    file: Path | Block
     encoding: str
     separator: str
 
 
 @contextmanager
-def _open_bytes(file: Path) -> Iterator[IO[bytes]]:
+def _open_bytes(file: Path | Block) -> Iterator[IO[bytes]]:
     with file.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -103,14 +114,14 @@ def _open_bytes(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _open_text(file: Path, encoding: str, *, newline: str | None) -> Iterator[IO[str]]:
+def open_text(file: Path | Block, encoding: str, *, newline: str | None) -> Iterator[IO[str]]:
     """Open the decompressed, decoded text; a byte-order mark is no part of the first name."""
     utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
     with _open_bytes(file) as plain:
         yield io.TextIOWrapper(plain, encoding="utf-8-sig" if utf8 else encoding, newline=newline)
 
 
-def _separator(text: IO[str], contract: Contract | None) -> str:
+def find_separator(text: IO[str], contract: Contract | None) -> str:
     """Return the separator that a contract declares, or the one that gives the first lines of a
     file without one equally many cells, and the most."""
     if contract is not None:
@@ -127,7 +138,7 @@ def _separator(text: IO[str], contract: Contract | None) -> str:
     return best if width(best) > 1 else max(SEPARATORS, key=lambda one: width(one, start=1))
 
 
-def _header(text: IO[str], separator: str) -> tuple[list[str], int]:
+def read_header(text: IO[str], separator: str) -> tuple[list[str], int]:
     """Return the cells of the first line that is not blank ([] if all are) and its line number.
 
     A line such as ``sep=;`` above it is Excel's.
@@ -142,7 +153,7 @@ def _names_separator(cells: Sequence[str]) -> bool:
     return re.fullmatch(r"\ufeff?sep=.?\s*", "".join(cells), re.IGNORECASE) is not None
 
 
-def _check_header(header: Sequence[str], separator: str, contract: Contract | None) -> None:
+def check_header(header: Sequence[str], separator: str, contract: Contract | None) -> None:
     """Refuse a file whose first line is not the header of a CSV with this separator."""
     if not header:
         raise NotATable("it is empty")
@@ -162,6 +173,15 @@ def _check_header(header: Sequence[str], separator: str, contract: Contract | No
             raise NotATable(
                 f"its header is separated by {plural}, not by {SEPARATORS[separator]}", fix
             )
+
+
+def _as_text(
+    source: _Source, names: list[str], wanted: Sequence[int], frame: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the cells of a frame's rows as they are written."""
+    if frame.empty:
+        return pd.DataFrame(columns=[names[number] for number in wanted], dtype="str")
+    return _parse(source, names, wanted, **AS_TEXT).loc[frame.index]
 
 
 def _empty_columns(source: _Source, header: Sequence[str]) -> list[int]:
@@ -184,7 +204,7 @@ def _gap_texts(
         for number, name in enumerate(names)
         if contract and name in contract.columns and name in frame and frame[name].isna().any()
     ]
-    return _parse(source, names, wanted, **AS_TEXT).loc[frame.index] if wanted else None
+    return _as_text(source, names, wanted, frame) if wanted else None
 
 
 def _empty_end(source: _Source, names: list[str], frame: pd.DataFrame) -> int:
@@ -192,23 +212,23 @@ def _empty_end(source: _Source, names: list[str], frame: pd.DataFrame) -> int:
     last = frame.tail(1)
     if frame.empty or not all(gaps(last[name], ()).all() for name in last):
         return 0
-    cells = _parse(source, names, range(len(names)), **AS_TEXT).loc[frame.index]
+    cells = _as_text(source, names, range(len(names)), frame)
     filled = ~np.all([gaps(cells[name], ()) for name in cells], axis=0)
     return len(frame) - int(np.flatnonzero(filled).max(initial=-1)) - 1
 
 
 def _ragged(
-    rows: np.ndarray, cells: np.ndarray, of: int, header: Sequence[str], line: int, separator: str
+    rows: np.ndarray, found: int, of: int, header: Sequence[str], line: int, separator: str
 ) -> Violation:
     """Return the violation for rows with another number of cells than the header, which is in
     ``line``: it is wrong itself if all rows have the same."""
-    found, mark = int(cells[0]), SEPARATORS[separator].removesuffix("s")
+    mark = SEPARATORS[separator].removesuffix("s")
     if found > len(header):
         fix = f"correct the line; quote a cell that contains a {mark}"
         fix += ", and write decimal points" if separator == "," else ""
     else:
         fix = f"correct the line: is a {mark} or a closing quote missing?"
-    if len(rows) == of > 1 and (cells == found).all():
+    if len(rows) == of > 1:
         start = clipped(header[0], 40)
         fix += f", or remove line {line} ({start!r}) if it is above the header"
     text = f"{counted(found, 'cell')} where the header has {len(header)}"
@@ -243,10 +263,10 @@ def _parse(
 ) -> pd.DataFrame:
     """Parse columns with pandas, which reads its own floats to the same bits: CSV and Parquet of a
     table have one fingerprint."""
-    reading = _open_text(source.file, source.encoding, newline="")
+    reading = open_text(source.file, source.encoding, newline="")
     with reading as text, warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-        _header(text, source.separator)
+        read_header(text, source.separator)
         return pd.read_csv(
             text,
             sep=source.separator,
@@ -258,7 +278,7 @@ def _parse(
         )
 
 
-def _wrong_encoding(file: Path, encoding: str, *, key: str) -> NotATable:
+def wrong_encoding(file: Path | Block, encoding: str, *, key: str) -> NotATable:
     """Return the error that locates the first bytes not in ``encoding`` and suggests another."""
     guess = f"cp1252 (Western) or {key}=cp1251 (Cyrillic)" if encoding[:3] == "utf" else "utf-8"
     where = ""

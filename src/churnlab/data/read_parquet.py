@@ -12,6 +12,7 @@ from churnlab.data.table import NotATable, Table, contract_names, named, needed
 from churnlab.formatting import listed
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.dataset
 
 MAGIC = b"PAR1"
@@ -20,15 +21,23 @@ MAGIC = b"PAR1"
 
 def read_parquet(file: Path, path: str, contract: Contract | None, *, whole: bool) -> Table:
     """Read the columns that the contract needs, or all if ``whole``; a named index is a column."""
-    data = _open_dataset(file)
-    header = list(data.schema.names)
+    data = open_dataset(file)
+    names, violations, _ = contract_names(data.schema.names, contract)
+    wanted = range(len(names)) if whole else needed(names, contract)
+    columns = [] if violations else [data.schema.names[number] for number in wanted]
+    return as_table(data.to_table(columns=columns), data.schema.names, path, contract, whole=whole)
+
+
+def as_table(
+    rows: pa.Table, header: list[str], path: str, contract: Contract | None, *, whole: bool
+) -> Table:
+    """Return rows of a Parquet file, whose columns are ``header``, as a raw table."""
     names, violations, warnings = contract_names(header, contract)
     columns = named(name for name in names if not name.startswith("__index_level_"))
     if violations:
         frame, cells = pd.DataFrame(columns=names), None
     else:
-        wanted = range(len(names)) if whole else needed(names, contract)
-        cells = data.to_table(columns=[header[number] for number in wanted]).to_pandas()
+        cells = rows.to_pandas()
         if any(name is not None for name in cells.index.names):
             cells = cells.reset_index()
         cells = cells.reset_index(drop=True)
@@ -37,7 +46,7 @@ def read_parquet(file: Path, path: str, contract: Contract | None, *, whole: boo
     return Table(frame, path, columns, None, tuple(violations), tuple(warnings), written)
 
 
-def _open_dataset(file: Path) -> pyarrow.dataset.Dataset:
+def open_dataset(file: Path) -> pyarrow.dataset.Dataset:
     """Open the file or folder; parts whose types differ (int64 and double) get a common schema."""
     import pyarrow as pa
     import pyarrow.dataset

@@ -64,22 +64,28 @@ def read_table(
     violation raises InputError, as does a path without a table. ``key`` of the command line gives
     the path.
     """
+    with readable(path, key=key), local_file(path, key=key) as file:
+        if is_parquet(file):
+            table = read_parquet(file, path, contract, whole=whole)
+        else:
+            table = read_csv(file, path, contract, whole=whole, encoding=encoding)
+    if contract is None and table.violations:
+        head = f"{shorten(path)} is not a valid table"
+        raise InputError(message(table.violations, head=head, place=table.place))
+    return table
+
+
+@contextmanager
+def readable(path: str, *, key: str) -> Iterator[None]:
+    """Say of what cannot be read as a table why, as an InputError."""
     try:
-        with _local_file(path, key=key) as file:
-            if _is_parquet(file):
-                table = read_parquet(file, path, contract, whole=whole)
-            else:
-                table = read_csv(file, path, contract, whole=whole, encoding=encoding)
+        yield
     except InputError:
         raise
     except (*UNREADABLE, NotATable) as error:
         any_table = f"give CSV, .csv.gz or Parquet with {key}=FILE"
         reason, fix, *_ = *_reason(error), any_table
         raise InputError(f"{shorten(path)} cannot be read as a table: {reason}; {fix}.") from error
-    if contract is None and table.violations:
-        head = f"{shorten(path)} is not a valid table"
-        raise InputError(message(table.violations, head=head, place=table.place))
-    return table
 
 
 def _reason(error: Exception) -> tuple[str, ...]:
@@ -96,8 +102,9 @@ def _reason(error: Exception) -> tuple[str, ...]:
 
 
 @contextmanager
-def _local_file(path: str, *, key: str) -> Iterator[Path]:
-    """Yield the file or folder on this machine; a URL is downloaded for as long as it is read."""
+def local_file(path: str, *, key: str, folder: Path | None = None) -> Iterator[Path]:
+    """Yield the file or folder on this machine; a URL is downloaded for as long as it is read, into
+    a folder of its own in ``folder`` (None: where the system keeps temporary files)."""
     if "://" not in path:
         file = Path(path)
         if not path or not file.exists():
@@ -109,7 +116,7 @@ def _local_file(path: str, *, key: str) -> Iterator[Path]:
             raise NotATable("it is neither a file nor a folder")
         yield file
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         try:
             file = Path(scratch) / (Path(urlparse(path).path).name or "table")
             with urlopen(path, timeout=TIMEOUT) as response, file.open("wb") as copy:
@@ -128,7 +135,7 @@ def _local_file(path: str, *, key: str) -> Iterator[Path]:
         yield file
 
 
-def _is_parquet(file: Path) -> bool:
+def is_parquet(file: Path) -> bool:
     """Return whether a file is Parquet: its first bytes decide, not its suffix."""
     if file.is_dir():
         return True

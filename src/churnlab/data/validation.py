@@ -165,11 +165,7 @@ def _unlisted_categories(X: pd.DataFrame, contract: Contract) -> Iterator[str]:
             known = X[name].dropna()
             others = known[~known.isin(column.values)]
             if len(others):
-                yield (
-                    f"{name}: {listed(others.unique().tolist(), 5)} in {len(others):,} of "
-                    f"{len(X):,} rows, not listed in dataset.columns.{name}.values; models treat "
-                    "it as none of the listed categories"
-                )
+                yield quality.unlisted(name, others.unique().tolist(), len(others), len(X))
 
 
 def _read_column(
@@ -359,11 +355,18 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[V
     name, positive = contract.target, contract.positive
     missing = gaps(raw, contract.words(name))
     left = (raw == positive).to_numpy(dtype="bool", na_value=False)
-    if not left.any():  # 1 in a YAML may be the text 1 in a table, true is its unquoted yes or on
+    known = raw[~missing]
+    worded = known.dtype == object or isinstance(known.dtype, pd.StringDtype)
+    values = known.astype("str").str.strip() if worded else known
+    folded = worded and values.nunique() > 2  # No and NO are one
+    if not left.any() or worded:  # 1 in a YAML may be the text 1 in a table, blanks are no part
         cells, words = raw.astype("str").str.strip(), [str(positive).strip()]
-        if isinstance(positive, bool):
+        if folded:
+            values, cells = values.str.casefold(), cells.str.casefold()
+            words = [words[0].casefold()]
+        if isinstance(positive, bool) and not left.any():  # true is the unquoted yes or on
             cells, words = cells.str.casefold(), [*WORDS[positive]]
-        left = cells.isin(words).to_numpy(dtype="bool", na_value=False)
+        left = left | cells.isin(words).to_numpy(dtype="bool", na_value=False)
     y = left.astype("int64")
     if missing.all():
         text = f"target {name} is empty in all {len(raw)} rows"
@@ -372,9 +375,6 @@ def _read_target(raw: pd.Series, contract: Contract) -> tuple[np.ndarray, list[V
     if missing.any():
         fix, rows = "fill it in, or leave these rows out", np.flatnonzero(missing)
         violations.append(Violation(f"target {name}: the value is missing", fix, rows))
-    known = raw[~missing]
-    worded = known.dtype == object or isinstance(known.dtype, pd.StringDtype)
-    values = known.astype("str").str.strip() if worded else known
     found = list(dict.fromkeys(map(str, values.unique())))
     shown = listed(found, 5)
     if len(found) > 2:

@@ -18,11 +18,11 @@ from zipfile import BadZipFile, ZipFile
 import mlflow
 from mlflow.entities import Run
 
+from churnlab.bundle.skops_types import TRUSTED
 from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot, read_store
 from churnlab.doctor.processes import dead_processes, interrupted_writes, orphaned_trials, reconcile
 from churnlab.doctor.registry import interrupted_changes, registry_problems
 from churnlab.formatting import counted, listed
-from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking import processes
 from churnlab.tracking.artifacts import lost_files, make_again, name_of, repair
 from churnlab.tracking.moved import ARTIFACTS, local_path

@@ -9,12 +9,14 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from churnlab.data.cells import MISSING, TRUTH, as_number, number_pattern, read_number
+from churnlab.data.cells import MISSING, TRUTH, as_number, read_number
 from churnlab.data.contract import ABSURD
+from churnlab.drafting.marks import unit_of
 from churnlab.drafting.names import names_place
 from churnlab.drafting.written import Look, bands
-from churnlab.formatting import listed
+from churnlab.formatting import counted, listed
 
 MOST_LEVELS = 50
 """A category with more values than this is encoded by churn rates, not value by value."""
@@ -29,6 +31,12 @@ HALF = 0.5
 """Text of many words that is different in a larger share of the rows is free text."""
 
 LONG = 4
+
+OTHER_SIZE = 5
+"""Numbers with and without a unit whose medians differ so many times mean different things."""
+
+MANY_BARE = 0.05
+"""Such numbers are left out if each kind fills a larger share of the cells."""
 
 MULTIPLIED = re.compile(r"\D?\d[\d.,]*\s*(k|m|mn|mln|mio|bn|tsd\.?|тыс\.?|млн)", re.IGNORECASE)
 """A number that a letter multiplies: 12k is 12,000, and 12m may be months."""
@@ -78,8 +86,9 @@ def _missing(look: Look) -> dict[str, Any]:
 
 def _but_for(look: Look, noun: str) -> list[str]:
     """Say which words among numbers or dates count as missing."""
-    words = [f"{word!r} in {count:,} cells" for word, count in look.words.items()]
-    return [f"{noun} but for {listed(words, 5)}, which count as missing"] if words else []
+    words = [f"{word!r} in {counted(count, 'cell')}" for word, count in look.words.items()]
+    count = "counts" if [*look.words.values()] == [1] else "count"
+    return [f"{noun} but for {listed(words, 5)}, which {count} as missing"] if words else []
 
 
 def _date(look: Look, before: date | None) -> ColumnDraft:
@@ -105,15 +114,18 @@ def _number(look: Look, decimal: str) -> ColumnDraft:
         return ColumnDraft(look.name, {"kind": "binary"} | _missing(look), remark)
     whole = bool((values == np.round(values)).all())
     declared = numeric_limits(values, whole=whole)
-    notes = []
     if look.format is not None and not (look.format == "1234,5" and decimal == ","):
         declared |= {"format": look.format}
-    elif look.format is None and decimal == "," and not whole:
+    elif look.format is None and decimal == "," and not _reads(look, "1234,5"):
         declared |= {"format": "1234.5"}
-    if unit := _unit(look.format):
+    if unit := unit_of(look.format):
         declared |= {"unit": unit}
-    if look.format is not None:
-        shown = look.known[look.known.str.contains(r"\D")].iloc[0]
+    mixed, share = _mixed_units(look, unit)
+    if share >= MANY_BARE:
+        return ColumnDraft(look.name, None, f"{mixed}: write them alike{_gaps(look)}")
+    notes = [f"{mixed}: write them alike"] if mixed else []
+    if look.format is not None or look.formats:
+        shown = look.known[~_bare(look) if unit else look.known.str.contains(r"\D")].iloc[0]
         number = as_number(read_number(shown, look.format))
         notes.append(f"numbers, written as {shown}, which is read as {number}")
         if look.formats:
@@ -124,12 +136,33 @@ def _number(look: Look, decimal: str) -> ColumnDraft:
     return ColumnDraft(look.name, declared | _missing(look), found, tuple(notes))
 
 
-def _unit(format: str | None) -> str | None:
-    """Return the currency sign or unit of a format."""
-    if format is None:
-        return None
-    number_pattern(format)
-    return re.sub(r"1.?234(.5)?", "", format).strip() or None
+def _reads(look: Look, format: str) -> bool:
+    """Return whether a format reads every number of a column."""
+    return not any(math.isnan(read_number(text, format)) for text in look.known.unique())
+
+
+def _bare(look: Look) -> pd.Series:
+    """Return which known cells are numbers without a unit."""
+    return look.known.str.fullmatch(r"[-+−()\d.,'’\s]*([eE][-+]?\d+)?")
+
+
+def _mixed_units(look: Look, unit: str) -> tuple[str, float]:
+    """Say that only some cells have the unit, and return the share of the fewer, if the others are
+    of another size; else nothing and 0."""
+    if not unit or look.values is None:
+        return "", 0
+    bare = _bare(look).to_numpy(dtype="bool")
+    sizes = np.abs(look.values[~look.missing])
+    without, with_unit = (part[part > 0] for part in (sizes[bare], sizes[~bare]))
+    if not len(without) or not len(with_unit):
+        return "", 0
+    ratio = float(np.median(with_unit) / np.median(without))
+    shares = unit in "%‰" and without.max() <= 1 < with_unit.max()
+    if not shares and 1 / OTHER_SIZE < ratio < OTHER_SIZE:
+        return "", 0
+    text = f"not sure: {counted(int((~bare).sum()), 'cell')} have {unit}, {bare.sum():,} have none"
+    compared = f"these are {'smaller' if ratio > 1 else 'larger'}"
+    return f"{text}, and {compared}", min(bare.mean(), 1 - bare.mean())
 
 
 def _text(look: Look) -> ColumnDraft:
@@ -168,8 +201,9 @@ def _text(look: Look) -> ColumnDraft:
 def _word_notes(look: Look) -> list[str]:
     """Say which words of a column of words may be gaps, and which gaps may be values."""
     counts = look.known.value_counts()
-    values = [f"{word!r} in {counts[word]:,} cells" for word in counts.index if word in MISSING]
-    gaps = [f"{word!r} in {count:,} cells" for word, count in look.words.items()]
+    cells = {word: counted(int(counts[word]), "cell") for word in counts.index if word in MISSING}
+    values = [f"{word!r} in {count}" for word, count in cells.items()]
+    gaps = [f"{word!r} in {counted(count, 'cell')}" for word, count in look.words.items()]
     notes = []
     if values:
         notes.append(f"{listed(values, 5)}: a value here; if it is a gap, take it out of values")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -15,7 +15,8 @@ from churnlab.data.quality import leaking_columns
 from churnlab.data.table import UNNAMED, Table
 from churnlab.data.validation import is_nested
 from churnlab.drafting.columns import ColumnDraft, draft_column
-from churnlab.drafting.names import names_counter, names_identifier, names_somebody
+from churnlab.drafting.marks import settled
+from churnlab.drafting.names import names_counter, names_id, names_identifier, names_somebody
 from churnlab.drafting.target import (
     Target,
     agreed,
@@ -63,13 +64,14 @@ def cells_of(table: Table) -> pd.DataFrame:
     return frame[named].reset_index(drop=True)
 
 
-def draft(frame: pd.DataFrame, *, target: str | None = None) -> Draft:
-    """Draft every column of a raw table; ``target`` names the target column, None to guess it."""
+def draft(table: Table, *, target: str | None = None) -> Draft:
+    """Draft every column of a whole table; ``target`` names the target column, None to guess it."""
+    frame, typed = cells_of(table), table.frame.reset_index(drop=True)
     rename = {name: free for name in map(str, frame) if (free := _sayable(name, frame)) != name}
-    frame = frame.rename(columns=rename)
+    frame, typed = frame.rename(columns=rename), typed.rename(columns=rename)
     renamed = [f"{name} is called {free} here" for name, free in rename.items()]
     nested = [str(name) for name in frame if is_nested(frame[name]).any()]
-    looks = _look(frame.drop(columns=nested))
+    looks = settled(_look(frame.drop(columns=nested), typed), separator=table.separator)
     two = [name for name, look in looks.items() if look.distinct == 2]
     chosen, notes = _choose_target(looks, target and rename.get(target, target), two, nested)
     found = [
@@ -113,14 +115,9 @@ def _sayable(name: str, taken: pd.DataFrame) -> str:
     return free if re.search(r"[`\r\n]", name) and free and free not in taken else name
 
 
-def _look(frame: pd.DataFrame) -> dict[str, Look]:
-    """Look at every column, twice if some show a decimal comma: it settles what others mean."""
-    looks = {str(name): look_at(frame[name]) for name in frame}
-    decimal = _decimal(looks)
-    if decimal == ",":
-        unsure = [name for name, look in looks.items() if look.formats and look.dates is None]
-        looks |= {name: look_at(frame[name], decimal=decimal) for name in unsure}
-    return looks
+def _look(frame: pd.DataFrame, typed: pd.DataFrame) -> dict[str, Look]:
+    """Look at every column; ``typed`` are the columns as every command reads them."""
+    return {str(name): replace(look_at(frame[name]), read=typed[name]) for name in frame}
 
 
 def _decimal(looks: dict[str, Look]) -> str:
@@ -267,7 +264,10 @@ def _choose_id(looks: dict[str, Look]) -> tuple[str | None, bool]:
     named = [name for name, look in unique.items() if names_identifier(name) and _is_code(look)]
     named.sort(key=lambda name: not names_somebody(name))  # a client before an order
     coded = [name for name, look in unique.items() if look.values is None and _one_shape(look)]
+    sure = [name for name in named if names_id(name)]
+    sure.sort(key=lambda name: _in_steps(unique[name]))
     for names in (
+        sure,
         [name for name in named if not _in_steps(unique[name])],
         coded,
         named,

@@ -13,6 +13,7 @@ COUNTERS = {"row", "rows", "rownum", "rownumber", "index", "idx", "unnamed", "li
 IDENTIFIERS = {
     *("id", "ids", "uuid", "guid", "key", "no", "nr", "num", "number", "code", "msisdn"),
     *("nummer", "numero", "número", "ид", "номер", "код"),
+    *("identifier", "identifiant", "identificador"),
 }
 """Words in names of identifiers."""
 
@@ -52,6 +53,16 @@ def names_identifier(name: str) -> bool:
         or (words[0] == "id" and names_somebody(name))
         or words[0] in ("ид", "номер", "код")
     )
+
+
+def names_id(name: str) -> bool:
+    """Return whether a name is id, or that of a member: customer id, but not phone or order id.
+
+    >>> [names_id(name) for name in ("ID", "customerId", "phone", "order_id")]
+    [True, True, False, False]
+    """
+    words = words_of(name)
+    return bool(words) and words[-1] == "id" and (len(words) == 1 or names_somebody(name))
 
 
 def names_somebody(name: str) -> bool:

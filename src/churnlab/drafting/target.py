@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from churnlab.data.cells import BLANKS
 from churnlab.drafting.names import words_of
 from churnlab.drafting.written import Look
 
@@ -29,9 +31,10 @@ YES = ("yes", "true", "y", "t", "1", "ja", "oui", "si", "sí", "sim", "да")
 NO = ("no", "false", "n", "f", "0", "nein", "non", "não", "нет")
 
 NAMED = re.compile(
-    r"((has|is|was|did|have|will|client|customer|member|user) )*"
+    r"((has|is|was|did|have|will|the|client|customer|member|user|account|contract) )*"
     r"(churn(ed|er)?|left|exit(ed)?|attrition|attrited|leave[rs]?|cancel(l?ed)?|quit|unsubscribed"
-    r"|departed|resigned|lapsed|отток|ушел|ушёл|gekündigt|kündigung|abgewandert|résilié)"
+    r"|departed|resigned|lapsed|closed|отток|ушел|ушёл|gekündigt|kündigung|abgewandert|résilié"
+    r"|abandono|baja|cancelado)"
     r"( (flag|label|value|status|yn|indicator|ind|binary|target|class|bool|0|1|company|bank"
     r"|service|or|not|stay|stayed))*"
 )
@@ -66,7 +69,8 @@ class Target:
     """The target's column, the value that means left, the two values (left, stayed) in the file's
     own types, and whether the table has others, whose rows do not take part.
 
-    ``left`` is true in the rows of who left; ``sure`` is false if ``positive`` is a guess.
+    ``left`` is true in the rows of who left; ``sure`` is false if ``positive`` is a guess;
+    ``values`` are the cells of who left and who stayed as every command reads them.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Target:
     left: np.ndarray
     taking_part: np.ndarray
     sure: bool
+    values: Sequence[Any] = ()
 
     @property
     def rows_where(self) -> str | None:
@@ -83,7 +88,7 @@ class Target:
         if self.taking_part.all():
             return None
         name = self.name if re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII) else f"`{self.name}`"
-        return f"{name} in [{self.positive!r}, {self.stayed!r}]"
+        return f"{name} in [{', '.join(map(repr, self.values))}]"
 
 
 def meaning(value: str) -> str | None:
@@ -109,7 +114,8 @@ def make_target(look: Look) -> Target | None:
 
     Of more than two values two must say so by themselves.
     """
-    counts = look.known.value_counts()
+    texts = _usual_spelling(look.texts)
+    counts = texts[~look.missing].value_counts()
     if not 2 <= len(counts) <= MOST_VALUES:
         return None
     coded = {*counts.index} == {"1", "2"}  # where 1 is not yes
@@ -134,26 +140,42 @@ def make_target(look: Look) -> Target | None:
     if len(ones) != 1 or len(zeros) != 1:
         return None
     others = [value for value in counts.index if value not in (ones[0], zeros[0])]
-    taking_part = look.texts.isin([ones[0], zeros[0]]).to_numpy() & ~look.missing
+    gone, there = ((texts == value).to_numpy() & ~look.missing for value in (ones[0], zeros[0]))
+    left_cells, stayed_cells = _cells(look, gone), _cells(look, there)
+    if not left_cells or not stayed_cells:  # None, which every command reads as a gap
+        return None
     return Target(
         look.name,
-        _typed(look, ones[0]),
-        _typed(look, zeros[0]),
+        _value(left_cells[0]),
+        _value(stayed_cells[0]),
         others,
-        (look.texts == ones[0]).to_numpy() & ~look.missing,
-        taking_part,
+        gone,
+        gone | there,
         sure,
+        [*left_cells, *stayed_cells],
     )
 
 
-def _typed(look: Look, text: str) -> Any:
-    """Return a value of the target in the type in which its column is read."""
-    if {value.casefold() for value in look.known.unique()} == {"true", "false"}:
-        return text.casefold() == "true"  # which is how pandas reads them
-    if look.values is None:
-        return text
-    value = float(look.values[np.flatnonzero((look.texts == text).to_numpy())[0]])
-    return int(value) if value.is_integer() else value
+def _usual_spelling(texts: pd.Series) -> pd.Series:
+    """Return texts in which words that differ in capitals alone are one: No for NO."""
+    counts = texts[texts != ""].value_counts()
+    usual: dict[str, str] = {}
+    for text in counts.index:
+        usual.setdefault(text.casefold(), text)
+    if len(counts) > 3 * MOST_VALUES or len(usual) == len(counts):
+        return texts
+    return texts.map(lambda text: usual.get(text.casefold(), text))
+
+
+def _cells(look: Look, rows: np.ndarray) -> list[Any]:
+    """Return the different cells of these rows as every command reads them, the usual first."""
+    read = look.texts if look.read is None else look.read
+    cells = read[rows].value_counts().index.tolist()
+    return [int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in cells]
+
+
+def _value(cell: Any) -> Any:
+    return cell.strip(BLANKS) if isinstance(cell, str) else cell
 
 
 def names_target(name: str) -> bool:

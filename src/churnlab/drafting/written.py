@@ -70,6 +70,9 @@ MOST_WORDS = 5
 PLENTY = 20
 """So many different numbers beside a single word in at most half of the cells are numbers, too."""
 
+FEW_TYPOS = 0.02
+"""In so large a share of the cells a column of many numbers may hold typing errors."""
+
 SAMPLE = 100
 """Distinct cells that decide at once that a column holds no numbers."""
 
@@ -130,7 +133,8 @@ class Look:
     ``missing`` marks the gaps; ``words`` counts the words that they are written with. ``values``
     are the numbers or truth (NaN for gaps), None if it holds others; ``format`` is how text writes
     them (None: as every program does), ``formats`` what else it could mean. ``dates`` are
-    timestamps in ``format``. ``texts`` are the cells as text without blanks around them.
+    timestamps in ``format``. ``texts`` are the cells as text without blanks around them, ``read``
+    those of the column as every command reads it.
     """
 
     name: str
@@ -141,6 +145,7 @@ class Look:
     format: str | None = None
     formats: Sequence[str | None] = ()
     dates: pd.Series | None = None
+    read: pd.Series | None = None
 
     @property
     def known(self) -> pd.Series:
@@ -162,8 +167,8 @@ class Look:
         return self.texts.where(~self.missing).rename(self.name)
 
 
-def look_at(raw: pd.Series, *, decimal: str | None = None) -> Look:
-    """Look at a raw column, text or typed; ``decimal`` is the mark that other columns show."""
+def look_at(raw: pd.Series) -> Look:
+    """Look at a raw column, text or typed."""
     raw = raw.reset_index(drop=True)
     empty = gaps(raw, ())
     if (typed := _typed(raw, empty)) is not None:
@@ -174,7 +179,7 @@ def look_at(raw: pd.Series, *, decimal: str | None = None) -> Look:
     vague = {word for word in counts.index if word.casefold() in UNKNOWN}
     none = gap_words | vague
     others = [word for word in counts.index if word not in none]
-    if found := _as_numbers(raw, texts, empty, counts, none, others, decimal):
+    if found := _as_numbers(raw, texts, empty, counts, none, others):
         return found
     gap_words = _gaps_among_words(gap_words, others)
     missing = empty | texts.isin(gap_words).to_numpy()
@@ -223,11 +228,12 @@ def _as_numbers(
     counts: pd.Series,
     gap_words: set[str],
     others: list[str],
-    decimal: str | None,
 ) -> Look | None:
     """Read the column as numbers, if they are; the words among mostly numbers are gaps."""
-    numbers = [word for word in others if re.search(r"\d", word)]
-    strange = [word for word in others if not re.search(r"\d", word)]
+    digits = [word for word in others if re.search(r"\d", word)]
+    typos = _typos(digits, counts)
+    numbers = [word for word in digits if word not in typos]
+    strange = [word for word in others if word in typos or word not in {*digits}]
     if not numbers or len(strange) > MOST_WORDS:
         return None
     share = counts[numbers].sum() / counts[[*numbers, *strange]].sum()
@@ -237,8 +243,6 @@ def _as_numbers(
     formats = possible_formats(numbers) if possible_formats(numbers[:SAMPLE]) else []
     if not formats or _is_date_like(numbers):
         return None
-    if decimal == "," and len(formats) > 1:  # the other columns show what the marks mean
-        formats = sorted(formats, key=lambda one: not (one or "").endswith(("234,5", ".234,5")))
     format = formats[0]
     found = gap_words | {*strange}
     words = {word: int(counts[word]) for word in counts.index if word in found}
@@ -251,6 +255,17 @@ def _as_numbers(
     )
     name = str(raw.name)
     return Look(name, missing, texts, words, values, format=format, formats=formats[1:])
+
+
+def _typos(digits: list[str], counts: pd.Series) -> set[str]:
+    """Return the few words with digits, as 12O.5, that are no numbers in a column of many."""
+    if possible_formats(digits[:SAMPLE]) and possible_formats(digits):
+        return set()
+    for part in (digits[:SAMPLE], digits):  # most columns of words need no second look
+        typos = [word for word in part if not possible_formats([word])]
+        if len(typos) > MOST_WORDS or len(digits) - len(typos) < PLENTY:
+            return set()
+    return {*typos} if counts[typos].sum() <= FEW_TYPOS * counts[digits].sum() else set()
 
 
 def _gaps_among_words(found: set[str], others: Sequence[str]) -> set[str]:

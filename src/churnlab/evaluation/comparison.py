@@ -15,6 +15,7 @@ from churnlab.evaluation.calibration_error import CalibrationError, calibration_
 from churnlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
 from churnlab.evaluation.metrics import group_members, one_metric, will_churn
 from churnlab.evaluation.performance import percentiles
+from churnlab.models.decision import ContactEconomics
 
 ALIKE = 1.05
 """Models up to this many times the smallest size count as equally simple: more decimals of a
@@ -54,6 +55,7 @@ def paired_difference(
     resamples: int = 1000,
     seed: int,
     groups: np.ndarray | None = None,
+    costs: ContactEconomics | None = None,
 ) -> Difference:
     """Return the metric of ``first`` minus that of ``second``, with its 95% paired bootstrap CI.
 
@@ -62,12 +64,12 @@ def paired_difference(
     an array of the same shape: that of each prediction. Each resample of the members scores both
     sides, so that what the members have in common cancels out. Ranking metrics skip resamples
     without both outcomes. ``groups`` numbers the members from 0 if some have several rows, which
-    are then drawn together. For an ece see ``_error_difference``.
+    are then drawn together; ``costs`` are those of a contact. For an ece see ``_error_difference``.
     """
     if METRICS[metric].resampling_bias:
         return _error_difference(y, first, second, seed=seed)
     sides = [
-        _scorers(y, probability, threshold, metric=metric)
+        _scorers(y, probability, threshold, metric=metric, costs=costs)
         for probability, threshold in zip((first, second), thresholds, strict=True)
     ]
     observed = _mean_scores(sides, np.ones((1, len(y))))
@@ -107,18 +109,25 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 
 
 def _scorers(
-    y: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray, *, metric: str
+    y: np.ndarray,
+    probability: np.ndarray,
+    threshold: float | np.ndarray,
+    *,
+    metric: str,
+    costs: ContactEconomics | None,
 ) -> list[Scorer]:
     """Return, for each draw, the function that scores resamples of these members."""
     if METRICS[metric].thresholded:
         # all that counts, and thresholds that differ by fold leave no common order of the members
         probability = will_churn(probability, threshold).astype(np.float64)
-    return [_scorer(y, draw, metric=metric) for draw in np.atleast_2d(probability.T)]
+    return [_scorer(y, draw, metric=metric, costs=costs) for draw in np.atleast_2d(probability.T)]
 
 
-def _scorer(y: np.ndarray, probability: np.ndarray, *, metric: str) -> Scorer:
+def _scorer(
+    y: np.ndarray, probability: np.ndarray, *, metric: str, costs: ContactEconomics | None
+) -> Scorer:
     """Return the function that scores resamples of these members."""
-    groups = group_members(y, probability, 0.5)
+    groups = group_members(y, probability, 0.5, costs=costs)
     order = np.argsort(-probability, kind="stable")
     left = y[order] == 1
     # The first member of each group of equal probability.

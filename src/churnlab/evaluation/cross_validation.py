@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from churnlab.errors import InputError
 from churnlab.evaluation.performance import classification_metrics
+from churnlab.models.decision import ContactEconomics
 from churnlab.models.splits import Fold
 from churnlab.threads import one_thread
 
@@ -93,13 +94,20 @@ def fold_predictions(
 
 
 def estimator_metrics(
-    estimator: Any, folds: Iterable[PreparedFold], *, threshold: float = 0.5
+    estimator: Any,
+    folds: Iterable[PreparedFold],
+    *,
+    threshold: float = 0.5,
+    costs: ContactEconomics | None = None,
 ) -> list[dict[str, float]]:
     """Return the metrics of an estimator on each prepared fold, as ``fold_metrics`` does."""
     with one_thread():
         return [
             classification_metrics(
-                prepared.validation_y, fold_probability(estimator, prepared), threshold=threshold
+                prepared.validation_y,
+                fold_probability(estimator, prepared),
+                threshold=threshold,
+                costs=costs,
             )
             for prepared in folds
         ]
@@ -123,7 +131,10 @@ def cross_fitted_thresholds(
 
 
 def fold_metrics(
-    predictions: pd.DataFrame, *, threshold: float | None = None
+    predictions: pd.DataFrame,
+    *,
+    threshold: float | None = None,
+    costs: ContactEconomics | None = None,
 ) -> list[dict[str, float]]:
     """Compute the metrics of each fold from out-of-fold predictions, draw by draw.
 
@@ -134,6 +145,7 @@ def fold_metrics(
             part["y"].to_numpy(),
             part["probability"].to_numpy(),
             threshold=float(part["threshold"].iloc[0]) if threshold is None else threshold,
+            costs=costs,
         )
         for _, part in predictions.groupby(["repeat", "fold"])
     ]

@@ -64,7 +64,7 @@ class Valuation(NamedTuple):
     @property
     def metrics(self) -> dict[str, float]:
         """Return profit and break-even success with the ends of their 95% CIs, where finite."""
-        found = {"test_profit": self.profit, "test_break_even_success": self.break_even}
+        found = {"test_profit_total": self.profit, "test_break_even_success": self.break_even}
         metrics = {name: estimate.value for name, estimate in found.items()}
         metrics |= {f"{name}_low": estimate.low for name, estimate in found.items()}
         metrics |= {f"{name}_high": estimate.high for name, estimate in found.items()}

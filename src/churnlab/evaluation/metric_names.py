@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+if TYPE_CHECKING:
+    from churnlab.models.decision import ContactEconomics
+
 
 class MetricEntry(NamedTuple):
     """A metric's label, its computation from Counts to (resample,) values, and its kind.
@@ -17,7 +20,9 @@ class MetricEntry(NamedTuple):
     ``thresholded``: it depends only on who is above the threshold. ``unit_interval``: its values
     lie in [0, 1]. ``resampling_bias``: resampling the members inflates it, as it does a sum of
     absolute gaps in [0, 1]: it has a CI of its own. ``share_of`` returns part and whole of a metric
-    that is a share of members, or that ``from_share`` computes from such a share.
+    that is a share of members, or that ``from_share`` computes from such a share. ``needs_costs``:
+    it is an amount of money per member, which only a decision with the costs of a contact gives;
+    its margin is a share of what a member who stays is worth.
     """
 
     label: str
@@ -29,6 +34,7 @@ class MetricEntry(NamedTuple):
     resampling_bias: bool = False
     share_of: Callable[[Any], tuple[Any, Any]] | None = None
     from_share: Callable[[float], float] = float
+    needs_costs: bool = False
 
 
 METRICS = {
@@ -77,7 +83,36 @@ METRICS = {
         share_of=lambda c: (c.hits, c.false_alarms + c.churners),
         from_share=lambda share: 2 * share / (1 + share),
     ),
+    "profit": MetricEntry(
+        "profit per member",
+        lambda c: c.profit(),
+        margin=0.002,
+        thresholded=True,
+        unit_interval=False,
+        needs_costs=True,
+    ),
+    "empc": MetricEntry(
+        "expected maximum profit per member",
+        lambda c: c.expected_maximum_profit(),
+        margin=0.002,
+        unit_interval=False,
+        needs_costs=True,
+    ),
 }
+
+
+def practical_margin(metric: str, costs: ContactEconomics | None = None) -> float:
+    """Return the difference in a metric, in its own unit, below which two models are equal in
+    practice; ``costs`` are those of a contact.
+
+    >>> practical_margin("log_loss")
+    0.01
+    """
+    entry = METRICS[metric]
+    if not entry.needs_costs or costs is None:
+        return entry.margin
+    return entry.margin * costs.retained_value
+
 
 LABELS = {name: metric.label for name, metric in METRICS.items()}
 """How people call each metric."""
@@ -85,12 +120,17 @@ LABELS = {name: metric.label for name, metric in METRICS.items()}
 LOWER_IS_BETTER = {name for name, metric in METRICS.items() if metric.lower_is_better}
 """Metrics that are losses."""
 
+WITHOUT_COSTS = [name for name, metric in METRICS.items() if not metric.needs_costs]
+"""Metrics that every model has, whatever its decision."""
+
 SHARES = [name for name, metric in METRICS.items() if metric.unit_interval]
 """Metrics in [0, 1]."""
 
 if TYPE_CHECKING:  # mypy knows no Literal made at run time
     Metric: TypeAlias = str
+    MetricWithoutCosts: TypeAlias = str
     Score01: TypeAlias = str
 else:
     Metric = Literal[tuple(METRICS)]
+    MetricWithoutCosts = Literal[tuple(WITHOUT_COSTS)]
     Score01 = Literal[tuple(name for name in SHARES if name not in LOWER_IS_BETTER)]

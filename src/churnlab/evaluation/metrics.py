@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from churnlab.evaluation.metric_names import METRICS
+from churnlab.evaluation.metric_names import METRICS, WITHOUT_COSTS
+from churnlab.evaluation.profit import expected_maximum_profit
+from churnlab.models.decision import ContactEconomics, earned_by
 
 CLIP = 0.001
 """Probabilities are clipped to [CLIP, 1 - CLIP] where their logarithm is taken."""
@@ -21,6 +23,7 @@ class Groups(NamedTuple):
 
     ``loss`` and ``square`` are the log loss and the squared error, [of those who left, of those who
     stayed], ``probability`` likewise; the first ``marked`` groups are above the threshold.
+    ``costs`` are those of a contact, if the decision has any.
     """
 
     left: np.ndarray
@@ -29,10 +32,16 @@ class Groups(NamedTuple):
     square: np.ndarray
     probability: np.ndarray
     marked: int
+    costs: ContactEconomics | None = None
 
 
 def group_members(
-    y: np.ndarray, probability: np.ndarray, threshold: float, *, most: int | None = None
+    y: np.ndarray,
+    probability: np.ndarray,
+    threshold: float,
+    *,
+    most: int | None = None,
+    costs: ContactEconomics | None = None,
 ) -> Groups:
     """Group members by probability; pool neighbors if more than ``most`` are distinct.
 
@@ -66,6 +75,7 @@ def group_members(
         square=means((1 - p) ** 2, p**2),
         probability=means(p, p),
         marked=marked,
+        costs=costs,
     )
 
 
@@ -130,16 +140,32 @@ class Counts:
         reached = self.left_so_far + self.stayed_so_far
         return np.array([_calibration_error(*row) for row in zip(reached, gaps, strict=True)])
 
+    def profit(self) -> np.ndarray:
+        """Return what contacting the members above the threshold earns, per member."""
+        assert self.groups.costs is not None
+        return earned_by(self.hits, self.false_alarms, self.groups.costs) / self.n
+
+    def expected_maximum_profit(self) -> np.ndarray:
+        """Return the EMPC per member."""
+        assert self.groups.costs is not None
+        return expected_maximum_profit(self.left, self.stayed, self.groups.costs)
+
 
 def all_metrics(groups: Groups, left: np.ndarray, stayed: np.ndarray) -> dict[str, np.ndarray]:
     """Return every metric of each resample; ``left`` and ``stayed`` are counts (resample, group).
 
     One resample of ``groups.left`` and ``groups.stayed`` themselves gives the sample's own metrics.
+    Those that need costs are left out where ``groups`` has none.
     Precision, recall and f1 are 0, and roc_auc and average_precision nan, where the denominator
     is 0.
     """
     counts = Counts(groups, left, stayed)
-    return {name: metric.compute(counts) for name, metric in METRICS.items()}
+    return {name: METRICS[name].compute(counts) for name in computable(groups)}
+
+
+def computable(groups: Groups) -> list[str]:
+    """Return the metrics that these groups have: without costs not those of money."""
+    return WITHOUT_COSTS if groups.costs is None else list(METRICS)
 
 
 def one_metric(groups: Groups, left: np.ndarray, stayed: np.ndarray, *, metric: str) -> np.ndarray:

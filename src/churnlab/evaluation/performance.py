@@ -15,16 +15,23 @@ from sklearn.linear_model import LogisticRegression
 
 from churnlab.evaluation.calibration_error import GROUPS, calibration_error
 from churnlab.evaluation.metric_names import METRICS
-from churnlab.evaluation.metrics import CLIP, Counts, Groups, all_metrics, group_members
+from churnlab.evaluation.metrics import CLIP, Counts, Groups, all_metrics, computable, group_members
+from churnlab.models.decision import ContactEconomics
 
 SURE = float(norm.ppf(0.975))
 """Standard errors from the middle to an end of a 95% CI."""
 
 
 def classification_metrics(
-    y: np.ndarray, probability: np.ndarray, *, threshold: float
+    y: np.ndarray,
+    probability: np.ndarray,
+    *,
+    threshold: float,
+    costs: ContactEconomics | None = None,
 ) -> dict[str, float]:
     """Compute every metric of `metric_names.METRICS`; churn is predicted above the threshold.
+
+    ``costs`` are those of a contact; without them there are no metrics of money.
 
     log_loss clips probabilities to [0.001, 0.999]. ece is the mean gap between probability and
     outcome over ten bins of equal size, where members of equal probability share their mean
@@ -37,42 +44,51 @@ def classification_metrics(
     >>> scores["roc_auc"], scores["recall"], round(scores["brier"], 3)
     (0.75, 0.5, 0.185)
     """
-    groups = group_members(y, probability, threshold)
+    groups = group_members(y, probability, threshold, costs=costs)
     values = all_metrics(groups, groups.left[None, :], groups.stayed[None, :])
     return {name: float(value[0]) for name, value in values.items()}
 
 
-def hold_out_metrics(hold_out: pd.DataFrame, *, threshold: float, seed: int) -> dict[str, float]:
+def hold_out_metrics(
+    hold_out: pd.DataFrame, *, threshold: float, seed: int, costs: ContactEconomics | None = None
+) -> dict[str, float]:
     """Compute the metrics of the hold-out (test_<metric>) and the ends of their 95% CIs.
 
     ``hold_out``: a row per member, y and probability.
     """
     y, probability = hold_out["y"].to_numpy(), hold_out["probability"].to_numpy()
-    test = classification_metrics(y, probability, threshold=threshold)
-    intervals = bootstrap_intervals(y, probability, threshold=threshold, seed=seed)
+    test = classification_metrics(y, probability, threshold=threshold, costs=costs)
+    intervals = bootstrap_intervals(y, probability, threshold=threshold, seed=seed, costs=costs)
     metrics = {f"test_{name}": value for name, value in test.items()}
     metrics |= {f"test_{name}_low": low for name, (low, _) in intervals.items()}
     return metrics | {f"test_{name}_high": high for name, (_, high) in intervals.items()}
 
 
 def bootstrap_intervals(
-    y: np.ndarray, probability: np.ndarray, *, threshold: float, resamples: int = 1000, seed: int
+    y: np.ndarray,
+    probability: np.ndarray,
+    *,
+    threshold: float,
+    resamples: int = 1000,
+    seed: int,
+    costs: ContactEconomics | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Return the 95% CI (low, high) of every metric, over resamples of the members where needed.
 
     Shares of members (accuracy, precision, recall; f1 by way of one) have Wilson's CI. The others
     have their bootstrap standard error: log_loss on the logarithmic scale, those in [0, 1] with
-    Wilson's formula for as many trials as that error is worth, by Student's t for the rarer
-    outcome. Percentiles of the resamples would cover a precision of few members in 80%, a roc_auc
-    of few churners in 90%. The ece has the CI of ``calibration_error``. nan for a ranking metric
-    without both outcomes, 0 to 1 for a share of nobody.
+    Wilson's formula for as many trials as that error is worth, amounts of money on their own scale,
+    by Student's t for the rarer outcome. Percentiles of the resamples would cover a precision of
+    few members in 80%, a roc_auc of few churners in 90%. The ece has the CI of
+    ``calibration_error``. nan for a ranking metric without both outcomes, 0 to 1 for a share of
+    nobody.
 
     A resample is drawn as multinomial counts over the distinct (probability, outcome) pairs, which
     equals drawing members with replacement. With more than GROUPS distinct probabilities, neighbors
     are pooled (never across the threshold), which bounds time and memory and moves a limit by less
     than a hundredth of the CI's width.
     """
-    groups = group_members(y, probability, threshold, most=GROUPS)
+    groups = group_members(y, probability, threshold, most=GROUPS, costs=costs)
     found = calibration_error(y, probability, seed=seed)
     counts = Counts(groups, groups.left[None, :], groups.stayed[None, :])
     ends = {name: (found.low, found.high) for name, m in METRICS.items() if m.resampling_bias}
@@ -81,13 +97,13 @@ def bootstrap_intervals(
             part, whole = (float(number[0]) for number in metric.share_of(counts))
             low, high = wilson(part / whole if whole else 0.0, whole)
             ends[name] = (float(metric.from_share(low)), float(metric.from_share(high)))
-    others = [name for name in METRICS if name not in ends]
+    others = [name for name in computable(groups) if name not in ends]
     errors = _bootstrap_errors(groups, others, resamples=resamples, seed=seed)
     rarer = float(min(counts.churners[0], counts.stayers[0]))
     for name in others:
         value = float(METRICS[name].compute(counts)[0])
         ends[name] = _metric_interval(name, value, errors[name], rarer=rarer)
-    return {name: ends[name] for name in METRICS}
+    return {name: ends[name] for name in computable(groups)}
 
 
 def _bootstrap_errors(
@@ -113,13 +129,15 @@ def _metric_interval(name: str, value: float, error: float, *, rarer: float) -> 
     outcome."""
     if math.isnan(value):
         return math.nan, math.nan
+    sure = float(student.ppf(0.975, rarer - 1)) if rarer > 1 else SURE
+    if METRICS[name].needs_costs:
+        return value - sure * error, value + sure * error
     if not METRICS[name].unit_interval:
         factor = math.exp(SURE * error / value) if value > 0 else 1.0
         return value / factor, min(value * factor, -math.log(CLIP))
     if error == 0 and 0 < value < 1:  # a constant model ranks at chance in every sample
         return value, value
     trials = value * (1 - value) / error**2 if error > 0 else rarer
-    sure = float(student.ppf(0.975, rarer - 1)) if rarer > 1 else SURE
     return wilson(value, trials, sure=sure)
 
 

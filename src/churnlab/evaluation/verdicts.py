@@ -25,8 +25,9 @@ from churnlab.evaluation.comparison import (
     shared_draws,
 )
 from churnlab.evaluation.cross_validation import fold_metrics
-from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, practical_margin
 from churnlab.formatting import counted
+from churnlab.models.decision import ContactEconomics
 
 ALPHA = 0.05
 """The fold test calls a difference significant below this p-value."""
@@ -43,7 +44,8 @@ class Predictions(NamedTuple):
 
     ``hold_out`` is by the model that was fitted on ``trained_on`` members. ``out_of_fold`` and
     ``nested`` also have fold and repeat; ``nested`` is None without outer folds. ``chosen_among``
-    counts the trials from which the out-of-fold metric selected the model.
+    counts the trials from which the out-of-fold metric selected the model. ``costs`` are those of a
+    contact; two models are compared by those of the first.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Predictions(NamedTuple):
     out_of_fold: pd.DataFrame | None = None
     nested: pd.DataFrame | None = None
     chosen_among: int = 1
+    costs: ContactEconomics | None = None
 
     @property
     def tuned(self) -> bool:
@@ -88,13 +91,14 @@ def judge(
     A tuned model enters with its nested predictions, because its out-of-fold ones selected it.
     Without a shared draw the hold-out decides. ``rope`` as in ``decide``.
     """
+    rope = practical_margin(metric, first.costs) if rope is None else rope
     shared = None
     if first.fair is not None and second.fair is not None:
         shared = shared_draws(first.fair, second.fair)
     if shared is None:
         return _judge_on_hold_out(first, second, metric=metric, seed=seed, rope=rope)
-    found = _difference(*shared, metric=metric, seed=seed)
-    test, folds = _test_over_folds(*shared, metric=metric)
+    found = _difference(*shared, metric=metric, seed=seed, costs=first.costs)
+    test, folds = _test_over_folds(*shared, metric=metric, costs=first.costs)
     answer = decide(found, test, metric=metric, rope=rope)
     members, names = int((shared[0]["repeat"] == 0).sum()), (first.name, second.name)
     sentence = describe(found, test, metric=metric, names=names, members=members, rope=rope)
@@ -130,8 +134,9 @@ def compare_on_hold_out(
     from the normal to the t quantile with the variance over n - 1 (Hesterberg, 2015, The American
     Statistician 69:371).
     """
+    rope = practical_margin(metric, first.costs) if rope is None else rope
     tables = [one.hold_out.assign(repeat=0) for one in (first, second)]
-    delta, low, high = _difference(*tables, metric=metric, seed=seed)
+    delta, low, high = _difference(*tables, metric=metric, seed=seed, costs=first.costs)
     n = len(first.hold_out)
     wider = student.ppf(0.975, n - 1) / norm.ppf(0.975)
     wider *= math.sqrt(n / (n - 1) * (1 + n / first.trained_on))
@@ -155,7 +160,7 @@ def decide(
     >>> decide(Difference(-0.002, -0.005, 0.001), None, metric="log_loss")
     ('equal for all practical purposes', None)
     """
-    rope = METRICS[metric].margin if rope is None else rope
+    rope = practical_margin(metric) if rope is None else rope
     confirmed = folds is None or (folds.p < ALPHA and folds.delta * found.delta > 0)
     if found.significant and confirmed:
         return BETTER, int((found.delta > 0) == (metric in LOWER_IS_BETTER))
@@ -174,7 +179,7 @@ def describe(
     rope: float | None = None,
 ) -> str:
     """Say in one sentence what ``decide`` answers."""
-    limit = METRICS[metric].margin if rope is None else rope
+    limit = practical_margin(metric) if rope is None else rope
     answer, better = decide(found, folds, metric=metric, rope=limit)
     label = LABELS[metric]
     if better is not None:
@@ -195,7 +200,14 @@ def describe(
     )
 
 
-def _difference(first: pd.DataFrame, second: pd.DataFrame, *, metric: str, seed: int) -> Difference:
+def _difference(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    metric: str,
+    seed: int,
+    costs: ContactEconomics | None,
+) -> Difference:
     """Return the paired difference of two tables of predictions for the same members."""
     y = by_draw(first, "y")[:, 0].astype(int)
     assert np.array_equal(y, by_draw(second, "y")[:, 0])
@@ -206,16 +218,18 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame, *, metric: str, seed:
         metric=metric,
         thresholds=(by_draw(first, "threshold"), by_draw(second, "threshold")),
         seed=seed,
+        costs=costs,
     )
 
 
 def _test_over_folds(
-    first: pd.DataFrame, second: pd.DataFrame, *, metric: str
+    first: pd.DataFrame, second: pd.DataFrame, *, metric: str, costs: ContactEconomics | None
 ) -> tuple[FoldTest, pd.DataFrame]:
     """Return the test over the folds of shared draws, and the metric in each: fold, A, B,
     difference."""
     a, b = (
-        np.array([scores[metric] for scores in fold_metrics(table)]) for table in (first, second)
+        np.array([scores[metric] for scores in fold_metrics(table, costs=costs)])
+        for table in (first, second)
     )
     table = pd.DataFrame({"A": a, "B": b, "difference": a - b}).reset_index(names="fold")
     return fold_test(a, b, ratio=1 / (first["fold"].nunique() - 1)), table

@@ -17,6 +17,12 @@ import pandas as pd
 from churnlab.errors import InputError
 from churnlab.models.pipelines import check_parameters, locate
 
+COSTS = (
+    "decision=expected_value decision.retained_value=100 decision.contact_cost=2 "
+    "decision.incentive=10 decision.success=0.3 decision.accept=0.5"
+)
+"""The words that give a command the costs of a contact, with the numbers of the YAML."""
+
 FEW = 0.2
 """Fewer marked members than this share of those who left are almost nobody."""
 
@@ -67,6 +73,11 @@ class ContactEconomics:
         """The expected gain from contacting a member who would leave, before the contact's cost."""
         return self.success * (self.retained_value - self.incentive)
 
+    def expected_cost(self, probability: np.ndarray) -> np.ndarray:
+        """Return what contacting members costs on average: the contact, and the offer if taken."""
+        taken = probability * self.success + (1 - probability) * self.accept
+        return self.contact_cost + self.incentive * taken
+
 
 def _check_number(name: str, value: Any, *, most: float) -> None:
     """Refuse what is no finite number from 0 to ``most``; YAML may give a text or a bool."""
@@ -114,11 +125,13 @@ def expected_value(
     accept: float,
     capacity: int | None = None,
     members: int | None = None,
+    value_column: str | None = None,
 ) -> float:
     """Return the threshold above which a contact pays (see ContactEconomics), or a higher one.
 
     The first is not fitted, but the probabilities must be calibrated. At most ``capacity`` of
-    ``members`` members are above the threshold if they are like these. InputError: a capacity
+    ``members`` members are above the threshold if they are like these. ``value_column`` is for the
+    contact list: a threshold for all members has one ``retained_value``. InputError: a capacity
     without members.
     """
     pays = ContactEconomics(retained_value, contact_cost, incentive, success, accept).threshold

@@ -14,11 +14,12 @@ from scipy.stats import t as student
 
 from churnlab.data.drift import holm
 from churnlab.evaluation.comparison import paired_difference
-from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, METRICS
+from churnlab.evaluation.metric_names import LABELS, LOWER_IS_BETTER, practical_margin
 from churnlab.evaluation.metrics import log_losses
 from churnlab.evaluation.performance import classification_metrics
 from churnlab.evaluation.slices import values
 from churnlab.formatting import counted, listed, percent, whole
+from churnlab.models.decision import ContactEconomics
 from churnlab.registry.gate import BETTER_BY, Check, has_both_outcomes, not_measured
 
 Z = float(norm.ppf(0.975))
@@ -40,15 +41,19 @@ class Loss(NamedTuple):
     error: float
 
 
-def margin_of(margin: float | Mapping[str, float] | None, metric: str) -> float:
+def margin_of(
+    margin: float | Mapping[str, float] | None,
+    metric: str,
+    costs: ContactEconomics | None = None,
+) -> float:
     """Return the margin of a metric: the number, the mapping's, or the metric's own.
 
     >>> margin_of(None, "log_loss"), margin_of({"brier": 0.001}, "brier"), margin_of(0.5, "f1")
     (0.01, 0.001, 0.5)
     """
     if isinstance(margin, Mapping):
-        return margin.get(metric, METRICS[metric].margin)
-    return METRICS[metric].margin if margin is None else margin
+        return margin.get(metric, practical_margin(metric, costs))
+    return practical_margin(metric, costs) if margin is None else margin
 
 
 def measure_loss(
@@ -60,6 +65,7 @@ def measure_loss(
     thresholds: tuple[float, float],
     seed: int,
     groups: np.ndarray | None = None,
+    costs: ContactEconomics | None = None,
 ) -> Loss:
     """Measure how much worse the candidate is than another model on the same members.
 
@@ -69,10 +75,15 @@ def measure_loss(
     69:371). In log loss the standard error is at least that of outcomes drawn from the better
     model: with few members the rare, large losses may be missing, which makes both the estimate and
     its standard error too small. ``groups`` numbers the members if some have several rows; members
-    are resampled then.
+    are resampled then. ``costs`` are those of a contact.
     """
     difference = paired_difference(
-        y, candidate, other, metric=metric, thresholds=thresholds, seed=seed, groups=groups
+        *(y, candidate, other),
+        metric=metric,
+        thresholds=thresholds,
+        seed=seed,
+        groups=groups,
+        costs=costs,
     )
     delta, *ends = difference if metric in LOWER_IS_BETTER else (0.0 - end for end in difference)
     low, high = sorted(ends)
@@ -112,6 +123,7 @@ def check_against(
     groups: np.ndarray | None = None,
     name: str = "champion",
     called: str = "the champion",
+    costs: ContactEconomics | None = None,
 ) -> Check:
     """Check that the candidate is better than the champion (or a rival so called), or not worse.
 
@@ -124,10 +136,15 @@ def check_against(
     if not has_both_outcomes(y):
         return not_measured(name, limit, bound=BETTER_BY)
     loss = measure_loss(
-        y, candidate, rival, metric=metric, thresholds=thresholds, seed=seed, groups=groups
+        *(y, candidate, rival),
+        metric=metric,
+        thresholds=thresholds,
+        seed=seed,
+        groups=groups,
+        costs=costs,
     )
     scores = [
-        classification_metrics(y, probability, threshold=threshold)[metric]
+        classification_metrics(y, probability, threshold=threshold, costs=costs)[metric]
         for probability, threshold in zip((candidate, rival), thresholds, strict=True)
     ]
     if require == "not_worse":
@@ -251,7 +268,7 @@ def check_slices(
         ttest_1samp(loss, 0, alternative="greater").pvalue if np.ptp(loss) > 0 else loss[0] <= 0
         for *_, loss in slices
     ]
-    margin = METRICS["log_loss"].margin
+    margin = practical_margin("log_loss")
     worse = [
         (name, value, loss)
         for (name, value, loss), p in zip(slices, holm(np.array(ps, float)), strict=True)

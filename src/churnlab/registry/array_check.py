@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from churnlab.bundle import arrays, coordinates
+from churnlab.bundle.coordinates import Columns
 from churnlab.data import expressions
-from churnlab.registry import arrays
-from churnlab.registry.arrays import Columns
 
 ROWS = 1000
 """Members of the table on whom both are compared, each also with a gap or an unknown category."""
@@ -23,6 +24,9 @@ BATCHES = (1, 7)
 """Members at a time who must get the same bits as all together."""
 
 UNKNOWN = "\0unknown"
+
+CODE = SimpleNamespace(expressions=expressions, coordinates=coordinates)
+"""What a version gives arrays.py."""
 
 
 def parts_by_arrays(
@@ -36,18 +40,14 @@ def parts_by_arrays(
     return {
         "churn": _same(
             lambda which: (
-                arrays.churn_model(
-                    spec | {"arrays": {"churn": which}}, churn, expressions
-                ).probability
+                arrays.churn_model(spec | {"arrays": {"churn": which}}, churn, CODE).probability
             ),
             members,
         ),
         "segments": segments is not None
         and _same(
             lambda which: (
-                arrays.Segments(
-                    spec | {"arrays": {"segments": which}}, segments, expressions
-                ).labels
+                arrays.Segments(spec | {"arrays": {"segments": which}}, segments, CODE).labels
             ),
             members,
         ),

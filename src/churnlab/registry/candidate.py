@@ -20,16 +20,17 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from sklearn.pipeline import Pipeline
 
+from churnlab.bundle import arrays, coordinates, import_folder, reading, skops_types
 from churnlab.data import cells, drift, expressions
-from churnlab.data.cells import MISSING
 from churnlab.data.dataset import Dataset
 from churnlab.data.validation import row_checks
 from churnlab.explore.redundancy import correlated_groups
 from churnlab.models.features import typical
-from churnlab.registry import arrays, import_folder, skops_types
+from churnlab.registry import inputs
 from churnlab.registry.array_check import parts_by_arrays
 from churnlab.registry.gate import Check, check_stability, no_segments
-from churnlab.registry.input_example import make_example
+from churnlab.registry.input_example import EXAMPLES, make_examples
+from churnlab.registry.manifest import copied, manifest_of
 from churnlab.registry.model_artifacts import (
     code_folder,
     load_pipeline,
@@ -45,13 +46,16 @@ from churnlab.registry.versions import (
     answerable,
     answers,
     features_of,
-    load,
+    load_files,
     nothing_compiled,
 )
 from churnlab.segments.matching import match
 from churnlab.segments.playbook import text
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
+
+SERVED_MODEL = Path(arrays.__file__).with_name("served_model.py")
+"""Code that MLflow runs; importing it declares a model, so it is only copied."""
 
 NO_PLAYBOOK: Mapping[str, Any] = {"reasons": []}
 """The playbook of a version without segments: each group of columns is a reason of its own."""
@@ -112,7 +116,8 @@ def number_segments(segments: Run | None, dataset: Dataset, champion: Champion |
 class Candidate:
     """A version before it is registered: the runs it is made of, and what they were made into.
 
-    ``model_id`` is the logged bundle, ``served`` the same loaded.
+    ``model_id`` is the logged bundle, ``served`` the same loaded, ``manifest`` the SHA-256 of its
+    files.
     """
 
     churn: Run
@@ -121,6 +126,15 @@ class Candidate:
     served: Served
     numbering: Numbering
     megabytes: float
+    manifest: Mapping[str, str]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the version that say what its files are, and what is not fast in it."""
+        slow = [name for name, fast in self.served.spec["arrays"].items() if not fast]
+        slow = [name for name in slow if name != "segments" or self.segments is not None]
+        tags = {Tag.MANIFEST: json.dumps(self.manifest)}
+        return tags | ({Tag.BY_PIPELINE: ", ".join(slow)} if slow else {})
 
     @property
     def description(self) -> str:
@@ -159,8 +173,19 @@ def build(
             threshold=churn.data.metrics["threshold"],
             requirements=requirements(packages(model_folder(churn.info.run_id))),
         )
-    served = load(f"models:/{model_id}")
-    return Candidate(churn, segments, model_id, served, numbering, size / 1e6)
+    with copied(f"models:/{model_id}") as files:
+        served = load_files(files)
+        _log_examples(files / EXAMPLES, model_id, served, dataset)
+        manifest = manifest_of(files)
+    return Candidate(churn, segments, model_id, served, numbering, size / 1e6, manifest)
+
+
+def _log_examples(file: Path, model_id: str, served: Served, dataset: Dataset) -> None:
+    """Log members who are nobody, and what the version answers them: a server asks them again."""
+    members = make_examples(dataset, served.spec, most=10)
+    asked = json.loads(members.to_json(orient="records", double_precision=15))
+    _write_json({"members": asked, "answers": served.model.predict(asked)}, file)
+    mlflow.MlflowClient().log_model_artifact(model_id, str(file))
 
 
 def _log_bundle(
@@ -184,25 +209,14 @@ def _log_bundle(
     with tempfile.TemporaryDirectory() as neutral, nothing_compiled(), requirements_known():
         info = mlflow.pyfunc.log_model(
             name="bundle",
-            python_model=str(shutil.copy(Path(__file__).with_name("served_model.py"), neutral)),
+            python_model=str(shutil.copy(SERVED_MODEL, neutral)),
             artifacts={path.stem: str(path) for path in sorted(folder.iterdir())},
             signature=signature,
-            input_example=make_example(dataset, spec),
-            metadata={"inputs": _describe_inputs(dataset)},
+            input_example=make_examples(dataset, spec, most=1),
+            metadata={"inputs": inputs.in_words(dataset)},
             pip_requirements=requirements,
         )
     return info.model_id
-
-
-def _describe_inputs(dataset: Dataset) -> dict[str, str]:
-    """Return what each input may be, in words."""
-    described = {}
-    for name, column in dataset.contract.columns.items():
-        format = dataset.contract.reading(name).get("format")
-        allowed = [column.kind, *([f"written like {format}"] if format else [])]
-        allowed += [limit.allowed for limit in column.limits(name)]
-        described[name] = ", ".join([*allowed, *(["may be missing"] * (name in dataset.gaps))])
-    return described
 
 
 def _write(
@@ -223,7 +237,7 @@ def _write(
     spec["arrays"] = parts_by_arrays(spec, pipeline[1:], segmentation, dataset.X)
     _write_json(spec, folder / "served.json")
     skops.io.dump(pipeline[1:], folder / "churn.skops")
-    for module in (arrays, cells, expressions, skops_types):
+    for module in (arrays, cells, coordinates, expressions, reading, skops_types):
         shutil.copy(str(module.__file__), folder)
     _write_own_code(folder, churn)
 
@@ -253,11 +267,12 @@ def _churn_spec(
         "kinds": {name: column.kind for name, column in contract.columns.items()},
         "reading": {name: contract.reading(name) for name in contract.columns},
         "texts": sorted(dataset.texts.union(dataset.gaps)),  # pandas reads blanks as text
-        "codes": _codes(dataset),
+        "codes": inputs.codes(dataset),
         "id": contract.id,
         "target": contract.target,
         "extra": contract.extra,
         "checks": row_checks(contract),
+        "schema": inputs.json_schema(dataset),
         "may_be_missing": dataset.gaps,
         "features": {
             "keep": list(features.keep),
@@ -265,41 +280,13 @@ def _churn_spec(
             "fill": features.fill_,
         },
         "threshold": churn.data.metrics["threshold"],
+        "decision": artifacts.read_config(churn.info.run_id)["decision"],
         "typical": typical(dataset.X.iloc[stayed]),
         "training": drift.remember(
             dataset.frame.iloc[trained["row"].unique()],
             scores=trained.loc[trained["repeat"] == 0, "probability"].to_numpy(),
         ),
     }
-
-
-def _codes(dataset: Dataset) -> dict[str, dict[str, list[str]]]:
-    """Return the known categories of each column that pandas reads from a CSV file as a number, as
-    true or false, or as missing, by what it reads: 7.0 is 007."""
-    codes: dict[str, dict[str, list[str]]] = {}
-    for name, column in dataset.contract.columns.items():
-        if column.kind == "category":
-            known = dict.fromkeys([*(column.values or ()), *dataset.X[name].dropna().unique()])
-            for text in map(str, known):
-                if (read := _as_read(text)) is not None:
-                    codes.setdefault(name, {}).setdefault(read, []).append(text)
-    return codes
-
-
-def _as_read(text: str) -> str | None:
-    """Return the number, the truth or the gap that pandas reads a text as, None for any other text.
-
-    >>> _as_read("007"), _as_read("TRUE"), _as_read("None"), _as_read("gold")
-    ('7.0', 'True', 'nan', None)
-    """
-    if text in MISSING:
-        return "nan"
-    if text in ("True", "TRUE", "true", "False", "FALSE", "false"):
-        return text.capitalize()
-    try:
-        return str(float(text))
-    except ValueError:
-        return None
 
 
 def _write_segments(folder: Path, segments: Run | None, numbering: Numbering) -> dict[str, Any]:

@@ -22,19 +22,25 @@ CHANGED = 0.3
 """The share of columns in which an invented member differs from the typical one."""
 
 
-def make_example(dataset: Dataset, spec: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one invented member whom the version of this served.json (``spec``) answers, as a
-    file has it: whole numbers are int64."""
-    example = invent_member(dataset, spec["features"]["derive"], spec["segment_columns"])
-    example = example.astype(dict.fromkeys(whole_columns(dataset.X), "int64"))
+EXAMPLES = "examples.json"
+"""In a version's folder: invented members, and what the version answers them."""
+
+
+def make_examples(dataset: Dataset, spec: Mapping[str, Any], *, most: int) -> pd.DataFrame:
+    """Return invented members whom the version of this served.json (``spec``) answers, as a file
+    has them: whole numbers are int64."""
+    examples = invent_members(
+        dataset, spec["features"]["derive"], spec["segment_columns"], most=most
+    )
+    examples = examples.astype(dict.fromkeys(whole_columns(dataset.X), "int64"))
     if spec["id"] is not None:
-        example.insert(0, spec["id"], "example")
-    return example
+        examples.insert(0, spec["id"], "example")
+    return examples
 
 
-def invent_member(dataset: Dataset, *computed: Mapping[str, str]) -> pd.DataFrame:
-    """Return one invented member, a row like those of ``dataset.X``, who keeps its contract and has
-    a value in each ``computed`` column; no row if there is no such member.
+def invent_members(dataset: Dataset, *computed: Mapping[str, str], most: int = 1) -> pd.DataFrame:
+    """Return invented members, rows like those of ``dataset.X``, who keep its contract and have a
+    value in each ``computed`` column; no row if there is no such member.
 
     Each column has its typical value where that keeps the contract and is no row of the table.
     """
@@ -46,7 +52,7 @@ def invent_member(dataset: Dataset, *computed: Mapping[str, str]) -> pd.DataFram
     members = members[_answerable(members, checks, derived)]
     somebody = pd.util.hash_pandas_object(X, index=False)
     nobody = ~pd.util.hash_pandas_object(members, index=False).isin(somebody)
-    return (members[nobody] if nobody.any() else members).iloc[:1].reset_index(drop=True)
+    return (members[nobody] if nobody.any() else members).iloc[:most].reset_index(drop=True)
 
 
 def _invented(

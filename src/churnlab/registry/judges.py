@@ -13,6 +13,7 @@ from churnlab.data.quality import row_groups
 from churnlab.errors import InputError
 from churnlab.explore.binning import label_columns
 from churnlab.formatting import counted, listed
+from churnlab.models.decision import ContactEconomics
 from churnlab.registry import versions
 from churnlab.registry.against_champion import ancestor_not_judged, check_against
 from churnlab.registry.gate import Check
@@ -101,7 +102,8 @@ def twins_sentence(held_out: HeldOut, *, named: bool) -> list[str]:
 
 class Judgment(NamedTuple):
     """A candidate to be compared: the table, its probability for each row (nan where it predicts
-    none) and its threshold; the metric with its margin, and the seed of the bootstrap."""
+    none) and its threshold; the metric with its margin, the costs of a contact in its decision, and
+    the seed of the bootstrap."""
 
     dataset: Dataset
     predicted: np.ndarray
@@ -109,6 +111,7 @@ class Judgment(NamedTuple):
     metric: str
     margin: float
     seed: int
+    costs: ContactEconomics | None = None
 
 
 def compare(
@@ -134,6 +137,7 @@ def compare(
         groups=judgment.dataset.groups_of(rows),
         name=name,
         called=called,
+        costs=judgment.costs,
     )
 
 

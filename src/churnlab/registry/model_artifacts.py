@@ -21,14 +21,14 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.utils import requirements_utils
 from sklearn.pipeline import Pipeline
 
+from churnlab.bundle.import_folder import imported_from
+from churnlab.bundle.skops_types import TRUSTED
 from churnlab.data.contract import Contract
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
 from churnlab.models.own_code import OwnCode
 from churnlab.registry import saved_form
-from churnlab.registry.import_folder import imported_from
-from churnlab.registry.input_example import invent_member
-from churnlab.registry.skops_types import TRUSTED
+from churnlab.registry.input_example import invent_members
 from churnlab.tracking.names import Tag
 
 NO_CODE = OwnCode({}, frozenset())
@@ -62,7 +62,7 @@ def log_pipeline(pipeline: Pipeline, dataset: Dataset, *, trusted: Sequence[str]
         model_id = _log_model(
             pipeline,
             signature,
-            invent_member(dataset, pipeline[0].derive),
+            invent_members(dataset, pipeline[0].derive),
             predict="predict_proba",
             trusted=trusted,
             code=code,

@@ -12,10 +12,10 @@ import skops.io
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from churnlab.bundle.skops_types import TRUSTED
 from churnlab.errors import InputError
 from churnlab.models import pipelines
 from churnlab.models.own_code import OwnCode, own_code
-from churnlab.registry.skops_types import TRUSTED
 from churnlab.tracking.processes import interruption
 
 OF_EACH = 20

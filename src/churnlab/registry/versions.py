@@ -30,10 +30,18 @@ from churnlab.data.dataset import (
     same_members,
 )
 from churnlab.data.expressions import evaluate
+from churnlab.errors import InputError, Refused
 from churnlab.formatting import listed
 from churnlab.registry.champion import find_champion, former_champions, version_uri
+from churnlab.registry.manifest import Lost, NoManifest, Unverified, verified_copy
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
+
+INSTEAD = "Put the files back from a copy of the store; churnlab rollback restores a champion."
+"""What to do about a version whose files were changed."""
+
+ANOTHER = "Name another version with model_uri=models:/NAME/VERSION."
+"""What to do about a version that cannot be loaded."""
 
 NO_SEGMENTS = "none"
 """In place of the id of a segment run: the version has no segments."""
@@ -88,19 +96,62 @@ def nothing_compiled() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def load(model_uri: str) -> Served:
-    """Load a version as MLflow serves it. LookupError: the reason why it cannot be used."""
+def load(model_uri: str, *, unverified: bool = False) -> Served:
+    """Load a version as MLflow serves it, from a copy whose files are those of its manifest.
+
+    ``unverified``: take one that has no manifest, too. Unverified (a LookupError): its files are
+    not those that were registered. LookupError: another reason why it cannot be used.
+    """
+    try:
+        with verified_copy(model_uri, unverified=unverified) as folder:
+            return load_files(folder)
+    except Lost as error:
+        raise Lost(lost_in_words(model_uri) or str(error)) from None
+
+
+def load_trusted(model_uri: str, *, unverified: bool) -> Served:
+    """Load a version that is to answer users' members. Refused (exit code 3): its files are not
+    those that were registered. InputError: another reason why it cannot answer."""
+    try:
+        return load(model_uri, unverified=unverified)
+    except NoManifest as error:
+        raise Refused(
+            f"{model_uri} is not used: {error}. model.unverified=true uses it without a check; a "
+            "version that churnlab promote makes now has a manifest."
+        ) from error
+    except Lost as error:
+        raise InputError(f"{model_uri} cannot be used: {error}. {ANOTHER}") from error
+    except Unverified as error:
+        raise Refused(f"{model_uri} is not used: {error}. {INSTEAD}") from error
+    except LookupError as error:
+        raise InputError(f"{model_uri} cannot be used: {error}. {ANOTHER}") from error
+
+
+def load_files(folder: Path) -> Served:
+    """Load a version from a folder of its files. LookupError: the reason why it cannot be used."""
     try:
         with nothing_compiled():
-            model = mlflow.pyfunc.load_model(model_uri)
+            model = mlflow.pyfunc.load_model(str(folder))
     except Exception as error:  # a damaged or missing file can raise anything
-        raise LookupError(
-            lost_in_words(model_uri) or f"it cannot be loaded ({_first_line(error)})"
-        ) from error
+        raise LookupError(f"it cannot be loaded ({_first_line(error)})") from error
     try:
         return Served(model, model.unwrap_python_model().served)
     except (MlflowException, AttributeError):
         raise LookupError("it was not made by churnlab promote") from None
+
+
+def check_files(version: ModelVersion) -> None:
+    """Refuse a version whose files are not those that were registered.
+
+    One with lost files, and one from before manifests, pass: what is left of them can be read.
+    """
+    try:
+        with verified_copy(version_uri(version), unverified=True):
+            pass
+    except Lost:
+        pass
+    except Unverified as error:
+        raise Refused(f"{version_uri(version)} cannot be used: {error}. {INSTEAD}") from None
 
 
 def load_champion(name: str) -> Champion | None:
@@ -109,7 +160,7 @@ def load_champion(name: str) -> Champion | None:
     if version is None:
         return None
     try:
-        return Champion(version, load(version_uri(version)))
+        return Champion(version, load(version_uri(version), unverified=True))
     except LookupError as error:
         return Champion(version, None, str(error))
 
@@ -122,7 +173,7 @@ def load_ancestor(name: str, promotions: int) -> Champion | None:
     found = None
     for version in former_champions(name, promotions):
         try:
-            return Champion(version, load(version_uri(version)))
+            return Champion(version, load(version_uri(version), unverified=True))
         except LookupError as error:
             found = found or Champion(version, None, str(error))
     return found

@@ -83,9 +83,10 @@ def decisions(
 ) -> dict[str, Any] | None:
     """Show what contacting earns on the hold-out, by how many can be contacted, and what it hangs
     on."""
-    if "test_profit_low" not in metrics or capacity is None or sensitivity is None:
+    name = "test_profit_total" if "test_profit_total" in metrics else "test_profit"  # older runs
+    if f"{name}_low" not in metrics or capacity is None or sensitivity is None:
         return None
-    profit, low, high = (metrics[f"test_profit{end}"] for end in ("", "_low", "_high"))
+    profit, low, high = (metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
     text = (
         f"Contacting the members above the threshold would have earned {whole(profit)} on the "
         f"{whole(held_out)} held-out members (95% CI {whole(low)} to {whole(high)}"

@@ -21,6 +21,7 @@ from churnlab.models.features import found_on_sentence
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.scores import scores_of
+from churnlab.tracking.search import costs_of
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +98,7 @@ def recommend(
     trials = chosen_among(best)
     luck = f", which was chosen among {trials} on these folds" if trials > 1 else ""
     if chosen is best:
-        other = (
-            "no simpler model is within one standard error (being equal in practice is a wider "
-            "margin)"
-        )
+        other = "no simpler model is within one standard error of it"
         if len(runs) == 1:
             other = "the only run" if len(ranked) == 1 else "the only run that can be"
         return best.info.run_id, f"Recommended: {best.info.run_name}{luck}; {other}."
@@ -227,7 +225,8 @@ def _read_evidence(name: str, run: Run) -> Predictions:
         )
         nested = None
     members = predicted["row"].nunique()
-    return Predictions(name, hold_out_predictions(run), members, predicted, nested, among)
+    costs = costs_of(run)
+    return Predictions(name, hold_out_predictions(run), members, predicted, nested, among, costs)
 
 
 def out_of_fold_predictions(run: Run) -> pd.DataFrame:

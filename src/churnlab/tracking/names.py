@@ -91,6 +91,11 @@ class Tag:
     """The segment run whose segmentation a version serves; none: it has no segments."""
     SEGMENTS = "churnlab.segments"
     """How the segments of a version relate to those of the champion it was compared with."""
+    MANIFEST = "churnlab.manifest"
+    """The SHA-256 of every file of a version, by its path, as JSON."""
+    BY_PIPELINE = "churnlab.by_pipeline"
+    """What a version computes by its saved pipelines instead of arrays: churn, segments; absent
+    when it is nothing."""
     GATE = "churnlab.gate"
     """The gate's verdict: passed, forced, refused or undecided (too few members to judge by); the
     checks are in the gate.json of the promotion's run."""

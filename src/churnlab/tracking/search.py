@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import mlflow
@@ -13,12 +15,15 @@ from mlflow.exceptions import MlflowException
 
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.evaluation.metric_names import LOWER_IS_BETTER
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
 from churnlab.formatting import counted, listed
+from churnlab.models.decision import COSTS, ContactEconomics
 from churnlab.tracking.artifacts import check_intact, intact
 from churnlab.tracking.fingerprints import identity_tags
 from churnlab.tracking.names import EXPERIMENTS, SAME_QUESTION, Tag
 from churnlab.tracking.store import restore
+
+log = logging.getLogger(__name__)
 
 NOT_FOUND = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """MLflow's error codes for a run, an alias, a version or a model that does not exist."""
@@ -145,7 +150,9 @@ def ranked_train_runs(dataset_name: str, tags: Mapping[str, str], *, metric: str
     a warning.
     """
     same = {key: tags[key] for key in SAME_QUESTION}
-    return _ranked(_train_runs(dataset_name, same), metric=metric)
+    ranked = _ranked(_train_runs(dataset_name, same), metric=metric)
+    _check_known(metric, ranked)
+    return ranked
 
 
 def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str, ...], list[Run]]:
@@ -157,7 +164,9 @@ def train_runs_by_question(dataset_name: str, *, metric: str) -> dict[tuple[str,
     for run in _train_runs(dataset_name, {}):
         groups.setdefault(tuple(run.data.tags[key] for key in SAME_QUESTION), []).append(run)
     ranked = {question: _ranked(runs, metric=metric) for question, runs in groups.items()}
-    return {question: runs for question, runs in ranked.items() if runs}
+    found = {question: runs for question, runs in ranked.items() if runs}
+    _check_known(metric, found)
+    return found
 
 
 def _train_runs(dataset_name: str, tags: Mapping[str, str]) -> list[Run]:
@@ -176,11 +185,58 @@ def _usable(runs: Sequence[Run]) -> list[Run]:
 
 
 def _ranked(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
-    """Rank the newest run of each config; runs older than the metric have no rank."""
+    """Rank the newest run of each config; runs older than the metric have no rank.
+
+    Of an amount of money only the runs with the costs of the newest are ranked.
+    """
     key, sign = f"cv_{metric}", 1 if metric in LOWER_IS_BETTER else -1
     known = [run for run in newest_first if key in run.data.metrics]
+    if METRICS[metric].needs_costs:
+        known = _of_equal_costs(known, metric=metric)
     newest = {run.data.tags[Tag.CONFIG]: run for run in reversed(known)}
     return sorted(newest.values(), key=lambda run: sign * run.data.metrics[key])
+
+
+def _of_equal_costs(newest_first: Sequence[Run], *, metric: str) -> list[Run]:
+    """Return the runs with the costs of the newest, and say how many others there are."""
+    alike = [run for run in newest_first if costs_of(run) == costs_of(newest_first[0])]
+    if others := len(newest_first) - len(alike):
+        log.info(
+            "Not ranked by %s: %s whose decision has other costs than the newest run, %s.",
+            metric,
+            counted(others, "run"),
+            newest_first[0].info.run_name,
+        )
+    return alike
+
+
+def costs_of(run: Run) -> ContactEconomics | None:
+    """Return the costs of a contact in the decision of a train run; None if it has none."""
+    names = [field.name for field in fields(ContactEconomics)]
+    given = [run.data.params.get(f"decision.{name}") for name in names]
+    numbers = [float(number) for number in given if number is not None]
+    return ContactEconomics(*numbers) if len(numbers) == len(names) else None
+
+
+def check_costs(metric: str, *runs: Run) -> None:
+    """Refuse a metric of money for runs whose decision has no costs."""
+    for run in runs:
+        if METRICS[metric].needs_costs and costs_of(run) is None:
+            raise _without_costs(metric, f"The run {run.info.run_name} ({run.info.run_id})")
+
+
+def _check_known(metric: str, runs: Collection[Any]) -> None:
+    """Refuse a metric of money where no run has it."""
+    if METRICS[metric].needs_costs and not runs:
+        raise _without_costs(metric, "No finished train run here")
+
+
+def _without_costs(metric: str, who: str) -> InputError:
+    has = "has" if who.startswith("No") else "does not have"
+    return InputError(
+        f"{who} {has} {metric}: it needs a decision with the costs of a contact. Train again with "
+        f"your own numbers: churnlab train metric={metric} {COSTS}"
+    )
 
 
 def children(parent: Run, command: str, *, status: str | None = None) -> list[Run]:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -29,8 +29,9 @@ from churnlab.config.groups import ModelKeys
 from churnlab.config.objects import build_object
 from churnlab.data.dataset import Dataset
 from churnlab.errors import InputError
-from churnlab.evaluation.metric_names import LOWER_IS_BETTER
+from churnlab.evaluation.metric_names import LOWER_IS_BETTER, METRICS
 from churnlab.formatting import PROGRESS, counted, duration
+from churnlab.models.decision import ContactEconomics, contact_economics
 from churnlab.models.own_code import own_code, types_in
 from churnlab.models.splits import Split
 from churnlab.tracking.artifacts import lost_files, name_of
@@ -115,11 +116,18 @@ def question_of(settings: Tune, split: Split) -> dict[str, Any]:
         "search space": model.space,
         "features": settings.features.model_dump(exclude={"found_on"}),
         "metric": settings.metric,
+        **({"costs of a contact": asdict(costs)} if (costs := _costs(settings)) else {}),
         "seed": settings.seed,
         "data": tags[Tag.DATA],
         "split": tags[Tag.SPLIT],
         "folds": tags[Tag.FOLDS],
     }
+
+
+def _costs(settings: Tune) -> ContactEconomics | None:
+    """Return the costs of a contact if the study's metric is an amount of money."""
+    needed = METRICS[settings.metric].needs_costs
+    return contact_economics(settings.decision) if needed else None
 
 
 def _own_code(model: ModelKeys) -> dict[str, str]:
@@ -218,6 +226,7 @@ def _job(plan: Plan, there: OpenStudy) -> trials.Job:
         tracking_uri=mlflow.get_tracking_uri(),
         parent=there.parent,
         first=len(there.study.trials),
+        costs=_costs(settings),
     )
 
 

@@ -35,6 +35,7 @@ from churnlab.evaluation.cross_validation import (
     prepare_folds,
 )
 from churnlab.formatting import counted, of_a_library
+from churnlab.models.decision import ContactEconomics
 from churnlab.models.splits import Fold
 from churnlab.tracking.names import Tag
 from churnlab.tracking.processes import interruption
@@ -76,7 +77,8 @@ class Job:
     """Hold what every worker of a study needs.
 
     ``n_trials`` is how many trials the study should complete; ``first`` is how many, in any state,
-    it had when this job began.
+    it had when this job began. ``costs`` are those of a contact, if the metric is money: a trial is
+    then scored above the threshold that they give, without the capacity.
     """
 
     storage: studies.Local
@@ -92,6 +94,7 @@ class Job:
     tracking_uri: str
     parent: Run
     first: int
+    costs: ContactEconomics | None = None
 
     @property
     def exhaustive(self) -> bool:
@@ -262,7 +265,8 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[PreparedFold]) -> di
     """Fit on every fold; return the run's ``metrics`` and, ``per_fold``, the tuned one."""
     started = time.perf_counter()
     estimator = clone(job.pipeline[-1]).set_params(**params)
-    per_fold = estimator_metrics(estimator, folds)
+    threshold = 0.5 if job.costs is None else job.costs.threshold
+    per_fold = estimator_metrics(estimator, folds, threshold=threshold, costs=job.costs)
     means = cv_metrics(per_fold)
     spread = f"cv_{job.metric}_std"
     metrics = {

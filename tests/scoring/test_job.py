@@ -1,0 +1,346 @@
+"""Scoring part by part: killed, out of room or changed under way, the same command completes."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from churnlab.data.demo import members
+from support.killing import SOAK
+from support.running import Ended, churnlab_process, environment, version_folder, wait
+
+pytestmark = pytest.mark.slow
+
+ROWS = 6_000
+
+SMALL_PARTS = """
+from churnlab.scoring import blocks, parts
+blocks.SIZE, blocks.ROWS = 20_000, 400
+"""
+"""Parts of some 400 rows, so that a small table has many."""
+
+ONE_COMMAND = """
+import resource, sys
+limit, halt = map(int, sys.argv[1:3])
+begin, finish = parts.begin, parts.finish
+def begin_without_room(*words):
+    begin(*words)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+def finish_and_wait(part, number, *words):
+    finish(part, number, *words)
+    if number == halt:
+        sys.stdin.read()
+if limit:
+    parts.begin = begin_without_room
+parts.finish = finish_and_wait
+from churnlab.__main__ import main
+code = main(sys.argv[3:])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(f"peak {peak}", file=sys.stderr)
+sys.exit(code)
+"""
+"""A process that ends with its command, or is killed, and may lack room on the disk. After the part
+``halt`` it waits until its standard input ends."""
+
+
+def start(
+    home: Path, *words: str, limit: int = 0, halt: int = -1, size: int = 20_000
+) -> subprocess.Popen[str]:
+    code = f"{SMALL_PARTS}blocks.SIZE = {size}\n{ONE_COMMAND}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(limit), str(halt), "score", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    )
+
+
+@pytest.fixture(scope="module")
+def score(promoted) -> Iterator[Callable[..., Ended]]:
+    """Score in one process for all tests."""
+    with churnlab_process(promoted.home, before=SMALL_PARTS) as churnlab:
+        yield partial(churnlab, "score")
+
+
+def until(file: Path, job: subprocess.Popen[str]) -> None:
+    """Wait until a running job has made a file."""
+    deadline = time.monotonic() + 300
+    while not file.exists():
+        assert job.poll() is None, job.communicate()[1]
+        assert time.monotonic() < deadline, f"no {file}"
+        time.sleep(0.002)
+
+
+def kill(job: subprocess.Popen[str]) -> None:
+    os.kill(job.pid, signal.SIGKILL)
+    assert wait(job).code == -signal.SIGKILL, "the kill hit"
+
+
+@pytest.fixture
+def table(tmp_path) -> pd.DataFrame:
+    """Members in members.csv, three of whom break the contract, far apart."""
+    table = members(ROWS, seed=5).drop(columns="Churn")
+    table.insert(0, "card", [f"{number:05d}" for number in range(ROWS)])
+    for row in (3, 2_500, 5_990):
+        table.loc[row, "Age"] = 7
+    table.to_csv(tmp_path / "members.csv", index=False)
+    return table
+
+
+@pytest.fixture
+def words(tmp_path) -> list[str]:
+    return [f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.csv"]
+
+
+REJECT = "score.on_bad_row=reject"
+
+
+def test_the_same_bits_come_out_in_batches_of_any_size(promoted, score, table, words, tmp_path):
+    whole = tmp_path / "whole.csv"
+    with churnlab_process(promoted.home) as churnlab:
+        ended = churnlab("score", words[0], f"output={whole}", REJECT, "score.reasons=true")
+    assert ended.code == 0, ended.err
+    small = score(*words, REJECT, "score.reasons=true")
+    assert small.code == 0, small.err
+    assert (tmp_path / "scored.csv").read_bytes() == whole.read_bytes()
+    workers = ("engine=processes", "engine.workers=2")
+    several = score(words[0], f"output={tmp_path}/p.csv.gz", REJECT, *workers)
+    assert several.code == 0, several.err
+    with_reasons = pd.read_csv(whole, dtype="str").drop(columns="reasons")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "p.csv.gz", dtype="str"), with_reasons)
+
+
+@pytest.mark.parametrize(
+    ("part", "ending"),
+    [*product((0, 5, 13), ("csv", "parquet"))] if SOAK else [(0, "csv"), (5, "parquet")],
+)
+def test_a_killed_job_goes_on_with_the_finished_parts(
+    promoted, score, table, words, tmp_path, part, ending
+):
+    words = [words[0], f"output={tmp_path}/scored.{ending}", REJECT]
+    folder = tmp_path / f".scored.{ending}.parts"
+    job = start(promoted.home, *words, halt=part)
+    until(folder / f"{part:06d}.json", job)
+    kill(job)
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    assert len(kept) == part + 2, "the manifest, too"
+    assert not (tmp_path / f"scored.{ending}").exists()
+    ended = score(*words)
+    assert ended.code == 0, ended.err
+    assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
+    read = pd.read_parquet if ending == "parquet" else pd.read_csv
+    scored = read(tmp_path / f"scored.{ending}")
+    assert scored["card"].astype("int64").tolist() == [
+        row for row in range(ROWS) if row not in (3, 2_500, 5_990)
+    ]
+    rejected = pd.read_csv(tmp_path / f"scored.{ending}.rejected.csv", dtype="str")
+    assert rejected["place"].tolist() == ["line 5", "line 2502", "line 5992"]
+    assert rejected["card"].tolist() == ["00003", "02500", "05990"]
+    assert not folder.exists()
+
+
+def test_a_row_that_breaks_the_contract_late_in_the_file_leaves_nothing(
+    score, table, words, tmp_path
+):
+    table.drop(index=[3, 2_500]).to_csv(tmp_path / "members.csv", index=False)
+    ended = score(*words)
+    assert ended.code == 2
+    assert "line 5990, column Age: 7 is below 14" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["members.csv"]
+
+
+def test_a_full_disk_is_one_paragraph_and_the_same_command_completes(
+    promoted, score, table, words, tmp_path
+):
+    parquet = [words[0], f"output={tmp_path}/scored.parquet", REJECT]
+    ended = wait(start(promoted.home, *words, REJECT, limit=30_000))
+    assert ended.code == 1, ended.err
+    said = [line for line in ended.err.splitlines() if not line.startswith(("warning", "peak"))]
+    assert len(said) == 1
+    assert "run the same command again" in said[0]
+    assert not (tmp_path / "scored.csv").exists()
+    for again in (score(*words, REJECT), score(*parquet)):
+        assert again.code == 0, again.err
+        assert again.line["rows"] + again.line["rejected"] == ROWS
+
+
+def test_an_output_folder_that_is_removed_is_one_paragraph(promoted, score, table, words, tmp_path):
+    (tmp_path / "out").mkdir()
+    words = [words[0], f"output={tmp_path}/out/scored.csv", REJECT]
+    job = start(promoted.home, *words, halt=2)
+    until(tmp_path / "out" / ".scored.csv.parts" / "000002.json", job)
+    (tmp_path / "out").rename(tmp_path / "away")
+    ended = wait(job)
+    assert ended.code == 1, ended.err
+    assert "Create it and run the same command again" in ended.err
+    (tmp_path / "out").mkdir()
+    again = score(*words)
+    assert again.line["rows"] + again.line["rejected"] == ROWS
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(promoted, score, table, words, tmp_path):
+    job = start(promoted.home, *words, REJECT, halt=2)
+    until(tmp_path / ".scored.csv.parts" / "000002.json", job)
+    with (tmp_path / "members.csv").open("a") as file:
+        file.write(",".join(map(str, table.iloc[0])) + "\n")
+    ended = wait(job)
+    assert ended.code == 2, ended.err
+    assert "was changed while it was read" in ended.err
+    assert not (tmp_path / "scored.csv").exists()
+    assert score(*words, REJECT).line["rows"] == ROWS - 3 + 1
+
+
+def test_parts_of_another_input_or_command_are_not_continued(
+    promoted, score, table, words, tmp_path
+):
+    job = start(promoted.home, *words, REJECT, halt=4)
+    until(tmp_path / ".scored.csv.parts" / "000004.json", job)
+    kill(job)
+    table.iloc[::-1].to_csv(tmp_path / "members.csv", index=False)
+    ended = score(*words, REJECT, "score.reasons=true")
+    assert ended.code == 0, ended.err
+    scored = pd.read_csv(tmp_path / "scored.csv")
+    assert scored["card"].iloc[0] == ROWS - 1
+    assert scored["reasons"].notna().any()
+
+
+def test_a_folder_of_csv_files_is_scored_in_the_order_of_their_names(score, table, tmp_path):
+    folder = tmp_path / "monthly"
+    folder.mkdir()
+    table = table.drop(index=[3, 2_500, 5_990])
+    table.iloc[:3_000].to_csv(folder / "a.csv", index=False)
+    with gzip.open(folder / "b.csv.gz", "wt") as file:
+        table.iloc[3_000:].to_csv(file, index=False)
+    ended = score(f"input={folder}", f"output={tmp_path}/scored.parquet")
+    assert ended.code == 0, ended.err
+    assert pd.read_parquet(tmp_path / "scored.parquet")["card"].tolist() == table["card"].tolist()
+    table.rename(columns={"Age": "age"}).to_csv(folder / "c.csv", index=False)
+    ended = score(f"input={folder}", f"output={tmp_path}/scored.parquet")
+    assert (ended.code, "c.csv has another header than a.csv" in ended.err) == (2, True)
+
+
+def test_an_id_of_an_earlier_part_is_rejected(score, table, words, tmp_path):
+    table = table.drop(index=[3, 2_500, 5_990])
+    table.loc[5_500, "card"] = table.loc[10, "card"]
+    table.to_csv(tmp_path / "members.csv", index=False)
+    ended = score(*words, "dataset.id=card")
+    assert ended.code == 2
+    assert "occurs in an earlier row, too" in ended.err
+    ended = score(*words, "dataset.id=card", REJECT)
+    assert (ended.line["rows"], ended.line["rejected"]) == (len(table) - 1, 1)
+    rejected = pd.read_csv(tmp_path / "scored.csv.rejected.csv", dtype="str")
+    assert rejected["reason"].tolist() == ["id card: '00010' occurs in an earlier row, too"]
+
+
+def test_the_memory_of_a_job_does_not_grow_with_its_input(promoted, tmp_path):
+    rows, more = 20_000, 20 if SOAK else 10
+    table, peaks = members(rows, seed=5).drop(columns="Churn"), []
+    for times in (1, more):
+        file = tmp_path / f"{times}.csv"
+        for number in range(times):
+            table.to_csv(file, index=False, mode="a", header=number == 0)
+        words = (f"input={file}", f"output={tmp_path}/{times}.parquet")
+        ended = wait(start(promoted.home, *words, size=500_000))
+        assert ended.code == 0, ended.err
+        assert ended.line["rows"] == rows * times
+        peaks.append(int(ended.err.rpartition("peak ")[2]))
+    assert peaks[1] < peaks[0] + 30 * 1024, "in KiB: the rows alone are more"
+    once = pd.read_parquet(tmp_path / "1.parquet")["churn_probability"].to_numpy()
+    often = pd.read_parquet(tmp_path / f"{more}.parquet")["churn_probability"].to_numpy()
+    assert np.array_equal(np.tile(once, more), often)
+
+
+def test_lines_with_too_few_or_too_many_cells_are_rejected_wherever_they_are(
+    score, table, words, tmp_path
+):
+    lines = (tmp_path / "members.csv").read_text(encoding="utf-8").splitlines()
+    lines[1] += ",7"
+    lines[3_000] = "0,1,1"
+    lines += ["0,1"]
+    (tmp_path / "members.csv").write_text("\n".join(lines), encoding="utf-8")
+    refused = score(*words)
+    assert refused.code == 2
+    width = len(lines[0].split(","))
+    assert f"line 2, {width + 1} cells where the header has {width}" in refused.err
+    for ending in ("csv", "parquet"):
+        ended = score(words[0], f"output={tmp_path}/scored.{ending}", REJECT, "dataset.id=card")
+        assert ended.code == 0, ended.err
+        assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 5, 6)
+        rejected = pd.read_csv(tmp_path / f"scored.{ending}.rejected.csv", dtype="str")
+        places = ["line 2", "line 5", "line 2502", "line 3001", "line 5992", f"line {ROWS + 2}"]
+        assert rejected["place"].tolist() == places
+        assert rejected["reason"][0] == f"{width + 1} cells where the header has {width}"
+        assert rejected["reason"][3] == f"3 cells where the header has {width}"
+        assert rejected["reason"][5] == f"2 cells where the header has {width}"
+        assert rejected["card"].isna().tolist() == [True, False, False, True, False, True]
+    scored = pd.read_parquet(tmp_path / "scored.parquet")
+    expected = [row for row in range(ROWS) if row not in (0, 3, 2_500, 2_999, 5_990)]
+    assert scored["card"].astype("int64").tolist() == expected
+
+
+def test_a_last_part_without_a_whole_row_is_rejected(score, table, words, tmp_path):
+    lines = (tmp_path / "members.csv").read_text(encoding="utf-8").splitlines()
+    lines = [*lines[:1], *lines[10:1_000], *(["1,2,3"] * 9_000)]
+    (tmp_path / "members.csv").write_text("\n".join(lines), encoding="utf-8")
+    ended = score(*words, REJECT)
+    assert ended.code == 0, ended.err
+    assert (ended.line["rows"], ended.line["rejected"]) == (990, 9_000)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "a picture"])
+def test_a_damaged_input_is_not_taken_for_a_full_disk(score, table, tmp_path, damage):
+    content = bytearray(gzip.compress((tmp_path / "members.csv").read_bytes()))
+    if damage == "cut off":
+        del content[len(content) // 2 :]
+    elif damage == "changed":
+        content[-6] ^= 1  # of the checksum
+    else:
+        content = bytearray(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    (tmp_path / "members.csv.gz").write_bytes(content)
+    ended = score(f"input={tmp_path}/members.csv.gz", f"output={tmp_path}/scored.csv", REJECT)
+    assert ended.code == 2, ended.err
+    assert "members.csv.gz cannot be read as a table: " in ended.err
+    assert "Nothing more can be written" not in ended.err
+    assert not (tmp_path / "scored.csv").exists()
+
+
+def test_a_number_is_read_to_the_same_bits_in_every_form(
+    promoted, score, client_at, tmp_path, monkeypatch
+):
+    rng, rows = np.random.default_rng(0), 2_000
+    table = members(rows, seed=3).drop(columns="Churn")
+    name = "Avg_class_frequency_total"
+    written = [f"{number:.17g}" for number in rng.uniform(0.1, 5, rows)]
+    table[name] = [float(text) for text in written]
+    exact = table[name].to_numpy()
+    text = table.assign(**{name: written})
+    text.to_csv(tmp_path / "plain.csv", index=False)
+    text.to_csv(tmp_path / "quoted.csv", index=False, quoting=csv.QUOTE_ALL)
+    table.to_parquet(tmp_path / "typed.parquet")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    files = version_folder(client_at(promoted.home), "demo-churn", "1")
+    version = mlflow.pyfunc.load_model(str(files))
+    records = json.loads(json.dumps(table.to_dict(orient="records")))
+    served = [one["churn_probability"] for one in version.predict(records)]
+    assert served == [one["churn_probability"] for one in version.predict(table.astype(float))]
+    for file in ("plain.csv", "quoted.csv", "typed.parquet"):
+        ended = score(f"input={tmp_path}/{file}", f"output={tmp_path}/scored.parquet")
+        assert ended.code == 0, ended.err
+        scored = pd.read_parquet(tmp_path / "scored.parquet")
+        assert (scored[name].to_numpy() == exact).all(), file
+        assert scored["churn_probability"].tolist() == served, file
