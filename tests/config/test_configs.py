@@ -213,7 +213,7 @@ def test_no_wrong_value_of_any_key_is_answered_in_the_words_of_a_library(compose
         ("train", "evaluation.folds", None, "evaluation.folds=null is not possible"),
         ("train", "evaluation.calibrated", 5, "it must be a block of keys, {KEY: VALUE}."),
         ("train", "dataset.late", 5, "dataset.late=5 is not possible: it must be a list, [A,B]."),
-        ("train", "dataset.columns", {}, "it must be not empty."),
+        ("train", "dataset.columns", {}, "no column is left to learn from"),
         ("train", "features.derive", {"1a": "Age"}, "features.derive.1a is not possible: it must"),
         ("promote", "gate.minimum", {"ece": 1}, "gate.minimum.ece is not possible: it must be roc"),
         ("promote", "reason", "x" * 2001, "it must be at most 2000 characters long."),

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from churnlab.errors import InputError
-from churnlab.models.pipelines import check_parameters, locate
 
 COSTS = (
     "decision=expected_value decision.retained_value=100 decision.contact_cost=2 "
@@ -95,6 +94,8 @@ def choose(
     ``members`` is the size of the table, for a decision whose own ``members`` is null. InputError:
     no such function, an unknown or impossible number, a threshold outside [0, 1].
     """
+    from churnlab.models.pipelines import check_parameters, locate  # loads scikit-learn
+
     target = rule.get("_target_", "")
     check_parameters(target, rule, where="decision")
     numbers = {key: value for key, value in rule.items() if not key.startswith("_")}

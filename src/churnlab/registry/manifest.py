@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-import skops.io
 import yaml
 from mlflow.exceptions import MlflowException
 
@@ -93,6 +92,8 @@ def check(folder: Path, manifest: Mapping[str, str]) -> None:
 
     Unverified (Lost, if files are missing and nothing else): names the files.
     """
+    import skops.io  # loads scikit-learn, which doctor does without
+
     found = manifest_of(folder)
     unlike = {
         "changed": [name for name in manifest if found.get(name, manifest[name]) != manifest[name]],

@@ -38,8 +38,8 @@ PLACE = "\0place"
 
 @dataclass(frozen=True)
 class Scoring:
-    """What decides how a block is scored. ``ending`` is that of the output; ``needs`` are further
-    columns of which a contact list needs the cells as text."""
+    """What decides how a block is scored. ``ending`` is that of the output; ``folder`` keeps the
+    parts."""
 
     contract: Contract
     model_uri: str
