@@ -95,22 +95,10 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return reader.with_ids(answers, table[reader.id].astype(object)) if given else answers
 
     def answers(
-        self,
-        members: Mapping[str, np.ndarray],
-        rows: int,
-        *,
-        unreadable: Mapping[str, Violation] | None = None,
-        threshold: float | None = None,
-        reasons: bool = True,
+        self, members: Mapping[str, np.ndarray], rows: int, **asked: Any
     ) -> list[dict[str, Any]]:
-        """Return one object per row for the inputs as columns: float64, or texts with NaN for gaps.
-
-        ``unreadable`` has the first cell of a column that is neither. INVALID_PARAMETER_VALUE as in
-        ``predict``.
-        """
-        scores = self.scores(
-            members, rows, unreadable=unreadable, threshold=threshold, reasons=reasons
-        )
+        """Return one object per row; the arguments are those of ``scores``."""
+        scores = self.scores(members, rows, **asked)
         segments = [NO_SEGMENT] * rows
         if scores.labels is not None:
             segments = [self.served["segments"][str(label)] for label in scores.labels.tolist()]
@@ -140,7 +128,12 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         threshold: float | None = None,
         reasons: bool = True,
     ) -> Scores:
-        """Return what ``answers`` says of the same inputs as columns, to the same bits."""
+        """Return what the version says of its inputs as columns: float64, or texts with NaN for
+        gaps.
+
+        ``unreadable`` has the first cell of a column that is neither. INVALID_PARAMETER_VALUE as in
+        ``predict``.
+        """
         threshold = self.served["threshold"] if threshold is None else threshold
         if not 0 <= threshold <= 1:
             text = f"threshold is {threshold}; give a probability between 0 and 1."

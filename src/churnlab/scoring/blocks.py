@@ -112,7 +112,7 @@ class Members:
             try:
                 with open_text(file, self.contract.encoding, newline="") as text:
                     separator, head = find_separator(text, self.contract), list[str]()
-                    header, above = read_header(_Recorded(text, head), separator)  # type: ignore[arg-type]
+                    header, above = read_header(_recorded(text, head), separator)  # type: ignore[arg-type]
                     check_header(header, separator, self.contract)
                     if (first := first or header) != header:
                         raise InputError(
@@ -129,7 +129,7 @@ class Members:
             before += size
 
 
-def _Recorded(text: IO[str], lines: list[str]) -> SimpleNamespace:  # noqa: N802
+def _recorded(text: IO[str], lines: list[str]) -> SimpleNamespace:
     """Return what reads lines and keeps them, the last one ended."""
 
     def readline() -> str:

@@ -222,20 +222,20 @@ def check_costs(metric: str, *runs: Run) -> None:
     """Refuse a metric of money for runs whose decision has no costs."""
     for run in runs:
         if METRICS[metric].needs_costs and costs_of(run) is None:
-            raise _without_costs(metric, f"The run {run.info.run_name} ({run.info.run_id})")
+            name = f"{run.info.run_name} ({run.info.run_id})"
+            raise _without_costs(f"The run {name} does not have {metric}", metric)
 
 
 def _check_known(metric: str, runs: Collection[Any]) -> None:
     """Refuse a metric of money where no run has it."""
     if METRICS[metric].needs_costs and not runs:
-        raise _without_costs(metric, "No finished train run here")
+        raise _without_costs(f"No finished train run here has {metric}", metric)
 
 
-def _without_costs(metric: str, who: str) -> InputError:
-    has = "has" if who.startswith("No") else "does not have"
+def _without_costs(what: str, metric: str) -> InputError:
     return InputError(
-        f"{who} {has} {metric}: it needs a decision with the costs of a contact. Train again with "
-        f"your own numbers: churnlab train metric={metric} {COSTS}"
+        f"{what}: it needs a decision with the costs of a contact. Train again with your own "
+        f"numbers: churnlab train metric={metric} {COSTS}"
     )
 
 
