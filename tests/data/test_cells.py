@@ -78,6 +78,11 @@ def test_a_format_is_the_number_1234_5_as_the_column_writes_it(format):
         ({"kind": "date", "before": "2026-05-01", "format": "soon"}, "such as DD.MM.YYYY"),
         ({"kind": "category", "format": "1,234.5"}, "format is for numbers and dates"),
         ({"kind": "numeric", "ordered": True}, "ordered and encoding are for categories"),
+        ({"kind": "numeric", "fold": True}, "are for categories, not for a numeric"),
+        (
+            {"kind": "category", "values": ("Paris", "paris "), "fold": True},
+            "fold makes one of values that differ in capitals or blanks alone",
+        ),
         ({"kind": "category", "ordered": True}, "lists its values in their order"),
         ({"kind": "category", "values": ("a",), "ordered": True, "encoding": "target"}, "no enc"),
     ],

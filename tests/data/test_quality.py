@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from churnlab.data.contract import Column, Contract
-from churnlab.data.quality import duplicate_rows
+from churnlab.data.quality import duplicate_rows, leaking_columns
 from churnlab.data.table import in_memory
 from churnlab.data.validation import Checked, check
 from churnlab.errors import InputError
@@ -92,6 +92,53 @@ def test_a_small_table_is_not_refused_by_chance(n, left, seed, levels):
     frame = frame.assign(**{name: rng.normal(size=n) for name in names[10:]})
     frame["y"] = rng.permutation([1] * left + [0] * (n - left))
     checked(frame, Contract("few", "y", 1, {name: Column(kind="numeric") for name in names}))
+
+
+COPIES = {
+    "the same": lambda y: y,
+    "the opposite": lambda y: 1 - y,
+    "words": lambda y: np.where(y == 1, "gone", "here"),
+    "truth": lambda y: y == 1,
+    "with gaps": lambda y: np.where(np.arange(len(y)) % 10 == 5, np.nan, y),
+}
+
+
+@pytest.mark.parametrize("form", COPIES)
+@pytest.mark.parametrize("left", [3, 4, 6, 20, 37])
+def test_an_exact_copy_of_the_outcome_is_found_in_a_small_table(form, left):
+    rng = np.random.default_rng(left)
+    for _ in range(20):
+        y = rng.permutation(np.arange(40) < left).astype(int)
+        X = pd.DataFrame({f"coin {number}": rng.integers(0, 2, 40) for number in range(5)})
+        X["copy"] = COPIES[form](y)
+        if X["copy"].nunique() == 2 and X["copy"].value_counts().min() > 2:
+            assert leaking_columns(X, y) == {"copy": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("left", "alike", "most"),
+    [
+        (1, True, 0),  # by chance one table in eight, so that such a copy is no leak
+        (1, False, 0),
+        (2, True, 0.0064),  # 5 columns, 780 pairs of members
+        (2, False, 0.0005),
+        (3, True, 0.0005),
+    ],
+)
+def test_a_column_of_two_values_that_agrees_with_the_outcome_by_chance_is_hardly_ever_a_leak(
+    left, alike, most
+):
+    """Columns that are ``alike`` are 1 for as many members as have left, others for any number."""
+    rng, tables = np.random.default_rng([left, alike]), 800
+    alarms = 0
+    for _ in range(tables):
+        y = (np.arange(40) < left).astype(int)
+        sizes = [left] * 5 if alike else rng.integers(1, 40, 5)
+        X = pd.DataFrame(
+            {f"f{n}": rng.permutation(np.arange(40) < size) for n, size in enumerate(sizes)}
+        )
+        alarms += bool(leaking_columns(X, y))
+    assert alarms <= tables * most + 2 * np.sqrt(tables * most)
 
 
 @pytest.mark.parametrize("n", [12, 50, 400, 30_000])

@@ -133,6 +133,107 @@ def test_a_single_word_among_many_numbers_counts_as_missing_and_is_named(folder,
     assert found.checked.X["calls"].isna().tolist() == gone.tolist()
 
 
+@LIMITS
+@given(
+    seed=SEEDS,
+    words=st.sampled_from([("Yes", "No"), ("YES", "NO"), ("true", "false"), ("1", "0")]),
+    gaps=st.lists(
+        st.sampled_from(["null", "None", "NA", "none", "na", "N/A", "NaN", "-", ""]),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ),
+)
+def test_beside_two_words_for_truth_any_word_for_nothing_is_a_gap_that_init_counts(
+    folder, seed, words, gaps
+):
+    rng = np.random.default_rng([seed, 1])
+    cells = rng.permutation(np.resize([*words, *gaps], N)).tolist()
+    found = drafted(written(plain(seed, auto=cells), folder))
+    assert found.columns["auto"]["kind"] == "binary"
+    (note,) = [text for text in found.notes.split("\n") if "auto: " in text and "count" in text]
+    for word in gaps:
+        count = cells.count(word)
+        said = f"{word!r} in {counted(count, 'cell')}" if word else counted(count, "empty cell")
+        assert said in note
+    assert "as missing" in note
+    assert found.checked.X["auto"].isna().tolist() == [cell in gaps for cell in cells]
+
+
+def test_nulls_of_a_parquet_file_in_a_column_of_truth_are_counted(folder):
+    frame = pd.DataFrame(plain(2, auto=[True, None, False, True] * (N // 4)))
+    frame.to_parquet(folder / "nulls.parquet")
+    found = drafted(folder / "nulls.parquet")
+    assert "auto: true or false but for 10 empty cells, which count as missing" in found.notes
+
+
+# capitals and blanks make no category
+
+
+@LIMITS
+@given(
+    seed=SEEDS,
+    values=st.lists(
+        st.sampled_from(["Paris", "New York", "Île-de-France", "straße", "none", "A1", "kg"]),
+        min_size=2,
+        unique=True,
+    ),
+)
+def test_values_that_differ_in_capitals_and_blanks_alone_are_one_and_init_says_so(
+    folder, seed, values
+):
+    rng = np.random.default_rng([seed, 1])
+    cells = rng.permutation(np.resize(values, N)).tolist()
+    ways = [
+        str,
+        str.upper,
+        str.title,
+        lambda text: f" {text} ",
+        lambda text: text.replace(" ", "  "),
+    ]
+    as_written = [
+        ways[rng.integers(len(ways))](cell) if row > 9 else cell for row, cell in enumerate(cells)
+    ]
+    as_written[-1] = as_written[0].swapcase()
+    found = drafted(written(plain(seed, town=as_written), folder))
+    declared = found.columns["town"]
+    assert declared["fold"] is True
+    assert len(declared["values"]) == len(values)
+    assert "one value each (fold: true)" in found.notes
+    usual = dict(
+        zip(
+            [" ".join(text.casefold().split()) for text in declared["values"]],
+            declared["values"],
+            strict=True,
+        )
+    )
+    expected = [usual[" ".join(cell.casefold().split())] for cell in as_written]
+    assert found.checked.X["town"].tolist() == expected
+
+
+def test_many_values_are_folded_too_and_blanks_around_them_are_none_of_them(folder):
+    rng, n = np.random.default_rng(4), 900
+    towns = [f"Town {number}" for number in rng.integers(0, 70, n)]
+    for change in (str.upper, lambda text: f"{text} "):
+        cells = [change(town) if row % 3 == 0 else town for row, town in enumerate(towns)]
+        found = drafted(written(plain(4, n=n, town=cells), folder))
+        assert found.columns["town"] == {
+            "kind": "category",
+            "encoding": "target",
+            "unknown": "accept",
+            "fold": True,
+        }
+        assert found.checked.X["town"].tolist() == [town.casefold() for town in towns]
+
+
+def test_bands_in_other_capitals_are_one_band(folder):
+    cells = np.resize(["1-3 Months", "1-3 months", "4-6 months", "7+ months"], N).tolist()
+    found = drafted(written(plain(1, since=cells), folder))
+    assert found.columns["since"]["ordered"]
+    assert len(found.columns["since"]["values"]) == 3
+    assert found.checked.X["since"].nunique() == 3
+
+
 def test_na_among_codes_of_regions_is_a_value(folder):
     cells = ["EU", "NA", "APAC", "NA"] * (N // 4)
     found = drafted(written(plain(0, region=cells), folder))

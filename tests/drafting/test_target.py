@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from churnlab.errors import InputError
 from support.drafts import drafted, written
 
 N = 48
@@ -78,3 +79,51 @@ def test_names_that_a_colleague_would_be_sure_of_are_the_target(tmp_path, name, 
     found = drafted(written(table, tmp_path))
     assert found.keys["target"] == name
     assert found.checked.y.tolist() == left.astype(int).tolist()
+
+
+@pytest.mark.parametrize("name", ["Status", "customer_status", "churn"])
+@pytest.mark.parametrize(
+    ("left", "stayed", "others"),
+    [
+        ("C", "A", ["N"]),
+        ("CHU", "ACT", ["NEW"]),
+        ("clsd", "open", ["tri", "pend"]),
+        ("L", "S", ["J"]),
+        ("CAN", "RET", []),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_init_says_what_it_assumed_of_each_code_of_an_outcome(
+    tmp_path, name, left, stayed, others, named
+):
+    cells = np.resize([left, stayed, stayed, *others], N).tolist()
+    table = {"age": [*range(20, 20 + 2 * N, 2)][::-1], name: cells}
+    found = drafted(written(table, tmp_path), target=name if named else None)
+    assert (found.keys["target"], found.keys["positive"]) == (name, left)
+    neither = f", {', '.join(others)} as neither" if others else ""
+    said = f"not sure: {name} holds codes: {left} is read as left, {stayed} as stayed{neither}"
+    assert said in found.notes
+    assert ("rows_where" in found.keys) == bool(others)
+    assert found.checked.y.tolist() == [cell == left for cell in cells if cell in (left, stayed)]
+
+
+@pytest.mark.parametrize("codes", [("A", "C", "S"), ("1", "2", "3"), ("X1", "X2", "X3")])
+def test_codes_that_nobody_can_know_are_a_question_that_names_rows_where(tmp_path, codes):
+    cells = np.resize([codes[0], codes[0], *codes[1:]], N)
+    table = {"age": [*range(20, 20 + 2 * N, 2)][::-1], "Status": cells.tolist()}
+    path = written(table, tmp_path)
+    found = drafted(path)
+    assert found.keys["target"] == "???"
+    pair = [int(code) if code.isdigit() else code for code in (codes[1], codes[0])]
+    advice = f'rows_where: "Status in {pair}"'
+    assert advice in found.notes
+    with pytest.raises(InputError, match="cannot be the target") as refused:
+        drafted(path, target="Status")
+    assert advice in str(refused.value)
+
+
+def test_states_and_marital_status_are_no_outcome(tmp_path):
+    table = {"age": [*range(20, 20 + 2 * N, 2)][::-1]}
+    table |= {"state": np.resize(["CA", "RI", "TX"], N).tolist()}
+    table |= {"marital status": np.resize(["S", "M", "C"], N).tolist()}
+    assert drafted(written(table, tmp_path)).keys["target"] == "???"

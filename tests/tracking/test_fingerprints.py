@@ -85,11 +85,12 @@ def test_keys_that_datasets_have_got_since_change_no_earlier_fingerprint():
     column = {"kind": "category", "values": ["a", "b"]}
     before = {"dataset": {"name": "club", "columns": {"plan": column}}}
     silent = {"format": None, "missing": None, "before": None, "ordered": False}
-    since = column | silent | {"encoding": "one_hot"}
+    since = column | silent | {"encoding": "one_hot", "fold": False}
     form = {"separator": ";", "decimal": ",", "missing": ["-"], "encoding": "cp1252"}
     now = {"dataset": {"name": "club", "columns": {"plan": since}, "rows_where": None} | form}
     assert config_sha256("train", now) == config_sha256("train", before)
-    for changed in ({"ordered": True}, {"encoding": "target"}, {"before": "2026-05-01"}):
+    changes = ({"ordered": True}, {"encoding": "target"}, {"before": "2026-05-01"}, {"fold": True})
+    for changed in changes:
         other = {"dataset": {"name": "club", "columns": {"plan": since | changed}}}
         assert config_sha256("train", other) != config_sha256("train", before), changed
     other = {"dataset": before["dataset"] | {"rows_where": "plan != 'a'"}}

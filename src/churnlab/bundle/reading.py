@@ -103,8 +103,9 @@ class Reader:
                 found = Violation(int(row), text, "type", name, cell)
                 return np.where(wrong, np.nan, numbers), found
             return numbers, None
-        column = self.cells.without_blanks(column, reading.get("values", ()))
         missing = self.cells.gaps(column, reading.get("missing"))
+        fold = reading.get("fold", False)
+        column = self.cells.as_listed(column, reading.get("values", ()), fold=fold)
         if isinstance(column.dtype, pd.StringDtype):
             return column.mask(missing).to_numpy(dtype=object, na_value=np.nan), None
         values: list[Any] = []

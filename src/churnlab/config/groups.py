@@ -250,6 +250,10 @@ class TrackingKeys(Keys):
     uri: str | None
 
 
+StorageKeys = Annotated[dict[str, Any], Field(exclude=True)]
+"""Where studies are kept decides no result, and an address may have a password: no run has it."""
+
+
 class StudyKeys(Keys):
     """The size and the name of a study, and the outer folds that it is also run inside of."""
 

@@ -228,26 +228,43 @@ def gaps(column: pd.Series, missing: Collection[str] | None = None) -> np.ndarra
     return found | np.fromiter(map(is_word, column.astype(object)), bool, len(column))
 
 
-def without_blanks(column: pd.Series, values: Collection[str]) -> pd.Series:
+def folded(text: str) -> str:
+    """Return a text without capitals and needless blanks: texts that fold to one are one value.
+
+    >>> folded(" New  YORK")
+    'new york'
+    """
+    return " ".join(text.strip(BLANKS).split()).casefold()
+
+
+def as_listed(column: pd.Series, values: Collection[str], *, fold: bool = False) -> pd.Series:
     """Return a column of words in which a cell that has blanks around one of the values is it.
 
+    With ``fold`` a cell that differs from a value in capitals and blanks alone is it, too; without
+    values every cell is folded.
+
     >>> import pandas as pd
-    >>> without_blanks(pd.Series([" gold", "gold", " silver"]), ["gold"]).tolist()
+    >>> as_listed(pd.Series([" gold", "gold", " silver"]), ["gold"]).tolist()
     ['gold', 'gold', ' silver']
+    >>> as_listed(pd.Series(["GOLD ", "gold", "Silver"]), ["Gold"], fold=True).tolist()
+    ['Gold', 'Gold', 'Silver']
     """
     import pandas as pd
 
     typed = isinstance(column.dtype, pd.StringDtype)
     known, cells = {*values}, column.dropna().unique() if typed else column.astype(object)
-    words = {
-        cell: bare
-        for cell in (cells if known else ())
-        if isinstance(cell, str) and cell not in known and (bare := cell.strip(BLANKS)) in known
-    }
+    usual = {folded(value): value for value in values} if fold else {}
+    words = {}
+    for cell in cells if known or fold else ():
+        if isinstance(cell, str) and cell not in known:
+            bare = cell.strip(BLANKS)
+            meant = usual.get(folded(cell)) if usual else folded(cell) if fold else None
+            words[cell] = bare if bare in known else meant
+    words = {cell: meant for cell, meant in words.items() if meant not in (None, cell)}
     if not words:
         return column
-    bare_cells = [words.get(cell, cell) if isinstance(cell, str) else cell for cell in column]
-    return pd.Series(bare_cells, index=column.index, name=column.name, dtype=object)
+    listed_cells = [words.get(cell, cell) if isinstance(cell, str) else cell for cell in column]
+    return pd.Series(listed_cells, index=column.index, name=column.name, dtype=object)
 
 
 def read_numbers(
@@ -283,6 +300,9 @@ def read_numbers(
     if kind == "date":
         assert before is not None
         values = _ages(cells, gap, format, before)
+        if missing:
+            none = np.isin(values, _ages_of_none(tuple(missing), format, before))
+            values, gap = np.where(none, np.nan, values), gap | none
     else:
         found = (
             math.nan if gone else _number(cell, kind, format)
@@ -315,6 +335,16 @@ def _number(cell: Any, kind: str, format: str | None) -> float:
         return float(cell)
     except OverflowError:
         return math.inf
+
+
+@lru_cache
+def _ages_of_none(missing: tuple[str, ...], format: str | None, before: str) -> list[float]:
+    """Return the ages of days that mean a gap, as 1900-01-01 may, however a cell holds them."""
+    import numpy as np
+
+    words = np.array(missing, dtype=object)
+    ages = _ages(words, np.zeros(len(words), bool), format, before)
+    return ages[~np.isnan(ages)].tolist()
 
 
 def _in_digits(format: str | None) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from churnlab.data.cells import MISSING, date_codes, number_pattern
+from churnlab.data.cells import MISSING, date_codes, folded, number_pattern
 from churnlab.formatting import apart, listed
 
 Kind = Literal["binary", "numeric", "category", "date"]
@@ -43,7 +43,7 @@ class Column:
     1.234,5 €) or the dates (as DD.MM.YYYY); ``missing`` lists the words that mean a gap. A date is
     its age in days at the start of the day ``before``. A category is encoded by its place among the
     values if it is ``ordered``, or (``encoding="target"``) by the cross-fitted churn rate of its
-    members, which suits many values.
+    members, which suits many values; ``fold``: capitals and blanks make no other value.
     """
 
     kind: Kind
@@ -59,6 +59,7 @@ class Column:
     before: str | date | None = None
     ordered: bool = False
     encoding: Literal["one_hot", "target"] = "one_hot"
+    fold: bool = False
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -98,8 +99,13 @@ class Column:
             raise ValueError(f"format is for numbers and dates; a {self.kind} column has none")
         if self.format is not None:
             date_codes(self.format) if self.kind == "date" else number_pattern(self.format)
-        if self.kind != "category" and (self.ordered or self.encoding != "one_hot"):
-            raise ValueError(f"ordered and encoding are for categories, not for a {self.kind}")
+        if self.kind != "category" and (self.ordered or self.fold or self.encoding != "one_hot"):
+            raise ValueError(
+                f"fold, ordered and encoding are for categories, not for a {self.kind}"
+            )
+        names = [folded(str(value)) for value in self.values or ()]
+        if self.fold and len({*names}) < len(names):
+            raise ValueError("fold makes one of values that differ in capitals or blanks alone")
         if self.ordered and (self.values is None or self.encoding != "one_hot"):
             raise ValueError(
                 "an ordered category lists its values in their order, and has no encoding"
@@ -192,7 +198,9 @@ class Contract:
         """
         column = self.columns[name]
         words = self.missing if column.missing is None else column.missing
-        if words is None and (known := MISSING.intersection(map(str, column.values or ()))):
+        same = folded if column.fold else str
+        values = {same(str(value)) for value in column.values or ()}
+        if words is None and (known := {word for word in MISSING if same(word) in values}):
             words = tuple(sorted(MISSING - known))
         format = column.format
         if format is None and column.kind == "numeric" and self.decimal == ",":
@@ -202,6 +210,7 @@ class Contract:
             "before": column.before,
             "missing": words if words is None else list(words),
             "values": list(column.values or ()) or None if column.kind == "category" else None,
+            "fold": column.fold or None,
         }
         given = {key: value for key, value in keys.items() if value is not None}
         return {"kind": column.kind} | given

@@ -25,6 +25,10 @@ FEW = 30
 CHANCE = 1e-6
 """Leakage must be less likely than this in a table of columns unrelated to the outcome."""
 
+COPY = 0.01
+"""An exact copy of the outcome must be less likely than this among unrelated columns of two values,
+of as many members each: a bound far above the true chance, for the numbers must agree, too."""
+
 LEVELS = 50
 """A number with more distinct values than this is ranked by its order, not value by value."""
 
@@ -59,13 +63,30 @@ def leaking_columns(X: pd.DataFrame, y: np.ndarray) -> dict[str, float]:
     {'refund': 1.0}
     """
     rare = int(min(y.sum(), len(y) - y.sum()))
-    orders = math.lgamma(len(y) + 1) - math.lgamma(rare + 1) - math.lgamma(len(y) - rare + 1)
-    if not X.shape[1] or math.log(2 * X.shape[1]) - orders > math.log(CHANCE):
-        return {}
+    if not X.shape[1] or math.log(2 * X.shape[1]) - _log_orders(y) > math.log(CHANCE):
+        return dict.fromkeys(_copies(X, y), 1.0)
     rows = np.concatenate([_spread(np.flatnonzero(y == outcome)) for outcome in (0, 1)])
     sample, left = X.iloc[rows].reset_index(drop=True), y[rows].astype("float64")
     aucs = {str(name): _best_auc(sample[name], left) for name in sample}
     return {name: auc for name, auc in aucs.items() if auc >= (LEAKING if rare >= FEW else 1)}
+
+
+def _log_orders(y: np.ndarray) -> float:
+    """Return the logarithm of the number of ways to choose as many leavers among the members."""
+    left = int(y.sum())
+    return math.lgamma(len(y) + 1) - math.lgamma(left + 1) - math.lgamma(len(y) - left + 1)
+
+
+def _copies(X: pd.DataFrame, y: np.ndarray) -> Iterator[str]:
+    """Yield the columns of a small table that are the outcome in other words, where chance is not
+    the reason: among 40 members with 2 leavers it may be if there are 8 columns of two values."""
+    known = {str(name): X[name].notna().to_numpy() for name in X}
+    two = {name: there for name, there in known.items() if X[name][there].nunique() == 2}
+    for name, there in two.items():
+        left, codes = y[there], pd.factorize(X[name][there])[0]
+        equal = abs(int((codes == left).sum()) * 2 - len(left)) == len(left)
+        if equal and math.log(len(two)) - _log_orders(left) <= math.log(COPY):
+            yield name
 
 
 def _best_auc(x: pd.Series, left: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from churnlab.data.cells import BLANKS
+from churnlab.data.cells import BLANKS, read_numbers
 from churnlab.data.contract import Contract
 from churnlab.data.expressions import columns_in
 from churnlab.data.violations import Violation
@@ -17,6 +18,22 @@ from churnlab.formatting import clipped, listed
 
 UNNAMED = "\0"
 """Prefix of a column that no contract can name: an index, or the second column of one name."""
+
+TOTALS = re.compile(
+    r"(grand |sub)?-?totals?( .*)?|sums?( of .*)?|(gesamt)?summe( .*)?|gesamt(ergebnis)?|insgesamt"
+    r"|totale?s?( .*)?|totaal|somme|suma|итого( .*)?|всего( .*)?|合[计計]"
+)
+"""What people write in front of sums, in lower case."""
+
+AVERAGES = re.compile(
+    r"(average|avg|mean)( .*)?|durchschnitt|mittelwert|moyenne|promedio|media|среднее( .*)?"
+)
+
+MOST_TOTALS = 3
+"""Lines of sums and averages that may stand below a table."""
+
+FEWEST = 5
+"""Members above a totals line."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,90 @@ def needed(names: Sequence[str], contract: Contract | None) -> list[int]:
     if contract.rows_where is not None:
         wanted |= {*columns_in(contract.rows_where)}
     return [number for number, name in enumerate(names) if name in wanted]
+
+
+def totals(frame: pd.DataFrame, contract: Contract) -> list[Violation]:
+    """Return a violation for each of the last rows of a raw table that is no member but the total
+    of the others."""
+    texts = [name for name, column in contract.columns.items() if column.kind == "category"]
+    named = [name for name in (contract.id, contract.target) if name and not _typed(frame, name)]
+    words = frame[[name for name in (*named, *texts) if name in frame]]
+    labels = totals_labels(words) if len(words.columns) else []
+    if not labels or len(frame) <= FEWEST:
+        return []
+    kinds = ("numeric", "binary")
+    numbers = {
+        name: read_numbers(frame[name], **contract.reading(name))[0]
+        for name, column in contract.columns.items()
+        if column.kind in kinds and name in frame
+    }
+    found = totals_lines(pd.DataFrame(numbers), labels)
+    fix = "this is no member: remove the line"
+    return [
+        Violation(f"a line of totals ({text})", fix, np.array([row])) for row, text in found.items()
+    ]
+
+
+def _typed(frame: pd.DataFrame, name: str) -> bool:
+    return name not in frame or pd.api.types.is_numeric_dtype(frame[name])
+
+
+def totals_labels(words: pd.DataFrame) -> list[str]:
+    """Return the labels of the last rows that may be totals, "" if the last row has no word at all;
+    none if it is a member's.
+
+    >>> totals_labels(pd.DataFrame({"name": ["Ann", "Total", "Mean:"], "plan": ["gold", "", None]}))
+    ['Total', 'Mean:']
+    """
+    labels: list[str] = []
+    for row in range(len(words) - 1, max(len(words) - 1 - MOST_TOTALS, -1), -1):
+        cells = words.iloc[row]
+        filled = [text for cell in cells[cells.notna()] if (text := str(cell).strip(BLANKS))]
+        label = next((text for text in filled if _is_label(text)), None)
+        if label is None and not filled and not labels:
+            return [""]
+        if label is None:
+            break
+        labels.insert(0, label)
+    return labels
+
+
+def _is_label(text: str, *patterns: re.Pattern[str]) -> bool:
+    plain = text.casefold().strip(f"{BLANKS}:=")
+    return any(pattern.fullmatch(plain) for pattern in patterns or (TOTALS, AVERAGES))
+
+
+def totals_lines(numbers: pd.DataFrame, labels: Sequence[str]) -> dict[int, str]:
+    """Say of the last rows, which ``labels`` label, why they are totals; by row, without members.
+
+    Half of the numbers of a line of sums are no less than all rows above together. Of a line of
+    means, or of one without a label, all are the means (sums), in two columns or more.
+    """
+    members = len(numbers) - len(labels)
+    if members < FEWEST:
+        return {}
+    values = numbers.to_numpy(dtype="float64")
+    above, found = values[:members], {}
+    with np.errstate(all="ignore"):  # a YAML may allow numbers whose sums are none
+        sums = np.nansum(above, axis=0)
+    means = sums / np.maximum((~np.isnan(above)).sum(axis=0), 1)
+    filled = np.isfinite(sums) & ((np.nan_to_num(above) != 0).sum(axis=0) >= FEWEST)
+    one_sided = ~((above < 0).any(axis=0) & (above > 0).any(axis=0))
+    for row, label in enumerate(labels, members):
+        line, there = values[row], ~np.isnan(values[row]) & filled
+        average = _is_label(label, AVERAGES)
+        hits = np.isclose(line, means if average else sums, rtol=1e-3 if label else 1e-9, atol=0)
+        noun, least = "mean" if average else "sum", max(2, there.sum())
+        if label and not average:  # the last block of a file knows but a part of the sum
+            more = one_sided & (line * np.sign(sums) > np.abs(sums))
+            hits, least = hits | more, max(1, there.sum() / 2)
+        if (hits & there).sum() >= least:
+            column = int(np.flatnonzero(hits & there)[0])
+            shown = f"{numbers.columns[column]} is {line[column]:.12g}"
+            or_more = "" if average or not label else " or more"
+            text = f"{shown}, the {noun} of the rows above{or_more}"
+            found[row] = f"{label!r}, and {text}" if label else text
+    return found
 
 
 class NotATable(Exception):

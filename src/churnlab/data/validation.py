@@ -13,16 +13,16 @@ import pandas as pd
 from churnlab.data import quality
 from churnlab.data.cells import (
     WORDS,
+    as_listed,
     as_number,
     gaps,
     possible_formats,
     read_number,
     read_numbers,
-    without_blanks,
 )
 from churnlab.data.contract import Contract, Limit
 from churnlab.data.expressions import check_expression, columns_in, evaluate
-from churnlab.data.table import Table, shorten
+from churnlab.data.table import Table, shorten, totals
 from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
@@ -99,7 +99,7 @@ def inspect(
     if frame.empty and not violations:
         violations.append(Violation("the table has a header and no rows", "give at least one row"))
     columns: dict[str, pd.Series] = {}
-    found: list[Violation] = []
+    found = totals(frame, contract)
     for name in [name for name in contract.columns if name in frame and len(frame)]:
         columns[name], broken = _read_column(frame[name], contract, may_be_empty=not needs_target)
         found += broken
@@ -186,7 +186,7 @@ def _read_column(
         nothing = pd.Series(np.nan, index=raw.index, dtype=dtype)
         return nothing, [] if may_be_empty else [empty]
     if column.kind == "category":
-        words = without_blanks(raw, reading.get("values", ()))
+        words = as_listed(raw, reading.get("values", ()), fold=column.fold)
         values, violations = _read_category(words, missing)
     else:
         values, violations = _read_numbers(raw, reading)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from churnlab.data.cells import MISSING, TRUTH, as_number, read_number
+from churnlab.data.cells import BLANKS, MISSING, TRUTH, as_number, folded, read_number
 from churnlab.data.contract import ABSURD
 from churnlab.drafting.marks import unit_of
 from churnlab.drafting.names import names_place
+from churnlab.drafting.unknown import without_unknown
 from churnlab.drafting.written import Look, bands
 from churnlab.formatting import counted, listed
 
@@ -64,11 +66,16 @@ def draft_column(look: Look, *, before: date | None, decimal: str) -> ColumnDraf
         return ColumnDraft(look.name, None, "empty")
     if look.distinct == 1:
         return ColumnDraft(look.name, None, f"always {look.known.iloc[0]}{_gaps(look)}")
-    if look.dates is not None:
-        return _date(look, before)
-    if look.values is not None and not (names_place(look.name) and look.format is None):
-        return _number(look, decimal)
-    return _text(look)
+    if look.dates is None and (look.values is None or _is_place(look)):
+        return _text(look)
+    look, notes = without_unknown(look)
+    made = _number(look, decimal) if look.dates is None else _date(look, before)
+    return replace(made, notes=(*made.notes, *notes))
+
+
+def _is_place(look: Look) -> bool:
+    """Return whether plain numbers are postal codes."""
+    return names_place(look.name) and look.format is None
 
 
 def _gaps(look: Look) -> str:
@@ -86,7 +93,7 @@ def _missing(look: Look) -> dict[str, Any]:
 
 def _but_for(look: Look, noun: str) -> list[str]:
     """Say which words among numbers or dates count as missing."""
-    words = [f"{word!r} in {counted(count, 'cell')}" for word, count in look.words.items()]
+    words = [_in_cells(word, look.words) for word in look.words]
     count = "counts" if [*look.words.values()] == [1] else "count"
     return [f"{noun} but for {listed(words, 5)}, which {count} as missing"] if words else []
 
@@ -104,14 +111,24 @@ def _date(look: Look, before: date | None) -> ColumnDraft:
     return ColumnDraft(look.name, declared | _missing(look), remark, tuple(notes))
 
 
+def _binary(look: Look, values: str) -> ColumnDraft:
+    """Draft a column of two values, and say that its gaps mean neither."""
+    empty = int(look.missing.sum()) - sum(look.words.values())
+    gaps = [_in_cells(word, look.words) for word in look.words]
+    gaps += [f"{counted(empty, 'empty cell')}"] * bool(empty)
+    count = "counts" if look.missing.sum() == 1 else "count"
+    notes = [f"{values} but for {listed(gaps, 5)}, which {count} as missing"] if gaps else []
+    declared = {"kind": "binary"} | _missing(look)
+    return ColumnDraft(look.name, declared, f"{values}{_gaps(look)}", tuple(notes))
+
+
 def _number(look: Look, decimal: str) -> ColumnDraft:
     assert look.values is not None
     values = look.values[~look.missing]
     found = f"{values.min():g} to {values.max():g}, median {np.median(values):g}{_gaps(look)}"
     if {*np.unique(values)} <= {0.0, 1.0} and look.format is None:
         truth = {*look.known} <= {"True", "False"}
-        remark = f"true or false{_gaps(look)}" if truth else found
-        return ColumnDraft(look.name, {"kind": "binary"} | _missing(look), remark)
+        return _binary(look, "true or false" if truth else "1 or 0")
     whole = bool((values == np.round(values)).all())
     declared = numeric_limits(values, whole=whole)
     if look.format is not None and not (look.format == "1234,5" and decimal == ","):
@@ -167,43 +184,73 @@ def _mixed_units(look: Look, unit: str) -> tuple[str, float]:
 
 def _text(look: Look) -> ColumnDraft:
     levels = sorted(look.known.unique())
-    folded = {level.casefold() for level in levels}
-    if folded <= {*TRUTH} and len({TRUTH[word] for word in folded}) == 2:
-        remark = f"{' or '.join(levels)}{_gaps(look)}"
-        return ColumnDraft(look.name, {"kind": "binary"} | _missing(look), remark)
+    truth = {level.casefold() for level in levels}
+    if truth <= {*TRUTH} and len({TRUTH[word] for word in truth}) == 2:
+        return _binary(look, " or ".join(levels))
+    look, fold, folds = _folded(look)
+    levels = sorted(look.known.unique())
     if all(MULTIPLIED.fullmatch(level) for level in levels):
         remark = f"numbers that a letter multiplies, as {levels[0]}: write them out{_gaps(look)}"
         return ColumnDraft(look.name, None, remark)
-    rows, notes = len(look.known), tuple(_word_notes(look))
+    rows, notes = len(look.known), (*folds, *_word_notes(look))
     if look.distinct > max(MOST_LEVELS, NEARLY * rows) or _is_free(look):
         remark = f"distinct in nearly every row: an identifier or free text?{_gaps(look)}"
         return ColumnDraft(look.name, None, remark)
     ordered = bands(levels)
     if ordered is not None and len(levels) <= MOST_LEVELS:
-        declared = {"kind": "category", "values": ordered, "ordered": True}
+        declared = {"kind": "category", "values": ordered, "ordered": True} | fold
         remark = f"{len(levels)} bands in their order{_gaps(look)}"
         return ColumnDraft(look.name, declared | _missing(look), remark, notes)
     if len(levels) > MOST_LEVELS and rows < MANY_ROWS * len(levels):
         remark = f"text with {len(levels):,} distinct values{_gaps(look)}"
         return ColumnDraft(look.name, None, remark)
     if len(levels) > MOST_LEVELS:
-        declared = {"kind": "category", "encoding": "target", "unknown": "accept"}
+        declared = {"kind": "category", "encoding": "target", "unknown": "accept"} | fold
+        if look.read is not None and (look.read.astype("str").str.strip(BLANKS) != look.read).any():
+            declared |= {"fold": True}  # without values nothing else takes the blanks away
         remark = f"{len(levels):,} values, encoded by the churn rate of their members{_gaps(look)}"
         return ColumnDraft(look.name, declared | _missing(look), remark, notes)
-    declared = {"kind": "category", "values": levels}
+    declared = {"kind": "category", "values": levels} | fold
     if "???" in levels:  # which a configuration takes for a value that is not given yet
-        declared = {"kind": "category"}
+        declared = {"kind": "category"} | fold
     return ColumnDraft(
         look.name, declared | _missing(look), f"{len(levels)} values{_gaps(look)}", notes
     )
 
 
+def _folded(look: Look) -> tuple[Look, dict[str, Any], list[str]]:
+    """Return the look with the usual spelling of values that differ in capitals and blanks alone,
+    the key that makes them one, and the note about it; nothing of both where there are none."""
+    counts = look.known.value_counts()
+    spelled: dict[str, list[str]] = {}
+    for text in counts.index:
+        spelled.setdefault(folded(text), []).append(text)
+    several = [texts for texts in spelled.values() if len(texts) > 1]
+    if not several:
+        return look, {}, []
+    cells = {text: _in_cells(text, counts) for texts in several for text in texts}
+    shown = [
+        f"{first!r} is also written {listed([cells[one] for one in others], 3, length=80)}"
+        for first, *others in several[:3]
+    ]
+    more = f" (and {len(several) - 3} more)" if len(several) > 3 else ""
+    note = (
+        f"{'; '.join(shown)}{more}: one value each (fold: true); if they differ, list all without"
+    )
+    usual = {text: texts[0] for texts in several for text in texts}
+    texts = look.texts.map(lambda text: usual.get(text, text))
+    return replace(look, texts=texts), {"fold": True}, [f"{note} fold"]
+
+
+def _in_cells(word: str, counts: Mapping[str, int] | pd.Series) -> str:
+    return f"{word!r} in {counted(int(counts[word]), 'cell')}"
+
+
 def _word_notes(look: Look) -> list[str]:
     """Say which words of a column of words may be gaps, and which gaps may be values."""
     counts = look.known.value_counts()
-    cells = {word: counted(int(counts[word]), "cell") for word in counts.index if word in MISSING}
-    values = [f"{word!r} in {count}" for word, count in cells.items()]
-    gaps = [f"{word!r} in {counted(count, 'cell')}" for word, count in look.words.items()]
+    values = [_in_cells(word, counts) for word in counts.index if word in MISSING]
+    gaps = [_in_cells(word, look.words) for word in look.words]
     notes = []
     if values:
         notes.append(f"{listed(values, 5)}: a value here; if it is a gap, take it out of values")

@@ -23,8 +23,10 @@ from churnlab.drafting.target import (
     likely_targets,
     make_target,
     names_outcome,
+    names_status,
     names_target,
     same,
+    two_of,
 )
 from churnlab.drafting.written import Look, look_at
 from churnlab.errors import InputError
@@ -151,8 +153,10 @@ def _choose_target(
         return None, [
             f"{UNSURE}{name} may say who left, but its values are {listed(found, 5)}: add a column "
             "that is yes for who left and no for who stayed, or name another with target="
+            f"{two_of(look)}"
             for name, look in looks.items()
-            if names_target(name) and len(found := _values(look)) > 1
+            if len(found := _values(look)) > 1
+            and (names_target(name) or (names_status(name) and two_of(look)))
         ]
     return chosen, _about(chosen, looks[chosen.name])
 
@@ -173,7 +177,7 @@ def _no_target(name: str, look: Look | None, two: Sequence[str], nested: Sequenc
     return (
         f"The column {name} holds {found} and cannot be the target, which has two values: who left "
         f"and who stayed. Name another column with target= ({candidates(two)}), or add one that "
-        "says who left."
+        f"says who left{'' if look is None else two_of(look)}."
     )
 
 
@@ -185,7 +189,14 @@ def candidates(two: Sequence[str]) -> str:
 def _about(target: Target, look: Look) -> list[str]:
     """Say which members the target counts as left, and what happens to other values."""
     notes = []
-    if not target.sure:
+    if target.coded:
+        others = f", {listed(target.others)} as neither" if target.others else ""
+        notes.append(
+            f"{UNSURE}{target.name} holds codes: {target.positive} is read as left, "
+            f"{target.stayed} as stayed{others}; if not, correct positive"
+            f"{' and rows_where' if target.others else ''}"
+        )
+    elif not target.sure:
         notes.append(
             f"{UNSURE}{target.name} is {target.positive} in {int(target.left.sum()):,} rows, which "
             f"counts as left for being the rarer; the other value is {target.stayed}"

@@ -1,15 +1,18 @@
-"""Find lines of a table that are no members: descriptions under the header, headers repeated."""
+"""Find lines of a table that are no members: descriptions under the header, headers, totals."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from numbers import Number
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from churnlab.data.cells import BLANKS, gaps, possible_formats
-from churnlab.data.table import Table
+from churnlab.data.table import MOST_TOTALS, Table, totals_labels, totals_lines
+from churnlab.drafting.written import look_at
 from churnlab.errors import InputError
 from churnlab.formatting import clipped, listed
 
@@ -20,8 +23,12 @@ SAMPLE = 200
 
 
 def check_lines(cells: pd.DataFrame, table: Table) -> None:
-    """Refuse a CSV file with lines that describe the columns, or repeat the header, or without a
-    header, or with a single column."""
+    """Refuse a table that ends with totals, and a CSV file with lines that describe the columns, or
+    repeat the header, or without a header, or with a single column."""
+    if totals := _totals(cells):
+        verb = "holds" if len(totals) == 1 else "hold"
+        why = "; ".join(totals.values())
+        raise InputError(_message(table, [*totals], f"{verb} totals ({why})"))
     if table.lines is None:
         return
     if cells.shape[1] == 1:
@@ -52,6 +59,20 @@ def check_lines(cells: pd.DataFrame, table: Table) -> None:
             raise InputError(_message(table, np.arange(count), what))
 
 
+def _totals(cells: pd.DataFrame) -> dict[int, str]:
+    """Return why the last rows are totals, by row; none if they are members."""
+    words = cells.tail(MOST_TOTALS).map(lambda cell: "" if _is_number(cell) else cell)
+    if not (labels := totals_labels(words)):
+        return {}
+    looks = {str(name): look_at(cells[name]) for name in cells}
+    numbers = {name: look.values for name, look in looks.items() if look.values is not None}
+    return totals_lines(pd.DataFrame(numbers, index=range(len(cells))), labels)
+
+
+def _is_number(cell: Any) -> bool:
+    return bool(possible_formats([cell])) if isinstance(cell, str) else isinstance(cell, Number)
+
+
 def _described(cells: pd.DataFrame, count: int) -> str | None:
     """Return a column of numbers below so many first rows, of which none holds a number; None if
     the first rows are members like the others."""
@@ -68,12 +89,11 @@ def _described(cells: pd.DataFrame, count: int) -> str | None:
 
 
 def _message(table: Table, rows: Sequence[int] | np.ndarray, what: str) -> str:
-    assert table.lines is not None
-    lines = [str(table.lines[int(row)]) for row in rows]
-    one = len(lines) == 1
-    head = f"{table.source}: line{'' if one else 's'} {listed(lines, 5)} {what}, and "
+    lines = [str(row if table.lines is None else table.lines[int(row)]) for row in rows]
+    one, noun = len(lines) == 1, "row" if table.lines is None else "line"
+    head = f"{table.source}: {noun}{'' if one else 's'} {listed(lines, 5)} {what}, and "
     head += "is no member" if one else "are no members"
-    if "://" in table.source or table.source.endswith(".gz"):
+    if table.lines is None or "://" in table.source or table.source.endswith(".gz"):
         return f"{head}; remove {'it' if one else 'them'} from the file."
     stem, dot, ending = table.source.rpartition(".")
     clean = f"{stem}_members.{ending}" if dot else f"{table.source}_members"

@@ -25,6 +25,23 @@ SOMEBODY = {
 """Words for whom or what an identifier identifies."""
 
 
+AGES = {"age", "ages", "alter", "edad", "âge", "idade", "возраст"}
+"""Words in names of ages."""
+
+COUNTS = {
+    *("tenure", "days", "weeks", "months", "years", "hours", "minutes", "seconds", "monate"),
+    *("jahre", "tage", "visits", "calls", "orders", "logins", "purchases", "sessions", "tickets"),
+    *("children", "kids", "dependents", "count", "qty", "quantity", "месяцев", "лет"),
+}
+"""Words in names of durations and numbers of things, which are never negative."""
+
+COMPARED = {
+    *("change", "diff", "difference", "delta", "growth", "trend", "net", "to", "until", "till"),
+    *("since", "last", "left", "remaining", "overdue", "before", "after", "vs", "ago", "next"),
+}
+"""Words in names of differences, which may be negative, or negative for a reason."""
+
+
 def words_of(name: str) -> list[str]:
     """Return the words of a name in lower case.
 
@@ -79,3 +96,17 @@ def names_place(name: str) -> bool:
 def names_counter(name: str) -> bool:
     """Return whether a name is that of a row counter."""
     return not (words := words_of(name)) or bool({*words} & COUNTERS)
+
+
+def names_age(name: str) -> bool:
+    """Return whether a name is that of an age, and not of a difference of ages."""
+    return bool({*words_of(name)} & AGES) and not {*words_of(name)} & COMPARED
+
+
+def names_count(name: str) -> bool:
+    """Return whether a name is that of a duration or a number of things, never negative.
+
+    >>> [names_count(name) for name in ("tenure", "days_to_renewal", "calls change", "balance")]
+    [True, False, False, False]
+    """
+    return bool({*words_of(name)} & COUNTS) and not {*words_of(name)} & COMPARED

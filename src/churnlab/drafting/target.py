@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,14 +64,34 @@ KEPT = re.compile(r"((has|is|was|did|client|customer|member) )*(retained|renewed
 
 MOST_VALUES = 6
 
+LETTERS = {**dict.fromkeys("clxi", "left"), **dict.fromkeys("asr", "stayed")}
+"""What single letters mean among codes: C churned or cancelled, A active ... E may be either."""
+
+LEFT_WORDS = (
+    *("churned", "left", "lost", "exited", "attrited", "cancelled", "canceled", "gone", "quit"),
+    *("terminated", "departed", "closed", "deactivated", "unsubscribed", "lapsed", "resigned"),
+    *("inactive", "expired"),
+)
+STAYED_WORDS = (
+    *("stayed", "retained", "existing", "active", "current", "remained", "kept", "loyal"),
+    *("renewed", "open"),
+)
+
+LONGEST_CODE = 4
+"""Letters of a code that is the start of such a word."""
+
+STATUS = re.compile(r"((client|customer|member|user|account|contract|subscription|policy) )*status")
+"""Names of columns whose codes may say who left."""
+
 
 @dataclass(frozen=True)
 class Target:
     """The target's column, the value that means left, the two values (left, stayed) in the file's
     own types, and whether the table has others, whose rows do not take part.
 
-    ``left`` is true in the rows of who left; ``sure`` is false if ``positive`` is a guess;
-    ``values`` are the cells of who left and who stayed as every command reads them.
+    ``left`` is true in the rows of who left; ``sure`` is false if ``positive`` is a guess, and
+    ``coded`` true if it was guessed from codes such as ACT and CHU; ``values`` are the cells of who
+    left and who stayed as every command reads them.
     """
 
     name: str
@@ -81,14 +102,34 @@ class Target:
     taking_part: np.ndarray
     sure: bool
     values: Sequence[Any] = ()
+    coded: bool = False
 
     @property
     def rows_where(self) -> str | None:
         """The expression that says which rows take part, None if all do."""
         if self.taking_part.all():
             return None
-        name = self.name if re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII) else f"`{self.name}`"
-        return f"{name} in [{', '.join(map(repr, self.values))}]"
+        return rows_where(self.name, self.values)
+
+
+def rows_where(name: str, values: Sequence[Any]) -> str:
+    """Return the expression that selects the rows with one of these values."""
+    quoted = name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else f"`{name}`"
+    return f"{quoted} in [{', '.join(map(repr, values))}]"
+
+
+def two_of(look: Look) -> str:
+    """Say how to learn from two values of a few; "" for two values, and for many."""
+    counts = look.known.value_counts()
+    if not 2 < len(counts) <= MOST_VALUES:
+        return ""
+    stayed, left, *_ = counts.index
+    both = [cell for one in (left, stayed) for cell in _cells(look, (look.texts == one).to_numpy())]
+    return (
+        f'; or, if {left} means left and {stayed} stayed, write target: "{look.name}", positive: '
+        f"{json.dumps(both[0], ensure_ascii=False)} and"
+        f' rows_where: "{rows_where(look.name, both)}" into the YAML'
+    )
 
 
 def meaning(value: str) -> str | None:
@@ -109,6 +150,27 @@ def meaning(value: str) -> str | None:
     return None
 
 
+def code_meaning(code: str) -> str | None:
+    """Return what a code says of a member: left, stayed, or None. It is a letter, the start of one
+    of the words, or the start without its vowels.
+
+    >>> [code_meaning(code) for code in ("C", "ACT", "CHRN", "EXI", "NEW")]
+    ['left', 'stayed', 'left', None, None]
+    """
+    plain = code.casefold()
+    if not re.fullmatch(rf"[^\W\d_]{{1,{LONGEST_CODE}}}", plain):
+        return None
+    if len(plain) == 1:
+        return LETTERS.get(plain)
+    starts = {
+        meant
+        for words, meant in ((LEFT_WORDS, "left"), (STAYED_WORDS, "stayed"))
+        for word in words
+        if word.startswith(plain) or (word[0] + re.sub("[aeiou]", "", word[1:])).startswith(plain)
+    }
+    return starts.pop() if len(starts) == 1 else None
+
+
 def make_target(look: Look) -> Target | None:
     """Read a column as the target; None if its values do not say who left and who stayed.
 
@@ -126,8 +188,11 @@ def make_target(look: Look) -> Target | None:
     ones = ones or [value for value in meanings if meanings[value] == left]
     zeros = [value for value in meanings if meanings[value] == "stayed"]
     zeros = zeros or [value for value in meanings if meanings[value] == stayed]
-    sure = True
-    if len(counts) == 2 and (len(ones) != 1 or len(zeros) != 1):
+    sure, coded_as = True, _of_codes([*counts.index])
+    if (len(ones), len(zeros)) != (1, 1) and coded_as is not None:
+        sure, ones, zeros = False, [coded_as[0]], [coded_as[1]]
+    elif len(counts) == 2 and (len(ones) != 1 or len(zeros) != 1):
+        coded_as = None
         sure = len(ones) + len(zeros) == 1 or {*counts.index} == {"-1", "1"}
         if len(ones) == 1:
             zeros = [value for value in counts.index if value not in ones]
@@ -153,7 +218,16 @@ def make_target(look: Look) -> Target | None:
         gone | there,
         sure,
         [*left_cells, *stayed_cells],
+        not sure and coded_as is not None,
     )
+
+
+def _of_codes(values: Sequence[str]) -> tuple[str, str] | None:
+    """Return the codes that mean left and stayed, None unless there is one of each."""
+    left, stayed = (
+        [value for value in values if code_meaning(value) == meant] for meant in ("left", "stayed")
+    )
+    return (left[0], stayed[0]) if len(left) == len(stayed) == 1 else None
 
 
 def _usual_spelling(texts: pd.Series) -> pd.Series:
@@ -187,6 +261,11 @@ def names_target(name: str) -> bool:
     return bool(NAMED.fullmatch(" ".join(words_of(name))))
 
 
+def names_status(name: str) -> bool:
+    """Return whether a column is a member's status by its name: status, account status."""
+    return bool(STATUS.fullmatch(" ".join(words_of(name))))
+
+
 def names_outcome(name: str) -> bool:
     """Return whether a column is about leaving by its name: what is no target was known later."""
     return any(map(RELATED.fullmatch, words_of(name)))
@@ -209,6 +288,8 @@ def likely_targets(looks: Iterable[Look]) -> list[Target]:
             rank = 2
         elif " ".join(words) in ANYTHING or KEPT.fullmatch(" ".join(words)):
             rank = 1
+        elif made.coded and names_status(look.name):
+            rank = 0
         else:
             continue
         found.setdefault(rank, []).append(made)

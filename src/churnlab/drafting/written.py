@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churnlab.data.cells import BLANKS, MISSING, date_codes, gaps, possible_formats, read_number
+from churnlab.data.cells import (
+    BLANKS,
+    MISSING,
+    TRUTH,
+    date_codes,
+    gaps,
+    possible_formats,
+    read_number,
+)
 
 SIGNS = {
     *("?", "-", "--", "---", "–", "—", ".", "..", "*", "\\N", "#DIV/0!", "#VALUE!", "#REF!"),
@@ -20,42 +28,10 @@ SIGNS = {
 """Signs that stand for nothing, in a column of words, too: those of sheets and databases, too."""
 
 UNKNOWN = {
-    *(
-        "unknown",
-        "missing",
-        "not available",
-        "not applicable",
-        "n.a.",
-        "na",
-        "none",
-        "nil",
-        "blank",
-    ),
-    *(
-        "empty",
-        "(blank)",
-        "(null)",
-        "(none)",
-        "undefined",
-        "no data",
-        "tbd",
-        "tba",
-        "k.a.",
-        "k. a.",
-    ),
-    *(
-        "inf",
-        "-inf",
-        "infinity",
-        "-infinity",
-        "keine",
-        "unbekannt",
-        "inconnu",
-        "desconocido",
-        "неизвестно",
-        "нет данных",
-        "нет",
-    ),
+    *("unknown", "missing", "not available", "not applicable", "n.a.", "na", "none", "nil"),
+    *("blank", "empty", "(blank)", "(null)", "(none)", "undefined", "no data", "tbd", "tba"),
+    *("k.a.", "k. a.", "inf", "-inf", "infinity", "-infinity", "keine", "unbekannt", "inconnu"),
+    *("desconocido", "неизвестно", "нет данных", "нет"),
 }
 """Words that mean a gap among numbers or dates, in lower case; among words they are values."""
 
@@ -181,7 +157,7 @@ def look_at(raw: pd.Series) -> Look:
     others = [word for word in counts.index if word not in none]
     if found := _as_numbers(raw, texts, empty, counts, none, others):
         return found
-    gap_words = _gaps_among_words(gap_words, others)
+    gap_words = _gaps_among_words(gap_words, others, vague - gap_words)
     missing = empty | texts.isin(gap_words).to_numpy()
     words = {str(word): int(counts[word]) for word in counts.index if word in gap_words}
     plain = Look(str(raw.name), missing, texts, words)
@@ -268,14 +244,23 @@ def _typos(digits: list[str], counts: pd.Series) -> set[str]:
     return {*typos} if counts[typos].sum() <= FEW_TYPOS * counts[digits].sum() else set()
 
 
-def _gaps_among_words(found: set[str], others: Sequence[str]) -> set[str]:
-    """Return which of pandas' words are gaps in a column of words: None is a value there, and so is
-    NA among codes such as EU."""
+def _gaps_among_words(found: set[str], others: Sequence[str], vague: set[str]) -> set[str]:
+    """Return which words are gaps in a column of words: None is a value there, and so is NA among
+    codes such as EU, but neither is one beside Yes and No.
+
+    Of the ``vague`` words (na, unknown) those are gaps that are one of the others in small letters.
+    """
+    truth = {TRUTH.get(word.casefold()) for word in others}
+    if truth == {0.0, 1.0}:
+        likely = {word.casefold() for word in MISSING}
+        return found | {word for word in vague if word.casefold() in likely}
     values = set(VALUES)
     codes = [word for word in others if re.fullmatch("[A-Z]{2,4}", word)]
     if len(others) > 1 and len(codes) == len(others):
         values.add("NA")
-    return found - values
+    kept = found - values
+    alike = {word.casefold() for word in kept}
+    return kept | {word for word in vague if word.casefold() in alike}
 
 
 def _is_date_like(texts: Sequence[str]) -> bool:

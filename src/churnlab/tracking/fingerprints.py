@@ -38,7 +38,7 @@ CELL_FORMAT = {"format", "missing"}
 
 LATER = {
     **{"rows_where": None, "before": None, "ordered": False, "encoding": "one_hot"},
-    "on_bad_row": "fail",
+    **{"fold": False, "on_bad_row": "fail"},
 }
 """Keys that datasets, columns and score have got since, and what was the rule before: they decide
 nothing where they say so, and configs from before keep their fingerprint."""
