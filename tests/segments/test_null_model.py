@@ -39,3 +39,13 @@ def test_a_table_of_numbers_is_drawn_as_its_own_sorted_values():
     drawn = NullModel(Z).draw(np.random.default_rng(2))
     assert drawn.shape == Z.shape
     assert drawn.mean(axis=0) == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_columns_with_one_value_change_nothing_of_the_others():
+    table = driven()
+    whole = space_of(table.assign(level=3.0, club="one"), ["plan", "city", "club"])
+    drawn = NullModel(*whole).draw(np.random.default_rng(1))
+    known = whole.Z.std(axis=0) > 0
+    wanted = np.corrcoef(whole.Z[:, known].T)
+    assert np.corrcoef(drawn[:, known].T) == pytest.approx(wanted, abs=0.12)
+    assert (drawn[:, ~known] == whole.Z[0, ~known]).all()

@@ -80,6 +80,7 @@ def word_scores(Z: np.ndarray, block: slice) -> np.ndarray:
     held = (Z[:, block] > 0).astype(float)
     others = np.delete(Z, np.arange(Z.shape[1])[block], axis=1)
     share = np.sqrt(held.mean(axis=0))
+    share[share == 0] = 1  # a level that no row has: its number is of no consequence
     means = held.T @ (others - others.mean(axis=0)) / len(Z) / share[:, None]
     axis = np.linalg.svd(np.column_stack([means, 0 * share]), full_matrices=False)[0][:, 0] / share
     # Levels that are alike must not be the same number: they would change places.
@@ -173,7 +174,8 @@ def latent_correlations(Z: np.ndarray) -> np.ndarray:
         less = (products * powers).sum(axis=1) < wanted
         low, high = np.where(less, middle, low), np.where(less, high, middle)
     latent = np.eye(len(coefficients))
-    latent[one, other] = latent[other, one] = (low + high) / 2
+    found = np.where(products.any(axis=1), (low + high) / 2, 0.0)  # a constant goes with nothing
+    latent[one, other] = latent[other, one] = found
     return latent
 
 
