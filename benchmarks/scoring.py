@@ -4,10 +4,13 @@ into the same pipeline, and churnlab score.
     python benchmarks/scoring.py                 1,000,000 rows, five rounds
     python benchmarks/scoring.py --rows 200000   fewer
     python benchmarks/scoring.py --short         20,000 rows, one round: does it run?
+    python benchmarks/scoring.py --peer PYTHON   also Polars with ONNX Runtime, by the Python of an
+                                                 environment with polars, onnxruntime and skl2onnx
 
 Each contender runs once a round in a process of its own, the rounds interleave them, and medians
 are compared: CPU seconds from the first byte read (start-up apart) of the process and its children,
-and the peak of its memory above what it had when the model was loaded. It asserts nothing.
+and the peak of its memory above what it had when the model was loaded. What churnlab needs before
+it reads, for its configuration and the version once more, is counted. It asserts nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-BATCH = 131_072
+POLARS = "Polars, ONNX Runtime"
 
 TRAINED = ("dataset.rows=4000", "evaluation.folds=2", "segments.k=4", "segments.n_init=2")
 FEW = ("segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2")
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--short", action="store_true", help="20,000 rows, one round")
+    parser.add_argument("--peer", metavar="PYTHON")
     parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role:
@@ -48,10 +52,11 @@ def main() -> None:
         os.chdir(folder)
         os.environ["CHURNLAB_HOME"] = str(Path(folder) / "home")
         prepare(rows)
-        found: dict[str, list[dict[str, float]]] = {role: [] for role in ROLES}
+        roles = [role for role in ROLES if options.peer or role != POLARS]
+        found: dict[str, list[dict[str, float]]] = {role: [] for role in roles}
         for _ in range(rounds):
-            for role in ROLES:
-                found[role].append(one(role))
+            for role in roles:
+                found[role].append(one(role, options.peer if role == POLARS else sys.executable))
     report(found, rows)
 
 
@@ -66,6 +71,9 @@ def prepare(rows: int) -> None:
     run("train", *TRAINED[:2])
     run("segment", TRAINED[0], *TRAINED[2:], *FEW, *FEW_MORE)
     run("promote", *TRAINED[:2], "force=true", "reason=benchmark")
+    scaler, regression = pipeline()
+    weights = (scaler.mean_, scaler.scale_, regression.coef_, regression.intercept_)
+    Path("weights.json").write_text(json.dumps([one.tolist() for one in weights]))
 
 
 def run(*words: str) -> None:
@@ -74,9 +82,9 @@ def run(*words: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def one(role: str) -> dict[str, float]:
+def one(role: str, python: str) -> dict[str, float]:
     """Run a contender in a process of its own."""
-    command = [sys.executable, __file__, "--role", role]
+    command = [python, __file__, "--role", role]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -147,6 +155,41 @@ def pyarrow_stream() -> Any:
     return work
 
 
+def polars_stream() -> Any:
+    """Stream through Polars, and the pipeline as ONNX in double precision, into Parquet."""
+    import numpy as np
+    import onnxruntime
+    import polars as pl
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import DoubleTensorType
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    weights = map(np.array, json.loads(Path("weights.json").read_text()))
+    scaler, regression = StandardScaler(), LogisticRegression()
+    scaler.mean_, scaler.scale_, regression.coef_, regression.intercept_ = weights
+    scaler.n_features_in_ = regression.n_features_in_ = len(scaler.mean_)
+    regression.classes_ = np.array([0, 1])
+    made = to_onnx(
+        make_pipeline(scaler, regression),
+        initial_types=[("X", DoubleTensorType([None, len(scaler.mean_)]))],
+        options={"zipmap": False},
+    )
+    session = onnxruntime.InferenceSession(made.SerializeToString())
+
+    def scored(part: pl.DataFrame) -> pl.DataFrame:
+        found = session.run(None, {"X": part.cast(pl.Float64).to_numpy()})[1][:, 1]
+        return part.with_columns(pl.Series("churn_probability", found, dtype=pl.Float64))
+
+    def work() -> None:
+        members = pl.scan_csv("members.csv")
+        schema = members.collect_schema() | {"churn_probability": pl.Float64}
+        members.map_batches(scored, streamable=True, schema=schema).sink_parquet("polars.parquet")
+
+    return work
+
+
 def ours(*words: str) -> Any:
     """Score with the version loaded beforehand, in this process."""
     from churnlab.__main__ import main as churnlab
@@ -166,6 +209,7 @@ def ours(*words: str) -> Any:
 ROLES = {
     "pandas way": pandas_way,
     "pyarrow stream": pyarrow_stream,
+    POLARS: polars_stream,
     "churnlab score": ours,
     "churnlab score, reasons": lambda: ours("score.reasons=true"),
 }

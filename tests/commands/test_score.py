@@ -367,7 +367,11 @@ REFUSED = {
     ),
     "no champion": (
         ["input=members.csv", "output=scored.csv", "dataset.name=other"],
-        "There is no model models:/other-churn@champion",
+        "name the dataset of another champion",
+    ),
+    "no model at all": (
+        ["input=members.csv", "output=scored.csv", "model_uri=nonsense"],
+        "model_uri=nonsense is no model",
     ),
 }
 

@@ -113,6 +113,7 @@ def test_what_cannot_be_ranked_is_refused_and_nothing_is_written(
     assert not [
         path for path in tmp_path.iterdir() if path.name in {f"c.csv{end}" for end in FILES}
     ]
+    assert not list(tmp_path.glob(".*")), "no parts"
 
 
 def test_a_version_keeps_the_decision_of_its_churn_run(own_store, tmp_path, given):

@@ -2,7 +2,9 @@
 
 import gzip
 import http.server
+import resource
 import threading
+import time
 
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from churnlab.data.reading import read_table
 from churnlab.data.table import in_memory
 from churnlab.data.validation import check
 from churnlab.data.violations import LONGEST_MESSAGE
-from churnlab.errors import InputError
+from churnlab.errors import InputError, JobError
 from support.shop import FRAME, SHOP, TEXT, error_of, parquet, read, refusal
 
 GOOD = {
@@ -241,9 +243,26 @@ def test_a_file_of_any_name_is_read(tmp_path, name):
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """A web server with one table, and with one that breaks off."""
+    """A web server with one table, and with others that break off or stop."""
+
+    protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        self.close_connection = True
+        if "chunks" in self.path:  # the last chunk is missing
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for _ in range(3):
+                self.wfile.write(b"%x\r\n%s\r\n" % (2**19, b"a" * 2**19))
+            return
+        if "stops" in self.path:
+            self.send_response(200)
+            self.send_header("Content-Length", str(2**22))
+            self.end_headers()
+            self.wfile.write(b"a" * 2**21)
+            time.sleep(3)
+            return
         self.send_response(404 if "nowhere" in self.path else 200)
         self.send_header("Content-Length", str(len(TEXT.encode()) + 99 * ("broken" in self.path)))
         self.end_headers()
@@ -251,6 +270,15 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+
+@pytest.mark.parametrize("ids", [[7, None, 2**53 + 1], [7.0, None, 8.0], [7, 8, 9]])
+def test_ids_in_parquet_that_are_whole_numbers_stay_whole_next_to_gaps(tmp_path, ids):
+    kind = "Float64" if 7.0 in ids and 8.0 in ids and None in ids else "Int64"
+    frame = FRAME.assign(Client=pd.array(ids, dtype=kind))
+    _, _, found, _ = check(read(parquet(frame), tmp_path / "t.parquet"), SHOP)
+    expected = [None if one is None else str(int(one)) for one in ids]
+    assert [None if pd.isna(one) else one for one in found] == expected
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +289,7 @@ def site():
         server.shutdown()
 
 
-def test_a_url_is_read_and_an_unreachable_one_is_refused(site):
+def test_a_url_is_read_and_an_unreachable_one_is_refused(site, monkeypatch):
     table = read_table(f"{site}/members.csv?month=5", SHOP)
     assert (table.source, len(table.frame)) == (f"{site}/members.csv?month=5", 3)
     for url, text in [
@@ -270,10 +298,28 @@ def test_a_url_is_read_and_an_unreachable_one_is_refused(site):
         ("http://127.0.0.1:9/members.csv", "cannot be reached"),
         ("gopher://127.0.0.1/members.csv", "cannot be reached"),
         ("http://[/members.csv", "cannot be reached"),
+        (f"{site}/chunks.csv", "broke off after 1,048,576 bytes (IncompleteRead"),
+        (f"{site}/stops.csv", "broke off after 2,097,152 bytes (timed out); run the same command"),
     ]:
+        monkeypatch.setattr("churnlab.data.reading.TIMEOUT", 1)
         with pytest.raises(InputError) as raised:
             read_table(url, SHOP)
         assert text in str(raised.value)
+
+
+def test_a_download_that_cannot_be_written_is_not_taken_for_a_server_that_cannot_be_reached(
+    tmp_path,
+):
+    (tmp_path / "members.csv").write_text(TEXT + "009,41,None,no\n" * 50_000, encoding="utf-8")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(JobError) as raised:
+            read_table(f"file://{tmp_path}/members.csv", SHOP)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be written to" in str(raised.value)
+    assert "(File too large)" in str(raised.value)
 
 
 # --- any bytes

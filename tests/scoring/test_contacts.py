@@ -177,6 +177,8 @@ def test_cells_that_a_spreadsheet_would_run_are_escaped_and_numbers_stay_numbers
         "+49 30 1",
         "\t=1",
         "\r=1",
+        "a\r=1",
+        "x;=2",
         "\uff1d1",
         "7",
     ]
@@ -186,9 +188,17 @@ def test_cells_that_a_spreadsheet_would_run_are_escaped_and_numbers_stay_numbers
     contacts.reject([9], ["=2"], pd.DataFrame({"card": ["=cmd"]}))
     contacts.write()
     with (tmp_path / "list.csv").open(encoding="utf-8", newline="") as file:
+        assert file.read(1) == "\ufeff", "by which spreadsheets know that umlauts are in UTF-8"
         rows = list(csv.DictReader(file))
     written = [row["card"] for row in rows]
-    safe = {"-5": "-5", "7": "7", "a\r=1": "a\n=1", "\r=1": "'\n=1"}
+    safe = {
+        "-5": "-5",
+        "7": "7",
+        "\t=1": "'\t'=1",
+        "\r=1": "'\n'=1",
+        "a\r=1": "a\n'=1",
+        "x;=2": "x;'=2",
+    }
     assert written == [safe.get(card, f"'{card}") for card in cards]
     assert {row["segment_name"] for row in rows} == {"'=HYPERLINK(1)"}
     assert {row["reasons"] for row in rows} == {"+1"}, "a plain number runs nothing"

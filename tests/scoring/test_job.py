@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
+from threading import Thread
 
 import mlflow
 import numpy as np
@@ -19,6 +21,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
+from churnlab.models.decision import COSTS
 from support.killing import SOAK
 from support.running import Ended, churnlab_process, environment, version_folder, wait
 
@@ -205,6 +208,74 @@ def test_an_input_that_changes_while_it_is_read_is_refused(promoted, score, tabl
     assert score(*words, REJECT).line["rows"] == ROWS - 3 + 1
 
 
+def test_an_input_rewritten_in_the_same_size_while_it_is_read_is_refused(
+    promoted, score, table, words, tmp_path
+):
+    job = start(promoted.home, *words, REJECT, halt=2)
+    until(tmp_path / ".scored.csv.parts" / "000002.json", job)
+    content = (tmp_path / "members.csv").read_bytes()
+    (tmp_path / "members.csv").write_bytes(content.replace(b"00017,", b"90017,"))
+    ended = wait(job)
+    assert ended.code == 2, ended.err
+    assert "was changed while it was read" in ended.err
+    assert {path.name for path in tmp_path.iterdir()} == {"members.csv"}
+
+
+def test_an_input_that_is_away_for_a_while_costs_no_finished_part(
+    promoted, score, table, words, tmp_path
+):
+    job = start(promoted.home, *words, REJECT, halt=4)
+    until(tmp_path / ".scored.csv.parts" / "000004.json", job)
+    (tmp_path / "members.csv").rename(tmp_path / "away.csv")
+    ended = wait(job)
+    assert ended.code == 2, ended.err
+    assert "No such file" in ended.err
+    kept = sorted((tmp_path / ".scored.csv.parts").glob("*.json"))
+    ended = score(*words, REJECT)
+    assert (ended.code, "There is no file" in ended.err) == (2, True)
+    assert sorted((tmp_path / ".scored.csv.parts").glob("*.json")) == kept
+    assert len(kept) > 5
+    (tmp_path / "away.csv").rename(tmp_path / "members.csv")
+    ended = score(*words, REJECT)
+    assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
+
+
+def test_a_url_that_breaks_off_costs_no_finished_part(promoted, score, table, tmp_path):
+    content, sent = (tmp_path / "members.csv").read_bytes(), []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // (1 + len(sent) % 2)])
+            sent.append(self.path)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    folder = tmp_path / ".scored.csv.parts"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/members.csv"
+        words = [f"input={url}", f"output={tmp_path}/scored.csv", REJECT]
+        job = start(promoted.home, *words, halt=4)
+        until(folder / "000004.json", job)
+        kill(job)
+        kept = {path: path.stat().st_mtime_ns for path in folder.glob("0*.json")}
+        ended = score(*words)
+        assert ended.code == 2, ended.err
+        half = f"{len(content) // 2:,} of {len(content):,} bytes; run the same command again"
+        assert f"broke off after {half}" in ended.err
+        assert {path: path.stat().st_mtime_ns for path in folder.glob("0*.json")} == kept
+        ended = score(*words)
+        server.shutdown()
+    assert len(sent) == 3
+    assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
+    left = [path for path in tmp_path.iterdir() if path.suffix != ".csv"]
+    assert [path for path in left if path.name.startswith(".")] == []
+
+
 def test_parts_of_another_input_or_command_are_not_continued(
     promoted, score, table, words, tmp_path
 ):
@@ -232,6 +303,44 @@ def test_a_folder_of_csv_files_is_scored_in_the_order_of_their_names(score, tabl
     table.rename(columns={"Age": "age"}).to_csv(folder / "c.csv", index=False)
     ended = score(f"input={folder}", f"output={tmp_path}/scored.parquet")
     assert (ended.code, "c.csv has another header than a.csv" in ended.err) == (2, True)
+
+
+def test_a_folder_of_parquet_files_is_scored_in_the_order_of_their_names(
+    promoted, score, table, tmp_path
+):
+    folder = tmp_path / "monthly"
+    folder.mkdir()
+    table["card"] = pd.array([None, *range(1, ROWS)], dtype="Int64")
+    table.iloc[:2_600].to_parquet(folder / "a.parquet")
+    table.iloc[2_600:].to_parquet(folder / "b.parquet")
+    words = [f"input={folder}", f"output={tmp_path}/scored.csv", REJECT, "dataset.id=card"]
+    job = start(promoted.home, *words, halt=4)
+    until(tmp_path / ".scored.csv.parts" / "000004.json", job)
+    kill(job)
+    ended = score(*words)
+    assert ended.code == 0, ended.err
+    assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
+    scored = pd.read_csv(tmp_path / "scored.csv", dtype="str")
+    expected = [str(row) for row in range(1, ROWS) if row not in (3, 2_500, 5_990)]
+    assert scored["card"].isna().tolist() == [True, *[False] * (ROWS - 4)]
+    assert scored["card"].tolist()[1:] == expected
+    rejected = pd.read_csv(tmp_path / "scored.csv.rejected.csv", dtype="str")
+    assert rejected["card"].tolist() == ["3", "2500", "5990"], "whole numbers next to a gap"
+    table.to_csv(folder / "c.csv", index=False)
+    ended = score(*words)
+    assert ended.code == 2
+    assert "c.csv in the folder is not Parquet" in ended.err
+
+
+def test_whole_numbers_next_to_a_gap_are_whole_in_a_contact_list(score, table, tmp_path):
+    table["card"] = [None, *map(float, range(1, ROWS))]
+    table.to_parquet(tmp_path / "members.parquet")
+    words = [f"input={tmp_path}/members.parquet", f"output={tmp_path}/list.csv", REJECT]
+    ended = score(*words, "dataset.id=card", "contacts=true", "score.top=7", *COSTS.split())
+    assert ended.code == 0, ended.err
+    files = ("list.csv", "list.csv.left_out.csv")
+    cards = pd.concat([pd.read_csv(tmp_path / name, dtype="str")["card"] for name in files])
+    assert sorted(cards) == sorted(["row 0", *map(str, range(1, ROWS))])
 
 
 def test_an_id_of_an_earlier_part_is_rejected(score, table, words, tmp_path):

@@ -274,3 +274,18 @@ def test_a_contact_list_knows_the_value_and_the_id_as_the_table_writes_them(
     amounts = paid.str.replace(".", "").str.replace(",", ".").astype("float64")
     assert len(found) > 3
     assert found["value"].tolist() == amounts.tolist()
+
+
+def test_the_value_of_a_member_may_follow_from_the_age_of_a_date(
+    churnlab, road, version, cells, shared_home
+):
+    value = "decision.retained_value='2 * `Joined on`'"
+    words = ("score", *NAMED, "input=new.csv", "output=by_age.csv", "contacts=true")
+    ended = churnlab(*words, *COSTS.split(), value)
+    assert ended.code == 0, ended.err
+    found = read(shared_home.parent / "by_age.csv")
+    before = version.unwrap_python_model().served["reading"]["Joined on"]["before"]
+    joined = pd.to_datetime(cells.set_index("Card No")["Joined on"], format="%d.%m.%Y")
+    days = (pd.Timestamp(before) - joined).dt.days
+    assert len(found) > 3
+    assert found["value"].tolist() == (2.0 * days.loc[found["Card No"]]).tolist()

@@ -34,6 +34,9 @@ BINS = 10
 POINTS = 100
 """Number of points at which the distribution of a numeric column is kept."""
 
+COMPARED = 40
+"""So many points are each compared with all values faster than a place is searched for each."""
+
 LEVELS = 1000
 """Number of categories kept of a column, the most frequent ones."""
 
@@ -74,12 +77,13 @@ class Seen:
         values = cells[~missing] if missing.any() else cells
         far = values - (was["mean"] or 0.0)
         points = _cumulative(was)[0]
-        if len(points) <= 2:
-            at = [int((values == point).sum()) for point in points]
-            up_to = [int((values <= point).sum()) for point in points]
+        if len(points) <= COMPARED:
+            up_to = [int(np.count_nonzero(values <= point)) for point in points]
         else:
             bins = np.searchsorted(points, values)
-            at, up_to = [], np.bincount(bins, minlength=len(points) + 1).cumsum()[:-1].tolist()
+            up_to = np.bincount(bins, minlength=len(points) + 1).cumsum()[:-1].tolist()
+        few = points if len(points) <= 2 else ()
+        at = [int(np.count_nonzero(values == point)) for point in few]
         return cls(len(cells), int(missing.sum()), [far.sum(), (far * far).sum()], up_to, at)
 
     def add(self, other: Seen) -> None:

@@ -42,8 +42,25 @@ def as_table(
             cells = cells.reset_index()
         cells = cells.reset_index(drop=True)
         frame = cells.rename(columns=dict(zip(header, names, strict=True)))
+        key = contract.id if contract is not None else None
+        if key is not None and key in frame:
+            ids = _whole_numbers(rows[header[names.index(key)]])
+            frame = frame if ids is None else frame.assign(**{key: ids})
     written = cells if whole else None
     return Table(frame, path, columns, None, tuple(violations), tuple(warnings), written)
+
+
+def _whole_numbers(ids: pa.ChunkedArray) -> pd.Series | None:
+    """Return ids that are whole numbers as such, for next to a gap pandas makes 7.0 of 7; None:
+    they are none."""
+    import pyarrow as pa
+
+    if pa.types.is_floating(ids.type):
+        try:
+            ids = ids.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return None
+    return ids.to_pandas(types_mapper=pd.ArrowDtype) if pa.types.is_integer(ids.type) else None
 
 
 def open_dataset(file: Path) -> pyarrow.dataset.Dataset:

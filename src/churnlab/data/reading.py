@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from http.client import HTTPException
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import urlopen
@@ -25,7 +26,7 @@ from churnlab.data.read_csv import read_csv
 from churnlab.data.read_parquet import MAGIC, first_bytes, read_parquet
 from churnlab.data.table import NotATable, Table, shorten
 from churnlab.data.violations import message
-from churnlab.errors import InputError
+from churnlab.errors import InputError, JobError
 from churnlab.formatting import clipped
 
 TIMEOUT = 60
@@ -116,23 +117,55 @@ def local_file(path: str, *, key: str, folder: Path | None = None) -> Iterator[P
             raise NotATable("it is neither a file nor a folder")
         yield file
         return
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with ExitStack() as stack:
+        received = stack.enter_context(closing(_received(path, key=key)))
+        first = next(received, b"")  # before anything is written
         try:
-            file = Path(scratch) / (Path(urlparse(path).path).name or "table")
-            with urlopen(path, timeout=TIMEOUT) as response, file.open("wb") as copy:
-                shutil.copyfileobj(response, copy)
-                expected = response.headers.get("Content-Length")
-        except (OSError, HTTPException, ValueError) as error:
-            reason = re.sub(r"<urlopen error (\[Errno -?\d+\] )?(.*)>", r"\2", str(error))
-            raise InputError(
-                f"{shorten(path)} cannot be reached ({clipped(reason, 300)}); check {key}=URL."
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+            file = scratch / (_file_name(path) or "table")
+            with file.open("wb") as copy:
+                for chunk in chain([first], received):
+                    copy.write(chunk)
+        except OSError as error:
+            raise JobError(
+                f"The download of {shorten(path)} cannot be written to "
+                f"{folder or tempfile.gettempdir()} ({error.strerror or error}). Correct that and "
+                "run the same command again."
             ) from error
-        if expected and int(expected) != file.stat().st_size:
-            raise InputError(
-                f"The download of {shorten(path)} broke off after {file.stat().st_size:,} of "
-                f"{expected} bytes; try again."
-            )
         yield file
+
+
+def _file_name(url: str) -> str:
+    """Return the name of the file at the end of a URL, as short as a name may be here."""
+    return Path(urlparse(url).path).name[-100:]
+
+
+def _received(path: str, *, key: str) -> Generator[bytes]:
+    """Yield the bytes behind a URL.
+
+    InputError: there is no such thing, or not all of it arrives.
+    """
+    size: int | None = None
+    try:
+        with urlopen(path, timeout=TIMEOUT) as response:
+            size, expected = 0, getattr(response, "length", None)
+            for chunk in iter(partial(response.read, 2**20), b""):
+                size += len(chunk)
+                yield chunk
+    except (OSError, HTTPException, ValueError) as error:
+        reason = re.sub(r"<urlopen error (\[Errno -?\d+\] )?(.*)>", r"\2", str(error))
+        reason = clipped(reason, 300)
+        raise InputError(
+            f"{shorten(path)} cannot be reached ({reason}); check {key}=URL."
+            if size is None
+            else f"The download of {shorten(path)} broke off after {size:,} bytes ({reason}); run "
+            "the same command again."
+        ) from error
+    if expected and expected != size:
+        raise InputError(
+            f"The download of {shorten(path)} broke off after {size:,} of {expected:,} bytes; run "
+            "the same command again."
+        )
 
 
 def is_parquet(file: Path) -> bool:

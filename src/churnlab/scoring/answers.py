@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from churnlab.errors import InputError
 from churnlab.registry import versions
 
-ANSWERED = ("segment", "segment_name", "recommended_action")
-"""What an answer says of the segment."""
+TEXTS = ("segment_name", "recommended_action")
+"""What an answer says of the segment in words: a few texts, again and again."""
 
 
 def ask(served: versions.Served, X: pd.DataFrame, *, reasons: bool) -> pa.Table:

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from churnlab.data.cells import MISSING
+from churnlab.data.cells import BLANKS, MISSING
 from churnlab.data.contract import Contract
-from churnlab.data.csv_structure import structure
 from churnlab.data.read_csv import Block as Text
 from churnlab.data.read_csv import find_separator, read_csv, read_header
 from churnlab.data.read_parquet import as_table
@@ -64,16 +63,15 @@ def _any(block: CsvBlock, contract: Contract) -> Batch:
 def _plain(block: CsvBlock, contract: Contract, *, typed: bool) -> Batch | None:
     """Read rows without quotes whose numbers are written as every program writes them; None for
     others."""
-    if '"' in block.rows or '"' in block.head or ("\r" in block.rows and "\n" not in block.rows):
+    rows = f"\n{block.rows}"
+    if any(mark in rows for mark in ('"', "\0", "\n\n", "\n\r")) or '"' in block.head:
         return None
     separator = find_separator(io.StringIO(block.head), contract)
+    if not rows[rows.rfind("\n", 0, -2) :].strip(f"{BLANKS}{separator}"):
+        return None  # no row, if the file ends with it
     header = read_header(io.StringIO(block.head, newline=""), separator)[0]
     names, violations, remarks = contract_names(header, contract)
-    if violations or not block.rows or any(name.startswith(UNNAMED) for name in names):
-        return None
-    lines, ragged, _ = structure(io.StringIO(block.rows), len(header), block.line, separator)
-    count = block.rows.count("\n") + (not block.rows.endswith("\n"))
-    if len(ragged) or len(lines) != count or len(header) == 1:
+    if violations or len(names) == 1 or any(name.startswith(UNNAMED) for name in names):
         return None
     numbers = [
         name
@@ -90,6 +88,7 @@ def _plain(block: CsvBlock, contract: Contract, *, typed: bool) -> Batch | None:
         columns = {name: _values(cells[name], name, contract, numbers) for name in names}
     except pa.ArrowInvalid:
         return None
+    lines = range(block.line, block.line + block.rows.count("\n") + (block.rows[-1:] != "\n"))
     if len(cells) != len(lines) or any(
         pc.any(pc.is_nan(columns[name])).as_py() for name in numbers
     ):

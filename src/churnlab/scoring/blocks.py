@@ -32,11 +32,11 @@ from churnlab.data.reading import is_parquet, local_file, readable
 from churnlab.data.table import shorten
 from churnlab.errors import InputError
 
-ROWS = 131_072
+ROWS = 65_536
 """Rows of a Parquet block."""
 
-SIZE = 2**23
-"""Characters of a CSV block, some 100,000 rows of a dozen columns."""
+SIZE = 2**22
+"""Characters of a CSV block, some 80,000 rows of a dozen columns."""
 
 
 class CsvBlock(NamedTuple):

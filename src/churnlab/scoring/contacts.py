@@ -183,9 +183,13 @@ class ContactList:
         if self.identifier is None:
             return [str(place) for place in places]
         known = members[self.identifier] if self.identifier in members else [None] * len(places)
+        texts = [
+            f"{cell:.0f}" if isinstance(cell, float) and cell.is_integer() else str(cell)
+            for cell in known
+        ]
         return [
-            f"{self.place} {place}" if pd.isna(cell) or str(cell).strip() == "" else str(cell)
-            for cell, place in zip(known, places, strict=True)
+            f"{self.place} {place}" if pd.isna(cell) or not text.strip() else text
+            for cell, text, place in zip(known, texts, places, strict=True)
         ]
 
     def _values(self, members: pd.DataFrame, places: Sequence[int | str]) -> np.ndarray:

@@ -22,6 +22,7 @@ from churnlab.scoring.blocks import Block, Members
 from churnlab.scoring.counts import Counts
 from churnlab.scoring.part import Scoring, score
 from churnlab.tracking import store
+from churnlab.tuning.workers import cause_of_death
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +142,9 @@ def _do(pool: Any, tasks: Sequence[Task]) -> None:
             raise result
 
 
-def _died(place: int, attempts: int, code: int) -> JobError:
+def _died(place: int, attempts: int, code: int | None) -> JobError:
     return JobError(
-        f"A worker process died {attempts} times with the same part (exit code {code}). Use fewer "
+        f"The worker of one part died {attempts} times, the last {cause_of_death(code)}. Use fewer "
         "workers (engine.workers); the same command goes on with the finished parts."
     )
 
@@ -160,11 +161,7 @@ def _checked(members: Members, before: list[Any]) -> Iterator[Block]:
 
 def _check_unchanged(members: Members, before: list[Any]) -> None:
     """Refuse files that have changed since the job began."""
-    try:
-        same = members.state == before
-    except InputError:
-        same = False
-    if not same:
+    if members.state != before:
         raise InputError(
             f"{members.source} was changed while it was read; run the same command again when "
             "nobody writes to it any more."

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from churnlab.scoring import parts
 from churnlab.scoring.batch import as_typed
 from churnlab.scoring.counts import Counts
 from churnlab.scoring.part import Scoring
+
+FEW = 10_000
+"""Rows by which is decided how the columns of a Parquet file are written."""
 
 
 def rejected_file(output: Path) -> Path:
@@ -93,8 +98,18 @@ def _write_parquet(
                     rows = rows.set_column(at, name, as_typed(rows[name], kind))
             if writer is None:
                 schema = rows.schema.with_metadata(metadata)
-                writer = pq.ParquetWriter(path, schema)
+                writer = pq.ParquetWriter(path, schema, use_dictionary=_repeating(rows))
             writer.write_table(rows.cast(writer.schema))
     finally:
         if writer is not None:
             writer.close()
+
+
+def _repeating(rows: pa.Table) -> list[str]:
+    """Return the columns whose values repeat: those a dictionary makes smaller."""
+    few = rows.slice(0, FEW)
+    return [
+        name
+        for name, kind in zip(few.column_names, few.schema.types, strict=True)
+        if not pa.types.is_floating(kind) or pc.count_distinct(few[name]).as_py() < len(few) / 4
+    ]

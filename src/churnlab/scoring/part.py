@@ -24,7 +24,7 @@ from churnlab.data.validation import Checked, inspect
 from churnlab.data.violations import Violation, message
 from churnlab.errors import InputError
 from churnlab.registry import versions
-from churnlab.scoring.answers import ask, cannot, refusal, refused_row
+from churnlab.scoring.answers import TEXTS, ask, cannot, refusal, refused_row
 from churnlab.scoring.batch import Batch, kind_of, read
 from churnlab.scoring.blocks import Block, CsvBlock
 from churnlab.scoring.counts import Counts
@@ -145,13 +145,15 @@ def _rejected(
 
     Rows with too few or too many cells, which are none of ``rows``, have no cells there.
     """
+    if not reasons:
+        return pd.DataFrame()
     bad = sorted(reasons)
     found = {
         "place": [place(row) for row in bad],
         "reason": ["; ".join(reasons[row]) for row in bad],
     }
     at = pa.array(np.searchsorted(rows, bad), pa.int64(), mask=~np.isin(bad, rows))
-    return pd.concat([pd.DataFrame(found), written.take(at).to_pandas()], axis=1)
+    return pd.concat([pd.DataFrame(found), as_frame(written.take(at))], axis=1)
 
 
 def _members(
@@ -168,7 +170,7 @@ def _members(
     assert batch.written is not None
     members = batch.written
     if typed or contacts:
-        members = _with_types(members, batch.table, X, contract)
+        members = _with_types(members, batch.table, X, contract, dates=contacts)
     members = members if kept.all() else members.filter(pa.array(kept))
     if typed and not contacts:
         counts.kinds = {
@@ -311,19 +313,28 @@ def _count(
             counts.words[name] = Counter({str(word): int(n) for word, n in found})
 
 
+def as_frame(rows: pa.Table) -> pd.DataFrame:
+    """Return rows in which whole numbers stay whole next to gaps."""
+    return rows.to_pandas(
+        types_mapper=lambda kind: pd.ArrowDtype(kind) if pa.types.is_integer(kind) else None
+    )
+
+
 def plain_name(written: str, contract: Contract) -> str:
     """Return the contract's name of a column as the file writes it."""
     bare = written if written in contract.columns else written.strip(BLANKS)
     return contract.rename.get(written, contract.rename.get(bare, bare))
 
 
-def _with_types(written: pa.Table, table: Table, X: pd.DataFrame, contract: Contract) -> pa.Table:
-    """Return the members as written, the features with their types."""
+def _with_types(
+    written: pa.Table, table: Table, X: pd.DataFrame, contract: Contract, *, dates: bool
+) -> pa.Table:
+    """Return the members as written, the features with their types; ``dates``: as their ages."""
     names = [name for name in table.frame if not str(name).startswith("\0")]
     for at, name in enumerate(written.column_names):
         plain = plain_name(name, contract)
         column = contract.columns.get(plain)
-        if column is not None and column.kind != "date" and plain in names:
+        if column is not None and (dates or column.kind != "date") and plain in names:
             written = written.set_column(at, name, pa.array(X[plain], from_pandas=True))
     return written
 
@@ -332,17 +343,23 @@ def keep(part: Part, number: int, scoring: Scoring, *, header: bool) -> None:
     """Write a part's rows into the folder of parts; its counts, which make it count, come last."""
     folder, stem = scoring.folder, f"{number:06d}"
     separator = part.counts.separator
-    form = {} if separator is None else {"sep": separator, "decimal": scoring.contract.decimal}
+    form: dict[str, Any] = {}
+    if separator is not None:
+        form = {"sep": separator, "decimal": scoring.contract.decimal}
     if scoring.ending.startswith(".csv"):
-        frame = part.accepted.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        frame = as_frame(part.accepted)
         text = frame.to_csv(index=False, header=header, **form) if len(frame.columns) else ""
         content = text.encode()
         if scoring.ending == ".csv.gz":
             content = gzip.compress(content, 6, mtime=0)
         (folder / f"{stem}.csv").write_bytes(content)
     elif part.counts.rows:
-        with pa.ipc.new_file(folder / f"{stem}.arrow", part.accepted.schema) as writer:
-            writer.write_table(part.accepted)
+        rows = part.accepted
+        for at, field in enumerate(rows.schema):
+            if field.name in TEXTS and field.type == pa.string():
+                rows = rows.set_column(at, field.name, rows[at].dictionary_encode())
+        with pa.ipc.new_file(folder / f"{stem}.arrow", rows.schema) as writer:
+            writer.write_table(rows)
     if len(part.rejected):
         part.rejected.to_parquet(folder / f"{stem}.rejected")
     np.save(folder / f"{stem}.rows.npy", part.row_hashes)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from churnlab.errors import InputError, JobError
+from churnlab.scoring.answers import TEXTS
 from churnlab.scoring.counts import Counts, plain_counts
 from churnlab.scoring.part import Part, Scoring, keep
 
@@ -49,6 +50,13 @@ def writing(output: Path) -> Iterator[None]:
         ) from error
 
 
+def forget(folder: Path) -> None:
+    """Remove the folder, its manifest first: what a kill leaves of it is not continued."""
+    with suppress(OSError):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def locked(output: Path) -> Iterator[Path]:
     """Yield the folder of parts, which belongs to this process as long as it runs."""
@@ -63,7 +71,11 @@ def locked(output: Path) -> Iterator[Path]:
             raise InputError(
                 f"Another process is writing output={output}; wait for it, or name another file."
             ) from None
-        yield folder
+        try:
+            yield folder
+        finally:
+            if not (folder / MANIFEST).exists():
+                forget(folder)
 
 
 def begin(folder: Path, made_of: Mapping[str, Any]) -> None:
@@ -114,7 +126,11 @@ def rows(folder: Path, number: int) -> pa.Table | None:
     file = folder / f"{number:06d}.arrow"
     if not file.exists():
         return None
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    found = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    for at, field in enumerate(found.schema):
+        if field.name in TEXTS and pa.types.is_dictionary(field.type):
+            found = found.set_column(at, field.name, found[at].cast(pa.string()))
+    return found
 
 
 def rejected(folder: Path, number: int) -> pd.DataFrame | None:

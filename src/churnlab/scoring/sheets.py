@@ -14,23 +14,29 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-RUN = re.compile("[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
+SIGNS = "=+@\uff1d\uff0b\uff0d\uff20-"
 """The first characters of a cell that spreadsheets run as a formula, the wide ones included."""
+
+RUN = re.compile(f"[\t\r\n{SIGNS}]")
+
+INSIDE = re.compile(f"(?<=[,;\t\n])(?=[{SIGNS}])")
+"""Where a cell begins in a spreadsheet that splits at another separator than the file's."""
 
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 
 
 def escaped(cell: Any) -> Any:
     """Return a cell that no spreadsheet runs: a text that starts like a formula gets an apostrophe
-    in front of it, unless it is a plain number. A carriage return, at which a spreadsheet starts a
-    new row and to_csv quotes nothing, becomes a line feed.
+    in front of it, unless it is a plain number, and so does a formula behind a separator or a line
+    end. A carriage return, at which a spreadsheet starts a new row and to_csv quotes nothing,
+    becomes a line feed.
 
-    >>> [escaped(cell) for cell in ("=1+1", "-5", "-5+cmd", "007", None, -5.0)]
-    ["'=1+1", '-5', "'-5+cmd", '007', None, -5.0]
+    >>> [escaped(cell) for cell in ("=1+1", "-5", "-5+cmd", "007", "gold;=1+1", None, -5.0)]
+    ["'=1+1", '-5', "'-5+cmd", '007', "gold;'=1+1", None, -5.0]
     """
     if not isinstance(cell, str):
         return cell
-    cell = cell.replace("\r\n", "\n").replace("\r", "\n")
+    cell = INSIDE.sub("'", cell.replace("\r\n", "\n").replace("\r", "\n"))
     return f"'{cell}" if RUN.match(cell) and not NUMBER.fullmatch(cell) else cell
 
 
@@ -56,7 +62,8 @@ def sheet(
     path: Path, columns: Mapping[str, pa.DataType], form: Mapping[str, Any]
 ) -> Iterator[Callable[[pa.Table], None]]:
     """Open a file of these columns and yield what appends rows to it: Parquet, .csv.gz or CSV, by
-    the ending of its name. ``form``: the separator and the decimal mark of a CSV (sep, decimal)."""
+    the ending of its name. ``form``: the separator and the decimal mark of a CSV (sep, decimal).
+    A CSV begins with the mark by which spreadsheets know UTF-8."""
     schema = pa.schema(columns)
     if path.suffix == ".parquet":
         with pq.ParquetWriter(path, schema) as writer:
@@ -72,8 +79,8 @@ def sheet(
 
 def _opened(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "wt", encoding="utf-8", newline="")
-    return path.open("w", encoding="utf-8", newline="")
+        return gzip.open(path, "wt", encoding="utf-8-sig", newline="")
+    return path.open("w", encoding="utf-8-sig", newline="")
 
 
 def _as_cells(rows: pa.Table) -> pd.DataFrame:
