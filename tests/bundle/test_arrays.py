@@ -196,3 +196,38 @@ def test_members_without_a_value_have_no_probability_and_no_segment():
         arrays.PipelineModel(spec, model, CODE),
     ):
         assert np.isnan(computed.probability(members, 3)).tolist() == [False, True, False]
+
+
+def test_reasons_are_the_texts_of_what_adds_most_in_order():
+    X, _ = table(seed=3)
+    X["city"] = X["city"].where(X["visits"] != 2)
+    members = {
+        name: X[name].to_numpy(dtype=object if name == "city" else None, na_value=np.nan)
+        for name in ("age", "spent", "visits", "city")
+    }
+    texts = {
+        "age": {"age < 30": "{age:.0f} of {{all}} years", "age < 45": "young"},
+        "spent": {"spent > 1e9": "never", None: "{visits:.1f} visits for {spent:.2f}"},
+        "city": {},
+    }
+    holds = {None: X["age"] > 0, "age < 30": X["age"] < 30, "age < 45": X["age"] < 45}
+    groups = [
+        {"columns": [name], "texts": [{"when": when, "text": text} for when, text in some.items()]}
+        for name, some in texts.items()
+    ]
+    worth = np.random.default_rng(0).normal(0.2, 0.3, (len(groups), len(X)))
+    expected = []
+    for row, cells in enumerate(X.to_dict("records")):
+        found = []
+        for name, value in sorted(zip(texts, worth[:, row], strict=True), key=lambda one: -one[1]):
+            suiting = [
+                text for when, text in texts[name].items() if when in holds and holds[when][row]
+            ]
+            plain = f"{name} is {arrays.format_value(cells[name], 6)}"
+            if value >= arrays.MIN_LOG_ODDS:
+                found.append(suiting[0].format(**cells) if suiting else plain)
+        expected.append(found)
+    assert arrays.Reasons(groups, CODE).texts(members, len(X), worth) == expected
+    written = {text for found in expected for text in found}
+    assert {"city is not known", "young"} < written
+    assert any("{all}" in text for text in written)

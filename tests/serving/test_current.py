@@ -89,7 +89,10 @@ def promised(home, client_at, table):
 
 def ask(connection, table) -> tuple[int, str, list[object]]:
     """Return the status, the version in the header, and the answers."""
-    body = json.dumps({"dataframe_records": table.to_dict("records")})
+    return send(connection, json.dumps({"dataframe_records": table.to_dict("records")}))
+
+
+def send(connection, body: str) -> tuple[int, str, list[object]]:
     connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     content = json.loads(answer.read())
@@ -140,9 +143,10 @@ def test_the_champion_moves_under_load_and_no_request_is_lost_or_mixed(
     def load(place: int) -> None:
         try:
             rows = 20 if place == 0 else 1
+            body = json.dumps({"dataframe_records": table.iloc[:rows].to_dict("records")})
             with connected(server) as connection:
                 while not done.is_set():
-                    status, version, answers = ask(connection, table.iloc[:rows])
+                    status, version, answers = send(connection, body)
                     if status != 200 or answers != promised[version][:rows]:
                         failures.append((status, version, answers))
                     counts[place] += 1
@@ -158,12 +162,13 @@ def test_the_champion_moves_under_load_and_no_request_is_lost_or_mixed(
             client.set_registered_model_alias(MODEL, "champion", number)
             wait_until(lambda number=number: state(server)["version"] == number)
             enough = REQUESTS * move / MOVES
-            wait_until(lambda enough=enough: sum(counts) >= enough or failures)
+            wait_until(lambda enough=enough: sum(counts) >= enough or failures, seconds=600)
     finally:
         done.set()
         for thread in threads:
             thread.join()
     assert failures == []
+    assert sum(counts) >= REQUESTS
     wait_until(lambda: metric(server, SWAPPED) == before + MOVES)
     assert {line["version"] for line in server.log if line["rows"]} >= {"1", "2", "3"}
 

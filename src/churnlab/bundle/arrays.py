@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from string import Formatter
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +31,9 @@ BLOCK = 256
 
 MAX_REASONS, MIN_LOG_ODDS = 3, 0.2
 """The most reasons that a member gets, and the least that each adds to the log odds of churn."""
+
+MOST_TEXTS = 1024
+"""Filled texts of a kind that are kept: those of whole numbers are needed again and again."""
 
 UTMOST = float(logit(0.999))
 """Log odds count up to this, so that a forest's 0 and 1 are no endless reasons."""
@@ -277,10 +280,11 @@ class Segments:
 
 
 class Option(NamedTuple):
-    """A text of a group of columns, when it suits (None: always), and the columns that it names."""
+    """A text of a group of columns: when it suits (None: always), what returns it, filled, and the
+    columns that fill its gaps, in order."""
 
     when: CodeType | None
-    text: str
+    fill: Callable[..., str]
     named: tuple[str, ...]
 
 
@@ -298,8 +302,8 @@ class Reasons:
                 when, columns = None, ()
                 if option["when"] is not None:
                     when, columns = code.expressions.compiled(option["when"])
-                named = [field for _, field, _, _ in Formatter().parse(option["text"]) if field]
-                options.append(Option(when, option["text"], tuple(named)))
+                text, named = _in_order(option["text"])
+                options.append(Option(when, lru_cache(MOST_TEXTS)(text.format), named))
                 needed |= {*columns, *named}
             self.options.append(options)
             self.needed.append(needed)
@@ -314,31 +318,50 @@ class Reasons:
         found = np.full((len(order), rows), None, dtype=object)
         for place in np.unique(order[shown]).tolist():
             ranks, chosen = np.nonzero((order == place) & shown)
-            part = {name: members[name][chosen] for name in self.needed[place]}
+            part = {name: _without_sign(members[name][chosen]) for name in self.needed[place]}
             found[ranks, chosen] = self._of_group(place, part, len(chosen))
-        return [[text for text in column if text is not None] for column in found.T.tolist()]
+        sizes = shown.sum(axis=0).tolist()
+        return [texts[:size] for texts, size in zip(found.T.tolist(), sizes, strict=True)]
 
     def _of_group(self, place: int, members: Columns, rows: int) -> np.ndarray:
         """Return a group's text for each member: the first whose ``when`` holds, else its columns'
         values."""
         texts, left = np.full(rows, None, dtype=object), np.ones(rows, bool)
-        for when, text, named in self.options[place]:
+        for when, fill, named in self.options[place]:
             holds = left if when is None else left & (eval(when, self.meaning, members) != 0)
             if named:
                 cells = [members[name][holds].tolist() for name in named]
-                texts[holds] = [
-                    text.format(**dict(zip(named, values, strict=True)))
-                    for values in zip(*cells, strict=True)
-                ]
+                texts[holds] = [*map(fill, *cells)]
             else:
-                texts[holds] = text.format()
+                texts[holds] = fill()
             left = left & ~holds
-        for row in np.flatnonzero(left):
-            values = [
-                f"{name} is {format_value(members[name][row], 6)}" for name in self.columns[place]
+        if left.any():
+            parts = [
+                [f"{name} is {format_value(value, 6)}" for value in members[name][left].tolist()]
+                for name in self.columns[place]
             ]
-            texts[row] = ", ".join(values)
+            texts[left] = [*map(", ".join, zip(*parts, strict=True))]
         return texts
+
+
+def _without_sign(column: np.ndarray) -> np.ndarray:
+    """Return a column whose -0.0 are 0.0, which are equal and have other texts."""
+    return column + 0.0 if column.dtype.kind == "f" else column
+
+
+def _in_order(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a text whose gaps are filled in order, and the columns that they name.
+
+    >>> _in_order("{visits:.1f} of {{all}} {visits:.0f}")
+    ('{:.1f} of {{all}} {:.0f}', ('visits', 'visits'))
+    """
+    parts, named = [], []
+    for literal, field, form, conversion in Formatter().parse(text):
+        parts.append(literal.replace("{", "{{").replace("}", "}}"))
+        if field:
+            named.append(field)
+            parts.append("{" + (f"!{conversion}" if conversion else "") + f":{form}" + "}")
+    return "".join(parts), tuple(named)
 
 
 def format_value(value: Any, digits: int = 15) -> str:

@@ -269,7 +269,10 @@ def _reader(headers: dict[bytes, bytes], version: Version) -> Callable[[bytes], 
     readers = {JSON: version.invocations.json, b"text/csv": version.invocations.csv}
     plain = headers.get(b"content-encoding", b"identity").lower() == b"identity"
     if given.strip() not in readers or charset not in (b"", b"utf-8", b"utf8") or not plain:
-        text = "Send application/json or text/csv, in UTF-8 and not compressed."
+        text = (
+            "Set the header Content-Type to application/json or text/csv; the body is UTF-8 "
+            "and not compressed."
+        )
         raise refusal(415, "content", text)
     return readers[given.strip()]
 
@@ -304,4 +307,5 @@ async def _send(send: Send, answer: Answer, path: str, version: Version) -> None
     if answer.status == 405:
         headers.append((b"allow", b"POST" if ROUTES[path] == "POST" else b"GET, HEAD"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    await send({"type": "http.response.body"})  # waits for most of a long answer to be taken

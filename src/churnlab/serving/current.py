@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 
 import mlflow
 import orjson
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
 from churnlab.registry.champion import version_number
 from churnlab.registry.input_example import EXAMPLES
@@ -60,17 +63,21 @@ class Version:
             served = load_files(folder)
             request, answers = _read_examples(folder)
         self.spec: Mapping[str, Any] = served.spec
-        self.invocations = Invocations(served.model.unwrap_python_model(), most_rows=most_rows)
-        self._ask(request, answers)
+        model = served.model.unwrap_python_model()
+        self.invocations = Invocations(model, most_rows=most_rows)
+        self._ask(Invocations(model, most_rows=sys.maxsize), request, answers)
         members = orjson.loads(request)["dataframe_records"] if request and answers else []
         self.example: dict[str, Any] | None = next(iter(members), None)
         self.since = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def _ask(self, request: bytes | None, promised: Sequence[Mapping[str, Any]] | None) -> None:
+    @staticmethod
+    def _ask(
+        version: Invocations, request: bytes | None, promised: Sequence[Mapping[str, Any]] | None
+    ) -> None:
         """Ask the version its examples, twice: what is made at the first request is made now."""
         for _ in range(2 if request is not None else 0):
             try:
-                answers = self.invocations.json(request or b"")
+                answers = version.json(request or b"")
             except Exception as error:  # a version's own code can raise anything
                 why = f" ({error})" if isinstance(error, Refusal) else ""
                 raise LookupError(f"it does not answer its own example{why}") from error
@@ -134,6 +141,7 @@ class Current:
     def follow(self, every: float) -> None:
         """Look where the alias points every so many seconds, in a thread, until ``leave``."""
         if self.source.alias is not None:
+            os.environ.setdefault(RETRIES.name, "0")  # the next look tries again
             threading.Thread(target=self._follow, args=(every,), daemon=True).start()
 
     def leave(self) -> None:

@@ -58,7 +58,7 @@ def read_form(form: str, given: Any) -> Table:
 def _records(form: str, rows: Any) -> Table:
     if type(rows) is not list:
         raise Malformed(f"{form} is {describe(rows)}; give a list of one object per row.")
-    for row, record in enumerate(rows):
+    for row, record in enumerate(rows if {*map(type, rows)} - {dict} else ()):
         if type(record) is not dict:
             raise Malformed(f"Row {row} is {describe(record)}; give an object of names and values.")
     names = tuple(rows[0]) if rows else ()

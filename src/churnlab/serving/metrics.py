@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def count_request(path: str, status: int, seconds: float, reason: str | None) ->
 def count_answers(version: str, answers: Sequence[dict[str, Any]]) -> None:
     """Count the members that a version answered and what it predicted."""
     ROWS.labels(version).inc(len(answers))
-    CHURN.labels(version).inc(sum(answer["will_churn"] for answer in answers))
-    PROBABILITY.labels(version).inc(sum(answer["churn_probability"] for answer in answers))
+    CHURN.labels(version).inc(sum(map(itemgetter("will_churn"), answers)))
+    PROBABILITY.labels(version).inc(sum(map(itemgetter("churn_probability"), answers)))
 
 
 def exposition() -> bytes:

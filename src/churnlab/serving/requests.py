@@ -42,6 +42,9 @@ MOST_TEXTS, LONGEST_TEXT = 10_000, 100
 
 MOST_COLUMNS = 10_000
 
+AS = 'as {"dataframe_records": [{"NAME": VALUE, ...}, ...]}'
+"""The form that most clients send."""
+
 LONG_HEADER = 10_000
 """Characters in the names of a header that is not kept."""
 
@@ -218,16 +221,17 @@ def _check_cells(name: str, cells: Cells, types: set[type], *, exact: bool) -> N
 def _form_and_params(request: Any) -> tuple[str, dict[str, Any]]:
     """Return the form of a JSON body and its params, which are checked."""
     if type(request) is not dict:
-        text = f"The body is {describe(request)}; give an object with one of {listed(FORMS)}."
-        raise Refusal(text, "form")
+        text = f"The body is {describe(request)}; give an object with one of {listed(FORMS)}"
+        raise Refusal(f"{text}, {AS}.", "form")
     forms = [form for form in FORMS if form in request]
     if len(forms) != 1:
-        text = f"The body has {listed(forms) or 'none'} of {listed(FORMS)}; give exactly one."
-        raise Refusal(text, "form")
+        text = f"The body has {listed(forms) or 'none'} of {listed(FORMS)}; give exactly one"
+        raise Refusal(f"{text}, {AS}.", "form")
     for name in request:
         if name not in (*forms, "params"):
             text = (
-                f"The body has the unknown field {clipped(repr(name))}; give {forms[0]} and params."
+                f"The body has the unknown field {clipped(repr(name))}; give {forms[0]}, and "
+                "threshold and reasons within params."
             )
             raise Refusal(text, "form")
     return forms[0], _checked_params(request.get("params", {}))

@@ -114,8 +114,13 @@ def _advice(error: LookupError, source: Source) -> str:
     return ANOTHER
 
 
+KEPT = 30
+"""Seconds that a connection is kept for another request, or for an answer that is not taken."""
+
+
 class Patient(H11Protocol):
-    """Uvicorn's reader of requests, which hangs up on a client that sends no whole header."""
+    """Uvicorn's side of a connection, which hangs up on a client that sends no whole header or does
+    not take its answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -129,6 +134,18 @@ class Patient(H11Protocol):
                 self.waiting = None
         elif self.waiting is None:  # the start of another header on a kept connection
             self.waiting = self.loop.call_later(PATIENCE, self.transport.close)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.untaken = self.loop.call_later(KEPT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.untaken.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self.transport.abort()  # closing alone would wait for a client that takes nothing
 
 
 class Workers(Multiprocess):
@@ -222,7 +239,7 @@ def _config(app: Any, keys: ServingKeys) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=30,
+        timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=int(keys.seconds) + DRAIN,
         timeout_worker_healthcheck=HUNG,
         h11_max_incomplete_event_size=LONGEST_HEAD,
