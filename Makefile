@@ -18,7 +18,7 @@ test-next:          ## the suite under the newest and pre-release dependencies, 
 soak: setup         ## the long form of kills, races, sweeps, docs and simulations (hours), each time with another seed; KILLS=10 for a tenth
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
 	$(BIN)/python -m pytest -n 2 --dist load -v -rP tests/tuning tests/registry/test_promotions.py \
-	tests/cli/test_sweeps.py tests/docs tests/simulations tests/stories/test_losses.py tests/serving/test_current.py
+	tests/cli/test_sweeps.py tests/docs tests/faults tests/simulations tests/stories/test_losses.py tests/stories/test_tracking_server.py tests/serving/test_current.py
 
 bench: setup        ## tuning, segmenting and training next to the plain ways, sweeps, coverage of intervals; see benchmarks/README.md
 	$(BIN)/python benchmarks/tuning.py

@@ -1,5 +1,7 @@
 """Run a sweep of light jobs one after another and by two workers: ``python sweeping.py``.
 
+``--engine dask``: by one worker and by two of a Dask cluster on this machine.
+
 Each contender is a process of its own with a store of its own, once a round; rounds interleave
 them. ``cpu`` is that of all its processes. ``chain`` is the CPU that cannot run side by side: that
 of the process that imports (or of the one that does everything) and of the busiest worker. On idle
@@ -21,8 +23,14 @@ from contextlib import suppress
 import psutil
 
 CONTENDERS = {
-    "one after another": ("engine=inline",),
-    "two workers": ("engine=processes", "engine.workers=2"),
+    "processes": {
+        "one after another": ("engine=inline",),
+        "two workers": ("engine=processes", "engine.workers=2"),
+    },
+    "dask": {
+        "one worker": ("engine=dask", "engine.workers=1"),
+        "two workers": ("engine=dask", "engine.workers=2"),
+    },
 }
 UNITS = ("wall", "cpu", "chain")
 
@@ -70,18 +78,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engine", choices=CONTENDERS, default="processes")
     given = parser.parse_args()
+    contenders = CONTENDERS[given.engine]
     values = ",".join(str(round(0.01 * 1.5**number, 6)) for number in range(given.jobs))
     words = ["train", "-m", f"dataset.rows={given.rows}", f"model.estimator.C={values}"]
-    times: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for number in range(given.rounds):
-        for name, engine in sorted(CONTENDERS.items(), reverse=bool(number % 2)):
+        for name, engine in sorted(contenders.items(), reverse=bool(number % 2)):
             load = os.getloadavg()[0]
             times[name].append(sweep([*words, *engine]))
             print(json.dumps({"contender": name, **times[name][-1], "load": load}), flush=True)
     for unit in UNITS:
-        first, second = (statistics.median(run[unit] for run in times[name]) for name in CONTENDERS)
-        print(f"{unit}: {first:.1f} s one after another, {second:.1f} s by two workers, ", end="")
+        first, second = (statistics.median(run[unit] for run in times[name]) for name in contenders)
+        both = zip(contenders, (first, second), strict=True)
+        print(f"{unit}: {', '.join(f'{took:.1f} s {name}' for name, took in both)}, ", end="")
         print(f"ratio {second / first:.2f}")
 
 

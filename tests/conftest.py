@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from support.postgres import Postgres, running_postgres
 from support.running import (
     PROMOTED_ROWS,
     THREE_SEGMENTS,
@@ -128,3 +129,11 @@ def runs_at(client_at: Callable[[Path], Any]) -> Callable[..., list[Any]]:
         ]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Yield a real PostgreSQL of these tests' own, started when the first of them needs it:
+    ``url(database)``, ``port``, ``stop()``, ``start()``."""
+    with running_postgres() as server:
+        yield server

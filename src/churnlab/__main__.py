@@ -20,6 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     raise_on_signals()
     gc.disable()  # what is imported lives to the end: a fifth of the start; until a job is run
     typed = sys.argv[1:] if arguments is None else arguments
+    if any("storage.url=" in word for word in typed):
+        from churnlab.tracking.postgres import take_password
+
+        typed = take_password(typed)
     try:
         flags, words = terminal.set_up(typed)
         return _dispatch(words, as_json="--json" in flags)

@@ -1,6 +1,7 @@
 """Errors that stop a job: invalid input, a failure of the machine, or a signal."""
 
 import difflib
+import errno
 from collections.abc import Sequence
 
 
@@ -30,6 +31,23 @@ def exception_chain(error: BaseException) -> list[BaseException]:
             chain.append(cause)
             waiting += [cause.__cause__, cause.__context__]
     return chain
+
+
+DISK_FAULTS = {
+    errno.ENOSPC: ("No space left on device", "Disk quota exceeded", "disk is full"),
+    errno.EIO: ("Input/output error", "disk I/O error"),
+}
+"""How the system, and SQLite, say that a disk is full or fails."""
+
+
+def disk_fault(error: BaseException) -> int | None:
+    """Return ENOSPC if a full disk caused an error, EIO if a disk that fails did, else None.
+
+    Only the text is sure to say it: SQLite and shutil give no number.
+    """
+    text = " ".join(map(str, exception_chain(error)))
+    faults = (fault for fault, words in DISK_FAULTS.items() if any(word in text for word in words))
+    return next(faults, None)
 
 
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:

@@ -23,7 +23,8 @@ REFERENCE = ROOT / "docs" / "reference"
 NEEDS_A_SERVER = ROOT / "docs" / "how-to" / "where-runs-are-kept.md"
 SAYS_HOW_TO_MEASURE = ROOT / "docs" / "explanation" / "how-sure.md"
 """Its commands take hours, and make soak, which runs this file, is one of them."""
-RUN_BY_OTHER_TESTS = {ROOT / "README.md", ROOT / "docs" / "tutorial.md"}
+TEAM = ROOT / "docs" / "how-to" / "team.md"
+RUN_BY_OTHER_TESTS = {ROOT / "README.md", ROOT / "docs" / "tutorial.md", TEAM}
 WITH_COMMANDS = [page for page in PAGES if page not in RUN_BY_OTHER_TESTS and blocks(page, "sh")]
 NOT_RUN = {NEEDS_A_SERVER, SAYS_HOW_TO_MEASURE}
 REALLY_RUN = [

@@ -21,7 +21,7 @@ from churnlab.errors import InputError
 from churnlab.models.features import Features
 from churnlab.models.pipelines import pipeline
 from churnlab.registry.model_artifacts import load_pipeline, log_pipeline
-from churnlab.tracking import store
+from churnlab.tracking import processes, store
 from support.running import artifact
 from support.stores import status, write_run, write_version
 
@@ -252,6 +252,28 @@ def test_temporary_files_of_dead_processes_are_removed(here, dead):
         problem.repair()
     assert list(leftover_files(here, here / "mlflow.db")) == []
     assert len(list(here.glob("mlflow.db.*.tmp*"))) == 2
+
+
+def test_what_a_dead_process_was_logging_is_removed_and_what_a_living_one_logs_is_not(
+    client, here, dead, problems
+):
+    living = write_run(client, "train", process=processes.process())
+    ended = write_run(client, "segment", process=dead, status="FINISHED")
+    open_one = write_run(client, "promote", process=dead)
+    model = client.create_logged_model(
+        client.get_run(open_one).info.experiment_id, name="bundle", source_run_id=open_one
+    )
+    folders = {name: artifact(client.get_run(name)) for name in (living, ended, open_one)}
+    folders["model"] = here / "mlartifacts/models" / model.model_id / "artifacts"
+    for folder in folders.values():
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        (folder / "figures/.artifact.uploading.abc").write_text("half")
+    found = [each.where for each in problems() if each.kind == "leftover file"]
+    assert len(found) == 3
+    assert problems(fix=True) == []
+    assert [*here.rglob(".artifact.uploading.*")] == [
+        folders[living] / "figures/.artifact.uploading.abc"
+    ]
 
 
 def test_a_store_with_another_schema_is_reported_with_the_upgrade_command(here):

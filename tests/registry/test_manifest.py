@@ -132,6 +132,7 @@ def test_every_command_refuses_a_champion_whose_file_was_changed(files, home, tm
         report = churnlab("report", f"output={tmp_path}/report.html", "dataset.rows=400")
         history = churnlab("history")
         rollback = churnlab("rollback")
+        doctor = churnlab("doctor")
     for ended in (scored, unverified, report):
         assert ended.code == 3, ended.err
         assert "changed: served_model.py" in ended.err
@@ -139,6 +140,10 @@ def test_every_command_refuses_a_champion_whose_file_was_changed(files, home, tm
     assert not output.exists()
     assert history.code == 0
     assert rollback.code == 3, "there is no earlier champion"
+    (problem,) = doctor.line["problems"]
+    assert (problem["kind"], problem["where"]) == ("version with other files", "demo-churn/1")
+    assert "changed: served_model.py" in problem["what"]
+    assert "reason=version 1 has other files" in problem["fix"]
 
 
 def test_a_version_without_a_manifest_is_refused_unless_it_is_taken_unverified(

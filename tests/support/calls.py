@@ -36,3 +36,21 @@ def wait_for_a_signal(path: Path) -> None:
     except Terminated:
         path.write_text(f"{path.read_text()} terminated")
         raise
+
+
+def kill_the_starter(path: Path) -> int:
+    """Kill the process that has started this one unless it was so before, as a machine that goes
+    away would; a folder is no file that can be made, so that it is so every time."""
+    if path.is_dir() or not path.exists():
+        path.is_dir() or path.touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+    return os.getpid()
+
+
+def score_in_small_parts() -> int:
+    """Let this process score in parts of some 400 rows, so that a small table has many."""
+    from churnlab.scoring import blocks
+
+    blocks.SIZE, blocks.ROWS = 20_000, 400
+    return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlflow
 
-from churnlab.registry.champion import replace_champion
+from churnlab.registry.succession import replace_champion
 from churnlab.tracking import store
 from support.running import tracked_at
 

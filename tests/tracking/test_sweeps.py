@@ -4,8 +4,9 @@ import mlflow
 import pandas as pd
 import pytest
 
-from churnlab.tracking.names import SAME_QUESTION
-from churnlab.tracking.sweeps import log_jobs
+from churnlab.tracking.names import SAME_QUESTION, Tag
+from churnlab.tracking.processes import process
+from churnlab.tracking.sweeps import end_dead_jobs, end_sweep, log_jobs
 from support.champions import store_at
 from support.running import artifact
 from support.stores import write_run
@@ -93,3 +94,19 @@ def test_jobs_on_other_folds_have_no_best_so_far(store):
     log(parent, [job(store, 0.3), job(store, 0.2, folds="other")])
     assert steps(store, parent, "job_log_loss") == [(1, 0.3), (2, 0.2)]
     assert steps(store, parent, "best_cv_log_loss") == []
+
+
+def test_what_is_left_running_on_another_machine_ends_with_the_sweep_and_not_before(store):
+    parent = write_run(store, "sweep")
+    elsewhere, here = (write_run(store, "train") for _ in range(2))
+    for run_id, of in ((elsewhere, "another-machine 12 345"), (here, process())):
+        store.set_tag(run_id, "mlflow.parentRunId", parent)
+        store.set_tag(run_id, Tag.PROCESS, of)
+
+    def statuses() -> list[str]:
+        return [store.get_run(run_id).info.status for run_id in (elsewhere, here, parent)]
+
+    end_dead_jobs(parent)
+    assert statuses() == ["RUNNING"] * 3
+    end_sweep(parent, "FINISHED")
+    assert statuses() == ["KILLED", "RUNNING", "FINISHED"]

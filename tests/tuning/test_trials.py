@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from churnlab.tracking import store
-from churnlab.tuning import studies, trials
+from churnlab.tuning import orphans, studies, trials
 from churnlab.tuning.workers import WorkerSlot
 from support.running import tracked_at
 
@@ -61,21 +61,21 @@ def test_a_trial_that_a_living_worker_is_about_to_claim_is_left_alone(job, study
 
     worker = threading.Thread(target=claim)
     worker.start()
-    assert trials.reconcile(study, job, living=[LIVING]) == ""
+    assert orphans.reconcile(study, job, living=[LIVING]) == ""
     worker.join()
     assert [state for state, _ in states(study)] == ["RUNNING"]
 
 
 def test_a_trial_that_no_worker_claims_is_failed_and_enqueued_again(job, study):
     x = f"{study.ask(dict(SPACE)).params['x']:.12g}"
-    assert "1 unfinished trial to run again" in trials.reconcile(study, job, living=[LIVING])
+    assert "1 unfinished trial to run again" in orphans.reconcile(study, job, living=[LIVING])
     assert states(study) == [("FAIL", x), ("WAITING", x)]
 
 
 def test_a_dead_workers_trial_is_enqueued_again_with_one_more_death(job, study):
     taken = study.ask(dict(SPACE))
     taken.set_user_attr(trials.WORKER, str(DEAD))
-    trials.reconcile(study, job, living=[LIVING])
+    orphans.reconcile(study, job, living=[LIVING])
     again = study.get_trials(states=[TrialState.WAITING])
     assert [(trial.user_attrs[trials.DEATHS], trials.key_of(trial)) for trial in again] == [
         (1, studies.params_key(taken.params))
@@ -86,7 +86,7 @@ def test_parameters_sampled_while_their_trial_was_failed_are_enqueued_again_once
     x = f"{study.ask(dict(SPACE)).params['x']:.12g}"
     study.tell(0, state=TrialState.FAIL)
     for _ in range(2):
-        trials.reconcile(study, job, living=[LIVING])
+        orphans.reconcile(study, job, living=[LIVING])
         assert states(study) == [("FAIL", x), ("WAITING", x)]
 
 
@@ -95,7 +95,7 @@ def test_surplus_trials_and_failed_fits_are_not_enqueued_again(job, study):
         taken = study.ask(dict(SPACE))
         taken.set_user_attr(why, "yes")
         study.tell(taken, state=TrialState.FAIL)
-    trials.reconcile(study, job)
+    orphans.reconcile(study, job)
     assert [state for state, _ in states(study)] == ["FAIL", "FAIL"]
 
 
@@ -103,5 +103,5 @@ def test_nothing_is_enqueued_in_a_study_that_has_all_its_trials(job, study):
     for _ in range(5):
         study.tell(study.ask(dict(SPACE)), 0.5)
     study.ask(dict(SPACE)).set_user_attr(trials.WORKER, str(DEAD))
-    trials.reconcile(study, job, living=[LIVING])
+    orphans.reconcile(study, job, living=[LIVING])
     assert [state for state, _ in states(study)] == ["COMPLETE"] * 5 + ["FAIL"]

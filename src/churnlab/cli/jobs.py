@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from churnlab.cli.outcomes import Outcome, shell_words
 from churnlab.cli.warned import warnings_of
 from churnlab.config.commands import COMMANDS, INLINE, Result
-from churnlab.errors import InputError, JobError, Refused, exception_chain
+from churnlab.errors import InputError, JobError, Refused, disk_fault, exception_chain
 from churnlab.tracking.processes import interruption
 
 if TYPE_CHECKING:
@@ -100,15 +100,31 @@ def perform(job: Job) -> Outcome:
         if stopped := interruption(error):
             raise stopped from None
         log.debug("%s", traceback.format_exc())
-        if not _disk_is_full(error):
+        if not _disk_failed(error):
             _record_failure(job, error)
+        if refused := _refusal(error):
+            return Outcome("input", job.overrides, message=refused)
         return Outcome("failed", job.overrides, message=failure_in_words(error))
 
 
 def failure_in_words(error: Exception) -> str:
-    """Say what failed, in our own words if the error has them or the disk is full."""
+    """Say what failed, in our own words if the error has them or the disk is full or fails."""
     known = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
-    return _disk_is_full(error) or known
+    return _disk_failed(error) or _server_is_gone(error) or known
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return the message for a server that refused this user; None if the error is another."""
+    from churnlab.tracking import server
+
+    return server.refusal(error)
+
+
+def _server_is_gone(error: Exception) -> str | None:
+    """Return the message for a server that is gone; None if the error has another cause."""
+    from churnlab.tracking import server
+
+    return server.failure(error)
 
 
 def _perform(job: Job, settings: Any, tables: list[Dataset]) -> Result:
@@ -173,25 +189,25 @@ def _record_failure(job: Job, error: Exception) -> None:
     record_failure(job.command, job.config, error, dataset_name=name)
 
 
-def _disk_is_full(error: BaseException) -> str | None:
-    """Return the message for a full disk; None if the error has another cause."""
-    home = os.environ["CHURNLAB_HOME"]
-    reasons = exception_chain(error)
-    refused = any(
-        isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT)
-        for reason in reasons
-    )
-    text = " ".join(map(str, reasons))
-    if not refused and not any(
-        words in text for words in ("disk is full", "disk I/O error", "unable to open database")
-    ):
-        return None
-    if not refused and shutil.disk_usage(home).free > NO_ROOM:
-        return None
-    return (
-        f"The disk is full: nothing more can be written to {home}. What was finished is kept; free "
-        "some space and run the same command again."
-    )
+def _disk_failed(error: BaseException) -> str | None:
+    """Return the message for a disk that is full or fails; None if the error has another cause."""
+    home, fault = os.environ["CHURNLAB_HOME"], disk_fault(error)
+    unsaid = any("unable to open database" in str(reason) for reason in exception_chain(error))
+    if (fault or unsaid) and shutil.disk_usage(home).free <= NO_ROOM:
+        fault = errno.ENOSPC  # SQLite does not say that there is no room for its journal
+    places = f"{home}, or to the folder of temporary files (TMPDIR)"
+    if fault == errno.ENOSPC:
+        return (
+            f"The disk is full: nothing more can be written to {places}. What was finished "
+            "is kept; free some space and run the same command again."
+        )
+    if fault == errno.EIO:
+        return (
+            f"The disk failed (input/output error) while something was written to {places}. What "
+            f"was finished is kept; run the same command again. If it fails once more, copy {home} "
+            "to another disk and set CHURNLAB_HOME to the copy."
+        )
+    return None
 
 
 def open_store(uri: str) -> None:

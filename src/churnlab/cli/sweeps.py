@@ -6,7 +6,6 @@ Each job, studies too, runs in one process.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import sys
 import tempfile
 import time
@@ -30,7 +29,9 @@ from churnlab.config.shipped import ROOT
 from churnlab.errors import InputError, JobError, Terminated
 from churnlab.formatting import Lines, Table, counted, duration
 from churnlab.tracking.processes import interruption, process
-from churnlab.tuning.pool import ATTEMPTS
+from churnlab.tuning.dask_engine import Dask
+from churnlab.tuning.needs import needs_of
+from churnlab.tuning.pool import ATTEMPTS, is_worker
 from churnlab.tuning.workers import Inline, Processes, cause_of_death
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Sweep:
         engine = _engine(self.jobs)
         with (
             tempfile.TemporaryDirectory(prefix="churnlab-") as warned_in,
-            engine.pool() as calls,
+            engine.pool(needs_of(job.config for job in self.jobs)) as calls,
             _killed_by_signals(lambda: self.parent),
         ):
             swept = swept_keys([job.overrides for job in self.jobs])
@@ -117,7 +118,7 @@ class Sweep:
         text = " ".join(differing or words)
         log.info("job %d of %d%s: %s", place + 1, len(self.jobs), left, text)
 
-    def _replaced(self, place: int, attempts: int, code: int) -> Outcome:
+    def _replaced(self, place: int, attempts: int, code: int | None) -> Outcome:
         """Log that a job's worker died; return the outcome of the job unless it is run again."""
         cause = cause_of_death(code)
         if attempts < ATTEMPTS:
@@ -129,7 +130,7 @@ class Sweep:
         return Outcome("failed", self.jobs[place].overrides, message=message)
 
 
-def _engine(jobs: Sequence[Job]) -> Inline | Processes:
+def _engine(jobs: Sequence[Job]) -> Inline | Processes | Dask:
     """Build the engine that runs the jobs; InputError: it is swept itself or cannot be built."""
     specs = [job.engine for job in jobs if job.engine is not None] or [INLINE]
     if any(spec != specs[0] for spec in specs):
@@ -141,7 +142,7 @@ def _engine(jobs: Sequence[Job]) -> Inline | Processes:
         raise InputError(f"engine cannot be made of {dict(specs[0])}: {error}") from None
 
 
-def _give_up(place: int, attempts: int, code: int) -> None:
+def _give_up(place: int, attempts: int, code: int | None) -> None:
     if attempts == ATTEMPTS:
         raise JobError(
             f"{attempts} workers died, the last {cause_of_death(code)}, before or after the jobs. "
@@ -212,9 +213,8 @@ def _perform(numbered: tuple[int, Job, DictConfig]) -> Outcome:
 
 def _log_as(prefix: str, job: Job) -> None:
     """Begin the log lines of a worker process with the number of its job."""
-    if multiprocessing.parent_process() is None:
-        return
-    terminal.log_to_stderr(prefix, is_worker=True, warned_in=job.warned_in)
+    if is_worker():
+        terminal.log_to_stderr(prefix, is_worker=True, warned_in=job.warned_in)
 
 
 def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
@@ -236,7 +236,8 @@ def _finish(first: Job, parent: str, outcomes: list[Outcome]) -> None:
             if best and metric is not None and first.dataset_name is not None:
                 params, name = _params(first, swept), f"churnlab-{parent[:8]}"
                 address = models_view(first.dataset_name, metric=metric, params=params, name=name)
-                log.info("In the MLflow UI (%s): %s", ui_command(), address)
+                opened = f" ({command})" if (command := ui_command()) else ""
+                log.info("In the MLflow UI%s: %s", opened, address)
             notes = [best, *notes] if best else notes
             sweeps.end_sweep(parent, "FAILED" if failed else "FINISHED", note="\n\n".join(notes))
         except Exception as error:

@@ -52,6 +52,7 @@ from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.scores import cv_scores, scores_of
 from churnlab.tracking.search import ranked_train_runs
+from churnlab.tracking.store import sqlite_uri, ui_command
 from churnlab.tracking.view import models_view
 
 log = logging.getLogger(__name__)
@@ -198,27 +199,28 @@ def next_steps(dataset: Dataset, *, page: Path, metric: str) -> str:
     Scoring and serving are among them if there is a champion.
     """
     tools = Path(sys.executable).parent
-    mlflow_ui, python, churnlab = (
-        shlex.quote(str(tools / name)) for name in ("mlflow", "python", "churnlab")
-    )
-    store, name = shlex.quote(mlflow.get_tracking_uri()), dataset.contract.name
+    python, churnlab = (shlex.quote(str(tools / name)) for name in ("python", "churnlab"))
+    name, ui = dataset.contract.name, ui_command(tools)
     lines = [
         "What next (paste a line):",
-        f"  {mlflow_ui} ui --backend-store-uri {store}",
+        *([f"  {ui}"] if ui else []),
         f"  and, in a browser, the models, the best first: {models_view(name, metric=metric)}",
         f"  {python} -m webbrowser {shlex.quote(page.as_uri())}",
     ]
     if find_champion(model_name(name)) is None:
         return "\n".join(lines)
     body = json.dumps({"dataframe_records": [_example(dataset)]}, ensure_ascii=False)
-    home = shlex.quote(os.environ["CHURNLAB_HOME"])
+    home = os.environ["CHURNLAB_HOME"]
+    places = f"CHURNLAB_HOME={shlex.quote(home)}"
+    if (store := mlflow.get_tracking_uri()) != sqlite_uri(Path(home) / "mlflow.db"):
+        places = f"MLFLOW_TRACKING_URI={shlex.quote(store)} {places}"
     score = shlex.join(["score", *_score_overrides(dataset)])
     serve = shlex.join(["serve", *own_folders(), f"dataset={name}"])
     return "\n".join(
         [
             *lines,
-            f"  CHURNLAB_HOME={home} {churnlab} {score}",
-            f"  CHURNLAB_HOME={home} {churnlab} {serve}",
+            f"  {places} {churnlab} {score}",
+            f"  {places} {churnlab} {serve}",
             "  and, from another shell:",
             "  curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
             f"-d {shlex.quote(body)}",

@@ -25,7 +25,6 @@ from mlflow.entities import Run
 from churnlab.config.commands import Promote, Result
 from churnlab.config.groups import GateKeys
 from churnlab.data.dataset import Dataset
-from churnlab.errors import InputError
 from churnlab.evaluation import performance
 from churnlab.models.splits import make_split
 from churnlab.registry import gate, judges, requests, versions
@@ -35,27 +34,20 @@ from churnlab.registry.against_champion import (
     margin_of,
 )
 from churnlab.registry.candidate import Candidate, build
-from churnlab.registry.champion import (
-    model_name,
-    promotion_lock,
-    register_version,
-    replace_champion,
-)
+from churnlab.registry.champion import model_name, promotion_lock, register_version
+from churnlab.registry.chosen_runs import choose_churn_run, choose_segment_run
 from churnlab.registry.gate import Check
 from churnlab.registry.judges import HeldOut, Judgment
+from churnlab.registry.succession import Overtaken, replace_champion, settle
 from churnlab.registry.versions import Champion
 from churnlab.tracking import artifacts
 from churnlab.tracking.fingerprints import split_tags
-from churnlab.tracking.leaderboard import plausible, scores_with_intervals, suspects
+from churnlab.tracking.leaderboard import scores_with_intervals
 from churnlab.tracking.looks import earlier_looks, log_look, looks_sentence
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
 from churnlab.tracking.search import (
-    check_costs,
     costs_of,
-    latest_run,
-    ranked_train_runs,
-    run_on_table,
 )
 
 log = logging.getLogger(__name__)
@@ -78,50 +70,100 @@ class Decision(NamedTuple):
         return self.verdict in ("passed", "forced")
 
 
+class Promotion(NamedTuple):
+    """A candidate that was judged and registered as a version by a run."""
+
+    run_id: str
+    version: str
+    candidate: Candidate
+    decision: Decision
+
+
 def run(settings: Promote, dataset: Dataset) -> Result:
     """Build, check and register a version; replace the champion after the run has ended."""
     judges.check_slices_known(dataset, settings.gate.slices)
     split = make_split(dataset, **settings.evaluation.split, seed=settings.seed)
     tags, name = split_tags(split), model_name(dataset.contract.name)
-    churn, segments = _churn_run(settings, dataset, tags), _segment_run(settings, dataset)
-    with promotion_lock():
-        champion = versions.load_champion(name)
-        if champion is not None and champion.serves(churn, segments) and not settings.force:
-            return _nothing_to_do(name, champion)
-        with start_run(
-            "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
-        ) as mlflow_run:
-            candidate, test = build(churn, segments, dataset, champion), split.test
-            checks, held_out = _check_predictions(settings, dataset, test, candidate, champion)
-            checks += _check_form(settings.gate, candidate, champion)
-            verdict = gate.verdict(checks, force=settings.force)
-            replaced = champion.number if champion else None
-            looks = earlier_looks(dataset, held_out.rows)
-            decision = Decision(verdict, checks, replaced, held_out, looks)
-            log_look(dataset, held_out.rows)
-            run_id = mlflow_run.info.run_id
-            version = _register(settings, name, candidate, decision, run_id)
-            summary = _summary(settings, f"{name} version {version}", decision)
-            _log_decision(decision, version, versions.log_training_members(churn, dataset))
-            mlflow.set_tag("mlflow.note.content", summary)
-        if decision.promotes:
-            replace_champion(
-                name,
-                expected=replaced,
-                to=version,
-                previous=replaced,
-                why=settings.reason or "",
-                command="promote",
-                run_id=run_id,
-            )
-        else:
-            mlflow.MlflowClient().set_registered_model_alias(name, "challenger", version)
+    churn = choose_churn_run(
+        settings.churn_run, dataset, tags, metric=settings.metric, ceiling=settings.ceiling
+    )
+    segments = choose_segment_run(settings.segment_run, dataset, slices=settings.gate.slices)
+    with promotion_lock(settings.storage, name):
+        done = None
+        while done is None:
+            settle(name)
+            champion = versions.load_champion(name)
+            if champion is not None and champion.serves(churn, segments) and not settings.force:
+                return _nothing_to_do(name, champion)
+            with start_run(
+                "promote", settings.model_dump(), name=f"promote {name}", dataset=dataset, tags=tags
+            ) as mlflow_run:
+                candidate, test = build(churn, segments, dataset, champion), split.test
+                decision = _decide(settings, dataset, test, candidate, champion)
+                run_id = mlflow_run.info.run_id
+                version = _register(settings, name, candidate, decision, run_id)
+                _log_decision(decision, version, versions.log_training_members(churn, dataset))
+                mlflow.set_tag("mlflow.note.content", _summary(settings, name, version, decision))
+            done = _conclude(settings, name, Promotion(run_id, version, candidate, decision))
+    return _report(settings, dataset, name, done)
+
+
+def _decide(
+    settings: Promote,
+    dataset: Dataset,
+    test: np.ndarray,
+    candidate: Candidate,
+    champion: Champion | None,
+) -> Decision:
+    """Ask the gate, and log that it has looked at the judges."""
+    checks, held_out = _check_predictions(settings, dataset, test, candidate, champion)
+    checks += _check_form(settings.gate, candidate, champion)
+    verdict = gate.verdict(checks, force=settings.force)
+    looks = earlier_looks(dataset, held_out.rows)
+    log_look(dataset, held_out.rows)
+    return Decision(verdict, checks, champion.number if champion else None, held_out, looks)
+
+
+def _conclude(settings: Promote, name: str, made: Promotion) -> Promotion | None:
+    """Move the alias that the decision is about; None if the champion was replaced meanwhile, so
+    that the gate has to judge again."""
+    client, champion = mlflow.MlflowClient(), made.decision.champion
+    if not made.decision.promotes:
+        client.set_registered_model_alias(name, "challenger", made.version)
+        return made
+    try:
+        replace_champion(
+            name,
+            expected=champion,
+            to=made.version,
+            previous=champion,
+            why=settings.reason or "",
+            command="promote",
+            run_id=made.run_id,
+        )
+    except Overtaken:
+        client.set_model_version_tag(name, made.version, Tag.GATE, "overtaken")
+        log.info(
+            "Another machine has replaced the champion of %s meanwhile, so version %s is not "
+            "promoted: the gate judges again.",
+            name,
+            made.version,
+        )
+        return None
+    return made
+
+
+def _report(settings: Promote, dataset: Dataset, name: str, done: Promotion) -> Result:
+    """Log the checks and the outcome, and return the result."""
+    run_id, version, candidate, decision = done
+    summary = _summary(settings, name, version, decision)
     details = _details(settings, dataset, candidate, decision)
-    for line in [*gate.format_checks(checks).parts, f"{summary}.", *details]:
+    for line in [*gate.format_checks(decision.checks).parts, f"{summary}.", *details]:
         log.log(logging.WARNING if line.startswith("warning: ") else logging.INFO, "%s", line)
-    values: dict[str, Any] = {"run_id": run_id, "version": version}
-    values |= {"promoted": decision.promotes, "verdict": verdict, "twins": held_out.twins}
-    return Result(values | {"checks": [check.line for check in checks]}, yes=decision.promotes)
+    values: dict[str, Any] = {"run_id": run_id, "version": version, "promoted": decision.promotes}
+    values |= {"verdict": decision.verdict, "twins": decision.held_out.twins}
+    lines = [check.line for check in decision.checks]
+    return Result(values | {"checks": lines}, yes=decision.promotes)
 
 
 def _details(
@@ -195,9 +237,9 @@ def _looks(decision: Decision) -> dict[str, float]:
     return {"holdout_looks": int(looks.max()), "holdout_looks_mean": float(looks.mean())}
 
 
-def _summary(settings: Promote, version: str, decision: Decision) -> str:
+def _summary(settings: Promote, name: str, number: str, decision: Decision) -> str:
     """Return the outcome in a sentence."""
-    champion = decision.champion
+    version, champion = f"{name} version {number}", decision.champion
     becomes = f"replaces version {champion}" if champion else "becomes the first champion"
     if decision.verdict == "passed":
         few = ", ".join(check.name for check in decision.checks if check.undecided)
@@ -215,48 +257,6 @@ def _summary(settings: Promote, version: str, decision: Decision) -> str:
     if decision.verdict == "undecided":
         return f"{version} is undecided: the members are too few to judge {failed}; {stays}"
     return f"{version} failed {failed} and is refused: {stays}"
-
-
-def _churn_run(settings: Promote, dataset: Dataset, tags: dict[str, str]) -> Run:
-    if settings.churn_run != "best":
-        named = run_on_table(settings.churn_run, "train", dataset)
-        check_costs(settings.metric, named)
-        return named
-    ranked = ranked_train_runs(dataset.contract.name, tags, metric=settings.metric)
-    kept = [run for run in ranked if Tag.MODEL not in run.data.tags]  # older runs may have none
-    if not kept:
-        raise InputError(
-            "There is no finished train run on this table and split to promote; run churnlab train "
-            "(or tune) with the same dataset=, seed= and evaluation keys first."
-        )
-    best = next(iter(plausible(kept, settings.ceiling)), kept[0])
-    if best is not kept[0]:
-        log.info(
-            "Left out the best run, %s, because it is too good to be true: %s. To let the gate "
-            "judge it: churn_run=%s",
-            kept[0].info.run_name,
-            " and ".join(*suspects(kept[:1], settings.ceiling).values()),
-            kept[0].info.run_id,
-        )
-    return best
-
-
-def _segment_run(settings: Promote, dataset: Dataset) -> Run | None:
-    if settings.segment_run == versions.NO_SEGMENTS:
-        if judges.SEGMENT in settings.gate.slices:
-            raise InputError(
-                f"gate.slices names {judges.SEGMENT}, and segment_run=none has none; leave it out."
-            )
-        return None
-    if settings.segment_run != "best":
-        return run_on_table(settings.segment_run, "segment", dataset)
-    latest = latest_run("segment", dataset)
-    if latest is None:
-        raise InputError(
-            "There is no finished segment run on this table; run churnlab segment first, or "
-            "promote without segments (segment_run=none)."
-        )
-    return latest
 
 
 def _check_predictions(

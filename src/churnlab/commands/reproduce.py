@@ -245,7 +245,8 @@ def _replay_study(before: Run, plan: driver.Plan) -> None:
     try:
         attempts = artifacts.read_table(before.info.run_id, Artifact.TRIALS)
         # One of several workers may have run every trial, when the others started late.
-        alone = attempts["worker"].dropna().astype(int).nunique() < 2
+        numbers = attempts["worker"].dropna().astype(str).str.partition(".")[0]
+        alone = numbers.nunique() < 2
     except artifacts.LostFile as lost:
         log.warning("warning: the trials are replayed, one by one: %s", lost)
         alone = False

@@ -25,11 +25,12 @@ from churnlab.registry.champion import (
     find_model,
     find_version,
     promotion_lock,
-    replace_champion,
+    registered_model,
     undo_stack,
     version_number,
     version_uri,
 )
+from churnlab.registry.succession import replace_champion, settle
 from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import start_run
 
@@ -38,11 +39,14 @@ log = logging.getLogger(__name__)
 
 def run(settings: Rollback) -> Result:
     """Find the last champion that can be restored, record the run, and change the aliases."""
-    with promotion_lock():
-        model = find_model(settings.dataset.name if settings.dataset else None)
-        if model is None:
-            return Result({"version": None}, yes=False)
-        name, champion = model.name, version_number(model.aliases.get("champion"))
+    found = find_model(settings.dataset.name if settings.dataset else None)
+    if found is None:
+        return Result({"version": None}, yes=False)
+    name = found.name
+    with promotion_lock(settings.storage, name):
+        settle(name)
+        model = registered_model(name) or found
+        champion = version_number(model.aliases.get("champion"))
         restorable = _restorable(model, champion)
         back = next(restorable, None)
         if back is None:

@@ -15,7 +15,6 @@ score.budget, by the costs in the version's decision or in decision=.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,10 +37,11 @@ from churnlab.scoring import job, output, parts
 from churnlab.scoring.blocks import opened
 from churnlab.scoring.contacts import ContactList, decision_of, member_values
 from churnlab.scoring.counts import Counts, sha256_of
-from churnlab.scoring.part import CONTACTS, PLACE, Scoring, plain_name
+from churnlab.scoring.part import CONTACTS, PLACE, Scoring, as_frame, plain_name
 from churnlab.tracking.fingerprints import code_sha256, deciding
 from churnlab.tracking.names import Tag
 from churnlab.tracking.runs import start_run
+from churnlab.tuning.needs import PARTS, needs_of
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ def _parts(
 ) -> Iterator[tuple[Scoring, Counts, int]]:
     """Yield how the blocks of the input are scored, what is counted of them all, and their number.
 
-    The parts stay where the job fails or is killed, and go when it has ended well.
+    The parts stay where the job fails or is killed, unless the members are at fault, and go when it
+    has ended well.
     """
     ending = next(one for one in ENDINGS if target.name.endswith(one))
     ending = CONTACTS if settings.contacts else ending
@@ -100,21 +101,27 @@ def _parts(
             contract, model.uri, settings.score.reasons or settings.contacts,
             settings.score.on_bad_row == "reject", ending, folder,
         )  # fmt: skip
-        try:
-            with opened(settings.input, contract, folder=folder.parent) as members:
-                made_of = [members.state, deciding(settings.model_dump()), model.uri, ending]
-                made_of += [repr(contract), code_sha256()]
-                parts.begin(folder, {"made_of": made_of})
-                with engine.pool() as pool:
+        with opened(settings.input, contract, folder=folder.parent) as members:
+            made_of = [members.state, deciding(settings.model_dump()), model.uri, ending]
+            made_of += [repr(contract), code_sha256()]
+            parts.begin(folder, {"made_of": made_of})
+            needs = needs_of([settings.model_dump()]).and_folder(folder, PARTS)
+            try:
+                with engine.pool(needs) as pool:
                     counts, count = job.run(
                         members, scoring, pool, tracking=settings.tracking.uri,
                         unverified=settings.model.unverified, workers=engine.workers,
                     )  # fmt: skip
+            except InputError as error:
+                if getattr(error.__cause__, "errno", None) is None:  # no fault of a disk
+                    parts.forget(folder)
+                raise
+        try:
+            yield scoring, counts, count
         except InputError:
-            shutil.rmtree(folder, ignore_errors=True)
+            parts.forget(folder)
             raise
-        yield scoring, counts, count
-        shutil.rmtree(folder, ignore_errors=True)
+        parts.forget(folder)
 
 
 def _members(settings: Score, scoring: Scoring, counts: Counts, count: int) -> ScoredMembers:
@@ -226,7 +233,7 @@ def _write_contacts(
     ) as contacts:
         for number in range(count):
             if (rows := parts.rows(scoring.folder, number)) is not None:
-                frame = rows.to_pandas()
+                frame = as_frame(rows)
                 contacts.add(frame, frame, frame[PLACE].tolist())
             if (bad := parts.rejected(scoring.folder, number)) is not None:
                 places = [place.rpartition(" ")[2] for place in bad["place"]]
@@ -284,3 +291,8 @@ def _check_output(output: Path, *, source: str) -> None:
         raise InputError(f"output={output} is a folder; name a file in it.")
     if Path(source).absolute() == output.absolute():
         raise InputError(f"output={output} is the input itself; name another file.")
+    if Path(source).is_dir() and Path(source).resolve() in output.resolve().parents:
+        raise InputError(
+            f"output={output} is in the folder that is scored, so it would be scored the next "
+            "time; name a file elsewhere."
+        )

@@ -48,7 +48,7 @@ from churnlab.tracking.leaderboard import hold_out_predictions
 from churnlab.tracking.looks import log_look
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.processes import interruption
-from churnlab.tracking.runs import log_metrics, log_steps
+from churnlab.tracking.runs import end_trial, log_metrics, log_steps
 from churnlab.tracking.scores import cv_scores
 from churnlab.tracking.search import finished_inside
 from churnlab.tuning import driver, nested, trials
@@ -132,7 +132,8 @@ def _run_nested(plan: Plan, there: OpenStudy) -> dict[str, float]:
 def _train_best(plan: Plan, there: OpenStudy) -> str:
     """Log the study and train with its best parameters, unless an earlier start did; return the id
     of the train run."""
-    settings, study, tags = plan.settings, there.study, there.parent.data.tags
+    settings, study = plan.settings, there.study
+    tags = mlflow.get_run(there.parent.info.run_id).data.tags  # another driver may have set them
     name = settings.run_name or driver.run_name(settings)
     best = settings.train(study.best_params, run_name=name)
     n_complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
@@ -142,6 +143,10 @@ def _train_best(plan: Plan, there: OpenStudy) -> str:
     if trained is None:
         _log_study(study, metric=settings.metric)
         trained = train.run(best, plan.dataset).values["run_id"]
+        if not there.seat.is_locked():  # another driver may have ended the study meanwhile
+            end_trial(trained, "KILLED")
+            there.seat.lock()
+            return _train_best(plan, there)
         log_metrics(cv_scores(mlflow.get_run(trained)))
     if tags.get(Tag.BEST_RUN_ID) != trained or not artifacts.has(run_id, Artifact.UNTUNED):
         _log_untuned(plan, settings.train({}, run_name=name))

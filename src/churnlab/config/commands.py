@@ -127,7 +127,7 @@ class Tune(Train, experiment="churn", runs_engine=True):
 
     tune: groups.StudyKeys
     engine: dict[str, Any]
-    storage: dict[str, Any]
+    storage: groups.StorageKeys
 
     def train(self, params: Mapping[str, Any], *, run_name: str) -> Train:
         """Return the keys of ``train`` with these parameters of the estimator."""
@@ -167,6 +167,7 @@ class Promote(Command, experiment="promotions", reads_store=True, fits_models=Tr
     gate: groups.GateKeys
     churn_run: str
     segment_run: str
+    storage: groups.StorageKeys
     reason: groups.Reason
 
     @model_validator(mode="after")
@@ -184,6 +185,7 @@ class Rollback(
     """``churnlab rollback``."""
 
     dataset: groups.NamedDataset
+    storage: groups.StorageKeys
     reason: groups.Reason
 
 
@@ -254,13 +256,13 @@ class Reproduce(Command, reads_table=False, opens_store=True, positional="run"):
 
     run: str
     dataset: groups.DatasetPlace
-    storage: dict[str, Any]
+    storage: groups.StorageKeys
 
 
 class Doctor(Command, reads_table=False, whole_store=True):
     """``churnlab doctor``: it reads the store before anything opens it, and keeps no run."""
 
-    storage: dict[str, Any]
+    storage: groups.StorageKeys
     fix: bool
     elsewhere: bool
 
@@ -274,7 +276,7 @@ class Pipeline(Command, experiment="churn", runs_engine=True, fits_models=True):
     evaluation: groups.EvaluationKeys
     decision: dict[str, Any]
     engine: dict[str, Any]
-    storage: dict[str, Any]
+    storage: groups.StorageKeys
     segments: groups.SegmentsKeys
     clusterer: groups.ClustererKeys = Field(default_factory=lambda: dict(groups.KMEANS))
     playbook: groups.PlaybookKeys

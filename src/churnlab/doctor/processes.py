@@ -27,7 +27,7 @@ from churnlab.tuning import studies
 
 def dead_processes(
     snapshot: StoreSnapshot,
-    storage: studies.Local,
+    storage: studies.Storage,
     changes: Sequence[InterruptedChange],
     *,
     elsewhere: bool,
@@ -39,7 +39,11 @@ def dead_processes(
     client = mlflow.MlflowClient()
     for process, found in _open_by_process(snapshot).items():
         alive = is_alive(process) if process else None
-        driven = {run.data.tags[Tag.STUDY] for run in found if _command(run) == "tune"}
+        tuned = [run for run in found if _command(run) == "tune"]
+        if elsewhere_kept := _kept_elsewhere(tuned, storage):
+            yield elsewhere_kept
+            continue
+        driven = {run.data.tags[Tag.STUDY] for run in tuned}
         if alive or not all(_is_free(storage, study) for study in driven & {*storage.names()}):
             continue
         runs = [run for run in found if client.get_run(run.info.run_id).info.status == "RUNNING"]
@@ -57,6 +61,17 @@ def dead_processes(
         what = f"{who} is dead and left open: {what}"
         repair = partial(_clean_up, runs, interrupted, snapshot, storage)
         yield Problem("dead process", what, where, REPAIRS, repair)
+
+
+def _kept_elsewhere(tuned: Sequence[Run], storage: studies.Storage) -> Problem | None:
+    """Return the problem of open studies in a storage that this doctor does not look into."""
+    places = {run.data.tags.get(Tag.STORAGE, "") for run in tuned} - {storage.place}
+    if not places:
+        return None
+    (place, *_), where = sorted(places), listed(sorted(run.info.run_id for run in tuned), 5)
+    choice = "storage=postgres storage.url=..." if place else "storage=local"
+    what = f"a study in {place or 'files'} is open; who works on it is known only there"
+    return Problem("open study elsewhere", what, where, f"look there: churnlab doctor {choice}")
 
 
 def _open_by_process(snapshot: StoreSnapshot) -> dict[str, list[Run]]:
@@ -118,7 +133,7 @@ def _command(run: Run) -> str:
     return run.data.tags[Tag.COMMAND]
 
 
-def _is_free(storage: studies.Local, study: str) -> bool:
+def _is_free(storage: studies.Storage, study: str) -> bool:
     """Return whether no process holds the lock of a study."""
     try:
         with storage.locked(study, wait=False):
@@ -131,7 +146,7 @@ def _clean_up(
     runs: Sequence[Run],
     interrupted: Sequence[InterruptedChange],
     snapshot: StoreSnapshot,
-    storage: studies.Local,
+    storage: studies.Storage,
 ) -> None:
     """Clean up after a dead process, its runs last: after a kill in here, doctor finds it again."""
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs if _command(run) == "trial"}
@@ -143,9 +158,9 @@ def _clean_up(
     end_dead(runs)
 
 
-def reconcile(parent: Run, storage: studies.Local) -> None:
+def reconcile(parent: Run, storage: studies.Storage) -> None:
     """Clean up a study and its runs after its driver died, unless a process holds its lock."""
-    from churnlab.tuning import trials  # loads scikit-learn, which few repairs need
+    from churnlab.tuning import orphans, trials  # loads scikit-learn, which few repairs need
 
     name = parent.data.tags[Tag.STUDY]
     if name not in storage.names():
@@ -155,10 +170,10 @@ def reconcile(parent: Run, storage: studies.Local) -> None:
         if study is not None and study.user_attrs.get("id") == parent.data.tags.get(Tag.STUDY_ID):
             space = study.user_attrs[studies.QUESTION]["search space"]
             n_trials = int(parent.data.tags["tune.n_trials"])
-            trials.reconcile(study, trials.DeadJob(space, n_trials, parent))
+            orphans.reconcile(study, trials.DeadJob(storage, space, n_trials, parent))
 
 
-def _load(storage: studies.Local, name: str) -> optuna.Study | None:
+def _load(storage: studies.Storage, name: str) -> optuna.Study | None:
     """Load a study; None if a kill came before it was created in its file."""
     opened = storage.open(name)
     if not optuna.get_all_study_names(opened):
@@ -166,7 +181,7 @@ def _load(storage: studies.Local, name: str) -> optuna.Study | None:
     return optuna.load_study(study_name=name, storage=opened)
 
 
-def orphaned_trials(snapshot: StoreSnapshot, storage: studies.Local) -> Iterator[Problem]:
+def orphaned_trials(snapshot: StoreSnapshot, storage: studies.Storage) -> Iterator[Problem]:
     """Yield studies whose run has ended or is gone, but which have trials without a live worker."""
     parents = {
         (run.data.tags[Tag.STUDY], run.data.tags.get(Tag.STUDY_ID)): run
@@ -183,6 +198,8 @@ def orphaned_trials(snapshot: StoreSnapshot, storage: studies.Local) -> Iterator
         if study is None or not running:
             continue
         parent = parents.get((name, study.user_attrs.get("id")))
+        if parent is None and storage.place:
+            continue  # its run is in another store
         if parent is not None and parent.info.status == "RUNNING":
             continue  # part of its process's problem
         what = f"the study {name} has {counted(len(running), 'RUNNING trial')} without live worker"
@@ -196,7 +213,7 @@ def _running(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
 
 
-def _fail(storage: studies.Local, name: str) -> None:
+def _fail(storage: studies.Storage, name: str) -> None:
     """Fail the RUNNING trials of a study without a run; its next start enqueues them again."""
     with suppress(BlockingIOError), storage.locked(name, wait=False):
         study = optuna.load_study(study_name=name, storage=storage.open(name))

@@ -29,6 +29,8 @@ from churnlab.registry.champion import (
     undo_stack,
     version_uri,
 )
+from churnlab.registry.manifest import difference
+from churnlab.registry.succession import claimed_change, settle
 from churnlab.registry.versions import lost_files
 from churnlab.tracking.artifacts import damage
 from churnlab.tracking.names import Tag
@@ -58,11 +60,20 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
         champion = versions.get(aliases.get("champion", ""))
         for version in versions.values():
+            name, where = (
+                f"{model.name} version {version.version}",
+                f"{model.name}/{version.version}",
+            )
             if missing := lost_files(version_uri(version)):
-                what = f"{model.name} version {version.version} has lost its files: "
-                fix = _without_files(version, champion, snapshot.runs)
-                where = f"{model.name}/{version.version}"
-                yield Problem("version without files", what + listed(missing), where, fix)
+                what = f"{name} has lost its files: {listed(missing)}"
+                fix = _replaced(version, champion, snapshot.runs, why="lost its files")
+                yield Problem("version without files", what, where, fix)
+            elif unlike := difference(version):
+                fix = _replaced(version, champion, snapshot.runs, why="has other files")
+                fix = f"put the files back from a copy of the store; or {fix}"
+                yield Problem(
+                    "version with other files", f"{name} is not used: {unlike}", where, fix
+                )
         for alias, number in aliases.items():
             if number not in versions:
                 what = f"{model.name} has no version {number}, to which its alias {alias} points"
@@ -91,13 +102,13 @@ def _our_models(
             yield model, {str(version.version): version for version in found}
 
 
-def _without_files(
-    version: ModelVersion, champion: ModelVersion | None, runs: Mapping[str, Run]
+def _replaced(
+    version: ModelVersion, champion: ModelVersion | None, runs: Mapping[str, Run], *, why: str
 ) -> str:
-    """Say what to do about a version without files: only a champion has to be replaced."""
+    """Say what to do about a version that cannot be used: only a champion has to be replaced."""
     if champion is None or champion.version == version.version:
-        promotion = runs.get(version.run_id)
-        return _promote_again(version, promotion, runs, force=champion is not None)
+        promotion, forced = runs.get(version.run_id), why if champion else None
+        return _promote_again(version, promotion, runs, forced=forced)
     return (
         f"delete it in the MLflow UI; the champion is version {champion.version}, and rollback "
         "skips what was deleted"
@@ -105,13 +116,13 @@ def _without_files(
 
 
 def _promote_again(
-    version: ModelVersion, promotion: Run | None, runs: Mapping[str, Run], *, force: bool
+    version: ModelVersion, promotion: Run | None, runs: Mapping[str, Run], *, forced: str | None
 ) -> str:
     """Return the command that makes a version of the same runs, with the keys that its run had.
 
     In place of a run that has lost its files promote takes the best one that is left.
 
-    A champion without files fails the gate's comparison, so it is replaced by ``force``.
+    A champion that cannot be used fails the gate's comparison, so it is ``forced``: why.
     """
     if promotion is None or Tag.SEGMENT_RUN_ID not in version.tags:
         return "promote another version, then delete this one in the MLflow UI"
@@ -127,7 +138,7 @@ def _promote_again(
         for key, run_id in made_of.items()
         if run_id not in runs or damage(runs[run_id]) is None
     ]
-    words += ["force=true", f"reason=version {version.version} lost its files"] if force else []
+    words += ["force=true", f"reason=version {version.version} {forced}"] if forced else []
     own = taken_by("dataset", params["dataset.name"]) is None
     where = " (with the --config-dir of its dataset)" if own else ""
     return (
@@ -140,6 +151,8 @@ def interrupted_changes(snapshot: StoreSnapshot) -> Iterator[InterruptedChange]:
     with suppress(BlockingIOError), promotion_lock(wait=False):
         for model, versions in _our_models(snapshot):
             found = interrupted_change(model)
+            if found is None and (claimed := claimed_change(model)) is not None:
+                found = "", claimed
             if found is None:
                 continue
             key, last = found
@@ -150,9 +163,13 @@ def interrupted_changes(snapshot: StoreSnapshot) -> Iterator[InterruptedChange]:
 
 
 def undo(change: InterruptedChange) -> None:
-    """Remove an interrupted change from the history, and restore the alias ``previous``."""
+    """Remove an interrupted change from the history, and restore the alias ``previous``.
+
+    One that was claimed on a server is completed instead.
+    """
     client = mlflow.MlflowClient()
     with promotion_lock():
+        settle(change.model)
         model = client.get_registered_model(change.model)
         found = interrupted_change(model)
         if found is None or found[0] != change.key:

@@ -23,22 +23,26 @@ from churnlab.doctor.problems import REPAIRS, Problem, StoreSnapshot, read_store
 from churnlab.doctor.processes import dead_processes, interrupted_writes, orphaned_trials, reconcile
 from churnlab.doctor.registry import interrupted_changes, registry_problems
 from churnlab.formatting import counted, listed
+from churnlab.registry import versions
 from churnlab.tracking import processes
 from churnlab.tracking.artifacts import lost_files, make_again, name_of, repair
 from churnlab.tracking.moved import ARTIFACTS, local_path
 from churnlab.tracking.names import Tag
 from churnlab.tracking.search import children, look_up, search
 from churnlab.tracking.store import SQLITE, restore, sqlite_uri
-from churnlab.tuning.studies import Local
+from churnlab.tuning.studies import Storage
 
 BY_HAND = "fix=true leaves it: nothing can be made up"
 """What the repair says of a loss that only a person can make good."""
+
+UPLOADING = ".artifact.uploading.*"
+"""The names that MLflow gives to artifacts until they are whole."""
 
 MAX_CONDITIONS = 50
 """The number of conditions in one search: SQLite joins at most 64 tables."""
 
 
-def examine(storage: Local, *, elsewhere: bool) -> list[Problem]:
+def examine(storage: Storage, *, elsewhere: bool) -> list[Problem]:
     """Return all problems of the store that MLflow points at.
 
     ``elsewhere``: processes on other machines are dead, too.
@@ -56,6 +60,7 @@ def examine(storage: Local, *, elsewhere: bool) -> list[Problem]:
         *lost_studies(snapshot, storage),
         *registry_problems(snapshot),
         *unknown_folders(snapshot),
+        *interrupted_uploads(snapshot),
     ]
 
 
@@ -63,7 +68,7 @@ def examine(storage: Local, *, elsewhere: bool) -> list[Problem]:
 
 
 def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
-    """Yield READY models that cannot be loaded, if the store is on this machine's disk.
+    """Yield READY models that cannot be loaded; of those on a server, only that they have no files.
 
     Models of an earlier layout are one problem: skops files name types by the module that they had
     when the model was saved.
@@ -76,9 +81,14 @@ def unusable_models(snapshot: StoreSnapshot) -> Iterator[Problem]:
     }
     for model in snapshot.models:
         folder, run_id = local_path(model.artifact_location), model.source_run_id
-        if model.status != "READY" or folder is None or run_id not in fitted:
+        if model.status != "READY" or run_id not in fitted:
             continue
         again = make_again(run_id)
+        if folder is None:
+            if "MLmodel" not in versions.file_names(f"models:/{model.model_id}"):
+                what = f"model {model.model_id} has lost its files in the server's artifacts"
+                yield Problem("model without files", what, run_id, again)
+            continue
         if not (folder / "MLmodel").is_file():
             what = f"model {model.model_id} has lost its files in {folder}"
             yield Problem("model without files", what, run_id, again)
@@ -111,7 +121,7 @@ def _outdated_modules(file: Path) -> list[str]:
 def runs_without_files(snapshot: StoreSnapshot) -> Iterator[Problem]:
     """Yield finished runs that have lost files which others read; lost models are apart."""
     for run_id, run in snapshot.active.items():
-        if found := lost_files(run):
+        if found := lost_files(run, thorough=True):
             what = f"{name_of(run)} {found}; every command leaves it out or stops at it"
             yield Problem("run without files", what, run_id, f"{repair(run)} ({BY_HAND})")
 
@@ -149,7 +159,7 @@ def _trials_outside(snapshot: StoreSnapshot) -> list[Run]:
     return search(" and ".join(conditions))
 
 
-def childless_parents(snapshot: StoreSnapshot, storage: Local) -> Iterator[Problem]:
+def childless_parents(snapshot: StoreSnapshot, storage: Storage) -> Iterator[Problem]:
     """Yield finished pipelines and studies that have lost the runs inside them."""
     kind = "parent without children"
     first = search(f"tags.`{Tag.COMMAND}` = 'trial' and tags.`{Tag.TRIAL}` = '0'")
@@ -175,10 +185,10 @@ def childless_parents(snapshot: StoreSnapshot, storage: Local) -> Iterator[Probl
             yield Problem(kind, f"{name} has no trials inside", run_id, fix, repair)
 
 
-def lost_studies(snapshot: StoreSnapshot, storage: Local) -> Iterator[Problem]:
+def lost_studies(snapshot: StoreSnapshot, storage: Storage) -> Iterator[Problem]:
     """Yield studies of a local store whose file is gone: their runs are complete, but cannot be
     resumed."""
-    if not mlflow.get_tracking_uri().startswith(SQLITE):
+    if storage.place or not mlflow.get_tracking_uri().startswith(SQLITE):
         return  # other machines keep the files of their studies themselves
     kept = {*storage.names()}
     for run_id, run in snapshot.active.items():
@@ -187,8 +197,9 @@ def lost_studies(snapshot: StoreSnapshot, storage: Local) -> Iterator[Problem]:
             run.data.tags[Tag.COMMAND] == "tune"
             and name not in kept
             and Tag.OUTER_FOLD not in run.data.tags
+            and Tag.STORAGE not in run.data.tags
         ):
-            what = f"the study {name} of run {run_id} has lost its file in {storage.folder}"
+            what = f"the study {name} of run {run_id} has lost its file in {storage}"
             fix = (
                 "put the file back from a backup, or run the same tune command again: it starts a "
                 f"new study with all its trials ({BY_HAND})"
@@ -212,6 +223,22 @@ def unknown_folders(snapshot: StoreSnapshot) -> Iterator[Problem]:
         what = f"{count} of runs or models that the store does not have: {listed(unknown, 5)}"
         fix = "they belong to another store or to deleted runs: check, then move or remove them"
         yield Problem("unknown folders", what, str(root), fix)
+
+
+def interrupted_uploads(snapshot: StoreSnapshot) -> Iterator[Problem]:
+    """Yield the files that dead processes were logging: MLflow hides them, and they stay."""
+    root = Path(os.environ["CHURNLAB_STORE"]) / ARTIFACTS
+    logged_by = {model.model_id: model.source_run_id for model in snapshot.models}
+    for path in sorted(root.rglob(UPLOADING)):
+        first, second, *_ = path.relative_to(root).parts
+        run = snapshot.runs.get(logged_by.get(second, "") if first == "models" else first)
+        if run is None:
+            continue  # not ours, or part of an unknown folder
+        process = run.data.tags.get(Tag.PROCESS)
+        if run.info.status != "RUNNING" or (process and processes.is_alive(process) is False):
+            what = f"{name_of(run)} was stopped while it logged this temporary file"
+            repair = partial(path.unlink, missing_ok=True)
+            yield Problem("leftover file", what, str(path), REPAIRS, repair)
 
 
 def leftover_files(home: Path, store: Path | None) -> Iterator[Problem]:

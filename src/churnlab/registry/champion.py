@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +22,12 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-from churnlab.errors import InputError, JobError
+from churnlab.errors import InputError
 from churnlab.formatting import listed
 from churnlab.tracking.names import Tag
+from churnlab.tracking.postgres import Session, make_server
 from churnlab.tracking.search import is_same, look_up, pages
+from churnlab.tracking.server import raise_unanswered
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,13 @@ class ModelReference(NamedTuple):
 
 
 @contextmanager
-def promotion_lock(*, wait: bool = True) -> Iterator[None]:
-    """Hold the lock under which the champion is read, compared and replaced.
+def promotion_lock(
+    storage: Mapping[str, Any] | None = None, name: str = "", *, wait: bool = True
+) -> Iterator[None]:
+    """Hold the lock under which the champion of a model is read, compared and replaced.
 
-    MLflow has no compare-and-set. BlockingIOError: another process holds the lock and ``wait`` is
+    It is a file of this machine; with the ``storage`` of a command in PostgreSQL, also an advisory
+    lock there, for all machines. BlockingIOError: another process holds the file and ``wait`` is
     false. InputError: the lock cannot be written; without ``wait``, which is for readers, the store
     is then read without it.
     """
@@ -71,9 +76,25 @@ def promotion_lock(*, wait: bool = True) -> Iterator[None]:
                 "while a champion is replaced; use an account that may write there."
             ) from None
     try:
-        yield
+        with _lock_in_postgres(storage, name) if storage and "url" in storage else nullcontext():
+            yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _lock_in_postgres(storage: Mapping[str, Any], name: str) -> Iterator[None]:
+    """Hold the lock of a model's champion in the database of the studies."""
+    server = make_server(storage["url"], grace=storage["grace"], patience=storage["patience"])
+    session = Session(server, awake_every=storage["heartbeat"])
+    try:
+        session.lock(
+            f"champion of {name}",
+            waiting="Another machine is replacing the champion; waiting until it has finished.",
+        )
+        yield
+    finally:
+        session.close()
 
 
 def model_name(dataset_name: str) -> str:
@@ -151,20 +172,36 @@ def resolve(model_uri: str) -> ModelReference:
             return ModelReference(model_uri, None)
         version = client.get_model_version(*found)
     except MlflowException as error:
-        others = [
+        champions = [
+            f"dataset={dataset_name(model.name)}"
+            for model in pages(client.search_registered_models)
+            if "champion" in model.aliases
+        ]
+        others = champions or [
             f"dataset={dataset_name(found.name)} model_uri={version_uri(found)}"
             for found in pages(client.search_model_versions)
             if found.tags.get(Tag.GATE) in GATED
         ]
+        what = "the dataset of another champion" if champions else "a version that passed the gate"
         other = (
-            ", or name a version that passed the gate (with the --config-dir of a dataset of your "
-            f"own): {listed(others, 5, length=100)}"
+            f", or name {what} (with the --config-dir of a dataset of your own): "
+            f"{listed(others, 5, length=100)}"
         )
         raise InputError(
             f"There is no model {model_uri} in the registry; run churnlab promote first"
             f"{other if others else ''}."
         ) from error
     return ModelReference(version_uri(version), version_number(version.version))
+
+
+def file_names(uri: str) -> set[str]:
+    """Return the names of the files in a folder of artifacts; none if it does not exist."""
+    try:
+        found = mlflow.artifacts.list_artifacts(artifact_uri=uri) or []
+    except (MlflowException, OSError) as error:
+        raise_unanswered(error)
+        return set()
+    return {Path(file.path).name for file in found}
 
 
 def register_version(
@@ -180,7 +217,7 @@ def register_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    now = _now()
+    now = signed_now()
     made = client.create_model_version(
         name,
         f"models:/{model_id}",
@@ -190,45 +227,6 @@ def register_version(
         description=description,
     )
     return str(made.version)
-
-
-def replace_champion(
-    name: str,
-    *,
-    expected: str | None,
-    to: str,
-    previous: str | None,
-    why: str,
-    command: str,
-    run_id: str,
-) -> None:
-    """Make another version the champion: first the record, then the aliases previous and champion.
-
-    A kill in between leaves the old champion and at most the record of a change that never took
-    effect; the next change overwrites it. ``previous=None`` removes that alias.
-
-    JobError: the champion is no longer the ``expected`` one, which was judged. This can happen on a
-    server that several machines write to without a common lock.
-    """
-    client, model = mlflow.MlflowClient(), registered_model(name)
-    assert model is not None
-    now = version_number(model.aliases.get("champion"))
-    if now != expected:
-        raise JobError(
-            f"The champion of {name} changed while this command ran (before: {expected or 'none'}, "
-            f"now: {now or 'none'}). Nothing was replaced; run the command again."
-        )
-    change = {"from": now, "to": to, **_now(), "why": why, "command": command, "run_id": run_id}
-    done = _completed(model)
-    place = int(done[-1][0].removeprefix(CHANGE)) + 1 if done else 1
-    client.set_registered_model_tag(
-        name, f"{CHANGE}{place:06d}", json.dumps(change, ensure_ascii=False)
-    )
-    if previous is not None:
-        client.set_registered_model_alias(name, "previous", previous)
-    elif "previous" in model.aliases:
-        client.delete_registered_model_alias(name, "previous")
-    client.set_registered_model_alias(name, "champion", to)
 
 
 def recorded_changes(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
@@ -246,16 +244,16 @@ def recorded_changes(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]
 
 def champion_changes(model: RegisteredModel) -> list[dict[str, Any]]:
     """Return every change of champion that took effect, oldest first."""
-    return [change for _, change in _completed(model)]
+    return [change for _, change in completed_changes(model)]
 
 
 def interrupted_change(model: RegisteredModel) -> tuple[str, dict[str, Any]] | None:
     """Return the last change and its tag if it never took effect, else None."""
     recorded = recorded_changes(model)
-    return recorded[-1] if len(recorded) > len(_completed(model)) else None
+    return recorded[-1] if len(recorded) > len(completed_changes(model)) else None
 
 
-def _completed(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
+def completed_changes(model: RegisteredModel) -> list[tuple[str, dict[str, Any]]]:
     """Return the recorded changes without a last one that never took effect.
 
     It did not if the champion is still the one before it. A champion whose version was deleted has
@@ -322,7 +320,8 @@ def former_champions(name: str, promotions: int) -> list[ModelVersion]:
     return found
 
 
-def _now() -> dict[str, str]:
+def signed_now() -> dict[str, str]:
+    """Return who does something now, and when."""
     return {"who": getpass.getuser(), "when": datetime.now(UTC).isoformat(timespec="seconds")}
 
 

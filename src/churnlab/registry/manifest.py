@@ -14,11 +14,14 @@ from pathlib import Path
 
 import mlflow
 import yaml
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from churnlab.errors import disk_fault
 from churnlab.formatting import listed
-from churnlab.registry.champion import find_version
+from churnlab.registry.champion import find_version, version_uri
 from churnlab.tracking.names import Tag
+from churnlab.tracking.server import raise_unanswered
 
 NOT_OURS = ("registered_model_meta", "__pycache__")
 """What MLflow and Python write into a version's folder later: never copied, so never used."""
@@ -58,6 +61,9 @@ def copied(model_uri: str) -> Iterator[Path]:
         try:
             made = mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=folder)
         except (MlflowException, OSError, shutil.Error) as error:
+            raise_unanswered(error)
+            if disk_fault(error):
+                raise  # this says nothing of the version's own files
             raise Lost("its files cannot be read") from error
         copy = Path(made)
         for name in NOT_OURS:
@@ -94,15 +100,7 @@ def check(folder: Path, manifest: Mapping[str, str]) -> None:
     """
     import skops.io  # loads scikit-learn, which doctor does without
 
-    found = manifest_of(folder)
-    unlike = {
-        "changed": [name for name in manifest if found.get(name, manifest[name]) != manifest[name]],
-        "added": sorted({*found} - {*manifest}),
-        "removed": sorted({*manifest} - {*found}),
-    }
-    if words := [f"{verb}: {listed(names, 5)}" for verb, names in unlike.items() if names]:
-        reason = Unverified if unlike["changed"] or unlike["added"] else Lost
-        raise reason(f"its files are not those that were registered ({'; '.join(words)})")
+    compare(folder, manifest)
     flavors = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]
     loaded = {key: flavors.get("python_function", {}).get(key) for key in LOADER}
     if [*flavors] != ["python_function"] or loaded != LOADER:
@@ -113,6 +111,35 @@ def check(folder: Path, manifest: Mapping[str, str]) -> None:
             raise Unverified(
                 f"{file.name} holds types that its list does not: {listed(sorted(unknown))}"
             )
+
+
+def compare(folder: Path, manifest: Mapping[str, str]) -> None:
+    """Refuse a folder whose files differ from a manifest.
+
+    Unverified (Lost, if files are missing and nothing else): names the files.
+    """
+    found = manifest_of(folder)
+    unlike = {
+        "changed": [name for name in manifest if found.get(name, manifest[name]) != manifest[name]],
+        "added": sorted({*found} - {*manifest}),
+        "removed": sorted({*manifest} - {*found}),
+    }
+    if words := [f"{verb}: {listed(names, 5)}" for verb, names in unlike.items() if names]:
+        reason = Unverified if unlike["changed"] or unlike["added"] else Lost
+        raise reason(f"its files are not those that were registered ({'; '.join(words)})")
+
+
+def difference(version: ModelVersion) -> str | None:
+    """Say how a version's files differ from its manifest; None if they do not, or it has none."""
+    manifest = version.tags.get(Tag.MANIFEST)
+    if manifest is None:
+        return None
+    try:
+        with copied(version_uri(version)) as copy:
+            compare(copy, json.loads(manifest))
+    except Unverified as error:
+        return str(error)
+    return None
 
 
 def trusted_types(file: Path) -> set[str]:

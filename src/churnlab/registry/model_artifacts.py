@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from churnlab.errors import InputError
 from churnlab.models.own_code import OwnCode
 from churnlab.registry import saved_form
 from churnlab.registry.input_example import invent_members
+from churnlab.tracking.moved import local_path
 from churnlab.tracking.names import Tag
 
 NO_CODE = OwnCode({}, frozenset())
@@ -173,8 +175,15 @@ def model_folder(run_id: str) -> Path:
         raise InputError(
             f"Run {run_id} has no model ({not_kept or 'none was logged'}); choose another run."
         )
-    model_id = run.outputs.model_outputs[0].model_id
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{model_id}"))
+    uri = f"models:/{run.outputs.model_outputs[0].model_id}"
+    copy = None if local_path(run.info.artifact_uri) else tempfile.mkdtemp(dir=_copies().name)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=copy))
+
+
+@cache
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    """Return the folder for copies of models of a server; it is deleted when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="churnlab-models-")
 
 
 def code_folder(model: Path) -> Path | None:

@@ -32,10 +32,11 @@ from churnlab.data.dataset import (
 from churnlab.data.expressions import evaluate
 from churnlab.errors import InputError, Refused
 from churnlab.formatting import listed
-from churnlab.registry.champion import find_champion, former_champions, version_uri
+from churnlab.registry.champion import file_names, find_champion, former_champions, version_uri
 from churnlab.registry.manifest import Lost, NoManifest, Unverified, verified_copy
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
+from churnlab.tracking.server import raise_unanswered
 
 INSTEAD = "Put the files back from a copy of the store; churnlab rollback restores a champion."
 """What to do about a version whose files were changed."""
@@ -115,6 +116,11 @@ def load_trusted(model_uri: str, *, unverified: bool) -> Served:
     try:
         return load(model_uri, unverified=unverified)
     except NoManifest as error:
+        if "MLmodel" not in file_names(model_uri):
+            raise InputError(
+                f"model_uri={model_uri} is no model: write models:/NAME/VERSION, or leave it out "
+                "for the champion of the dataset."
+            ) from error
         raise Refused(
             f"{model_uri} is not used: {error}. model.unverified=true uses it without a check; a "
             "version that churnlab promote makes now has a manifest."
@@ -183,23 +189,15 @@ def lost_files(model_uri: str) -> list[str]:
     """Return the files that a version's MLmodel names and that do not exist."""
     try:
         model = yaml.safe_load(mlflow.artifacts.load_text(f"{model_uri}/MLmodel"))
-    except (MlflowException, OSError):
+    except (MlflowException, OSError) as error:
+        raise_unanswered(error)
         return ["MLmodel"]
     served = model["flavors"].get("python_function", {})
     needed = [Path(part["path"]) for part in (served.get("artifacts") or {}).values()]
     needed += [Path(Path(served["model_code_path"]).name)] if "model_code_path" in served else []
     folders = {path.parent for path in needed}
-    present = {folder: _file_names(f"{model_uri}/{folder}") for folder in folders}
+    present = {folder: file_names(f"{model_uri}/{folder}") for folder in folders}
     return [str(path) for path in needed if path.name not in present[path.parent]]
-
-
-def _file_names(uri: str) -> set[str]:
-    """Return the names of the files in a folder of artifacts; none if it does not exist."""
-    try:
-        found = mlflow.artifacts.list_artifacts(artifact_uri=uri) or []
-    except (MlflowException, OSError):
-        return set()
-    return {Path(file.path).name for file in found}
 
 
 def lost_in_words(model_uri: str) -> str | None:
@@ -214,7 +212,8 @@ def read_version(model_uri: str, path: str) -> Any:
     """Read a JSON file of a version without loading its model; None if there is no such file."""
     try:
         return mlflow.artifacts.load_dict(f"{model_uri}/artifacts/{path}")
-    except (MlflowException, OSError):
+    except (MlflowException, OSError) as error:
+        raise_unanswered(error)
         return None
 
 
@@ -325,6 +324,7 @@ def trained_on(version: ModelVersion, dataset: Dataset) -> TrainedOn:
         columns = artifacts.read_json(version.run_id, Artifact.GATE).get("identifying_columns")
         members = artifacts.read_table(version.run_id, Artifact.TRAINED_ON)["member"]
     except (MlflowException, OSError, artifacts.LostFile) as error:
+        raise_unanswered(error)
         raise LookupError(
             f"it is unknown which members it was trained on ({_first_line(error)})"
         ) from error

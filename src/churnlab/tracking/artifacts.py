@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from churnlab.errors import InputError
 from churnlab.formatting import listed
 from churnlab.tracking.moved import local_path
 from churnlab.tracking.names import KEPT, Artifact, Tag
+from churnlab.tracking.server import raise_unanswered
 from churnlab.tracking.store import store_command
 
 if TYPE_CHECKING:  # commands that draw nothing do not load matplotlib
@@ -109,16 +110,33 @@ def damage(run: Run) -> str | None:
     return None
 
 
-def lost_files(run: Run) -> str | None:
-    """Say which files that others read a finished run of a local store has lost; None for none."""
+def lost_files(run: Run, *, thorough: bool = False) -> str | None:
+    """Say which files that others read a finished run has lost; None for none.
+
+    On a server this takes some requests, which are sent only if it is to be ``thorough``.
+    """
     folder = local_path(run.info.artifact_uri)
-    if folder is None or run.info.status != "FINISHED":
-        return None
     files = KEPT.get(run.data.tags.get(Tag.COMMAND, ""), ())
-    lost = [file for file in files if not (folder / file).is_file()]
+    if run.info.status != "FINISHED" or not files or (folder is None and not thorough):
+        return None
+    if folder is not None:
+        lost = [file for file in files if not (folder / file).is_file()]
+        none_left, place = not any(folder.glob("*")), str(folder)
+    else:
+        there = _listed(run.info.run_id, files)
+        lost = [file for file in files if file not in there]
+        none_left, place = not there, "the server's artifacts"
     if not lost:
         return None
-    return f"has lost {listed(lost) if any(folder.glob('*')) else 'its files'} in {folder}"
+    return f"has lost {'its files' if none_left else listed(lost)} in {place}"
+
+
+def _listed(run_id: str, files: Sequence[str]) -> set[str]:
+    """Return the files in the folders of these files that a run has on a server."""
+    client, folders = mlflow.MlflowClient(), {file.rpartition("/")[0] for file in files}
+    return {
+        found.path for folder in folders for found in client.list_artifacts(run_id, folder or None)
+    }
 
 
 def check_intact(run: Run) -> None:
@@ -153,11 +171,12 @@ def _read(run_id: str, path: str, parse: Callable[[Path], Parsed]) -> Parsed:
             file = mlflow.artifacts.download_artifacts(
                 run_id=run_id, artifact_path=path, dst_path=scratch
             )
-        except (MlflowException, OSError):
+        except (MlflowException, OSError) as error:
+            raise_unanswered(error)
             if has(run_id, path):
-                raise  # it is there: the store or its server has failed
+                raise  # it is there: the store has failed
             run = mlflow.get_run(run_id)
-            raise _lost(run, damage(run) or f"has lost {path}") from None
+            raise _lost(run, _lost_of(run) or f"has lost {path}") from None
         try:
             return parse(Path(file))
         except (ValueError, yaml.YAMLError) as error:
@@ -176,8 +195,12 @@ def _kept(run_id: str, path: str) -> bool:
         return True
     if not has(run_id, Artifact.CONFIG):
         run = mlflow.get_run(run_id)
-        raise _lost(run, damage(run) or "has lost its files")
+        raise _lost(run, _lost_of(run) or "has lost its files")
     return False
+
+
+def _lost_of(run: Run) -> str | None:
+    return damage(run) or lost_files(run, thorough=True)
 
 
 def _lost(run: Run, what: str) -> LostFile:
@@ -191,7 +214,7 @@ def name_of(run: Run) -> str:
 
 def repair(run: Run) -> str:
     """Say how to go on without a run that has lost files, or its model."""
-    if run.data.tags.get(Tag.COMMAND) in FITTED and not lost_files(run):
+    if run.data.tags.get(Tag.COMMAND) in FITTED and not lost_files(run, thorough=True):
         return make_again(run.info.run_id)
     return (
         "put them back from a backup, or run the same command again and delete this run: "

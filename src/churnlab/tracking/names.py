@@ -46,6 +46,8 @@ class Tag:
     """The name of the study, on a tune run and its trials."""
     STUDY_ID = "churnlab.study_id"
     """The id of the study: it tells apart two studies of the same name."""
+    STORAGE = "churnlab.storage"
+    """Where the study is kept, if other machines can take part in it: on a tune run."""
     TRIAL = "churnlab.trial"
     """The number of the trial in its study."""
     REUSED_FROM = "churnlab.reused_from"
@@ -98,7 +100,8 @@ class Tag:
     when it is nothing."""
     GATE = "churnlab.gate"
     """The gate's verdict: passed, forced, refused or undecided (too few members to judge by); the
-    checks are in the gate.json of the promotion's run."""
+    checks are in the gate.json of the promotion's run. On a server also overtaken: the champion was
+    replaced while it was judged."""
     REPLACED = "churnlab.replaced"
     """The version that a version replaced as champion."""
     REASON = "churnlab.reason"
@@ -119,6 +122,11 @@ class Tag:
     """The run that this run reproduces, or that the study around it does."""
     IDENTICAL = "churnlab.identical"
     """Whether the reproduction gave the same bits: true or false."""
+
+
+FIRST_CHAMPION, NEXT_CHAMPION = "churnlab.first_champion", "churnlab.next_champion"
+"""Params of runs on a server: the first change of champion, in the run of the first version, and
+the change after this one, in each run of promote or rollback that made one."""
 
 
 class Artifact:

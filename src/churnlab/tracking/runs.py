@@ -16,6 +16,7 @@ import mlflow
 import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.fluent import _active_run_stack
 
 from churnlab.data.dataset import Members
 from churnlab.tracking import processes
@@ -23,6 +24,7 @@ from churnlab.tracking.fingerprints import git_tags, identity_tags, packages
 from churnlab.tracking.names import EXPERIMENTS, Artifact, Tag
 from churnlab.tracking.processes import finish_first
 from churnlab.tracking.search import logged_models
+from churnlab.tracking.server import wait_no_longer
 from churnlab.tracking.store import experiment_id
 
 log = logging.getLogger(__name__)
@@ -151,6 +153,7 @@ def _closing() -> Iterator[None]:
 
 def end_unfinished(error: BaseException) -> None:
     """End the open run as KILLED after a signal, else as FAILED with the error as its note."""
+    wait_no_longer(error)
     stopped, run = processes.interruption(error), mlflow.active_run()
     error.run_id = run.info.run_id  # type: ignore[attr-defined]  # where it is recorded
     with suppress(MlflowException):  # the store itself may have failed
@@ -158,6 +161,14 @@ def end_unfinished(error: BaseException) -> None:
             mlflow.set_tag("mlflow.note.content", str(error) or type(error).__name__)
     with suppress(MlflowException), finish_first():
         mlflow.end_run("KILLED" if stopped else "FAILED")
+
+
+def leave_open(error: BaseException) -> None:
+    """Leave the open run RUNNING for other machines that work on it, when an error ends this one's
+    part."""
+    run = mlflow.active_run()
+    error.run_id = run and run.info.run_id  # type: ignore[attr-defined]
+    _active_run_stack.get().pop()
 
 
 def _opened_since(outer: Run | None) -> bool:

@@ -17,11 +17,9 @@ from urllib.parse import quote, unquote
 import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request_safe
 
 from churnlab.errors import InputError
-from churnlab.tracking import moved
+from churnlab.tracking import moved, server
 from churnlab.tracking.moved import ARTIFACTS, local_path
 from churnlab.tracking.processes import hold, release
 
@@ -74,6 +72,7 @@ def locate(uri: str | None, *, home: Path) -> tuple[str, Path]:
             "MLflow no longer supports; use sqlite:////absolute/path/mlflow.db, or the address of "
             "an MLflow server."
         )
+    server.check_address(uri)
     return uri, home
 
 
@@ -123,7 +122,7 @@ def point_at(uri: str, *, home: Path) -> None:
     Raises InputError for a server that does not answer.
     """
     if uri.startswith("http"):
-        _check_server(uri)
+        server.check(uri)
     if uri.startswith(SQLITE):
         moved.follow(sqlite_path(uri))
         _let_signals_wait()
@@ -157,18 +156,6 @@ def schemas(path: Path) -> tuple[str | None, str]:
             raise  # another process writes, or the disk fails: this says nothing of the file
         found = None
     return found and found[0], _get_latest_schema_revision()
-
-
-def _check_server(uri: str) -> None:
-    """Refuse a server that does not answer within 10 seconds; MLflow would try for minutes."""
-    search = (get_default_host_creds(uri), "/api/2.0/mlflow/experiments/search", "GET")
-    try:
-        http_request_safe(*search, params={"max_results": 1}, max_retries=0, timeout=10)
-    except MlflowException:
-        raise InputError(
-            f"No MLflow server answers at {uri}. Start it or correct the address: tracking.uri, or "
-            "MLFLOW_TRACKING_URI, which wins."
-        ) from None
 
 
 def check_writable(folder: Path) -> None:
@@ -247,6 +234,16 @@ def store_command(kind: str, action: str, number: str) -> str:
     return f"MLFLOW_TRACKING_URI={uri} mlflow {kind}s {action} --{kind}-id {number}"
 
 
-def ui_command() -> str:
-    """Return the command that opens MLflow's UI on this store."""
-    return f"mlflow ui --backend-store-uri {shlex.quote(mlflow.get_tracking_uri())}"
+def is_local() -> bool:
+    """Return whether the store is a file of this machine, and no server that others write to."""
+    return mlflow.get_tracking_uri().startswith(SQLITE)
+
+
+def ui_command(tools: Path | None = None) -> str:
+    """Return the command that opens MLflow's UI on this store; "" for a server, which is one.
+
+    ``tools`` is the folder of the program mlflow, if it may not be on the path.
+    """
+    uri = mlflow.get_tracking_uri()
+    program = "mlflow" if tools is None else shlex.quote(str(tools / "mlflow"))
+    return "" if uri.startswith("http") else f"{program} ui --backend-store-uri {shlex.quote(uri)}"

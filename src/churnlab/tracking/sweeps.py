@@ -93,9 +93,13 @@ def join(parent: str) -> None:
             mlflow.start_run(run_id=parent)
 
 
-def end_dead_jobs(parent: str) -> None:
-    """End as KILLED the runs inside a sweep that dead processes left RUNNING."""
+def end_dead_jobs(parent: str, *, elsewhere: bool = False) -> None:
+    """End as KILLED the runs inside a sweep that dead processes left RUNNING.
+
+    ``elsewhere``: those of processes on other machines, too, of whom nobody here knows.
+    """
     running = {run.info.run_id: run for run in search("attributes.status = 'RUNNING'")}
+    ended = (False, None) if elsewhere else (False,)
 
     def is_inside(run: Run | None) -> bool:
         above = run.data.tags.get("mlflow.parentRunId") if run is not None else None
@@ -105,7 +109,7 @@ def end_dead_jobs(parent: str) -> None:
         [
             run
             for run in running.values()
-            if is_inside(run) and is_alive(run.data.tags.get(Tag.PROCESS, NOBODY)) is False
+            if is_inside(run) and is_alive(run.data.tags.get(Tag.PROCESS, NOBODY)) in ended
         ]
     )
 
@@ -117,8 +121,11 @@ def _label(words: Sequence[str]) -> str:
 
 
 def end_sweep(parent: str, status: str, *, note: str = "") -> None:
-    """End the parent run of a sweep, and what is left RUNNING inside it, with a description."""
-    end_dead_jobs(parent)
+    """End the parent run of a sweep, and what is left RUNNING inside it, with a description.
+
+    All jobs have ended or are given up: one that runs on elsewhere says so when it is finished.
+    """
+    end_dead_jobs(parent, elsewhere=True)
     client = mlflow.MlflowClient()
     if note:
         client.set_tag(parent, "mlflow.note.content", note)

@@ -1,6 +1,7 @@
 """Drive one study: open it and its run, let workers run the trials, and clean up whatever happens.
 
-A driver holds the study's lock, so one at a time works on it.
+A driver takes a seat at the study. With storage=local there is one; with storage=postgres drivers
+on several machines run trials at once, but one at a time opens the study or ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from socket import gethostname
 from typing import Any
+from urllib.parse import urlsplit
 
 import joblib
 import mlflow
@@ -37,9 +40,10 @@ from churnlab.models.splits import Split
 from churnlab.tracking.artifacts import lost_files, name_of
 from churnlab.tracking.fingerprints import split_tags
 from churnlab.tracking.names import EXPERIMENTS, Label, Tag
-from churnlab.tracking.runs import start_run
+from churnlab.tracking.runs import leave_open, start_run
 from churnlab.tracking.search import find_runs, find_study
-from churnlab.tuning import studies, trials
+from churnlab.tuning import orphans, studies, trials
+from churnlab.tuning.needs import Needs, needs_of
 from churnlab.tuning.workers import WorkerSlot
 
 log = logging.getLogger(__name__)
@@ -49,6 +53,9 @@ GROWING = (
     *("evaluation.calibra", "evaluation.importance", "evaluation.further"),
 )
 """Keys that may change from one start of a study to the next."""
+
+STORE = "store"
+"""The user attribute of a study that names the store with its runs."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +72,18 @@ class Plan:
     pipeline: Pipeline
     name: str
     engine: Any
-    storage: studies.Local
+    storage: studies.Storage
     space: dict[str, BaseDistribution]
     outer: str = ""
 
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """A study whose lock is held and whose run is open; ``lock`` is a file descriptor."""
+    """A study whose run is open, and this driver's seat at it."""
 
     study: optuna.Study
     parent: Run
-    lock: int
+    seat: studies.Seat
 
 
 def make_plan(settings: Tune, dataset: Dataset, split: Split, pipeline: Pipeline) -> Plan:
@@ -152,19 +159,23 @@ def run_name(settings: Tune) -> str:
 
 @contextmanager
 def opened(plan: Plan) -> Iterator[OpenStudy]:
-    """Lock and open the plan's study; resume its run, or open a new one."""
+    """Lock and open the plan's study; resume its run, or open a new one.
+
+    If this driver is stopped while others go on with the study, its run stays RUNNING for them.
+    """
     settings, name = plan.settings, plan.name
     question = question_of(settings, plan.split)
-    with plan.storage.locked(name) as lock:
+    with plan.storage.locked(name) as seat:
         study = studies.open_study(
             plan.storage.open(name), name, question, direction=direction(settings.metric)
         )
         study_id = study.user_attrs["id"]
         earlier = find_study(plan.dataset.contract.name, name, study_id)
-        _warn_of_losses(plan, earlier)
+        _warn_of_losses(plan, study, earlier)
         tags = {Tag.STUDY: name, Tag.STUDY_ID: study_id, **split_tags(plan.split)}
         tags |= {Label.MODEL: settings.model.name, Label.FEATURES: settings.features.name}
         tags |= {Tag.OUTER_FOLD: plan.outer} if plan.outer else {}
+        tags |= {Tag.STORAGE: plan.storage.place} if plan.storage.place else {}
         with start_run(
             "tune",
             settings.model_dump(),
@@ -174,15 +185,40 @@ def opened(plan: Plan) -> Iterator[OpenStudy]:
             resume=earlier.info.run_id if earlier else None,
             growing=GROWING,
         ) as parent:
-            yield OpenStudy(study, parent, lock)
+            if study.user_attrs.get(STORE) != _store():
+                study.set_user_attr(STORE, _store())
+            try:
+                yield OpenStudy(study, parent, seat)
+            except BaseException as error:
+                if seat.leaves_others():
+                    leave_open(error)
+                raise
 
 
-def _warn_of_losses(plan: Plan, earlier: Run | None) -> None:
-    """Warn if the run of the study has lost files, or a finished run the file of its study."""
+def _store() -> str:
+    """Name the store of runs, without a password; one on a disk with its machine."""
+    address = urlsplit(mlflow.get_tracking_uri())
+    if not address.hostname:
+        return f"{address.geturl()} on {gethostname()}"
+    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+
+
+def _warn_of_losses(plan: Plan, study: optuna.Study, earlier: Run | None) -> None:
+    """Warn if the run of the study has lost files, or a finished run the file of its study.
+
+    InputError: other machines keep the run of the study in another store.
+    """
     if earlier is not None:
         if lost := lost_files(earlier):
             log.warning("warning: %s %s; they are logged again.", name_of(earlier), lost)
         return
+    kept = study.user_attrs.get(STORE)
+    if plan.storage.place and kept not in (None, _store()):
+        raise InputError(
+            f"The study {plan.name} in {plan.storage.place} has its runs in the store {kept}, not "
+            f"in {_store()}. Machines that share a study share a tracking server, too: give its "
+            "address (tracking=server tracking.uri=...), or choose another tune.study."
+        )
     name = f"{plan.dataset.contract.name}-{EXPERIMENTS['tune']}"
     for run in find_runs(name, {Tag.COMMAND: "tune", Tag.STUDY: plan.name})[:1]:
         log.warning(
@@ -197,11 +233,16 @@ def run_trials(
 ) -> list[optuna.trial.FrozenTrial]:
     """Run the trials that are missing; return all that are complete.
 
-    ``keep`` are the locks, besides the study's own, that the workers inherit.
+    ``keep`` are the locks, besides the study's own, that the workers inherit. Other drivers can
+    take part in the meantime; afterwards the study is locked against them until it is closed.
     """
-    job = _job(plan, there)
-    _resume(there.study, job)
-    _run_workers(plan.engine, there.study, job, keep=[there.lock, *keep])
+    job, seat = _job(plan, there), there.seat
+    _resume(there, job)
+    needs = needs_of([plan.settings.model_dump() | {"storage": plan.settings.storage}])
+    seat.unlock()
+    _run_workers(plan.engine, there, job, keep=[*seat.keep, *keep], needs=needs)
+    seat.lock()
+    _settle(there, job)
     complete = _complete(there.study, job)
     warned = Counter(text for trial in complete for text in trial.user_attrs.get(trials.WARNED, []))
     for text, times in warned.items():
@@ -227,6 +268,8 @@ def _job(plan: Plan, there: OpenStudy) -> trials.Job:
         parent=there.parent,
         first=len(there.study.trials),
         costs=_costs(settings),
+        driver=there.seat.id,
+        seat=there.seat.number,
     )
 
 
@@ -239,10 +282,11 @@ def _sharing_cores(pipeline: Pipeline, *, workers: int) -> Pipeline:
     return clone(pipeline).set_params(estimator__n_jobs=min(joblib.effective_n_jobs(n_jobs), share))
 
 
-def _resume(study: optuna.Study, job: trials.Job) -> None:
+def _resume(there: OpenStudy, job: trials.Job) -> None:
     """Clean up after an earlier start, log what is complete, and enqueue all points of a small
     space."""
-    found = trials.reconcile(study, job)
+    study = there.study
+    found = orphans.reconcile(study, job, others=there.seat.others)
     complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
     if found or complete:
         done, found = counted(complete, "trial"), found and f"Found {found}."
@@ -257,11 +301,26 @@ def _resume(study: optuna.Study, job: trials.Job) -> None:
                 trials.enqueue(study, point)
 
 
-def _run_workers(engine: Any, study: optuna.Study, job: trials.Job, *, keep: list[int]) -> None:
+def _settle(there: OpenStudy, job: trials.Job) -> None:
+    """Wait until no trial is left that nobody runs, and end all runs that are left open."""
+    orphans.end_trainings(there.parent)
+    end = time.monotonic() + there.seat.patience
+    while True:
+        orphans.reconcile(there.study, job, others=there.seat.others, every=False)
+        running = there.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        if not running or time.monotonic() > end:  # another driver may want more trials
+            return
+        time.sleep(trials.POLL)
+
+
+def _run_workers(
+    engine: Any, there: OpenStudy, job: trials.Job, *, keep: list[int], needs: Needs
+) -> None:
     """Let the engine's workers run the trials; leave no trial and no run open, however it ends."""
+    study, others = there.study, there.seat.others
 
     def on_death(living: Collection[WorkerSlot]) -> int:
-        found = trials.reconcile(study, job, living=living)
+        found = orphans.reconcile(study, job, living=living, others=others)
         log.info("A worker died and is replaced. %s", found and f"Found {found}.")
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         return len([trial for trial in ended if not trials.is_dead(trial)])
@@ -269,11 +328,13 @@ def _run_workers(engine: Any, study: optuna.Study, job: trials.Job, *, keep: lis
     try:
         watch = _progress(study, job)
         watch()
-        engine.run(partial(trials.work, job), watch=watch, on_death=on_death, keep=keep)
+        work = partial(trials.work, job)
+        engine.run(work, watch=watch, on_death=on_death, keep=keep, needs=needs)
         watch()
     except BaseException:
+        there.seat.hurry()
         with suppress(Exception):  # the store itself may have failed; the next start cleans up then
-            trials.reconcile(study, job)
+            orphans.reconcile(study, job, others=others, every=False)
         raise
 
 

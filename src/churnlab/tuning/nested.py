@@ -25,8 +25,9 @@ from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact, Tag
 from churnlab.tracking.runs import end_trial
 from churnlab.tracking.search import children
-from churnlab.tuning import driver, trials
+from churnlab.tuning import driver, orphans
 from churnlab.tuning.driver import OpenStudy, Plan
+from churnlab.tuning.trials import DeadJob
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def nested_predictions(plan: Plan, outside: OpenStudy) -> pd.DataFrame:
     for inner in outer_plans(plan):
         log.info("Outer fold %s", inner.outer)
         with driver.opened(inner) as there:
-            driver.run_trials(inner, there, keep=[outside.lock])
+            driver.run_trials(inner, there, keep=outside.seat.keep)
             number = int(inner.outer.split()[0]) - 1
             table = _predict(inner, there.study.best_params).assign(fold=number, repeat=0)
             artifacts.log_table(driver.trials_table(there.study), Artifact.TRIALS)
@@ -134,7 +135,6 @@ def end_interrupted(plan: Plan, outside: OpenStudy) -> None:
             storage = plan.storage.open(name)
             if name in optuna.get_all_study_names(storage):
                 study = optuna.load_study(study_name=name, storage=storage)
-                trials.reconcile(
-                    study, trials.DeadJob(plan.space, plan.settings.tune.n_trials, run)
-                )
+                n_trials = plan.settings.tune.n_trials
+                orphans.reconcile(study, DeadJob(plan.storage, plan.space, n_trials, run))
         end_trial(run.info.run_id, "KILLED")

@@ -38,12 +38,20 @@ Call = Callable[[Any], Any]
 OnStart = Callable[[int, int], None]
 """Called with an item's place and how many are done, when a worker takes the item."""
 
-OnDeath = Callable[[int, int, int], Any]
-"""Called with an item's place, its attempts and the exit code when its worker has died; after
-ATTEMPTS the value is the item's result."""
+OnDeath = Callable[[int, int, int | None], Any]
+"""Called with an item's place, its attempts and the exit code when its worker has died (None: with
+its Dask worker); after ATTEMPTS the value is the item's result."""
+
+_serves = False
+"""Whether this process takes calls from another one."""
 
 
-def _silent(place: int, done: int) -> None:
+def is_worker() -> bool:
+    """Return whether this process takes calls from another one."""
+    return _serves
+
+
+def silent(place: int, done: int) -> None:
     """Say nothing when an item is taken."""
 
 
@@ -51,7 +59,7 @@ class Pool(Protocol):
     """What makes calls."""
 
     def run(
-        self, call: Call, items: Sequence[Any], *, on_death: OnDeath, on_start: OnStart = _silent
+        self, call: Call, items: Sequence[Any], *, on_death: OnDeath, on_start: OnStart = silent
     ) -> list[Any]:
         """Return what the call returns for each item, in their order."""
         ...
@@ -61,7 +69,7 @@ class ThisProcess:
     """Make calls in this process, one after another."""
 
     def run(
-        self, call: Call, items: Sequence[Any], *, on_death: OnDeath, on_start: OnStart = _silent
+        self, call: Call, items: Sequence[Any], *, on_death: OnDeath, on_start: OnStart = silent
     ) -> list[Any]:
         """Return what the call returns for each item, in their order."""
         results = []
@@ -94,7 +102,7 @@ class WorkerProcesses:
         self.busy: dict[Worker, int] = {}
 
     def run(
-        self, call: Call, items: Sequence[Any], *, on_death: OnDeath, on_start: OnStart = _silent
+        self, call: Call, items: Sequence[Any], *, on_death: OnDeath, on_start: OnStart = silent
     ) -> list[Any]:
         """Return what the call returns for each item, in their order."""
         results: list[Any] = [None] * len(items)
@@ -165,22 +173,33 @@ def worker_processes(workers: int) -> Iterator[WorkerProcesses]:
 
 
 def _serve(pipe: Connection, workers: int) -> None:
-    """Take calls from the pipe and return what they return, until it closes or SIGTERM comes."""
+    """Take calls from the process that has forked this one."""
+    os.dup2(2, 1)  # what an estimator prints goes to stderr
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    serve(pipe, workers=workers)
+
+
+def serve(pipe: Connection, *, workers: int, idle: float | None = None) -> None:
+    """Take calls from the pipe and return what they return, until it closes or SIGTERM comes.
+
+    ``workers`` of them share the cores of the machine. Without a call for ``idle`` seconds it ends.
+    """
     import joblib  # here: it takes long, and the process that leads does without
 
+    global _serves
+    _serves = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that leads ends its workers itself
     raise_on_signals()
-    os.dup2(2, 1)  # what an estimator prints goes to stderr
     os.environ["LOKY_MAX_CPU_COUNT"] = str(max(1, joblib.cpu_count() // workers))
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        while True:
+        while pipe.poll(idle):
             call, item = pipe.recv()
             pipe.send(call(item))
     except (EOFError, BrokenPipeError):
-        os._exit(0)
+        pass
     except Terminated:
         os._exit(128 + signal.SIGTERM)
+    os._exit(0)
 
 
 def _die_with_parent() -> None:

@@ -1,12 +1,10 @@
 """Open Optuna studies, keep different questions apart, and enumerate finite search spaces.
 
-All other modules use only Optuna's storage interface. ``Local`` works for the processes of one
-machine: one driver at a time holds the lock of a study, so every trial that does not belong to its
-own workers is orphaned. The workers inherit the lock, so it is free once the last of them has
-ended. Across machines no process can see another's workers: a storage for that needs the same
-methods, an ``RDBStorage`` with ``heartbeat_interval`` and ``grace_period``, and an advisory lock of
-the database, and trials.reconcile must then fail only the trials that
-``optuna.storages.fail_stale_trials`` finds.
+All other modules use only Optuna's storage interface and what ``Storage`` and ``Seat`` say here.
+``Local`` works for the processes of one machine: one driver at a time holds the lock of a study, so
+every trial that does not belong to its own workers is orphaned. The workers inherit the lock, so it
+is free once the last of them has ended. Across machines no process can see another's workers:
+``postgres.Postgres`` judges them by their heartbeats.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ import math
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import optuna
 from optuna.distributions import (
@@ -36,6 +34,7 @@ from optuna.distributions import (
 )
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial
 
 from churnlab.errors import InputError
 from churnlab.tracking.store import check_writable
@@ -47,12 +46,111 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 QUESTION = "asked"
 """The user attribute with a study's question; this is its key in the journals that exist."""
 
+WORKER = "worker"
+"""The user attribute with a trial's worker."""
+
+
+class Seat(Protocol):
+    """The place of one driver at a study. It begins with the study locked against other drivers.
+
+    ``id`` distinguishes its workers from those of other drivers, ``number`` their draws; ``keep``
+    are file descriptors that its workers inherit. After ``patience`` seconds a dead worker of any
+    machine has lost its trial.
+    """
+
+    id: str
+    number: int
+    keep: Sequence[int]
+    patience: float
+
+    def lock(self) -> None:
+        """Lock the study against other drivers that open or end it; wait for one that does."""
+
+    def is_locked(self) -> bool:
+        """Return whether the study has been locked without a break since ``lock``."""
+
+    def unlock(self) -> None:
+        """Let other drivers take part."""
+
+    def others(self, study: optuna.Study, running: Sequence[FrozenTrial]) -> set[int]:
+        """Return the numbers of RUNNING trials that workers of other drivers may be fitting."""
+
+    def leaves_others(self) -> bool:
+        """Return whether other drivers go on with the study; lock it if there are none."""
+
+    def hurry(self) -> None:
+        """Wait for a storage that is away no longer: the command is about to end."""
+
+
+class Storage(Protocol):
+    """Where studies are kept. ``place`` names it if other machines can reach it, else it is ""."""
+
+    place: str
+
+    def open(self, name: str) -> BaseStorage:
+        """Open the storage of a study."""
+
+    def names(self) -> list[str]:
+        """Return the names of all studies."""
+
+    def locked(self, name: str, *, wait: bool = True) -> AbstractContextManager[Seat]:
+        """Take a seat at a study; without ``wait``, BlockingIOError if another driver has one."""
+
+    def stale(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Return the RUNNING trials whose worker, on any machine, has shown no sign of life."""
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Let one process at a time, over all machines, give up trials of a study."""
+
+    def beating(self, trial: Trial) -> AbstractContextManager[None]:
+        """Show signs of life while a trial is run."""
+
+
+@dataclass(frozen=True)
+class OnlySeat:
+    """The seat of a study's only driver, which holds its lock, a file descriptor."""
+
+    held: int
+    id: ClassVar[str] = ""
+    number: ClassVar[int] = 0
+    patience: ClassVar[float] = 0
+
+    @property
+    def keep(self) -> Sequence[int]:
+        """Return the lock: it is free once the last worker has ended."""
+        return [self.held]
+
+    def lock(self) -> None:
+        """Do nothing: the lock is held to the end."""
+
+    def is_locked(self) -> bool:
+        """Return True."""
+        return True
+
+    def unlock(self) -> None:
+        """Do nothing: nobody else can take part."""
+
+    def others(self, study: optuna.Study, running: Sequence[FrozenTrial]) -> set[int]:
+        """Return no trial."""
+        return set()
+
+    def leaves_others(self) -> bool:
+        """Return False."""
+        return False
+
+    def hurry(self) -> None:
+        """Do nothing: the files are here."""
+
 
 @dataclass(frozen=True)
 class Local:
     """Keep each study in a file of a folder: Optuna's journal, ten times faster than its SQLite."""
 
     folder: str
+    place: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return self.folder
 
     def open(self, name: str) -> BaseStorage:
         """Open the storage of a study; create it if it is new."""
@@ -65,8 +163,8 @@ class Local:
         return sorted(path.stem for path in Path(self.folder).glob("*.log"))
 
     @contextmanager
-    def locked(self, name: str, *, wait: bool = True) -> Iterator[int]:
-        """Lock a study against other drivers; yield the file descriptor that holds the lock.
+    def locked(self, name: str, *, wait: bool = True) -> Iterator[OnlySeat]:
+        """Lock a study against other drivers.
 
         Wait for a driver that has the lock, or, without ``wait``, raise BlockingIOError, and lock
         also what cannot be written. InputError: nothing can be written to the folder.
@@ -86,9 +184,21 @@ class Local:
                     raise
                 log.info("Another process is running the study %s; waiting for it to end.", name)
                 fcntl.flock(held, fcntl.LOCK_EX)
-            yield held
+            yield OnlySeat(held)
         finally:
             os.close(held)
+
+    def stale(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Return no trial: the driver sees its workers itself."""
+        return []
+
+    def alone(self, name: str) -> AbstractContextManager[None]:
+        """Do nothing: only the driver gives up trials."""
+        return nullcontext()
+
+    def beating(self, trial: Trial) -> AbstractContextManager[None]:
+        """Do nothing: the driver sees its workers itself."""
+        return nullcontext()
 
 
 class _JournalLock:

@@ -1,10 +1,11 @@
 """Run one worker of a study: take a trial, fit it, log its run, until the study has all its trials.
 
 Workers do not know each other: they coordinate through the study's storage, the book of record. A
-trial is RUNNING once a worker has taken it and COMPLETE once it has a value. The driver fails the
-trials of a dead worker and enqueues their parameters again. The last successful writer owns a
-trial. A worker whose trial was failed in the meantime gets an error from the storage and drops it.
-So nothing here depends on the order in which two processes run.
+trial is RUNNING once a worker has taken it and COMPLETE once it has a value. The driver, or over
+machines any worker that waits, fails the trials of a dead worker and enqueues their parameters
+again. The last successful writer owns a trial. A worker whose trial was failed in the meantime gets
+an error from the storage and drops it. So nothing here depends on the order in which two processes
+run.
 """
 
 from __future__ import annotations
@@ -34,22 +35,21 @@ from churnlab.evaluation.cross_validation import (
     estimator_metrics,
     prepare_folds,
 )
-from churnlab.formatting import counted, of_a_library
+from churnlab.formatting import of_a_library
 from churnlab.models.decision import ContactEconomics
 from churnlab.models.splits import Fold
-from churnlab.tracking.names import Tag
 from churnlab.tracking.processes import interruption
 from churnlab.tracking.runs import create_trial, end_trial, log_trial
-from churnlab.tracking.search import children
 from churnlab.tuning import studies
+from churnlab.tuning.studies import WORKER
 from churnlab.tuning.workers import WorkerSlot
 
-WORKER, RUN_ID, SCORES, REUSED, ERROR = "worker", "run_id", "scores", "reused_from", "error"
-ENQUEUED, DEATHS, SURPLUS, WARNED = "enqueued", "deaths", "surplus", "warned"
-"""A trial's user attributes: its worker, its MLflow run, its scores, the run whose scores it
-reused, why its fit failed; whether its parameters were enqueued instead of sampled, and how many
-workers have died of them; whether it was taken after others had taken the last one; what a library
-warned of in its fits."""
+RUN_ID, SCORES, REUSED, ERROR = "run_id", "scores", "reused_from", "error"
+ENQUEUED, REPEATS, DEATHS, SURPLUS, WARNED = "enqueued", "repeats", "deaths", "surplus", "warned"
+"""A trial's user attributes: its MLflow run, its scores, the run whose scores it reused, why its
+fit failed; whether its parameters were enqueued instead of sampled, which dead trial it repeats,
+and how many workers have died of them; whether it was taken after others had taken the last one;
+what a library warned of in its fits."""
 
 FAILURES_IN_A_ROW = 5
 """A study stops after this many failed fits in a row: the space or the data is wrong."""
@@ -57,16 +57,17 @@ FAILURES_IN_A_ROW = 5
 MAX_DEATHS = 5
 """A trial that has killed this many workers is failed: it needs more memory than there is."""
 
-CLAIM_SECONDS = 2.0
-"""A RUNNING trial that no worker has claimed after this time is orphaned."""
-
 POLL = 0.05
 """Seconds between two polls of the study by a worker that waits for another's trial."""
+
+SEATS = 1000
+"""The numbers of workers that one driver has: those of the next begin there."""
 
 
 class DeadJob(NamedTuple):
     """The part of a job that is known after its driver has died: enough to clean up after it."""
 
+    storage: studies.Storage
     space: Collection[str]
     n_trials: int
     parent: Run
@@ -78,10 +79,11 @@ class Job:
 
     ``n_trials`` is how many trials the study should complete; ``first`` is how many, in any state,
     it had when this job began. ``costs`` are those of a contact, if the metric is money: a trial is
-    then scored above the threshold that they give, without the capacity.
+    then scored above the threshold that they give, without the capacity. ``driver`` and ``seat``
+    are the id and the number of the driver's seat.
     """
 
-    storage: studies.Local
+    storage: studies.Storage
     study: str
     space: Mapping[str, BaseDistribution]
     n_trials: int
@@ -95,6 +97,12 @@ class Job:
     parent: Run
     first: int
     costs: ContactEconomics | None = None
+    driver: str = ""
+    seat: int = 0
+
+    def worker(self, slot: WorkerSlot) -> str:
+        """Name a worker, uniquely over all machines that work on the study."""
+        return f"{slot._replace(number=self.seat * SEATS + slot.number)} {self.driver}".rstrip()
 
     @property
     def exhaustive(self) -> bool:
@@ -110,7 +118,8 @@ def work(job: Job, slot: WorkerSlot) -> Iterator[None]:
     study = optuna.load_study(study_name=job.study, storage=job.storage.open(job.study))
     folds = list(prepare_folds(job.pipeline, job.X, job.y, job.folds))
     while (trial := _take(study, job, slot)) is not None:
-        _run_trial(study, trial, job, folds)
+        with job.storage.beating(trial):
+            _run_trial(study, trial, job, folds)
         yield
 
 
@@ -124,9 +133,9 @@ def key_of(trial: FrozenTrial) -> tuple[tuple[str, str], ...]:
     return studies.params_key(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
-def enqueue(study: optuna.Study, params: Mapping[str, Any], *, deaths: int = 0) -> None:
+def enqueue(study: optuna.Study, params: Mapping[str, Any], **attributes: int) -> None:
     """Enqueue parameters for the next free worker."""
-    study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True, DEATHS: deaths})
+    study.enqueue_trial(dict(params), user_attrs={ENQUEUED: True, DEATHS: 0} | attributes)
 
 
 def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
@@ -148,7 +157,9 @@ def failures(study: optuna.Study, *, first: int = 0) -> list[str]:
 
 def _take(study: optuna.Study, job: Job, slot: WorkerSlot) -> Trial | None:
     """Take the next trial, with its parameters; None if there is none and will be none."""
+    number = job.seat * SEATS + slot.number
     while True:
+        give_up_stale(study, job)
         trials = study.get_trials(deepcopy=False)
         states = Counter(trial.state for trial in trials)
         waiting, running = states[TrialState.WAITING], states[TrialState.RUNNING]
@@ -164,19 +175,19 @@ def _take(study: optuna.Study, job: Job, slot: WorkerSlot) -> Trial | None:
         # seed. Dead attempts do not count: with one worker a resumed study draws what it would have
         # drawn without the kill.
         drawn = sum(not is_dead(trial) for trial in trials)
-        seed = int(np.random.SeedSequence([job.seed, slot.number, drawn]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([job.seed, number, drawn]).generate_state(1)[0])
         # TPE ignores failed fits, and would sample again and again where they fail.
         sampler = optuna.samplers.RandomSampler if failures(study) else optuna.samplers.TPESampler
         study.sampler = sampler(seed=seed)
         try:
             trial = study.ask(dict(job.space))
-            trial.set_user_attr(WORKER, str(slot))
+            trial.set_user_attr(WORKER, job.worker(slot))
             if not _is_surplus(study, trial, job):
                 return trial
             trial.set_user_attr(SURPLUS, True)
-            _tell(study, trial, state=TrialState.FAIL)
+            tell(study, trial, state=TrialState.FAIL)
         except UpdateFinishedTrialError:
-            pass  # the driver took it for an orphan and enqueues it again
+            pass  # it was taken for an orphan and is enqueued again
 
 
 def _is_surplus(study: optuna.Study, trial: Trial, job: Job) -> bool:
@@ -201,22 +212,22 @@ def _run_trial(study: optuna.Study, trial: Trial, job: Job, folds: list[Prepared
         outcome = _outcome(study, trial, job, folds)
         if isinstance(outcome, str):
             trial.set_user_attr(ERROR, outcome)
-            _tell(study, trial, state=TrialState.FAIL)
+            tell(study, trial, state=TrialState.FAIL)
             end_trial(run_id, "FAILED", params=trial.params, note=outcome)
         else:
             trial.set_user_attr(SCORES, outcome)
             log_trial(run_id, trial.params, outcome, reused_from=trial.user_attrs.get(REUSED))
-            _tell(study, trial, outcome["metrics"][f"cv_{job.metric}"])
+            tell(study, trial, outcome["metrics"][f"cv_{job.metric}"])
             end_trial(run_id, "FINISHED")
     except UpdateFinishedTrialError:
-        end_trial(run_id, "KILLED", params=trial.params)
+        end_run(run_id, study.get_trials(deepcopy=False)[trial.number])
 
 
 def _outcome(
     study: optuna.Study, trial: Trial, job: Job, folds: list[PreparedFold]
 ) -> dict[str, Any] | str:
     """Return a trial's scores, reused from equal parameters or new, or why its fit failed."""
-    equal = _completed_equal(study, trial)
+    equal = _completed_equal(study, trial, job)
     if equal is not None:
         trial.set_user_attr(REUSED, equal.user_attrs[RUN_ID])
         return equal.user_attrs[SCORES]
@@ -235,7 +246,7 @@ def _outcome(
         return f"{type(error).__name__}: {error}"
 
 
-def _tell(
+def tell(
     study: optuna.Study,
     trial: Trial | int,
     value: float | None = None,
@@ -249,7 +260,7 @@ def _tell(
         raise UpdateFinishedTrialError(str(error)) from error
 
 
-def _completed_equal(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
+def _completed_equal(study: optuna.Study, trial: Trial, job: Job) -> FrozenTrial | None:
     """Return a completed trial with the same parameters; wait for one that is still running."""
     key = studies.params_key(trial.params)
     while True:
@@ -258,6 +269,7 @@ def _completed_equal(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
         earlier = [other.state for other in equal if other.number < trial.number]
         if complete or TrialState.RUNNING not in earlier:
             return next(iter(complete), None)
+        give_up_stale(study, job)
         time.sleep(POLL)
 
 
@@ -280,91 +292,49 @@ def _score(params: Mapping[str, Any], job: Job, folds: list[PreparedFold]) -> di
     }
 
 
-def reconcile(
-    study: optuna.Study, job: Job | DeadJob, *, living: Collection[WorkerSlot] | None = None
-) -> str:
-    """Clean up after dead workers, in the study and its runs; return the findings, "" if none.
-
-    An orphaned trial is failed, its parameters are enqueued again, and its run is KILLED; a run
-    whose trial is COMPLETE becomes FINISHED. ``living`` are the workers that are alive after one
-    has died: their trials are left alone. Without it no worker is alive, and runs that are missing
-    are logged again. A kill in here does no harm: the next call continues.
-    """
-    orphaned = _orphaned(study, living)
-    for trial in orphaned:
-        _enqueue_again(study, job, trial, died=living is not None)
-        with suppress(UpdateFinishedTrialError):  # its worker had just found it surplus
-            _tell(study, trial.number, state=TrialState.FAIL)
-    for trial in _not_enqueued_again(study):
-        _enqueue_again(study, job, trial, died=False)
-    found = Counter([("unfinished trial", "to run again")] * len(orphaned))
-    found.update(_end_runs(study, job, every=living is None))
-    return "; ".join(f"{counted(count, noun)} {what}" for (noun, what), count in found.items())
+def give_up(
+    study: optuna.Study, job: Job | DeadJob, trial: FrozenTrial, *, died: bool = False
+) -> None:
+    """Fail an orphaned trial and enqueue its parameters again, once over all machines."""
+    with job.storage.alone(study.study_name):
+        if study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+            enqueue_again(study, job, trial, died=died)
+            with suppress(UpdateFinishedTrialError):  # its worker had just found it surplus
+                tell(study, trial.number, state=TrialState.FAIL)
 
 
-def _orphaned(study: optuna.Study, living: Collection[WorkerSlot] | None) -> list[FrozenTrial]:
-    """Return the RUNNING trials that have no living worker.
-
-    A worker claims a trial right after it has taken it, so give unclaimed ones a moment.
-    """
-    alive = {str(slot) for slot in living or ()}
-    deadline = time.monotonic() + CLAIM_SECONDS
-    while True:
-        running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        dead = [trial for trial in running if trial.user_attrs.get(WORKER) not in alive]
-        if (
-            not alive
-            or time.monotonic() > deadline
-            or all(WORKER in trial.user_attrs for trial in dead)
-        ):
-            return dead
-        time.sleep(POLL)
+def give_up_stale(study: optuna.Study, job: Job) -> None:
+    """Give up the trials of workers that have shown no sign of life, on any machine."""
+    for trial in job.storage.stale(study):
+        give_up(study, job, trial)
+        if RUN_ID in trial.user_attrs:
+            end_run(trial.user_attrs[RUN_ID], study.get_trials(deepcopy=False)[trial.number])
 
 
-def _not_enqueued_again(study: optuna.Study) -> list[FrozenTrial]:
-    """Return dead trials whose parameters were sampled after the driver had failed the trial."""
-    trials = study.get_trials(deepcopy=False)
-    latest = {key_of(trial): trial for trial in trials}
-    return [
-        trial for trial in latest.values() if is_dead(trial) and SURPLUS not in trial.user_attrs
-    ]
-
-
-def _enqueue_again(
+def enqueue_again(
     study: optuna.Study, job: Job | DeadJob, trial: FrozenTrial, *, died: bool
 ) -> None:
     """Enqueue a dead trial's parameters; ``died``: its worker alone died, maybe because of them."""
-    if ERROR in trial.user_attrs or trial.params.keys() != set(job.space):
+    params = trial.system_attrs.get("fixed_params") or trial.params
+    if ERROR in trial.user_attrs or params.keys() != set(job.space):
         return  # its fit failed, or it had no parameters yet
     if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) >= job.n_trials:
         return  # no worker would take it; a start with a larger n_trials enqueues it
-    waiting = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
-    if key_of(trial) not in map(key_of, waiting):
-        enqueue(study, trial.params, deaths=trial.user_attrs.get(DEATHS, 0) + died)
-
-
-def _end_runs(study: optuna.Study, job: Job | DeadJob, *, every: bool) -> Iterator[tuple[str, str]]:
-    """End the runs that no living worker will end; yield what each was and what was done."""
-    runs = children(job.parent, "trial", status=None if every else "RUNNING")
-    trials = study.get_trials(deepcopy=False)  # after the runs: a trial ends before its run does
-    for run in [run for run in runs if run.info.status == "RUNNING"]:
-        trial = trials[int(run.data.tags[Tag.TRIAL])]
-        if trial.state.is_finished():
-            unfinished = "FAILED" if ERROR in trial.user_attrs else "KILLED"
-            status = "FINISHED" if trial.state == TrialState.COMPLETE else unfinished
-            note = trial.user_attrs.get(ERROR)
-            end_trial(run.info.run_id, status, params=trial.params, note=note)
-            yield "open run", f"ended as {status}"
-    if not every:
+    others = study.get_trials(deepcopy=False)
+    if any(other.user_attrs.get(REPEATS) == trial.number for other in others):
         return
-    logged = {int(run.data.tags[Tag.TRIAL]) for run in runs}
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE and trial.number not in logged:
-            run_id = create_trial(job.parent, trial.number, trial.params)
-            scores, reused = trial.user_attrs[SCORES], trial.user_attrs.get(REUSED)
-            log_trial(run_id, trial.params, scores, reused_from=reused)
-            end_trial(run_id, "FINISHED")
-            yield "missing run", "logged again"
-    for run in children(job.parent, "train", status="RUNNING"):
-        end_trial(run.info.run_id, "KILLED")
-        yield "open training", "ended as KILLED"
+    waiting = [other for other in others if other.state == TrialState.WAITING]
+    if key_of(trial) not in map(key_of, waiting):
+        deaths = trial.user_attrs.get(DEATHS, 0) + died
+        enqueue(study, params, **{REPEATS: trial.number, DEATHS: deaths})
+
+
+def end_run(run_id: str, trial: FrozenTrial) -> None:
+    """End the run of a trial that has ended, as the study says."""
+    end_trial(run_id, run_status(trial), params=trial.params, note=trial.user_attrs.get(ERROR))
+
+
+def run_status(trial: FrozenTrial) -> str:
+    """Return what the run of an ended trial ends as."""
+    unfinished = "FAILED" if ERROR in trial.user_attrs else "KILLED"
+    return "FINISHED" if trial.state == TrialState.COMPLETE else unfinished

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from churnlab.errors import InputError, JobError
 from churnlab.tuning import pool
+from churnlab.tuning.needs import NOTHING, Needs
 
 POLL = 0.1
 """Seconds between two looks at the workers."""
@@ -50,6 +51,35 @@ OnDeath = Callable[[Collection[WorkerSlot]], int]
 trials."""
 
 
+class Deaths:
+    """Count the deaths of workers that finish no trial in between; too many stop the study."""
+
+    def __init__(self, workers: int, on_death: OnDeath) -> None:
+        self.most = DEATHS * workers
+        self.on_death = on_death
+        self.finished = self.in_a_row = 0
+
+    def add(self, living: Collection[WorkerSlot], cause: str) -> None:
+        """Report a death; JobError: it is one too many."""
+        before, self.finished = self.finished, self.on_death(living)
+        self.in_a_row = 1 if self.finished > before else self.in_a_row + 1
+        if self.in_a_row >= self.most:
+            raise JobError(
+                f"{self.in_a_row} workers died in a row without finishing a trial, the last "
+                f"{cause}. Use fewer workers (engine.workers) or a smaller model; the same command "
+                "then resumes where this one stopped."
+            )
+
+
+def check_workers(workers: object) -> None:
+    """Refuse what is not a number of processes."""
+    if not isinstance(workers, int) or not 1 <= workers <= 1000:
+        raise InputError(
+            f"engine.workers={workers} is not a number of processes; give a whole number from 1 to "
+            "1000."
+        )
+
+
 @dataclass(frozen=True)
 class Inline:
     """Run one worker, in this process."""
@@ -64,7 +94,13 @@ class Inline:
             )
 
     def run(
-        self, work: Work, *, watch: Callable[[], None], on_death: OnDeath, keep: Sequence[int] = ()
+        self,
+        work: Work,
+        *,
+        watch: Callable[[], None],
+        on_death: OnDeath,
+        keep: Sequence[int] = (),
+        needs: Needs = NOTHING,
     ) -> None:
         """Do all the work; call ``watch`` after each trial."""
         for _ in work(WorkerSlot(0, 0)):
@@ -74,7 +110,7 @@ class Inline:
         """Import nothing: this process imports what it needs when it needs it."""
 
     @contextmanager
-    def pool(self) -> Iterator[pool.Pool]:
+    def pool(self, needs: Needs = NOTHING) -> Iterator[pool.Pool]:
         """Open a pool for the jobs of a sweep: this process."""
         yield pool.ThisProcess()
 
@@ -86,14 +122,16 @@ class Processes:
     workers: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.workers, int) or not 1 <= self.workers <= 1000:
-            raise InputError(
-                f"engine.workers={self.workers} is not a number of processes; give a whole number "
-                "from 1 to 1000."
-            )
+        check_workers(self.workers)
 
     def run(
-        self, work: Work, *, watch: Callable[[], None], on_death: OnDeath, keep: Sequence[int] = ()
+        self,
+        work: Work,
+        *,
+        watch: Callable[[], None],
+        on_death: OnDeath,
+        keep: Sequence[int] = (),
+        needs: Needs = NOTHING,
     ) -> None:
         """Start the workers, replace those that die, and return when all have ended.
 
@@ -102,10 +140,10 @@ class Processes:
         JobError when workers keep dying.
         """
         workers: dict[WorkerSlot, subprocess.Popen[bytes]] = {}
-        finished, deaths = 0, 0
+        deaths, pickled = Deaths(self.workers, on_death), pickle.dumps(work)
         try:
             for slot in [WorkerSlot(number, 0) for number in range(self.workers)]:
-                workers[slot] = _start(work, slot, keep)
+                workers[slot] = start(pickled, slot, pass_fds=keep)
             while workers:
                 time.sleep(POLL)
                 for slot, process in list(workers.items()):
@@ -113,21 +151,14 @@ class Processes:
                     if code is None:
                         continue
                     del workers[slot]
-                    error = _worker_error(process)
+                    error = worker_error(process)
                     if error is not None:
                         raise error
                     if code == 0:
                         continue
-                    before, finished = finished, on_death(list(workers))
-                    deaths = 1 if finished > before else deaths + 1
-                    if deaths >= DEATHS * self.workers:
-                        raise JobError(
-                            f"{deaths} workers died in a row without finishing a trial, the last "
-                            f"{cause_of_death(code)}. Use fewer workers (engine.workers) or a "
-                            "smaller model; the same command then resumes where this one stopped."
-                        )
+                    deaths.add(list(workers), cause_of_death(code))
                     successor = WorkerSlot(slot.number, slot.deaths + 1)
-                    workers[successor] = _start(work, successor, keep)
+                    workers[successor] = start(pickled, successor, pass_fds=keep)
                 watch()
         finally:
             for process in workers.values():
@@ -140,25 +171,30 @@ class Processes:
         pool.warm_up(modules)
 
     @contextmanager
-    def pool(self) -> Iterator[pool.Pool]:
+    def pool(self, needs: Needs = NOTHING) -> Iterator[pool.Pool]:
         """Open a pool for the jobs of a sweep: worker processes."""
         with pool.worker_processes(self.workers) as processes:
             yield processes
 
 
-def _start(work: Work, slot: WorkerSlot, keep: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start a worker process and send it its work."""
+def start(
+    work: bytes, slot: WorkerSlot, *, path: Sequence[str] | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a worker process and send it its pickled work, and where to import it from.
+
+    ``path`` is ``sys.path`` there, this process's own by default; ``options`` are Popen's.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "churnlab.tuning.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        pass_fds=keep,
         process_group=0,  # Ctrl-C must reach only this process, which ends its workers itself
+        **options,
     )
     assert process.stdin is not None
     try:
-        # Pickled twice: the worker reads bytes at once and imports what they need later.
-        pickle.dump((sys.path, pickle.dumps((work, slot))), process.stdin)
+        # The worker reads bytes at once and imports what they need later.
+        pickle.dump((sys.path if path is None else path, work, slot), process.stdin)
         process.stdin.flush()  # left open: when it closes, the worker knows that its parent died
     except BrokenPipeError:
         pass  # it died at once: the next poll notices
@@ -169,7 +205,7 @@ def _start(work: Work, slot: WorkerSlot, keep: Sequence[int]) -> subprocess.Pope
     return process
 
 
-def _worker_error(process: subprocess.Popen[bytes]) -> Exception | None:
+def worker_error(process: subprocess.Popen[bytes]) -> Exception | None:
     """Return the exception that ended a worker; None if there was none."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -178,8 +214,10 @@ def _worker_error(process: subprocess.Popen[bytes]) -> Exception | None:
     return pickle.loads(pickled) if pickled else None
 
 
-def cause_of_death(code: int) -> str:
-    """Say how a process died, by its exit code."""
+def cause_of_death(code: int | None) -> str:
+    """Say how a process died, by its exit code; None: with the Dask worker that had started it."""
+    if code is None:
+        return "with its Dask worker"
     if code >= 0:
         return f"with exit code {code}"
     return f"by signal {-code}" + (" (out of memory?)" if code == -9 else "")
@@ -189,11 +227,10 @@ def _run_worker() -> None:
     """Read the work from stdin, do it, and write the exception that ended it, if any, to stdout."""
     stdout = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what an estimator prints goes to stderr
-    sys.path[:], pickled = pickle.load(sys.stdin.buffer)  # the user's own modules are found, too
+    sys.path[:], work, slot = pickle.load(sys.stdin.buffer)  # the user's own modules, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    work, slot = pickle.loads(pickled)
     try:
-        for _ in work(slot):
+        for _ in pickle.loads(work)(slot):
             pass
     except Exception as error:
         stdout.write(_pickled(error))

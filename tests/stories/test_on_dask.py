@@ -1,0 +1,201 @@
+"""The same commands on a Dask cluster as in one process: the same bits, and kills cost nothing."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from churnlab.data.demo import members
+from support.dask_cluster import Cluster, dask_cluster
+from support.killing import (
+    PATIENCE,
+    SOAK,
+    Command,
+    check_promise,
+    dead,
+    gone,
+    notes,
+    own_model,
+    runs,
+    trials,
+)
+from support.running import artifact, environment, wait
+
+pytestmark = pytest.mark.slow
+
+FILES = 100 if SOAK else 12
+
+STOPS = [(signal.SIGKILL, -9), *([(signal.SIGTERM, 143)] if SOAK else []), (None, 1)]
+"""Signals and the exit codes after them; None: the scheduler is killed. The short form leaves
+SIGTERM to tests/tuning."""
+
+A_FILE_AT_A_TIME = """
+import sys
+from churnlab.scoring import blocks
+blocks.ROWS = 50
+from churnlab.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory):
+    with dask_cluster(tmp_path_factory.mktemp("dask"), workers=2) as cluster:
+        yield cluster
+
+
+def on(cluster: Cluster) -> tuple[str, ...]:
+    return ("engine=dask", f"engine.address={cluster.address}", "engine.workers=2")
+
+
+def slow_jobs(root: Path, *, seconds: float = 0.5) -> tuple[str, ...]:
+    """Return the words of a sweep of four jobs, each of which takes some seconds."""
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=seconds)
+    return ("train", "-m", *model, "model.estimator.x=0.1,0.2,0.3,0.4")
+
+
+def statuses(home: Path, command: str = "train") -> list[str]:
+    return sorted(run.info.status for run in runs(home, command))
+
+
+def kill_a_holder(command: Command, cluster: Cluster, root: Path) -> None:
+    """Kill the Dask worker of the process that has begun the latest fit."""
+
+    holders: list[psutil.Process] = []
+
+    def found() -> bool:
+        fits = [line["pid"] for line in notes(root, "sleeper", since=command.started)]
+        with suppress(psutil.NoSuchProcess):
+            above = psutil.Process(fits[-1]).parent() if fits else None
+            holders.extend([above] if above is not None and above.pid in cluster.pids() else [])
+        return bool(holders)
+
+    assert command.until(found, "a fit"), command.err
+    holders[0].kill()
+
+
+def test_a_sweep_has_the_same_bits_as_in_one_process_although_a_dask_worker_is_killed(
+    tmp_path, cluster
+):
+    model, found = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=1.0), {}
+    words = ("train", "-m", *model, "model.estimator.x=0.1,0.2,0.3")
+    for name, engine in (("inline", ()), ("dask", on(cluster))):
+        with Command(tmp_path / name, *words, *engine, root=tmp_path) as command:
+            if engine:
+                kill_a_holder(command, cluster, tmp_path)
+            ended = command.ended()
+        assert ended.code == 0, ended.err
+        assert re.search(r"^job 3 of 3.*x=0.3$", ended.err, re.MULTILINE)
+        assert statuses(tmp_path / name, "sweep") == ["FINISHED"]
+        jobs = {run.info.run_id: run for run in runs(tmp_path / name, "train")}
+        found[name] = [jobs[run_id] for run_id in ended.line["runs"]]
+    assert re.search(r"The worker of job \d died with its Dask worker; the job is run", ended.err)
+    assert "job 1: sleeper raw" in ended.err, "what the jobs log reaches the command"
+    assert statuses(tmp_path / "dask") == ["FINISHED"] * 3 + ["KILLED"]
+    for one, other in zip(*found.values(), strict=True):
+        assert one.info.run_name == other.info.run_name
+        for file in ("config.yaml", "predictions/oof.parquet", "predictions/test.parquet"):
+            assert artifact(one, file).read_bytes() == artifact(other, file).read_bytes()
+        same = {"fit_seconds"} ^ one.data.metrics.keys()
+        assert all(one.data.metrics[key] == other.data.metrics[key] for key in same)
+
+
+def test_a_sweep_that_is_killed_stopped_or_loses_its_scheduler_goes_on_where_it_was(tmp_path, home):
+    words, kept = slow_jobs(tmp_path), set[str]()
+    with dask_cluster(tmp_path / "dask", workers=1) as cluster:
+        for stop, code in STOPS:
+            with Command(home, *words, *on(cluster)) as command:
+                assert command.until(lambda: "RUNNING" in statuses(home), "a job"), command.err
+                if stop is None:
+                    cluster.scheduler.kill()
+                else:
+                    command.process.send_signal(stop)
+                ended = command.ended()
+            assert (ended.code, ended.out) == (code, ""), ended.err
+            assert "Traceback" not in ended.err
+            deadline = time.monotonic() + PATIENCE
+            while "RUNNING" in statuses(home):  # the Dask worker ends what nobody waits for
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            kept |= {
+                run.info.run_id for run in runs(home, "train") if run.info.status == "FINISHED"
+            }
+    assert "The Dask scheduler is gone" in ended.err
+    with Command(home, *words) as command:
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    assert kept <= set(ended.line["runs"])
+    assert statuses(home).count("FINISHED") == 4
+    assert (set(statuses(home)), statuses(home, "sweep")) == ({"FINISHED", "KILLED"}, ["FINISHED"])
+
+
+def test_a_study_has_exactly_n_trials_although_a_dask_worker_is_killed(tmp_path, home, cluster):
+    model = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
+    with Command(home, "tune", *model, "tune.n_trials=10", *on(cluster)) as command:
+        kill_a_holder(command, cluster, tmp_path)
+        check_promise(home, 10, command.ended())
+    assert len(dead(trials(home))) == 1
+
+
+def test_a_study_with_one_worker_has_the_same_trials_as_in_one_process(tmp_path):
+    words = ("tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=4")
+    found = []
+    for name, engine in (("inline", ()), ("dask", ("engine=dask", "engine.workers=1"))):
+        with Command(tmp_path / name, *words, *engine, root=tmp_path) as command:
+            check_promise(tmp_path / name, 4, command.ended())
+            assert gone(command.session()), "a cluster of its own leaves no process"
+        found.append([(trial.params, trial.value) for trial in trials(tmp_path / name)])
+    assert found[0] == found[1]
+
+
+def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(
+    promoted, tmp_path, cluster
+):
+    home, folder = tmp_path / "home", tmp_path / "members"
+    shutil.copytree(promoted.home, home)
+    folder.mkdir()
+    table = members(FILES * 50, seed=3).drop(columns="Churn")
+    table.insert(0, "card", range(len(table)))
+    for number in range(FILES):
+        part = table.iloc[number * 50 : (number + 1) * 50]
+        part.to_parquet(folder / f"{number:03d}.parquet", index=False)
+    words = ("score", f"input={folder}", f"output={tmp_path}/scored.parquet")
+    parts = tmp_path / ".scored.parquet.parts"
+    scoring = subprocess.Popen(
+        [sys.executable, "-c", A_FILE_AT_A_TIME, *words, *on(cluster)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    )
+    deadline = time.monotonic() + PATIENCE
+    while len(list(parts.glob("0*.json"))) < 3:
+        assert scoring.poll() is None, scoring.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(cluster.pids()[0], signal.SIGKILL)
+    assert len(list(parts.glob("0*.json"))) < FILES, "the kill came too late"
+    ended = wait(scoring)
+    assert ended.code == 0, ended.err
+    assert ended.line["rows"] == len(table)
+    assert pd.read_parquet(tmp_path / "scored.parquet")["card"].tolist() == table["card"].tolist()
+
+
+def test_without_dask_the_extra_is_named(home, tmp_path, run_command):
+    (tmp_path / "distributed.py").write_text("raise ImportError\n")
+    words = ("train", "-m", "dataset.rows=200", "seed=0,1", "engine=dask")
+    ended = run_command(home, *words, settings={"PYTHONPATH": str(tmp_path)})
+    assert (ended.code, ended.out) == (2, "")
+    assert (
+        "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'" in ended.err
+    )
+    assert not (home / "mlflow.db").exists()

@@ -1,0 +1,382 @@
+"""A team on an MLflow server with PostgreSQL: each machine has a home of its own, and shares
+nothing but the server and, for a lock, the database."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from churnlab.data.demo import members
+from support.killing import SOAK
+from support.mlflow_server import MlflowServer, mlflow_server
+from support.running import THREE_SEGMENTS, Ended, churnlab_process, environment, start, wait
+from support.servers import churnlab_serve, post
+
+pytestmark = pytest.mark.slow
+
+ROWS = ("dataset.rows=300",)
+TRAINED = (*ROWS, "evaluation.folds=2")
+AGAIN = ("promote", *TRAINED, "require=not_worse", "force=true")
+"""Promotes the champion's own runs once more: every check passes."""
+NAME = "demo-churn"
+
+
+class Machine(NamedTuple):
+    """A home, and a process there that runs one command after another on the server."""
+
+    home: Path
+    run: Callable[..., Ended]
+
+    def succeed(self, *words: str) -> Ended:
+        ended = self.run(*words)
+        assert ended.code == 0, (words, ended.err)
+        return ended
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, postgres) -> Iterator[MlflowServer]:
+    with mlflow_server(tmp_path_factory.mktemp("server"), postgres, "mlflow") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def machines(server, tmp_path_factory) -> Iterator[tuple[Machine, Machine]]:
+    """Yield two machines; temporary files are kept in a folder of each."""
+    root = tmp_path_factory.mktemp("machines")
+    places = [root / name / "home" for name in ("one", "two")]
+    for place in places:
+        (place.parent / "tmp").mkdir(parents=True)
+    processes = [
+        churnlab_process(home, MLFLOW_TRACKING_URI=server.address, TMPDIR=str(home.parent / "tmp"))
+        for home in places
+    ]
+    with processes[0] as one, processes[1] as two:
+        yield Machine(places[0], one), Machine(places[1], two)
+    left = [path for home in places for path in (home.parent / "tmp").rglob("*")]
+    assert not [path for path in left if path.is_file()], "copies of the server's files are left"
+
+
+@pytest.fixture(scope="module")
+def made(machines) -> dict[str, Ended]:
+    """What the first machine has done: everything up to a champion and another version."""
+    one, _ = machines
+    tune = ("tune", *TRAINED, "tune.n_trials=2")
+    return {
+        "explore": one.succeed("explore", *ROWS),
+        "train": one.succeed("train", *TRAINED),
+        "tune": one.succeed(*tune),
+        "workers": one.succeed(*tune, "tune.study=two", "engine=processes", "engine.workers=2"),
+        "segment": one.succeed("segment", *ROWS, *THREE_SEGMENTS),
+        "sweep": one.succeed("train", "-m", *TRAINED, "model=dummy", "seed=1,2"),
+        "compare": one.succeed("compare", *TRAINED),
+        "promote": one.succeed("promote", *TRAINED, "reason=the first"),
+        "again": one.succeed(*AGAIN, "reason=the second"),
+        "claims": one.succeed("claims", *ROWS, "folds=2", "resamples=100"),
+    }
+
+
+def history(server: MlflowServer) -> list[dict[str, Any]]:
+    """Return the changes of champion; each begins where the one before it ended, and the aliases
+    show the last."""
+    model = server.client.get_registered_model(NAME)
+    moves = [json.loads(model.tags[key]) for key in sorted(model.tags) if "churnlab.move." in key]
+    assert moves[0]["from"] is None
+    assert all(before["to"] == after["from"] for before, after in pairwise(moves))
+    assert str(model.aliases["champion"]) == moves[-1]["to"]
+    assert len({move["run_id"] for move in moves}) == len(moves)
+    return moves
+
+
+def test_what_one_machine_made_is_used_by_every_command_on_another(server, machines, made):
+    one, two = machines
+    members(100, seed=5).to_csv(two.home.parent / "members.csv", index=False)
+    members(100, seed=5).drop(columns="Churn").to_csv(two.home.parent / "in.csv", index=False)
+    scored = two.succeed("score", "input=in.csv", "output=out.csv").line
+    assert (scored["rows"], scored["version"]) == (100, made["again"].line["version"])
+    for kind in ("train", "segment", "tune"):
+        assert two.succeed("reproduce", f"run={made[kind].line['run_id']}").line["identical"]
+    page = two.succeed("report", *TRAINED).line["path"]
+    assert Path(page).is_relative_to(two.home)
+    assert two.succeed("rollback", "reason=in doubt").line["version"] == "1"
+    assert [entry["to"] for entry in two.succeed("history").line["entries"]] == ["1", "2", "1"]
+    two.succeed("init", "members.csv", "name=own", "target=Churn")
+    two.succeed("explore", "--config-dir", "my_conf", "dataset=own")
+    assert two.succeed("doctor", "fix=true").line["problems"] == []
+    with churnlab_serve(two.home, MLFLOW_TRACKING_URI=server.address) as serving:
+        body = {"dataframe_records": [json.loads(members(1, seed=5).to_json(orient="records"))[0]]}
+        del body["dataframe_records"][0]["Churn"]
+        status, answer = post(serving.address, body)
+    assert (status, len(answer["predictions"])) == (200, 1)
+    for machine in (one, two):
+        kept = {path.name for path in machine.home.iterdir()}
+        assert not kept & {"mlflow.db", "mlartifacts"}, "a store on the machine itself"
+
+
+def test_advice_names_the_server_and_no_program_that_would_open_a_second_one(server, made):
+    assert f"In the MLflow UI: {server.address}/#/experiments/" in made["sweep"].err
+    assert "mlflow ui" not in made["sweep"].err
+
+
+@pytest.mark.parametrize("lock", [False, True], ids=["without a lock", "with a lock"])
+def test_promotions_at_once_from_two_machines_keep_the_history_whole(
+    server, machines, made, postgres, lock
+):
+    words = ("storage=postgres", f"storage.url={postgres.url('studies')}") if lock else ()
+    for number in range(SOAK or (1 if lock else 2)):
+        before, ended = history(server), {}
+
+        def promote(machine: Machine, name: str) -> None:
+            ended[name] = machine.run(*AGAIN, *words, f"reason={name} {number}")  # noqa: B023
+
+        at_once = [
+            threading.Thread(target=promote, args=[machine, name])
+            for machine, name in zip(machines, ("one", "two"), strict=True)
+        ]
+        for thread in at_once:
+            thread.start()
+        for thread in at_once:
+            thread.join()
+        assert {end.code for end in ended.values()} == {0}, [end.err for end in ended.values()]
+        after = history(server)
+        assert after[: len(before)] == before, "an entry of the history was lost"
+        new = after[len(before) :]
+        assert {move["why"]: move["to"] for move in new} == {
+            f"{name} {number}": end.line["version"] for name, end in ended.items()
+        }
+        for move in new:
+            path = server.client.download_artifacts(move["run_id"], "gate.json")
+            gate = json.loads(Path(path).read_text(encoding="utf-8"))
+            assert (gate["against"], gate["version"]) == (move["from"], move["to"])
+        overtaken = sum("the gate judges again" in end.err for end in ended.values())
+        verdicts = [
+            version.tags["churnlab.gate"]
+            for version in server.client.search_model_versions(f"name='{NAME}'")
+        ]
+        print(f"round {number}: {overtaken} judged again, {verdicts.count('overtaken')} in all")
+        assert not (lock and overtaken), "the lock did not keep the other machine waiting"
+
+
+RACE = """
+import os, sys, time
+import mlflow
+from churnlab.registry.champion import find_champion
+from churnlab.registry.succession import Overtaken, replace_champion
+name, me, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+client = mlflow.MlflowClient()
+runs = [client.create_run("0").info.run_id for _ in range(number)]
+made = [
+    str(client.create_model_version(name, f"runs:/{run}/none", run_id=run).version) for run in runs
+]
+print("ready", flush=True)
+sys.stdin.readline()
+done = overtaken = 0
+while done < number:
+    now = find_champion(name)
+    now = now and str(now.version)
+    try:
+        replace_champion(name, expected=now, to=made[done], previous=now, why=me,
+                         command="promote", run_id=runs[done])
+        done += 1
+    except Overtaken:
+        overtaken += 1
+print(overtaken)
+"""
+
+
+def test_of_two_that_replace_one_champion_at_once_only_one_does(server, tmp_path):
+    number, name = max(15, SOAK), "raced-churn"
+    server.client.create_registered_model(name)
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, name, me, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(
+                tmp_path, MLFLOW_TRACKING_URI=server.address, CHURNLAB_STORE=str(tmp_path)
+            ),
+        )
+        for me in ("one", "two")
+    ]
+    with racers[0] as one, racers[1] as two:
+        assert [racer.stdout.readline() for racer in (one, two)] == ["ready\n"] * 2
+        for racer in (one, two):
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        overtaken = [int(racer.communicate(timeout=120)[0]) for racer in (one, two)]
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert sum(overtaken), "the two never met"
+    model = server.client.get_registered_model(name)
+    moves = [json.loads(model.tags[key]) for key in sorted(model.tags)]
+    assert len(moves) == 2 * number, "a change was lost"
+    assert all(before["to"] == after["from"] for before, after in pairwise(moves))
+    assert str(model.aliases["champion"]) == moves[-1]["to"]
+    assert str(model.aliases["previous"]) == moves[-1]["from"]
+
+
+def test_a_change_whose_process_died_after_its_claim_is_completed_by_the_next_command(
+    server, machines, made
+):
+    last = history(server)[-1]
+    to = "2" if last["to"] == "1" else "1"
+    claim = {**last, "from": last["to"], "to": to, "previous": last["to"], "why": "it died"}
+    claim["run_id"] = server.client.create_run("0").info.run_id
+    server.client.log_param(last["run_id"], "churnlab.next_champion", json.dumps(claim))
+    ended = machines[1].succeed("rollback", "reason=after it")
+    *_, completed, own = history(server)
+    assert completed == claim
+    assert (own["from"], own["to"], own["why"]) == (to, ended.line["version"], "after it")
+
+
+CLIENTS = """
+import multiprocessing, os, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from churnlab.data.contract import Column, Contract
+from churnlab.data.dataset import make_dataset
+from churnlab.data.table import in_memory
+from churnlab.tracking import artifacts
+from churnlab.tracking.runs import log_metrics, start_run
+from churnlab.tracking.store import open_store
+
+contract = Contract("crowd", "left", 1, columns={"age": Column("numeric")})
+
+def client(me, barrier):
+    open_store(None, home=Path(os.environ["CHURNLAB_HOME"]))
+    for number in range(int(sys.argv[1])):
+        age, left = np.arange(40.0) + number, np.arange(40) % 3 == 0
+        frame = pd.DataFrame({"age": age, "left": left.astype(int)})
+        dataset = make_dataset(in_memory(frame, source="invented"), contract)
+        barrier.wait()
+        with start_run("train", {"me": me}, name=f"{me} {number}", dataset=dataset):
+            log_metrics({f"m{place}": place + number / 10 for place in range(20)})
+            artifacts.log_table(frame, "table.csv")
+
+fork = multiprocessing.get_context("fork")
+barrier = fork.Barrier(8, timeout=300)
+crowd = [fork.Process(target=client, args=[me, barrier]) for me in range(8)]
+for one in crowd:
+    one.start()
+for one in crowd:
+    one.join()
+sys.exit(max(one.exitcode for one in crowd))
+"""
+
+
+def test_eight_clients_that_make_one_experiment_and_log_one_table_at_once_lose_no_run(
+    server, tmp_path
+):
+    each = max(3, SOAK)
+    crowd = subprocess.run(
+        [sys.executable, "-c", CLIENTS, str(each)],
+        env=environment(tmp_path, MLFLOW_TRACKING_URI=server.address),
+        capture_output=True,
+        text=True,
+    )
+    assert crowd.returncode == 0, crowd.stderr
+    (kind,) = [one for one in server.client.search_experiments() if one.name == "crowd-churn"]
+    found = server.client.search_runs([kind.experiment_id], max_results=5000)
+    assert sorted(run.info.run_name for run in found) == sorted(
+        f"{me} {number}" for me in range(8) for number in range(each)
+    )
+    for run in found:
+        number = int(run.info.run_name.split()[1])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics == {f"m{place}": place + number / 10 for place in range(20)}
+        assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["crowd"]
+        files = {file.path for file in server.client.list_artifacts(run.info.run_id)}
+        assert files == {"config.yaml", "data_report.json", "table.csv"}
+
+
+def check_study(server: MlflowServer, study: str, *, n: int) -> None:
+    """Check that a study has n trials with a run each, one parent, and nothing RUNNING."""
+    trials = [run for run in server.runs("trial") if run.data.tags["churnlab.study"] == study]
+    (parent,) = [run for run in server.runs("tune") if run.data.tags["churnlab.study"] == study]
+    assert [run.info.status for run in trials].count("FINISHED") == n
+    assert {run.info.status for run in trials} <= {"FINISHED", "KILLED", "FAILED"}
+    assert parent.info.status == "FINISHED"
+
+
+def trials_of(server: MlflowServer, study: str) -> int:
+    return sum(run.data.tags["churnlab.study"] == study for run in server.runs("trial"))
+
+
+def test_a_server_that_is_killed_and_restarted_under_a_study_loses_nothing(server, made, tmp_path):
+    n = 60
+    words = ("tune", *TRAINED, f"tune.n_trials={n}", "tune.study=restarted")
+    tuning = start(tmp_path / "home", *words, settings={"MLFLOW_TRACKING_URI": server.address})
+    while trials_of(server, "restarted") < 3:
+        assert tuning.poll() is None, tuning.communicate()
+    server.kill()
+    time.sleep(10 if SOAK else 3)
+    assert tuning.poll() is None, "it ended before the server was gone"
+    server.start()
+    ended = wait(tuning)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("does not answer") == 1
+    assert "Retry" not in ended.err
+    check_study(server, "restarted", n=n)
+
+
+def test_a_server_that_is_gone_for_good_ends_the_command_and_the_same_command_completes_it(
+    server, made, tmp_path
+):
+    n = 60
+    words = ("tune", *TRAINED, f"tune.n_trials={n}", "tune.study=gone")
+    settings = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    tuning = start(tmp_path / "home", *words, settings=settings)
+    while trials_of(server, "gone") < 3:
+        assert tuning.poll() is None, tuning.communicate()
+    server.kill()
+    ended = wait(tuning)
+    server.start()
+    assert ended.code == 1, ended.err
+    assert ended.out == ""
+    *_, message = ended.err.strip().split("\n")
+    assert "does not answer any more" in message
+    assert "run the same command again" in message
+    assert "Traceback" not in ended.err
+    again = wait(start(tmp_path / "home", *words, settings=settings))
+    assert (again.code, again.line["n_complete"]) == (0, n), again.err
+    check_study(server, "gone", n=n)
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """A server that knows nobody, as MLflow with basic-auth answers who has no right password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b"You are not authenticated.")
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_a_wrong_password_is_named_in_a_paragraph_that_does_not_show_it(tmp_path):
+    with HTTPServer(("127.0.0.1", 0), Guarded) as guarded:
+        threading.Thread(target=guarded.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{guarded.server_port}"
+        settings = {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "s3cret"}
+        ended = wait(start(tmp_path, "train", f"tracking.uri={address}", settings=settings))
+        guarded.shutdown()
+    assert (ended.code, ended.out) == (2, "")
+    assert "refused the name or the password" in ended.err
+    assert "MLFLOW_TRACKING_PASSWORD" in ended.err
+    assert "s3cret" not in ended.err
+
+
+def test_an_address_with_a_password_is_refused_because_every_run_would_record_it(tmp_path):
+    words = ("history", "tracking.uri=http://ann:s3cret@127.0.0.1:9")
+    ended = wait(start(tmp_path, *words))
+    assert ended.code == 2
+    assert "Leave it out, and set MLFLOW_TRACKING_USERNAME" in ended.err
+    assert "s3cret" not in ended.err

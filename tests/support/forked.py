@@ -1,0 +1,128 @@
+"""Fork processes that have imported churnlab and run its commands before: a command that a test
+runs a hundred times then costs its own work, not the seconds of its imports.
+
+``Forks`` starts this file as a process, the parent of all forks. The first commands run in that
+process itself, so that whatever they load is loaded in every fork.
+"""
+
+import base64
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""A process with threads cannot be forked safely."""
+
+ATTACHED = 0.02
+"""Seconds in which a tracer that the kernel names has stopped its process for the first time."""
+
+
+class Forks:
+    """The parent of forks: ``inside`` calls a function in it, ``start`` in a fork of it."""
+
+    def __init__(self, root: Path, settings: dict[str, str]) -> None:
+        self.errors = (root / "forks.stderr").open("w")
+        paths = [str(Path(__file__).absolute().parents[1]), settings.get("PYTHONPATH")]
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            cwd=root,
+            env=settings | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+
+    def __enter__(self) -> "Forks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+        self.errors.close()
+
+    def inside(self, function: Callable[..., int], *arguments: Any) -> int:
+        """Call a function in the parent itself; return what it returns."""
+        return self._send("inside", function, arguments)
+
+    def start(
+        self, function: Callable[..., int], *arguments: Any, output: Path, traced: bool = False
+    ) -> int:
+        """Call a function in a fork, which exits with what the function returns; return its pid.
+
+        Its output goes to ``output``.out and .err. ``traced``: it waits for a tracer first.
+        """
+        for name in ("out", "err"):
+            Path(f"{output}.{name}").write_text("")  # not what an earlier fork printed
+        return self._send("fork", function, arguments, str(output), traced)
+
+    def wait(self, pid: int) -> int:
+        """Wait for a fork's end; return its exit code, or minus the signal that killed it."""
+        return self._send("wait", None, (pid,))
+
+    def _send(self, *request: Any) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(base64.b64encode(pickle.dumps(request)).decode() + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:  # commands print their results there, too
+            if line.startswith("answer "):
+                return int(line.split()[1])
+        raise AssertionError(Path(self.errors.name).read_text(encoding="utf-8"))
+
+
+def churnlab(home: Path, words: tuple[str, ...]) -> int:
+    """Run ``churnlab WORDS`` with its store in ``home``; return the exit code."""
+    from churnlab.__main__ import main
+    from churnlab.tracking.processes import process
+
+    process.cache_clear()  # a fork is a process of its own
+    os.environ["CHURNLAB_HOME"] = str(home)
+    return main([*words])
+
+
+def redirect(output: str | Path) -> None:
+    """Send what this process prints from now on to ``output``.out and .err."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(f"{output}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(file, number)
+        os.close(file)
+
+
+def _serve() -> None:
+    """Answer each request with a number, until the last one."""
+    first = dict(os.environ)
+    for line in sys.stdin:
+        os.environ.clear()
+        os.environ.update(first)  # MLflow keeps the store of the last command there
+        kind, function, arguments, *where = pickle.loads(base64.b64decode(line))
+        if kind == "wait":
+            answer = os.waitstatus_to_exitcode(os.waitpid(arguments[0], 0)[1])
+        elif kind == "inside":
+            answer = function(*arguments)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _fork(function, arguments, *where)
+        print(f"\nanswer {answer}", flush=True)
+
+
+def _fork(
+    function: Callable[..., int], arguments: tuple[Any, ...], output: str, traced: bool
+) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    redirect(output)
+    while traced and "TracerPid:\t0\n" in Path("/proc/self/status").read_text(encoding="utf-8"):
+        time.sleep(0.002)
+    time.sleep(ATTACHED if traced else 0)
+    sys.exit(function(*arguments))
+
+
+if __name__ == "__main__":
+    _serve()
