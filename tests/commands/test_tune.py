@@ -98,6 +98,7 @@ def test_the_study_says_how_its_model_compares_with_the_untuned_one_on_the_hold_
     """Fits the parameters of the YAML here, and compares on the members that chose nothing."""
     line, parent, best, _ = study
     config = yaml.safe_load(artifact(parent, "config.yaml").read_text())
+    config["storage"] = {"_target_": "churnlab.tuning.studies.Local", "folder": "."}
     settings = validation.read("tune", config).train({}, run_name="")
     dataset = load_dataset(settings.dataset)
     split = make_split(dataset, **settings.evaluation.split, seed=0)

@@ -230,7 +230,7 @@ def test_a_change_whose_process_died_after_its_claim_is_completed_by_the_next_co
     claim = {**last, "from": last["to"], "to": to, "previous": last["to"], "why": "it died"}
     claim["run_id"] = server.client.create_run("0").info.run_id
     server.client.log_param(last["run_id"], "churnlab.next_champion", json.dumps(claim))
-    ended = machines[1].succeed("rollback", "reason=after it")
+    ended = machines[1].succeed("rollback", "dataset=demo", "reason=after it")
     *_, completed, own = history(server)
     assert completed == claim
     assert (own["from"], own["to"], own["why"]) == (to, ended.line["version"], "after it")

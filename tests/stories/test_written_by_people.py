@@ -265,7 +265,8 @@ def test_a_contact_list_knows_the_value_and_the_id_as_the_table_writes_them(
         place = shared_home.parent / f"contacts.{form}"
         found = pd.read_parquet(place) if form == "parquet" else read(place)
         lists.append(found)
-        out = pd.read_csv(f"{place}.left_out.csv", sep=None, engine="python", dtype="str")
+        how = {"sep": None, "engine": "python", "dtype": "str", "encoding": "utf-8-sig"}
+        out = pd.read_csv(f"{place}.left_out.csv", **how)
         assert sorted([*found["Card No"], *out["Card No"]]) == sorted(cells["Card No"])
         (why,) = out.loc[out["Card No"] == cells["Card No"][3], "reason"]
         assert why == "rejected: column Offer: 'Silver' is not one of Basic, Gold, None"
