@@ -1,20 +1,15 @@
 """Totals below a table are members for no command; a member who is called Total is one."""
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from churnlab.data.contract import Column, Contract
 from churnlab.data.table import in_memory
 from churnlab.data.validation import check
 from churnlab.errors import InputError
-
-N = 30
-LIMITS = settings(max_examples=15, deadline=None)
-SEEDS = st.integers(0, 2**32 - 1)
-LABELS = ["Total", "TOTAL:", "Grand Total", "Gesamt", "Summe", "Sum of all", "Итого", "合计"]
+from support.totals import LABELS, LIMITS, SEEDS, N, members, sums, with_line
 
 CLUB = Contract(
     "club",
@@ -27,25 +22,6 @@ CLUB = Contract(
     },
     id="member",
 )
-
-
-def members(seed: int) -> dict[str, list]:
-    rng = np.random.default_rng(seed)
-    return {
-        "member": [f"M-{number:03d}" for number in range(N)],
-        "visits": rng.integers(0, 30, N).tolist(),
-        "fee": rng.uniform(15, 90, N).round(2).tolist(),
-        "plan": rng.choice(["gold", "basic"], N).tolist(),
-        "Churn": rng.permutation(np.resize(["Yes", "No", "No"], N)).tolist(),
-    }
-
-
-def sums(table: dict[str, list], *, rows: int = N) -> dict[str, float]:
-    return {name: round(sum(table[name][:rows]), 2) for name in ("visits", "fee")}
-
-
-def with_line(table: dict[str, list], **cells) -> dict[str, list]:
-    return {name: [*column, cells.get(name, "")] for name, column in table.items()}
 
 
 @LIMITS

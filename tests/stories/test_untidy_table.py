@@ -3,13 +3,12 @@ champion that gives a scored file, JSON and a notebook the same answers; totals 
 
 import json
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
-from support.champions import store_at
-from support.running import churnlab_process, version_folder
+from support.champions import loaded
+from support.running import churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +66,8 @@ def road(churnlab):
 @pytest.fixture(scope="module")
 def version(road, shared_home):
     """The champion as anybody loads it."""
-    with store_at(shared_home):
-        files = version_folder(mlflow.MlflowClient(), "club-churn", "1")
-        yield mlflow.pyfunc.load_model(str(files))
+    with loaded(shared_home, "club-churn") as version:
+        yield version
 
 
 @pytest.fixture(scope="module")

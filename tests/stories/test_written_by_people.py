@@ -4,16 +4,15 @@ notebook the same answer for the file's own cells."""
 import json
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
 from churnlab.models.decision import COSTS
-from support.champions import store_at
+from support.champions import loaded
 from support.odd_club import odd_club
-from support.running import THREE_SEGMENTS, churnlab_process, version_folder
+from support.running import THREE_SEGMENTS, churnlab_process
 
 pytestmark = pytest.mark.slow
 
@@ -56,9 +55,8 @@ def road(churnlab):
 @pytest.fixture(scope="module")
 def version(road, shared_home):
     """The champion as anybody loads it."""
-    with store_at(shared_home):
-        files = version_folder(mlflow.MlflowClient(), "club-churn", "1")
-        yield mlflow.pyfunc.load_model(str(files))
+    with loaded(shared_home, "club-churn") as version:
+        yield version
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+import mlflow.pyfunc
 
 from churnlab.registry.succession import replace_champion
 from churnlab.tracking import store
-from support.running import tracked_at
+from support.running import tracked_at, version_folder
+
+
+@contextmanager
+def loaded(home: Path, name: str) -> Iterator[mlflow.pyfunc.PyFuncModel]:
+    """Yield the first version of a registered model as anybody loads it."""
+    with store_at(home):
+        files = version_folder(mlflow.MlflowClient(), name, "1")
+        yield mlflow.pyfunc.load_model(str(files))
 
 
 @contextmanager

@@ -311,6 +311,16 @@ def unchanged(before: Kept, after: Kept) -> bool:
     )
 
 
+def assert_logged(complete: list[FrozenTrial], finished: dict[str, Any]) -> None:
+    """Assert that the finished runs, by id, are those of the complete trials, with their values."""
+    assert {trial.user_attrs["run_id"] for trial in complete} == set(finished)
+    for trial in complete:
+        run = finished[trial.user_attrs["run_id"]]
+        assert run.data.tags["churnlab.trial"] == str(trial.number)
+        assert run.data.params == {key: str(value) for key, value in trial.params.items()}
+        assert run.data.metrics["cv_log_loss"] == trial.value
+
+
 def check_promise(
     home: Path, n: int, ended: Ended, *, study: str | None = None
 ) -> list[FrozenTrial]:
@@ -327,12 +337,7 @@ def check_promise(
     attempts = runs(home, "trial", study)
     finished = {run.info.run_id: run for run in attempts if run.info.status == "FINISHED"}
     assert len(complete) == len(finished) == n == ended.line["n_complete"]
-    assert {trial.user_attrs["run_id"] for trial in complete} == set(finished)
-    for trial in complete:
-        run = finished[trial.user_attrs["run_id"]]
-        assert run.data.tags["churnlab.trial"] == str(trial.number)
-        assert run.data.params == {key: str(value) for key, value in trial.params.items()}
-        assert run.data.metrics["cv_log_loss"] == trial.value
+    assert_logged(complete, finished)
     killed = dead(found)
     tried = [trial.params for trial in found if trial not in killed]
     for trial in killed:

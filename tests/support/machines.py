@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.pool import NullPool
 
-from support.killing import Command, in_state, notes, own_model
+from support.killing import Command, assert_logged, in_state, notes, own_model
 from support.mlflow_server import MlflowServer
 from support.postgres import Postgres, free_port
 from support.running import Ended
@@ -171,12 +171,7 @@ class Shared:
         runs = self.runs("trial")
         finished = {run.info.run_id: run for run in runs if run.info.status == "FINISHED"}
         assert len(complete) == len(finished) == n
-        assert {trial.user_attrs["run_id"] for trial in complete} == set(finished)
-        for trial in complete:
-            run = finished[trial.user_attrs["run_id"]]
-            assert run.data.tags["churnlab.trial"] == str(trial.number)
-            assert run.data.params == {key: str(value) for key, value in trial.params.items()}
-            assert run.data.metrics["cv_log_loss"] == trial.value
+        assert_logged(complete, finished)
         numbers = Counter(run.data.tags["churnlab.trial"] for run in runs)
         assert set(numbers.values()) == {1}, "an attempt has several runs"
         assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}

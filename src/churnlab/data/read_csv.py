@@ -169,9 +169,9 @@ def check_header(header: Sequence[str], separator: str, contract: Contract | Non
                 fix = f"save it with the same number of {plural} in every line"
             else:
                 word = "tab" if other == "\t" else f'"{other}"'
-                fix = f"write separator: {word} into the YAML of {contract.name}, or give "
-                fix += (
-                    "++dataset.separator=tab" if other == "\t" else f"'++dataset.separator={word}'"
+                fix = (
+                    f"write separator: {word} into the YAML of {contract.name}, or give "
+                    f"'++dataset.separator={word}'"
                 )
             raise NotATable(
                 f"its header is separated by {plural}, not by {SEPARATORS[separator]}", fix

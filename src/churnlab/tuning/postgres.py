@@ -1,8 +1,8 @@
 """Keep studies in PostgreSQL, where drivers on any number of machines work on one study at once.
 
-A driver at a study holds a shared advisory lock, its *seat*. Whoever opens or ends the study holds
-a second lock alone, so that there is one parent run and one best run. A trial is a row that one
-worker claims; its worker writes a heartbeat next to it, and any waiting worker gives up a trial
+A driver at a study holds a shared advisory lock, its *seat*. A driver that opens or ends the study
+holds a second lock alone, so that there is one parent run and one best run. A trial is a row that
+one worker claims; its worker writes a heartbeat next to it, and any waiting worker gives up a trial
 whose heartbeat is older than the grace period.
 """
 
