@@ -60,10 +60,8 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
         aliases = {alias: str(number) for alias, number in model.aliases.items()}
         champion = versions.get(aliases.get("champion", ""))
         for version in versions.values():
-            name, where = (
-                f"{model.name} version {version.version}",
-                f"{model.name}/{version.version}",
-            )
+            name = f"{model.name} version {version.version}"
+            where = f"{model.name}/{version.version}"
             if missing := lost_files(version_uri(version)):
                 what = f"{name} has lost its files: {listed(missing)}"
                 fix = _replaced(version, champion, snapshot.runs, why="lost its files")
@@ -71,9 +69,8 @@ def registry_problems(snapshot: StoreSnapshot) -> Iterator[Problem]:
             elif unlike := difference(version):
                 fix = _replaced(version, champion, snapshot.runs, why="has other files")
                 fix = f"put the files back from a copy of the store; or {fix}"
-                yield Problem(
-                    "version with other files", f"{name} is not used: {unlike}", where, fix
-                )
+                what = f"{name} is not used: {unlike}"
+                yield Problem("version with other files", what, where, fix)
         for alias, number in aliases.items():
             if number not in versions:
                 what = f"{model.name} has no version {number}, to which its alias {alias} points"
