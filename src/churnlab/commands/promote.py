@@ -46,9 +46,7 @@ from churnlab.tracking.leaderboard import scores_with_intervals
 from churnlab.tracking.looks import earlier_looks, log_look, looks_sentence
 from churnlab.tracking.names import Artifact, Label, Tag
 from churnlab.tracking.runs import log_metrics, start_run
-from churnlab.tracking.search import (
-    costs_of,
-)
+from churnlab.tracking.search import costs_of
 
 log = logging.getLogger(__name__)
 
