@@ -42,13 +42,17 @@ class Served(NamedTuple):
     def lives(self) -> bool:
         return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
 
-    def version(self) -> str:
-        """Return the version that answers a request."""
+    def version(self) -> str | None:
+        """Return the version that answers a request; None if the server is killed."""
         body = json.dumps({"dataframe_records": ROW}).encode()
         head = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.address}/invocations", data=body, headers=head)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.headers["x-churnlab-version"]
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.headers["x-churnlab-version"]
+        except OSError:
+            until(lambda: not self.lives, "the end of a server that does not answer")
+            return None
 
 
 @contextmanager
@@ -69,7 +73,8 @@ def serving(store: FaultedStore) -> Iterator[Served]:
 
 
 def swap(store: FaultedStore, point: Point | None = None) -> tuple[list[str], str | None]:
-    """Serve version 3, let a rollback replace it by version 2, and wait for what the server says.
+    """Serve version 3, let a rollback replace it by version 2, and wait until the server has done
+    so, refuses it or is killed. What it says of a swap can be the write that fails.
 
     Returns the trace of the server meanwhile, and the version that answers in the end; None if the
     server was killed.
@@ -86,8 +91,10 @@ def swap(store: FaultedStore, point: Point | None = None) -> tuple[list[str], st
         )
         back = store.forks.start(churnlab, store.home, ("rollback",), output=store.root / "back")
         assert store.forks.wait(back) == 0
-        until(lambda: not served.lives or "version 2" in read(served.output, "err"), "a swap")
-        version = served.version() if served.lives else None
+        until(
+            lambda: "version 2" in read(served.output, "err") or served.version() != "3", "a swap"
+        )
+        version = served.version()
     return tracer.ended(), version
 
 
