@@ -374,9 +374,22 @@ def test_a_wrong_password_is_named_in_a_paragraph_that_does_not_show_it(tmp_path
     assert "s3cret" not in ended.err
 
 
-def test_an_address_with_a_password_is_refused_because_every_run_would_record_it(tmp_path):
-    words = ("history", "tracking.uri=http://ann:s3cret@127.0.0.1:9")
-    ended = wait(start(tmp_path, *words))
+@pytest.mark.parametrize(
+    ("address", "instead"),
+    [
+        ("http://ann:s3cret@127.0.0.1:9", "set MLFLOW_TRACKING_USERNAME"),
+        ("postgresql+psycopg://ann:s3cret@127.0.0.1:9/lab", "~/.pgpass"),
+        ("postgresql://127.0.0.1:9/lab?user=ann&password=s3cret", "~/.pgpass"),
+    ],
+)
+@pytest.mark.parametrize("by", ["key", "variable"])
+def test_an_address_with_a_password_is_refused_because_every_run_would_record_it(
+    tmp_path, address, instead, by
+):
+    words = [f"tracking.uri='{address}'"] if by == "key" else []
+    settings = {} if by == "key" else {"MLFLOW_TRACKING_URI": address}
+    ended = wait(start(tmp_path, "history", *words, settings=settings))
     assert ended.code == 2
-    assert "Leave it out, and set MLFLOW_TRACKING_USERNAME" in ended.err
+    assert "every run would record" in ended.err
+    assert instead in ended.err
     assert "s3cret" not in ended.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
@@ -29,12 +29,19 @@ NO_LOGIN, NO_RIGHTS = 401, 403
 
 
 def check_address(uri: str) -> None:
-    """Refuse the address of a server with a password: it would stand in every run and message."""
-    if uri.startswith("http") and urlsplit(uri).password is not None:
-        raise InputError(
-            "The address of the MLflow server contains a password, which every run would record. "
-            "Leave it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-        )
+    """Refuse an address with a password: it would stand in every run and message."""
+    address = urlsplit(uri)
+    if address.password is None and "password" not in parse_qs(address.query):
+        return
+    instead = (
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        if uri.startswith("http")
+        else "let the database's driver find it: PostgreSQL's in PGPASSWORD or ~/.pgpass"
+    )
+    raise InputError(
+        "The address of the store, tracking.uri or MLFLOW_TRACKING_URI, contains a password, which "
+        f"every run would record. Leave it out, and {instead}."
+    )
 
 
 def check(uri: str) -> None:
