@@ -66,6 +66,9 @@ def test_two_machines_complete_exactly_n_whatever_hits_them(shared):
 
 FAULTS = ("kill", "stop", "restart", "cut")
 
+NOT_THERE = "does not answer: start it"
+"""What a command says that finds no database when it starts."""
+
 
 def hit(shared: Shared, fault: str, machines: dict[str, Command], name: str, link: Link) -> bool:
     """Let a fault hit a machine; return whether it hit a trial (restart and cut: a connection)."""
@@ -104,16 +107,26 @@ def rounds(root: Path, postgres, number: int, hits: Counter[str]) -> None:
                 return shared.tune("one", *words)
             return shared.tune("two", *words, *TWO, link=link)
 
+        def goes_on(name: str) -> bool:
+            """Start a machine again that was killed, or whose start found no database."""
+            command = machines[name]
+            code = command.process.poll()
+            if code == -signal.SIGKILL or (code == 2 and NOT_THERE in command.err):
+                machines[name] = start(name)
+                return True
+            return code is None
+
         machines = {name: start(name) for name in ("one", "two")}
         try:
-            while all(command.running for command in machines.values()):
+            while all([goes_on(name) for name in machines]):
                 fault, name = RANDOM.choice(FAULTS), RANDOM.choice(list(machines))
                 name = "two" if fault == "cut" else name
                 hits[fault] += hit(shared, fault, machines, name, link)
-                if machines[name].process.poll() == -signal.SIGKILL:
-                    machines[name] = start(name)
                 time.sleep(RANDOM.uniform(0, 2))
+            while any([goes_on(name) for name in machines]):
+                time.sleep(0.5)
             shared.check(n, *[command.ended() for command in machines.values()])
+            print(f"study {number}: {dict(hits)}", flush=True)
         finally:
             for command in machines.values():
                 command.__exit__()
