@@ -118,12 +118,12 @@ def rounds(root: Path, postgres, number: int, hits: Counter[str]) -> None:
 
         machines = {name: start(name) for name in ("one", "two")}
         try:
-            while all([goes_on(name) for name in machines]):
+            while all(goes_on(name) for name in machines):
                 fault, name = RANDOM.choice(FAULTS), RANDOM.choice(list(machines))
                 name = "two" if fault == "cut" else name
                 hits[fault] += hit(shared, fault, machines, name, link)
                 time.sleep(RANDOM.uniform(0, 2))
-            while any([goes_on(name) for name in machines]):
+            while any(goes_on(name) for name in machines):
                 time.sleep(0.5)
             shared.check(n, *[command.ended() for command in machines.values()])
             print(f"study {number}: {dict(hits)}", flush=True)
