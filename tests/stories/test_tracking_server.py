@@ -309,19 +309,23 @@ def trials_of(server: MlflowServer, study: str) -> int:
     return sum(run.data.tags["churnlab.study"] == study for run in server.runs("trial"))
 
 
-def test_a_server_that_is_killed_and_restarted_under_a_study_loses_nothing(server, made, tmp_path):
-    n = 60
+def test_a_server_and_its_database_that_restart_under_a_study_lose_nothing(
+    server, made, postgres, tmp_path
+):
+    n = 30
     words = ("tune", *TRAINED, f"tune.n_trials={n}", "tune.study=restarted")
     tuning = start(tmp_path / "home", *words, settings={"MLFLOW_TRACKING_URI": server.address})
-    while trials_of(server, "restarted") < 3:
-        assert tuning.poll() is None, tuning.communicate()
-    server.kill()
-    time.sleep(10 if SOAK else 3)
-    assert tuning.poll() is None, "it ended before the server was gone"
-    server.start()
+    for stop, begin in ((server.kill, server.start), (postgres.stop, postgres.start)):
+        enough = trials_of(server, "restarted") + 3
+        while trials_of(server, "restarted") < enough:
+            assert tuning.poll() is None, tuning.communicate()
+        stop()
+        time.sleep(10 if SOAK else 3)
+        assert tuning.poll() is None, "it ended before the part was gone"
+        begin()
     ended = wait(tuning)
     assert ended.code == 0, ended.err
-    assert ended.err.count("does not answer") == 1
+    assert ended.err.count("does not answer") == 1  # with its database gone the server does
     assert "Retry" not in ended.err
     check_study(server, "restarted", n=n)
 
