@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from support.forked import Forks, churnlab_in, import_all
 from support.postgres import Postgres, running_postgres
 from support.running import (
     PROMOTED_ROWS,
@@ -16,6 +17,8 @@ from support.running import (
     Ended,
     Promoted,
     churnlab_process,
+    environment,
+    place_of,
     start,
     wait,
 )
@@ -31,13 +34,23 @@ def gym_csv() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_command() -> Callable[..., Ended]:
-    """Return ``run_command(home, *words)``: run ``churnlab WORDS`` with its store in ``home``."""
+def run_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+    """Yield ``run_command(home, *words)``: run ``churnlab WORDS`` with its store in ``home``.
 
-    def run(home: Path, *words: str, settings: dict[str, str] | None = None) -> Ended:
-        return wait(start(home, *words, settings=settings))
+    Without ``settings`` the process is forked from one that has imported everything.
+    """
+    root = tmp_path_factory.mktemp("forks")
+    with Forks(root, environment(root)) as forks:
+        forks.inside(import_all)
 
-    return run
+        def run(home: Path, *words: str, settings: dict[str, str] | None = None) -> Ended:
+            if settings is not None:
+                return wait(start(home, *words, settings=settings))
+            output, folder = root / "output", place_of(home)
+            code = forks.wait(forks.start(churnlab_in, folder, home, words, output=output))
+            return Ended(code, *(Path(f"{output}.{name}").read_text() for name in ("out", "err")))
+
+        yield run
 
 
 @pytest.fixture(scope="session")

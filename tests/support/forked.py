@@ -6,8 +6,10 @@ process itself, so that whatever they load is loaded in every fork.
 """
 
 import base64
+import importlib
 import os
 import pickle
+import pkgutil
 import subprocess
 import sys
 import time
@@ -17,6 +19,13 @@ from typing import Any
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """A process with threads cannot be forked safely."""
+
+LATE = (
+    *("mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "optuna", "skops.io"),
+    *("mlflow.store.model_registry.sqlalchemy_store", "churnlab.cli.launch", "hydra.main"),
+    *("matplotlib.backends.backend_agg", "pyarrow.parquet", "sklearn.ensemble", "scipy.stats"),
+)
+"""What is imported inside of functions, and takes long."""
 
 ATTACHED = 0.02
 """Seconds in which a tracer that the kernel names has stopped its process for the first time."""
@@ -83,6 +92,24 @@ def churnlab(home: Path, words: tuple[str, ...]) -> int:
     process.cache_clear()  # a fork is a process of its own
     os.environ["CHURNLAB_HOME"] = str(home)
     return main([*words])
+
+
+def churnlab_in(folder: Path, home: Path, words: tuple[str, ...]) -> int:
+    """Run ``churnlab WORDS`` as if this process had been started in a folder."""
+    os.chdir(folder)
+    sys.path[0] = str(folder)
+    return churnlab(home, words)
+
+
+def import_all() -> int:
+    """Import what commands import when they need it."""
+    import churnlab.commands
+
+    for module in pkgutil.iter_modules(churnlab.commands.__path__, "churnlab.commands."):
+        importlib.import_module(module.name)
+    for name in LATE:
+        importlib.import_module(name)
+    return 0
 
 
 def redirect(output: str | Path) -> None:

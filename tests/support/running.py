@@ -66,6 +66,11 @@ def tracked_at(home: Path) -> Iterator[Path]:
             mlflow.set_tracking_uri(before)
 
 
+def place_of(home: Path) -> Path:
+    """Return the folder where a command with its store in ``home`` is started."""
+    return next(parent for parent in home.parents if parent.is_dir())
+
+
 def start(home: Path, *words: str, settings: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start ``churnlab WORDS`` as a process."""
     return subprocess.Popen(
@@ -73,7 +78,7 @@ def start(home: Path, *words: str, settings: dict[str, str] | None = None) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=next(parent for parent in home.parents if parent.is_dir()),
+        cwd=place_of(home),
         env=environment(home, **(settings or {})),
     )
 
@@ -127,7 +132,7 @@ def churnlab_process(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            cwd=next(parent for parent in home.parents if parent.is_dir()),
+            cwd=place_of(home),
             env=environment(home, **settings),
         )
         assert process.stdin is not None
