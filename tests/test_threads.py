@@ -2,10 +2,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from threadpoolctl import threadpool_info
 
-from churnlab.threads import one_thread
+from churnlab.threads import one_thread, spread, spread_by
 
 LOADED_LATER = """
 import json, numpy
@@ -49,3 +50,30 @@ def test_a_library_that_is_loaded_later_has_one_thread_too():
     assert len(inside) > known
     assert set(inside) == {1}
     assert set(after) == {2}
+
+
+def test_spread_work_comes_back_in_order_and_each_thread_computes_alone():
+    def alone(item: int) -> tuple[int, set[int]]:
+        return item, set(threads())
+
+    for n_jobs in (1, 3):
+        assert spread(alone, range(20), n_jobs=n_jobs) == [(item, {1}) for item in range(20)]
+
+
+def test_what_is_spread_inside_a_block_goes_elsewhere_but_not_from_its_threads():
+    sent = []
+
+    def elsewhere(work, items):
+        sent.append(items)
+        return [work(item) for item in items]
+
+    def twice(item: int) -> list[int]:
+        return spread(abs, [item, -item])
+
+    with spread_by(elsewhere):
+        assert spread(abs, iter([-1, 2])) == [1, 2]
+        assert spread(abs, [-3], n_jobs=1) == [3], "one item is not worth the way"
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(twice, 4).result() == [4, 4]
+    assert spread(abs, [-5, 6]) == [5, 6]
+    assert sent == [[-1, 2]]

@@ -443,9 +443,12 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_next_start_cleans
         (("-m", "engine=processes", "engine.workers=1,2"), "The engine runs the jobs of a sweep"),
         (("-m", "engine=processes", "engine.workers=0"), "engine.workers=0 is not a number of "),
         (("-m", "engine.workers=2"), "engine.workers=2: engine=inline runs in this one process;"),
+        (("engine.workers=2",), "engine.workers=2: engine=inline runs in this one process;"),
     ],
 )
-def test_an_engine_that_cannot_run_the_jobs_is_wrong_input(home, run_command, words, message):
+def test_an_engine_that_cannot_run_the_jobs_or_the_job_is_wrong_input(
+    home, run_command, words, message
+):
     ended = run_command(home, "train", *SMALL, "model=dummy", *words)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(message)
@@ -459,10 +462,10 @@ def test_a_sweep_without_a_job_is_wrong_input(home, run_command):
 
 
 def test_a_plain_command_that_has_no_use_for_workers_says_so(home, run_command):
-    ended = run_command(home, "train", *SMALL, "model=dummy", *TWO_WORKERS)
+    ended = run_command(home, "explore", "dataset.rows=200", *TWO_WORKERS)
     assert ended.code == 0, ended.err
     assert "engine runs the jobs of a sweep (-m); this one job runs in one process." in ended.err
-    plain = run_command(home, "train", *SMALL, "model=dummy")
+    plain = run_command(home, "explore", "dataset.rows=200")
     assert ended.line["warnings"] == plain.line["warnings"] + 1
 
 

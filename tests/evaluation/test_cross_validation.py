@@ -18,7 +18,7 @@ from churnlab.evaluation.cross_validation import (
     estimator_metrics,
     fold_metrics,
     fold_predictions,
-    prepare_folds,
+    preparation,
 )
 from churnlab.evaluation.performance import classification_metrics
 from churnlab.models.features import Features
@@ -235,7 +235,7 @@ def test_gaps_are_filled_from_the_train_part_of_each_fold_alone():
     columns = {name: Column(kind="numeric") for name in X}
     model = pipeline(LogisticRegression(), features=features, columns=columns, scale=False)
     folds = make_folds(y, folds=3, repeats=1, seed=0)
-    for prepared in prepare_folds(model, X, y, folds):
+    for prepared in map(preparation(model, X, y), folds):
         train, validation = (
             X.iloc[rows] for rows in (prepared.fold.train, prepared.fold.validation)
         )
@@ -244,7 +244,7 @@ def test_gaps_are_filled_from_the_train_part_of_each_fold_alone():
             np.testing.assert_array_equal(
                 made, filled.assign(c=filled["a"] * filled["b"]).to_numpy()
             )
-    scores = estimator_metrics(model[-1], prepare_folds(model, X, y, folds))
+    scores = estimator_metrics(model[-1], map(preparation(model, X, y), folds))
     assert scores == cross_validate(model, X, y, folds, threshold=0.5, rows=np.arange(60))[1]
 
 

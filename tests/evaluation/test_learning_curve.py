@@ -4,7 +4,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from churnlab.data.contract import Column
-from churnlab.evaluation.cross_validation import estimator_metrics, prepare_folds
+from churnlab.evaluation.cross_validation import estimator_metrics, preparation
 from churnlab.evaluation.learning_curve import (
     EXPONENTS,
     PARTS,
@@ -106,5 +106,5 @@ def test_the_log_loss_on_all_training_members_has_the_bits_of_the_cross_validati
     folds = make_folds(y, folds=3, repeats=1, seed=0)
     curve = learning_curve(model, X, y, folds, seed=0)
     whole = curve.groupby("fold")["log_loss"].first()
-    scores = estimator_metrics(model[-1], prepare_folds(model, X, y, folds))
+    scores = estimator_metrics(model[-1], map(preparation(model, X, y), folds))
     assert whole.tolist() == [score["log_loss"] for score in scores]

@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_info
 
 from churnlab.data.demo import members
 from churnlab.errors import InputError
@@ -16,7 +15,6 @@ from churnlab.segments.kmeans import (
     segment_frame,
     standardized,
 )
-from churnlab.threads import on_all_cores
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +139,3 @@ def test_the_plane_shows_the_directions_in_which_rows_differ_most(groups):
     assert points.var(axis=0) / (points.var(axis=0).sum() / shares.sum()) == pytest.approx(shares)
     alone, shares = principal_plane(standardized(groups[["age"]]))
     assert (alone.shape, shares.tolist()) == ((400, 2), [1.0, 0.0])
-
-
-def test_work_on_all_cores_comes_back_in_order_and_each_thread_computes_alone():
-    def threads(item: int) -> tuple[int, set[int]]:
-        return item, {pool["num_threads"] for pool in threadpool_info()}
-
-    assert on_all_cores(threads, range(20), n_jobs=3) == [(item, {1}) for item in range(20)]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.dask_cluster import Cluster, dask_cluster
 from support.killing import (
     PATIENCE,
     SOAK,
+    SUPPORT,
     Command,
     check_promise,
     dead,
@@ -28,11 +30,26 @@ from support.killing import (
     runs,
     trials,
 )
-from support.running import artifact, environment, wait
+from support.running import SMALL_SEGMENTS, artifact, churnlab_process, environment, wait
 
 pytestmark = pytest.mark.slow
 
 FILES = 100 if SOAK else 12
+
+SMALL_FOREST = (
+    *("model=random_forest", "model.estimator.n_estimators=5", "evaluation.folds=3"),
+    *("evaluation.repeats=2", "evaluation.learning_curve=true"),
+)
+
+SMALL_CLAIMS = (
+    *("folds=3", "resamples=100", "further_draws=1"),
+    "claims.models.random_forest.estimator.n_estimators=10",
+    "claims.models.tuned_forest.estimator.estimator.n_estimators=10",
+    *(f"claims.segmentations.{name}.n_init=1" for name in ("seed002", "course")),
+)
+
+DIFFERS = {"run_id", "fit_seconds", "model_bytes"}
+"""Keys of results that two equal runs do not share."""
 
 STOPS = [(signal.SIGKILL, -9), *([(signal.SIGTERM, 143)] if SOAK else []), (None, 1)]
 """Signals and the exit codes after them; None: the scheduler is killed. The short form leaves
@@ -155,6 +172,94 @@ def test_a_study_with_one_worker_has_the_same_trials_as_in_one_process(tmp_path)
             assert gone(command.session()), "a cluster of its own leaves no process"
         found.append([(trial.params, trial.value) for trial in trials(tmp_path / name)])
     assert found[0] == found[1]
+
+
+@pytest.fixture(scope="module")
+def engines(cluster: Cluster) -> dict[str, tuple[str, ...]]:
+    """Return the words of each engine: the default, two processes, the cluster."""
+    processes = ("engine=processes", "engine.workers=2")
+    return {"inline": (), "processes": processes, "dask": on(cluster)}
+
+
+@pytest.fixture(scope="module")
+def own_process(tmp_path_factory: pytest.TempPathFactory):
+    """Yield a folder, and what runs one command after another there, its store in ``home``."""
+    root = tmp_path_factory.mktemp("engines")
+    with churnlab_process(root / "home", PYTHONPATH=str(SUPPORT)) as churnlab:
+        yield root, churnlab
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "files"),
+    [
+        ("train", SMALL_FOREST, ("predictions/oof.parquet", "folds.csv", "learning_curve.csv")),
+        ("segment", SMALL_SEGMENTS, ("evidence.csv", "segments/members.parquet")),
+        ("claims", SMALL_CLAIMS, ("claims.csv",)),
+    ],
+)
+def test_folds_refits_and_claims_have_the_same_bits_with_every_engine(
+    own_process, engines, command, words, files
+):
+    (root, churnlab), found = own_process, {}
+    for name, engine in engines.items():
+        ended = churnlab(command, "dataset.rows=700", *words, *engine)
+        assert ended.code == 0, ended.err
+        assert "runs in one process" not in ended.err
+        run = runs(root / "home", command)[-1]
+        found[name] = [
+            *[
+                {key: made[key] for key in made.keys() - DIFFERS}
+                for made in (run.data.metrics, ended.line)
+            ],
+            *[artifact(run, file).read_bytes() for file in files],
+        ]
+    for name in engines:
+        assert found[name] == found["inline"], name
+
+
+def test_a_fit_that_fails_is_the_same_paragraph_with_every_engine(own_process, engines):
+    root, churnlab = own_process
+    model, found = own_model(root, "sleeper", {"x": (0.0, 1.0)}, fails_below=2.0), []
+    for engine in engines.values():
+        ended = churnlab("train", *model, *engine)
+        found.append((ended.code, ended.out, ended.err))
+    assert found[0][:2] == (1, "")
+    assert found == found[:1] * 3
+
+
+def test_a_dask_worker_that_dies_during_a_fold_costs_that_fold_alone(tmp_path, home, cluster):
+    model = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
+    words = ("train", *model, "evaluation.repeats=2", "evaluation.early=false", *on(cluster))
+    with Command(home, *words) as command:
+        kill_a_holder(command, cluster, tmp_path)
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    assert "A worker died with its Dask worker; only what it was doing is done again" in ended.err
+    assert len(notes(tmp_path, "sleeper")) == 4 + 1 + 1, "the folds, one again, the whole"
+    assert statuses(home) == ["FINISHED"]
+
+
+def test_a_training_that_loses_its_scheduler_is_one_paragraph_and_can_be_run_again(
+    own_process, tmp_path
+):
+    (root, churnlab), started = own_process, time.time()
+    words = ("train", *own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5))
+    with dask_cluster(tmp_path, workers=1) as mortal:
+
+        def kill() -> None:
+            while not notes(root, "sleeper", since=started):
+                time.sleep(0.02)
+            mortal.scheduler.kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+        ended = churnlab(*words, *on(mortal))
+    assert (ended.code, ended.out) == (1, "")
+    assert "The Dask scheduler is gone" in ended.err
+    assert "Traceback" not in ended.err
+    assert runs(root / "home", "train")[-1].info.status == "FAILED"
+    again = churnlab(*words)
+    assert again.code == 0, again.err
+    assert runs(root / "home", "train")[-1].info.status == "FINISHED"
 
 
 def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(

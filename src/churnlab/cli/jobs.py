@@ -9,7 +9,8 @@ import logging
 import os
 import shutil
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,7 +84,8 @@ def perform(job: Job) -> Outcome:
                     "The engine runs the jobs of a sweep (-m); this one job runs in one process."
                 )
             if settings.previews or not settings.dry_run:
-                result = _perform(job, settings, tables)
+                with _spread(job, settings):
+                    result = _perform(job, settings, tables)
         if settings.dry_run:
             result = Result({"dry_run": True})
         elif settings.experiment is not None:
@@ -105,6 +107,22 @@ def perform(job: Job) -> Outcome:
         if refused := _refusal(error):
             return Outcome("input", job.overrides, message=refused)
         return Outcome("failed", job.overrides, message=failure_in_words(error))
+
+
+@contextmanager
+def _spread(job: Job, settings: Any) -> Iterator[None]:
+    """Let the engine's workers do the folds and refits of a command that has work for them."""
+    if settings.engine == INLINE or not settings.runs_engine:
+        yield
+        return
+    from churnlab.config.objects import build_object
+    from churnlab.models.own_code import types_in
+    from churnlab.tuning.needs import Needs
+    from churnlab.tuning.spread import spread_over
+
+    engine = build_object(settings.engine, key="engine")
+    with spread_over(engine, Needs(types=frozenset(types_in(job.config)))):
+        yield
 
 
 def failure_in_words(error: Exception) -> str:

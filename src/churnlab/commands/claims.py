@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from churnlab.claims.claim import claimed_value, count_verdicts, format_interval, verdict
+from churnlab.claims.claim import Claim, claimed_value, count_verdicts, format_interval, verdict
 from churnlab.claims.measures import ClaimContext, check_claims, measure
 from churnlab.claims.multiplicity import by_chance, q_of_claims
 from churnlab.config.build import build_pipeline
@@ -38,7 +39,7 @@ from churnlab.models.splits import Fold, make_folds
 from churnlab.plots import claims as plots
 from churnlab.segments.choose_k import check_rows
 from churnlab.segments.kmeans import all_columns, fit_segmentation, segment_frame
-from churnlab.threads import on_all_cores
+from churnlab.threads import spread
 from churnlab.tracking import artifacts
 from churnlab.tracking.names import Artifact
 from churnlab.tracking.runs import log_metrics, start_run
@@ -156,14 +157,15 @@ def predict(
     jobs = [
         (name, fold) for name in pipelines for fold in folds if fold.repeat == 0 or name in light
     ]
-    predictions = pd.concat(on_all_cores(predict_fold, jobs))
+    predictions = pd.concat(spread(predict_fold, jobs))
     return {str(name): by_draw(part) for name, part in predictions.groupby("model")}
 
 
 def measure_all(file: StatementsKeys, context: ClaimContext) -> pd.DataFrame:
     """Measure every claim: one row each, with the columns of claims.csv."""
-    rows = []
-    for name, claim in file.statements.items():
+
+    def measure_one(named: tuple[str, Claim]) -> tuple[Any, ...]:
+        name, claim = named
         try:
             value, low, high, about, p = measure(claim, context)
         except InputError as error:
@@ -171,7 +173,9 @@ def measure_all(file: StatementsKeys, context: ClaimContext) -> pd.DataFrame:
         measured = about if math.isnan(low) else f"{format_interval(value, low, high)}, {about}"
         why = f"{measured}; claimed: {claimed_value(claim)}"
         stated = name, claim.source, claim.statement, claim.quantity
-        rows.append((*stated, value, low, high, verdict(claim, low, high), why, p))
+        return (*stated, value, low, high, verdict(claim, low, high), why, p)
+
+    rows = spread(measure_one, file.statements.items(), n_jobs=1)
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     return table.assign(q=q_of_claims(table["p"].tolist()))
 

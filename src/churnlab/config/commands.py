@@ -49,10 +49,10 @@ class Command(Keys):
     ``reads_table``: it works on the table of its dataset. ``reads_store``: earlier runs or versions
     decide the result, so that a sweep runs every job again. ``opens_store``: it has no runs of its
     own, but reads those of others. ``runs_engine``: also without -m it has work for the engine's
-    workers. ``fits_models``: it fits models and keeps them. ``previews``: its ``run`` takes
-    ``dry_run=true``, too, and says what it would change. ``whole_store``: it works on the runs and
-    versions of all datasets. ``stays``: it runs until a signal ends it. ``positional``: the key
-    that a word without a key belongs to.
+    workers: trials, parts, folds or refits. ``fits_models``: it fits models and keeps them.
+    ``previews``: its ``run`` takes ``dry_run=true``, too, and says what it would change.
+    ``whole_store``: it works on the runs and versions of all datasets. ``stays``: it runs until a
+    signal ends it. ``positional``: the key that a word without a key belongs to.
     """
 
     experiment: ClassVar[str | None] = None
@@ -110,7 +110,7 @@ def _metric_has_its_costs(keys: Train | Pipeline) -> Train | Pipeline:
     return keys
 
 
-class Train(Command, experiment="churn", fits_models=True):
+class Train(Command, experiment="churn", runs_engine=True, fits_models=True):
     """``churnlab train``."""
 
     dataset: groups.DatasetKeys
@@ -122,7 +122,7 @@ class Train(Command, experiment="churn", fits_models=True):
     _costs = model_validator(mode="after")(_metric_has_its_costs)
 
 
-class Tune(Train, experiment="churn", runs_engine=True):
+class Tune(Train, experiment="churn"):
     """``churnlab tune``."""
 
     tune: groups.StudyKeys
@@ -147,7 +147,7 @@ class Compare(Command, experiment="churn", reads_store=True):
     ceiling: groups.Ceiling
 
 
-class Segment(Command, experiment="segments", fits_models=True):
+class Segment(Command, experiment="segments", runs_engine=True, fits_models=True):
     """``churnlab segment``."""
 
     dataset: groups.DatasetKeys
@@ -241,7 +241,7 @@ class Report(Command, experiment="promotions", reads_store=True):
     output: str | None
 
 
-class Claims(Command, experiment="explore"):
+class Claims(Command, experiment="explore", runs_engine=True):
     """``churnlab claims``."""
 
     dataset: groups.DatasetKeys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from churnlab.errors import InputError
 from churnlab.evaluation.performance import classification_metrics
 from churnlab.models.decision import ContactEconomics
 from churnlab.models.splits import Fold
-from churnlab.threads import one_thread
+from churnlab.threads import one_thread, spread
 
 
 class PreparedFold(NamedTuple):
@@ -27,29 +27,29 @@ class PreparedFold(NamedTuple):
     validation_y: np.ndarray
 
 
-def prepare_folds(
-    model: Pipeline, X: pd.DataFrame, y: np.ndarray, folds: Sequence[Fold]
-) -> Iterator[PreparedFold]:
-    """Run all steps but the estimator in each fold.
+def preparation(model: Pipeline, X: pd.DataFrame, y: np.ndarray) -> Callable[[Fold], PreparedFold]:
+    """Return what runs all steps but the estimator in a fold.
 
     The features learn nothing from a table without gaps, so they are computed once; all else is
     fitted inside the fold.
     """
-    whole = None if X.isna().any(axis=None) else _as_array(model[0].transform(X))
-    for fold in folds:
-        if whole is None:
-            features = clone(model[0]).fit(X.iloc[fold.train])
+    has_gaps = X.isna().any(axis=None)
+    table = X if has_gaps else _as_array(model[0].transform(X))
+
+    def prepare(fold: Fold) -> PreparedFold:
+        train, validation = (_take(table, rows) for rows in (fold.train, fold.validation))
+        if has_gaps:
+            features = clone(model[0]).fit(train)
             train, validation = (
-                _as_array(features.transform(X.iloc[rows]))
-                for rows in (fold.train, fold.validation)
+                _as_array(features.transform(part)) for part in (train, validation)
             )
-        else:
-            train, validation = _take(whole, fold.train), _take(whole, fold.validation)
-        preparation = clone(model[1:-1])
-        train = preparation.fit_transform(train, y[fold.train])
-        yield PreparedFold(
-            fold, train, y[fold.train], preparation.transform(validation), y[fold.validation]
+        steps = clone(model[1:-1])
+        train = steps.fit_transform(train, y[fold.train])
+        return PreparedFold(
+            fold, train, y[fold.train], steps.transform(validation), y[fold.validation]
         )
+
+    return prepare
 
 
 def _as_array(table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
@@ -83,13 +83,22 @@ def fold_predictions(
 
     ``rows`` are the positions of X's rows in the whole table.
     """
-    tables = []
     with one_thread():
-        for prepared in prepare_folds(model, X, y, folds):
-            repeat, fold, _, validation = prepared.fold
-            table = pd.DataFrame({"row": rows[validation], "y": prepared.validation_y})
-            table["probability"] = fold_probability(model[-1], prepared)
-            tables.append(table.assign(fold=fold, repeat=repeat))
+        prepare = preparation(model, X, y)
+        # One after another, unless processes take them: own estimators need not stand threads.
+        found = spread(lambda fold: fold_probability(model[-1], prepare(fold)), folds, n_jobs=1)
+    tables = [
+        pd.DataFrame(
+            {
+                "row": rows[fold.validation],
+                "y": y[fold.validation],
+                "probability": probability,
+                "fold": fold.fold,
+                "repeat": fold.repeat,
+            }
+        )
+        for fold, probability in zip(folds, found, strict=True)
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

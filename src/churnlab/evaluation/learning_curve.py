@@ -15,12 +15,12 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import t as student
 from sklearn.pipeline import Pipeline
 
-from churnlab.evaluation.cross_validation import fold_probability, prepare_folds
+from churnlab.evaluation.cross_validation import fold_probability, preparation
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.metrics import group_members, one_metric
 from churnlab.formatting import counted
 from churnlab.models.splits import Fold
-from churnlab.threads import one_thread
+from churnlab.threads import one_thread, spread
 
 PARTS = (8, 4, 2, 1)
 """Each fold's training members are divided into so many parts, and the model is fitted on each."""
@@ -68,10 +68,12 @@ def learning_curve(
     if min(np.bincount(y[part.train], minlength=2).min() for _, _, part in parts) < fewest:
         return None
     with one_thread():
-        losses = [
-            _log_loss(prepared.validation_y, fold_probability(model[-1], prepared))
-            for prepared in prepare_folds(model, X, y, [part for *_, part in parts])
-        ]
+        prepare = preparation(model, X, y)
+
+        def loss(part: Fold) -> float:
+            return _log_loss(y[part.validation], fold_probability(model[-1], prepare(part)))
+
+        losses = spread(loss, [part for *_, part in parts], n_jobs=1)
     rows = [
         (fold.fold, number, len(part.train), loss)
         for (fold, number, part), loss in zip(parts, losses, strict=True)

@@ -27,7 +27,7 @@ from churnlab.segments.stability import (
     heldout_churn_auc,
     prediction_strength,
 )
-from churnlab.threads import on_all_cores, one_thread
+from churnlab.threads import one_thread, spread
 
 STABLE = {"bootstrap_ari": 0.85, "prediction_strength": 0.8, "min_share": 0.05}
 """The minimum of each criterion for a stable k, a cut that comes back on other members. That does
@@ -109,7 +109,7 @@ def evidence_per_k(
     gaps = gap_statistic(Z[rows], inertias, references=references, random_state=random_state)
     full = {k: fit for k, fit in fits.items() if not empty(fit)}
     found = pd.DataFrame(
-        on_all_cores(lambda k: fit_criteria(Z, fits[k], tree), ks),
+        spread(lambda fit: fit_criteria(Z, fit, tree), fits.values()),
         index=pd.Index(ks, name="k"),
         dtype=np.float64,
     ).assign(silhouette=pd.Series(silhouettes(Z[rows], _labels(full, rows)), dtype=np.float64))

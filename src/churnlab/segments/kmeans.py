@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from churnlab.data.expressions import columns_in, select
 from churnlab.errors import InputError
 from churnlab.segments.space import standardized, word_columns
-from churnlab.threads import Value, on_all_cores, one_thread
+from churnlab.threads import Value, one_thread, spread
 
 MOST_ROWS = 10_000
 """Above this many rows, what would take minutes is computed on a sample of this size, and reported
@@ -88,9 +88,9 @@ def fit_kmeans(
 
 
 def fit_each(fit: Callable[[int], Value], ks: Iterable[int]) -> dict[int, Value]:
-    """Fit each number of segments, on all cores."""
+    """Fit each number of segments, spread over the cores."""
     numbers = sorted(set(ks))
-    return dict(zip(numbers, on_all_cores(fit, numbers), strict=True))
+    return dict(zip(numbers, spread(fit, numbers), strict=True))
 
 
 def fit_segmentation(

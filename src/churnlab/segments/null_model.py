@@ -18,7 +18,7 @@ from scipy.stats import norm
 from churnlab.segments.refits import refit
 from churnlab.segments.space import Layout
 from churnlab.segments.stability import FEW_ROWS
-from churnlab.threads import on_all_cores
+from churnlab.threads import spread
 
 ALPHA = 0.05
 """Below this p, segments are shown to be groups."""
@@ -112,7 +112,7 @@ def groups_p_value(
         return measured(null.draw(rng), k, n_init=n_init, rng=rng)
 
     n_jobs = 1 if measure is None and len(Z) <= FEW_ROWS else None
-    drawn = np.array(on_all_cores(draw, generators, n_jobs=n_jobs))
+    drawn = np.array(spread(draw, generators, n_jobs=n_jobs))
     whole = Z.copy()
     whole[:, : null.layout.numbers] = _standardized(Z[:, : null.layout.numbers])
     observed = np.array(measured(whole, k, n_init=n_init, rng=members))

@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from churnlab.segments.refits import Assign, Refit, inertia, refit, refit_nearest
-from churnlab.threads import Item, on_all_cores
+from churnlab.threads import Item, spread
 
 FEW_ROWS = 5_000
 """Up to this many rows one thread computes: iterations of k-means are so short that several threads
@@ -62,7 +62,7 @@ def bootstrap_agreement(
         return [_contingency(labels[k], assign(Z), k) for k, assign in fits.items()]
 
     generators = _generators(random_state, resamples)
-    tables = on_all_cores(resample, generators, n_jobs=_n_jobs(len(Z), refit))
+    tables = spread(resample, generators, n_jobs=_n_jobs(len(Z), refit))
     return Agreement(
         ari=pd.DataFrame([[_rand(counts) for counts in of] for of in tables], columns=list(labels)),
         jaccard={
@@ -239,7 +239,7 @@ def _repeat(
     n_jobs: int | None,
 ) -> pd.DataFrame:
     """Return repetitions x numbers k."""
-    return pd.DataFrame(on_all_cores(work, items, n_jobs=n_jobs), columns=list(ks))
+    return pd.DataFrame(spread(work, items, n_jobs=n_jobs), columns=list(ks))
 
 
 def _n_jobs(n_rows: int, refit: Refit) -> int | None:

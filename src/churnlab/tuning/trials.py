@@ -33,7 +33,7 @@ from churnlab.evaluation.cross_validation import (
     PreparedFold,
     cv_metrics,
     estimator_metrics,
-    prepare_folds,
+    preparation,
 )
 from churnlab.formatting import of_a_library
 from churnlab.models.decision import ContactEconomics
@@ -116,7 +116,7 @@ def work(job: Job, slot: WorkerSlot) -> Iterator[None]:
     # The first call opens the store, which takes seconds: before a trial is taken, not during one.
     mlflow.get_run(job.parent.info.run_id)
     study = optuna.load_study(study_name=job.study, storage=job.storage.open(job.study))
-    folds = list(prepare_folds(job.pipeline, job.X, job.y, job.folds))
+    folds = [*map(preparation(job.pipeline, job.X, job.y), job.folds)]
     while (trial := _take(study, job, slot)) is not None:
         with job.storage.beating(trial):
             _run_trial(study, trial, job, folds)

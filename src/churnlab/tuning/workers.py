@@ -233,7 +233,7 @@ def _run_worker() -> None:
         for _ in pickle.loads(work)(slot):
             pass
     except Exception as error:
-        stdout.write(_pickled(error))
+        stdout.write(pickled(error))
         stdout.close()
         os._exit(1)
 
@@ -244,7 +244,8 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _pickled(error: Exception) -> bytes:
+def pickled(error: Exception) -> bytes:
+    """Pickle an exception; one that cannot be rebuilt becomes a JobError with its text."""
     try:
         text = pickle.dumps(error)
         pickle.loads(text)
