@@ -152,7 +152,7 @@ def killed(home: Path, words: list[str], until, *, by: signal.Signals = signal.S
     while not ((home / "mlflow.db").exists() and until()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.2)
     process.send_signal(by)
     ended = wait(process)
     assert (ended.code, ended.out) == (-by if by == signal.SIGKILL else 143, ""), ended.err
@@ -160,7 +160,7 @@ def killed(home: Path, words: list[str], until, *, by: signal.Signals = signal.S
 
 
 def test_a_killed_sweep_run_again_does_only_what_is_missing(home, run_command, runs_at):
-    forest = ("model=random_forest", "model.estimator.n_estimators=100", "evaluation.repeats=3")
+    forest = ("model=random_forest", "model.estimator.n_estimators=30")
     words = ["train", "-m", *SMALL, *forest, "seed=1,2,3"]
 
     def statuses(command: str = "train") -> list[str]:
@@ -189,7 +189,7 @@ def test_a_sweep_that_was_killed_outright_leaves_its_running_job_to_be_done_agai
     home, run_command, runs_at
 ):
     """Kill -9 in the first job, then at any moment; finished jobs are not run again."""
-    forest = ("model=random_forest", "model.estimator.n_estimators=100", "evaluation.repeats=2")
+    forest = ("model=random_forest", "model.estimator.n_estimators=30")
     words = [
         "train",
         "-m",
@@ -478,7 +478,7 @@ def until(command: Command, home: Path, runs_at, holds) -> Any:
             for run in runs_at(home, command="train"):
                 if holds(run):
                     return run
-        time.sleep(0.05)
+        time.sleep(0.2)  # each look costs as much as a small fit
     raise AssertionError(command.err)
 
 

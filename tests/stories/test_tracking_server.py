@@ -319,6 +319,7 @@ def test_a_server_and_its_database_that_restart_under_a_study_lose_nothing(
         enough = trials_of(server, "restarted") + 3
         while trials_of(server, "restarted") < enough:
             assert tuning.poll() is None, tuning.communicate()
+            time.sleep(0.2)
         stop()
         time.sleep(10 if SOAK else 3)
         assert tuning.poll() is None, "it ended before the part was gone"
@@ -339,6 +340,7 @@ def test_a_server_that_is_gone_for_good_ends_the_command_and_the_same_command_co
     tuning = start(tmp_path / "home", *words, settings=settings)
     while trials_of(server, "gone") < 3:
         assert tuning.poll() is None, tuning.communicate()
+        time.sleep(0.2)
     server.kill()
     ended = wait(tuning)
     server.start()

@@ -123,7 +123,7 @@ class Command:
             if not self.running:
                 return False
             assert time.monotonic() < deadline, f"{what} never came: {self.err}"
-            time.sleep(0.02)
+            time.sleep(0.05)
         return self.running
 
     def pause(self, seconds: float) -> bool:
