@@ -58,7 +58,8 @@ def test_the_noise_falls_with_the_root_of_the_number_of_members():
 
 def test_bins_that_share_a_group_err_together():
     equal = bin_gaps(np.array([0, 1] * 50), np.full(100, 0.5), np.random.default_rng(0))
-    assert np.ptp(equal.noise, axis=1).max() < 1e-9
+    rounded = 1e-5 * equal.error.max()  # the root of a singular covariance has half the digits
+    assert np.ptp(equal.noise, axis=1).max() < rounded
 
 
 def test_a_sample_whose_gaps_cancel_by_luck_does_not_show_a_perfect_model():
