@@ -298,7 +298,7 @@ def test_a_url_is_read_and_an_unreachable_one_is_refused(site, monkeypatch):
         ("http://127.0.0.1:9/members.csv", "cannot be reached"),
         ("gopher://127.0.0.1/members.csv", "cannot be reached"),
         ("http://[/members.csv", "cannot be reached"),
-        (f"{site}/chunks.csv", "broke off after 1,048,576 bytes (IncompleteRead"),
+        (f"{site}/chunks.csv", "broke off after 1,572,864 bytes (IncompleteRead"),
         (f"{site}/stops.csv", "broke off after 2,097,152 bytes (timed out); run the same command"),
     ]:
         monkeypatch.setattr("churnlab.data.reading.TIMEOUT", 1)

@@ -13,7 +13,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import mlflow
 import numpy as np
@@ -240,16 +240,23 @@ def test_an_input_that_is_away_for_a_while_costs_no_finished_part(
     assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
 
 
-def test_a_url_that_breaks_off_costs_no_finished_part(promoted, score, table, tmp_path):
-    content, sent = (tmp_path / "members.csv").read_bytes(), []
+def test_a_url_that_breaks_off_or_a_kill_while_it_comes_costs_no_finished_part(
+    promoted, score, table, tmp_path
+):
+    content, sent, killed = (tmp_path / "members.csv").read_bytes(), [], Event()
+    half = len(content) // 2
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[: len(content) // (1 + len(sent) % 2)])
             sent.append(self.path)
+            self.wfile.write(content[:half])
+            if len(sent) == 1:
+                killed.wait()
+            elif len(sent) != 3:
+                self.wfile.write(content[half:])
 
         def log_message(self, *_: object) -> None:
             """Keep quiet."""
@@ -259,21 +266,27 @@ def test_a_url_that_breaks_off_costs_no_finished_part(promoted, score, table, tm
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/members.csv"
         words = [f"input={url}", f"output={tmp_path}/scored.csv", REJECT]
+        job = start(promoted.home, *words)
+        while not [file for file in folder.rglob("members.csv") if file.stat().st_size]:
+            assert job.poll() is None, job.communicate()
+            time.sleep(0.05)
+        kill(job)
+        killed.set()
+        assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".parts"}
         job = start(promoted.home, *words, halt=4)
         until(folder / "000004.json", job)
         kill(job)
         kept = {path: path.stat().st_mtime_ns for path in folder.glob("0*.json")}
         ended = score(*words)
         assert ended.code == 2, ended.err
-        half = f"{len(content) // 2:,} of {len(content):,} bytes; run the same command again"
-        assert f"broke off after {half}" in ended.err
+        broken = f"{half:,} of {len(content):,} bytes; run the same command again"
+        assert f"broke off after {broken}" in ended.err
         assert {path: path.stat().st_mtime_ns for path in folder.glob("0*.json")} == kept
         ended = score(*words)
         server.shutdown()
-    assert len(sent) == 3
+    assert len(sent) == 4
     assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
-    left = [path for path in tmp_path.iterdir() if path.suffix != ".csv"]
-    assert [path for path in left if path.name.startswith(".")] == []
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv"}
 
 
 def test_parts_of_another_input_or_command_are_not_continued(

@@ -101,7 +101,7 @@ def _parts(
             contract, model.uri, settings.score.reasons or settings.contacts,
             settings.score.on_bad_row == "reject", ending, folder,
         )  # fmt: skip
-        with opened(settings.input, contract, folder=folder.parent) as members:
+        with opened(settings.input, contract, folder=folder / parts.DOWNLOAD) as members:
             made_of = [members.state, deciding(settings.model_dump()), model.uri, ending]
             made_of += [repr(contract), code_sha256()]
             parts.begin(folder, {"made_of": made_of})

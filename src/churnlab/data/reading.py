@@ -149,7 +149,7 @@ def _received(path: str, *, key: str) -> Generator[bytes]:
     try:
         with urlopen(path, timeout=TIMEOUT) as response:
             size, expected = 0, getattr(response, "length", None)
-            for chunk in iter(partial(response.read, 2**20), b""):
+            for chunk in iter(partial(response.read1, 2**20), b""):
                 size += len(chunk)
                 yield chunk
     except (OSError, HTTPException, ValueError) as error:

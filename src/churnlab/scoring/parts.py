@@ -23,6 +23,10 @@ from churnlab.scoring.part import Part, Scoring, keep
 MANIFEST = "manifest.json"
 """What the parts were made of and how; other parts are not continued."""
 
+DOWNLOAD = "download"
+"""The folder among the parts that a URL is downloaded to: what a kill leaves there goes at the next
+start."""
+
 
 def folder_of(output: Path) -> Path:
     """Return the folder of an output's parts."""
@@ -71,6 +75,9 @@ def locked(output: Path) -> Iterator[Path]:
             raise InputError(
                 f"Another process is writing output={output}; wait for it, or name another file."
             ) from None
+        with writing(output):
+            shutil.rmtree(folder / DOWNLOAD, ignore_errors=True)
+            (folder / DOWNLOAD).mkdir(exist_ok=True)
         try:
             yield folder
         finally:
@@ -89,7 +96,7 @@ def begin(folder: Path, made_of: Mapping[str, Any]) -> None:
     with writing(folder):
         manifest.unlink(missing_ok=True)
         for path in folder.iterdir():
-            if path.name != "lock":
+            if path.name not in ("lock", DOWNLOAD):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         _write(manifest, made_of)
 
