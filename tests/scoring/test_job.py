@@ -182,6 +182,24 @@ def test_a_full_disk_is_one_paragraph_and_the_same_command_completes(
         assert again.line["rows"] + again.line["rejected"] == ROWS
 
 
+@pytest.mark.parametrize("kind", ["rows", "ids"])
+def test_a_disk_that_is_full_for_a_small_file_of_a_part_is_one_paragraph(
+    promoted, score, table, words, tmp_path, kind
+):
+    job = start(promoted.home, *words, REJECT, halt=4)
+    folder = tmp_path / ".scored.csv.parts"
+    until(folder / "000004.json", job)
+    small = folder / f"000005.{kind}.npy"
+    small.symlink_to("/dev/full")
+    ended = wait(job)
+    assert ended.code == 1, ended.err
+    assert "Nothing more can be written to" in ended.err
+    assert not (folder / "000005.json").exists()
+    small.unlink()
+    ended = score(*words, REJECT)
+    assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
+
+
 def test_an_output_folder_that_is_removed_is_one_paragraph(promoted, score, table, words, tmp_path):
     (tmp_path / "out").mkdir()
     words = [words[0], f"output={tmp_path}/out/scored.csv", REJECT]

@@ -2,6 +2,7 @@
 nothing but the server and, for a lock, the database."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -109,7 +110,9 @@ def test_what_one_machine_made_is_used_by_every_command_on_another(server, machi
     assert [entry["to"] for entry in two.succeed("history").line["entries"]] == ["1", "2", "1"]
     two.succeed("init", "members.csv", "name=own", "target=Churn")
     two.succeed("explore", "--config-dir", "my_conf", "dataset=own")
-    assert two.succeed("doctor", "fix=true").line["problems"] == []
+    (two.home / "mlartifacts" / "0123456789abcdef0123456789abcdef").mkdir(parents=True)
+    assert two.succeed("doctor", "fix=true").line["problems"] == [], "of a store on this machine"
+    shutil.rmtree(two.home / "mlartifacts")
     with churnlab_serve(two.home, MLFLOW_TRACKING_URI=server.address) as serving:
         body = {"dataframe_records": [json.loads(members(1, seed=5).to_json(orient="records"))[0]]}
         del body["dataframe_records"][0]["Churn"]
@@ -118,6 +121,14 @@ def test_what_one_machine_made_is_used_by_every_command_on_another(server, machi
     for machine in (one, two):
         kept = {path.name for path in machine.home.iterdir()}
         assert not kept & {"mlflow.db", "mlartifacts"}, "a store on the machine itself"
+
+
+def test_the_servers_own_database_is_refused_for_studies(server, machines, postgres, tmp_path):
+    settings = {"MLFLOW_TRACKING_URI": server.address}
+    settings |= {"CHURNLAB_STORAGE_URL": postgres.url("mlflow")}
+    ended = wait(start(tmp_path / "home", "tune", *TRAINED, "storage=postgres", settings=settings))
+    assert (ended.code, ended.out) == (2, "")
+    assert "is the database of an MLflow server: name another one for the studies." in ended.err
 
 
 def test_advice_names_the_server_and_no_program_that_would_open_a_second_one(server, made):
@@ -384,6 +395,7 @@ def test_a_wrong_password_is_named_in_a_paragraph_that_does_not_show_it(tmp_path
     ("address", "instead"),
     [
         ("http://ann:s3cret@127.0.0.1:9", "set MLFLOW_TRACKING_USERNAME"),
+        ("http://ann:p/s3cret@127.0.0.1:9", "set MLFLOW_TRACKING_USERNAME"),
         ("postgresql+psycopg://ann:s3cret@127.0.0.1:9/lab", "~/.pgpass"),
         ("postgresql://127.0.0.1:9/lab?user=ann&password=s3cret", "~/.pgpass"),
     ],

@@ -65,12 +65,14 @@ def test_a_server_is_named_without_user_and_password():
         (None, "CHURNLAB_STORAGE_URL"),
         ("mysql://me@host/x", "not the address of a PostgreSQL database"),
         ("postgresql://me@host:port/x", "not the address of a PostgreSQL database"),
+        ("postgresql://me:p@ss/w:rd#1@host:1/x", "storage.url contains several @.* percent-encod"),
     ],
 )
 def test_what_is_no_address_is_refused(url, says, monkeypatch):
     monkeypatch.delenv(module.ADDRESS, raising=False)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=says) as refused:
         server(url)
+    assert "w:rd" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from churnlab.tuning.needs import Needs
 from support import calls
 from support.dask_cluster import Cluster, dask_cluster
 from support.killing import PATIENCE, gone
+from support.running import start, wait
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +133,37 @@ def test_without_an_address_there_is_a_cluster_that_ends_with_the_command(tmp_pa
         ]
         assert len(mine) >= 3
     assert gone(mine)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_address_where_something_else_listens_is_wrong_input(answers, monkeypatch):
+    monkeypatch.setattr("churnlab.tuning.dask_engine.PATIENCE", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def refuse() -> None:
+            with other.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9)
+
+        refusing = threading.Thread(target=refuse)
+        if answers:
+            refusing.start()
+        engine = Dask(workers=1, address=f"tcp://127.0.0.1:{other.getsockname()[1]}")
+        with pytest.raises(InputError, match="No Dask scheduler answers at engine.address=tcp://1"):
+            engine.warm_up([])
+        if answers:
+            refusing.join()
+
+
+@pytest.mark.parametrize("words", [("train", "model=dummy"), ("tune", "tune.n_trials=2")])
+def test_a_command_without_its_scheduler_ends_in_one_paragraph_and_leaves_no_run(
+    home, runs_at, words
+):
+    given = ("dataset.rows=250", "evaluation.folds=2", "engine=dask", "engine.address=nowhere")
+    ended = wait(start(home, *words, *given))
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("No Dask scheduler answers at engine.address=nowhere.")
+    assert ended.err.count("\n") == 1
+    assert not (home / "mlflow.db").exists() or runs_at(home) == []
 
 
 def test_a_scheduler_that_does_not_answer_is_wrong_input():

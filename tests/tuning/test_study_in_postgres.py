@@ -42,6 +42,20 @@ def test_one_worker_has_the_same_trials_as_in_files_also_when_it_is_killed(share
     assert history(found) == in_files
 
 
+def test_a_driver_that_wants_fewer_trials_speaks_of_the_model_that_it_has_trained(shared):
+    with (
+        shared.tune("one", *SMALL, "tune.n_trials=4") as one,
+        shared.tune("two", *SMALL, "tune.n_trials=25") as two,
+    ):
+        ended = [one.ended(), two.ended()]
+    for end, n in zip(ended, (4, 25), strict=True):
+        assert (end.code, end.line["n_complete"] >= n) == (0, True), end.err
+        best = shared.client.get_run(end.line["best_run_id"]).data
+        assert best.metrics["cv_log_loss"] == pytest.approx(end.line["best_value"])
+        for name, value in end.line["best_params"].items():
+            assert best.params[f"model.estimator.{name}"] == str(value)
+
+
 def test_who_leaves_early_leaves_the_run_open_for_the_others(shared):
     words = shared.model(seconds=1.0)
     many = (*words, "tune.n_trials=200")

@@ -127,6 +127,8 @@ def _spread(job: Job, settings: Any) -> Iterator[None]:
 
 def failure_in_words(error: Exception) -> str:
     """Say what failed, in our own words if the error has them or the disk is full or fails."""
+    if isinstance(error, JobError) and isinstance(error.__cause__, OSError):
+        return str(error)  # it names the folder
     known = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
     return _disk_failed(error) or _server_is_gone(error) or known
 

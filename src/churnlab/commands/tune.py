@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -27,7 +28,7 @@ import mlflow
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from churnlab.commands import train
 from churnlab.config.build import build_pipeline
@@ -85,14 +86,12 @@ def run(settings: Tune, dataset: Dataset) -> Result:
     with driver.opened(plan) as there:
         complete = driver.run_trials(plan, there)
         scores = _run_nested(plan, there)
-        trained = _train_best(plan, there)
-        note = _log_verdict(plan, there, trained, scores, n_complete=len(complete))
+        trained, complete = _train_best(plan, there, complete)
+        note = _log_verdict(plan, there, trained, scores, complete)
         # last: these tags mean that everything else is logged
         mlflow.set_tags({Tag.BEST_RUN_ID: trained, Tag.N_COMPLETE: len(complete)})
-    study = there.study
-    found = ", ".join(
-        f"{key}={short_value(str(value))}" for key, value in study.best_params.items()
-    )
+    best = _best(complete, settings.metric)
+    found = ", ".join(f"{key}={short_value(str(value))}" for key, value in best.params.items())
     log.info("%s, with %s: %s", plan.name, found, note)
     return Result(
         {
@@ -100,8 +99,8 @@ def run(settings: Tune, dataset: Dataset) -> Result:
             "study": plan.name,
             "n_complete": len(complete),
             "n_reused": sum(trials.REUSED in trial.user_attrs for trial in complete),
-            "best_value": study.best_value,
-            "best_params": study.best_params,
+            "best_value": best.value,
+            "best_params": best.params,
             "nested_value": scores.get(f"nested_{settings.metric}"),
             "best_run_id": trained,
         }
@@ -129,28 +128,37 @@ def _run_nested(plan: Plan, there: OpenStudy) -> dict[str, float]:
     return scores
 
 
-def _train_best(plan: Plan, there: OpenStudy) -> str:
-    """Log the study and train with its best parameters, unless an earlier start did; return the id
-    of the train run."""
+def _best(complete: Sequence[FrozenTrial], metric: str) -> FrozenTrial:
+    """Return the best of some completed trials: the study itself may have more by now, of drivers
+    that want more."""
+    return (min if metric in LOWER_IS_BETTER else max)(complete, key=attrgetter("value"))
+
+
+def _train_best(
+    plan: Plan, there: OpenStudy, complete: list[FrozenTrial]
+) -> tuple[str, list[FrozenTrial]]:
+    """Log the study and train with the best of the completed trials, unless an earlier start did.
+
+    Returns the id of the train run, and the trials among which its parameters were chosen.
+    """
     settings, study = plan.settings, there.study
     tags = mlflow.get_run(there.parent.info.run_id).data.tags  # another driver may have set them
     name = settings.run_name or driver.run_name(settings)
-    best = settings.train(study.best_params, run_name=name)
-    n_complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    best = settings.train(_best(complete, settings.metric).params, run_name=name)
     trained, run_id = None, there.parent.info.run_id
-    if tags.get(Tag.N_COMPLETE) == str(n_complete) and artifacts.has(run_id, Artifact.TRIALS):
+    if tags.get(Tag.N_COMPLETE) == str(len(complete)) and artifacts.has(run_id, Artifact.TRIALS):
         trained = finished_inside(there.parent, "train", best.model_dump(), plan.dataset)
     if trained is None:
-        _log_study(study, metric=settings.metric)
+        _log_study(study, complete, metric=settings.metric)
         trained = train.run(best, plan.dataset).values["run_id"]
         if not there.seat.is_locked():  # another driver may have ended the study meanwhile
             end_trial(trained, "KILLED")
             there.seat.lock()
-            return _train_best(plan, there)
+            return _train_best(plan, there, study.get_trials(states=[TrialState.COMPLETE]))
         log_metrics(cv_scores(mlflow.get_run(trained)))
     if tags.get(Tag.BEST_RUN_ID) != trained or not artifacts.has(run_id, Artifact.UNTUNED):
         _log_untuned(plan, settings.train({}, run_name=name))
-    return trained
+    return trained, complete
 
 
 def _log_untuned(plan: Plan, untuned: Train) -> None:
@@ -168,14 +176,18 @@ def _log_untuned(plan: Plan, untuned: Train) -> None:
 
 
 def _log_verdict(
-    plan: Plan, there: OpenStudy, trained: str, scores: Mapping[str, float], *, n_complete: int
+    plan: Plan,
+    there: OpenStudy,
+    trained: str,
+    scores: Mapping[str, float],
+    complete: Sequence[FrozenTrial],
 ) -> str:
     """Log and return the note of the study: the best score, and what it is worth on members that
     chose nothing."""
     metric, label = plan.settings.metric, LABELS[plan.settings.metric]
     sentences = [
-        f"Best cv {label} {there.study.best_value:.4f}, chosen among "
-        f"{counted(n_complete, 'trial')} on these folds."
+        f"Best cv {label} {_best(complete, metric).value:.4f}, chosen among "
+        f"{counted(len(complete), 'trial')} on these folds."
     ]
     if scores:
         sentences.append(
@@ -207,17 +219,15 @@ def _compare_with_untuned(plan: Plan, trained: str, predicted: pd.DataFrame) -> 
     return sentence
 
 
-def _log_study(study: optuna.Study, *, metric: str) -> None:
+def _log_study(study: optuna.Study, complete: Sequence[FrozenTrial], *, metric: str) -> None:
     """Log the study's table, figures and best trial in the parent run."""
     mpl.use("Agg")
     artifacts.log_table(driver.trials_table(study), Artifact.TRIALS)
-    values = [trial.value for trial in study.get_trials(states=[TrialState.COMPLETE])]
+    values, first = [trial.value for trial in complete], _best(complete, metric)
     best = np.minimum if metric in LOWER_IS_BETTER else np.maximum
     log_steps({f"trial_{metric}": values, f"best_cv_{metric}": best.accumulate(values).tolist()})
-    mlflow.set_tags(
-        {Tag.BEST_TRIAL: study.best_trial.number, Tag.BEST_PARAMS: json.dumps(study.best_params)}
-    )
-    if len(study.get_trials(states=[TrialState.COMPLETE])) < 2:
+    mlflow.set_tags({Tag.BEST_TRIAL: first.number, Tag.BEST_PARAMS: json.dumps(first.params)})
+    if len(complete) < 2:
         return  # the figures compare trials
     with plt.rc_context():  # Optuna changes the style of all later figures
         for name, plot in FIGURES.items():

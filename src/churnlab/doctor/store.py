@@ -211,7 +211,12 @@ def lost_studies(snapshot: StoreSnapshot, storage: Storage) -> Iterator[Problem]
 
 
 def unknown_folders(snapshot: StoreSnapshot) -> Iterator[Problem]:
-    """Yield folders of artifacts whose run or model is not in the store; somebody may need them."""
+    """Yield folders of artifacts whose run or model is not in the store; somebody may need them.
+
+    None of a server: what lies in CHURNLAB_HOME then belongs to the store on this machine.
+    """
+    if mlflow.get_tracking_uri().startswith("http"):
+        return
     root = Path(os.environ["CHURNLAB_STORE"]) / ARTIFACTS
     known = {*snapshot.runs, *(model.model_id for model in snapshot.models)}
     runs = [path for path in root.glob("*") if re.fullmatch(r"[0-9a-f]{32}", path.name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -362,5 +363,7 @@ def keep(part: Part, number: int, scoring: Scoring, *, header: bool) -> None:
             writer.write_table(rows)
     if len(part.rejected):
         part.rejected.to_parquet(folder / f"{stem}.rejected")
-    np.save(folder / f"{stem}.rows.npy", part.row_hashes)
-    np.save(folder / f"{stem}.ids.npy", part.id_hashes)
+    for kind, hashes in (("rows", part.row_hashes), ("ids", part.id_hashes)):
+        content = io.BytesIO()
+        np.save(content, hashes)  # into a file it would not notice a disk that is full at the end
+        (folder / f"{stem}.{kind}.npy").write_bytes(content.getvalue())

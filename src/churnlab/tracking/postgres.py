@@ -137,8 +137,14 @@ def make_server(url: str | None, *, grace: float, patience: float) -> Server:
             f"variable {ADDRESS}, which may have a password, too."
         )
     address = _read(given)
+    named = "storage.url" if url else ADDRESS
+    if address is None and given.count("@") > 1:
+        raise InputError(
+            f"The address in {named} contains several @. Write the special characters of its "
+            "password in percent-encoding: @ is %40, / is %2F, : is %3A, # is %23, % is %25."
+        )
     if address is None:
-        raise InputError(f"storage.url is not the address of a PostgreSQL database: {EXAMPLE}.")
+        raise InputError(f"{named} is not the address of a PostgreSQL database: {EXAMPLE}.")
     if address.password is None and os.environ.get(PASSWORD):
         address = address.set(password=os.environ[PASSWORD])
     return Server(address, grace=grace, patience=patience)
@@ -159,7 +165,8 @@ def take_password(words: list[str]) -> list[str]:
 
 
 def _read(url: str) -> URL | None:
-    """Read the address of a PostgreSQL database; None if it is none."""
+    """Read the address of a PostgreSQL database; None if it is none, or another one than is meant:
+    the part before a second @ is no address."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -167,7 +174,8 @@ def _read(url: str) -> URL | None:
         address = make_url(url)
     except (ArgumentError, ValueError):
         return None
-    return address if address.drivername in ("postgresql", "postgresql+psycopg") else None
+    known = address.drivername in ("postgresql", "postgresql+psycopg") and url.count("@") < 2
+    return address if known else None
 
 
 def _psycopg() -> Any:

@@ -30,8 +30,8 @@ NO_LOGIN, NO_RIGHTS = 401, 403
 
 def check_address(uri: str) -> None:
     """Refuse an address with a password: it would stand in every run and message."""
-    address = urlsplit(uri)
-    if address.password is None and "password" not in parse_qs(address.query):
+    user = uri.partition("://")[2].rpartition("@")[0]  # even of an address that is not well written
+    if ":" not in user and "password" not in parse_qs(urlsplit(uri).query):
         return
     instead = (
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

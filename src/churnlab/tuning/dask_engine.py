@@ -6,6 +6,7 @@ process as engine=processes would; what workers agree on stays in the study's st
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pickle
@@ -16,11 +17,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from churnlab.errors import InputError, JobError
+from churnlab.tracking.processes import interruption
 from churnlab.tuning import pool
 from churnlab.tuning.needs import NOTHING, Needs, own_types
 from churnlab.tuning.workers import (
@@ -99,7 +102,10 @@ class Dask:
                 watch()
 
     def warm_up(self, modules: Sequence[str]) -> None:
-        """Import nothing: each worker imports what it needs when it needs it."""
+        """Refuse an address where no scheduler answers; workers import what they need."""
+        _check_installed()
+        if self.address is not None:
+            _check_scheduler(self.address)
 
     @contextmanager
     def pool(self, needs: Needs = NOTHING) -> Iterator[pool.Pool]:
@@ -110,12 +116,9 @@ class Dask:
     @contextmanager
     def _connected(self, needs: Needs) -> Iterator[_Cluster]:
         """Connect to the cluster, and refuse workers that are not like this process."""
-        try:
-            from distributed.versions import VersionMismatchWarning
-        except ImportError:
-            raise InputError(
-                "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'."
-            ) from None
+        _check_installed()
+        from distributed.versions import VersionMismatchWarning
+
         for name in [name for name in logging.root.manager.loggerDict if "distributed" in name]:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
         warnings.filterwarnings("ignore", category=VersionMismatchWarning)  # we compare more
@@ -157,18 +160,44 @@ def _local_cluster(workers: int) -> Iterator[Client]:
         yield client
 
 
-@contextmanager
-def _remote_cluster(address: str) -> Iterator[Client]:
-    from distributed import Client
+def _check_installed() -> None:
+    if find_spec("distributed") is None:
+        raise InputError(
+            "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'."
+        )
 
+
+def _check_scheduler(address: str) -> None:
+    """Refuse an address where no scheduler answers.
+
+    A client would wait there for ever if something else answers, and complain when it is deleted.
+    """
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async def greet() -> None:
+        settings = Security().get_connection_args("client")
+        await (await connect(address, timeout=PATIENCE, **settings)).close()
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+        asyncio.run(asyncio.wait_for(greet(), PATIENCE))
+    except Exception as error:  # what else answers there can be taken for anything
+        if stopped := interruption(error):
+            raise stopped from None
         raise InputError(
             f"No Dask scheduler answers at engine.address={address}. Start one (dask scheduler) or "
             "correct the address (tcp://HOST:8786); without one churnlab starts a cluster on this "
             "machine."
         ) from error
+
+
+@contextmanager
+def _remote_cluster(address: str) -> Iterator[Client]:
+    from distributed import Client
+
+    _check_scheduler(address)
+    client = Client(address, timeout=PATIENCE, set_as_default=False)
     try:
         yield client
     finally:

@@ -276,9 +276,12 @@ def _open(server: Server) -> _PatientStorage:
     except RuntimeError as error:
         if isinstance(error, JobError):
             raise
+        of_mlflow = other.execute("SELECT 1 WHERE to_regclass('registered_models') IS NOT NULL")
         raise InputError(
-            f"{server} has studies of another Optuna, which this one cannot read: install that "
-            "version, or use another database."
+            f"{server} is the database of an MLflow server: name another one for the studies."
+            if of_mlflow.fetchone()
+            else f"{server} has studies of another Optuna, which this one cannot read: install "
+            "that version, or use another database."
         ) from error
     finally:
         other.close()
