@@ -17,7 +17,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -161,10 +160,12 @@ def _local_cluster(workers: int) -> Iterator[Client]:
 
 
 def _check_installed() -> None:
-    if find_spec("distributed") is None:
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
         raise InputError(
             "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'."
-        )
+        ) from None
 
 
 def _check_scheduler(address: str) -> None:
