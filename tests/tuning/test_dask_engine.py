@@ -137,7 +137,7 @@ def test_without_an_address_there_is_a_cluster_that_ends_with_the_command(tmp_pa
 
 @pytest.mark.parametrize("answers", [False, True])
 def test_an_address_where_something_else_listens_is_wrong_input(answers, monkeypatch):
-    monkeypatch.setattr("churnlab.tuning.dask_engine.PATIENCE", 2.0)
+    monkeypatch.setattr("churnlab.tuning.dask_cluster.PATIENCE", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def refuse() -> None:

@@ -6,7 +6,6 @@ process as engine=processes would; what workers agree on stays in the study's st
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import pickle
@@ -22,8 +21,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from churnlab.errors import InputError, JobError
-from churnlab.tracking.processes import interruption
 from churnlab.tuning import pool
+from churnlab.tuning.dask_cluster import (
+    PATIENCE,
+    check_installed,
+    check_scheduler,
+    local_cluster,
+    remote_cluster,
+)
 from churnlab.tuning.needs import NOTHING, Needs, own_types
 from churnlab.tuning.workers import (
     POLL,
@@ -39,12 +44,6 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 log = logging.getLogger(__name__)
-
-PATIENCE = 10.0
-"""Seconds in which a scheduler must answer."""
-
-GOODBYE = 2.0
-"""Seconds in which the connection to a scheduler is closed, if it is still there."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class Dask:
 
     def warm_up(self, modules: Sequence[str]) -> None:
         """Refuse an address where no scheduler answers; workers import what they need."""
-        _check_installed()
+        check_installed()
         if self.address is not None:
-            _check_scheduler(self.address)
+            check_scheduler(self.address)
 
     @contextmanager
     def pool(self, needs: Needs = NOTHING) -> Iterator[pool.Pool]:
@@ -115,7 +114,7 @@ class Dask:
     @contextmanager
     def _connected(self, needs: Needs) -> Iterator[_Cluster]:
         """Connect to the cluster, and refuse workers that are not like this process."""
-        _check_installed()
+        check_installed()
         from distributed.versions import VersionMismatchWarning
 
         for name in [name for name in logging.root.manager.loggerDict if "distributed" in name]:
@@ -124,85 +123,11 @@ class Dask:
         warnings.filterwarnings("ignore", message="Sending large graph")  # the table, once each
         with ExitStack() as opened:
             if self.address is None:
-                client = opened.enter_context(_local_cluster(self.workers))
+                client = opened.enter_context(local_cluster(self.workers))
             else:
-                client = opened.enter_context(_remote_cluster(self.address))
+                client = opened.enter_context(remote_cluster(self.address))
             cluster = opened.enter_context(_working(client, self, needs))
             yield cluster
-
-
-@contextmanager
-def _local_cluster(workers: int) -> Iterator[Client]:
-    """Start a cluster on this machine, which nobody else on it can use."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    with (
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": pool.ATTEMPTS - 1,
-                "distributed.scheduler.http.routes": [],
-                "distributed.worker.http.routes": [],
-            }
-        ),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-            security=True,
-            preload=["churnlab.tuning.dask_worker"],
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-def _check_installed() -> None:
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'."
-        ) from None
-
-
-def _check_scheduler(address: str) -> None:
-    """Refuse an address where no scheduler answers.
-
-    A client would wait there for ever if something else answers, and complain when it is deleted.
-    """
-    from distributed.comm import connect
-    from distributed.security import Security
-
-    async def greet() -> None:
-        settings = Security().get_connection_args("client")
-        await (await connect(address, timeout=PATIENCE, **settings)).close()
-
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    try:
-        asyncio.run(asyncio.wait_for(greet(), PATIENCE))
-    except Exception as error:  # what else answers there can be taken for anything
-        if stopped := interruption(error):
-            raise stopped from None
-        raise InputError(
-            f"No Dask scheduler answers at engine.address={address}. Start one (dask scheduler) or "
-            "correct the address (tcp://HOST:8786); without one churnlab starts a cluster on this "
-            "machine."
-        ) from error
-
-
-@contextmanager
-def _remote_cluster(address: str) -> Iterator[Client]:
-    from distributed import Client
-
-    _check_scheduler(address)
-    client = Client(address, timeout=PATIENCE, set_as_default=False)
-    try:
-        yield client
-    finally:
-        client.close(timeout=GOODBYE)
 
 
 @contextmanager
