@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Sequence
 
 
@@ -48,6 +49,15 @@ def disk_fault(error: BaseException) -> int | None:
     text = " ".join(map(str, exception_chain(error)))
     faults = (fault for fault, words in DISK_FAULTS.items() if any(word in text for word in words))
     return next(faults, None)
+
+
+def in_systems_words(error: OSError) -> str:
+    """Return what the system says of an error; Arrow puts words of its own around it.
+
+    >>> in_systems_words(OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28]"))
+    'No space left on device'
+    """
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "") -> str:

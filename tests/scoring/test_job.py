@@ -182,21 +182,25 @@ def test_a_full_disk_is_one_paragraph_and_the_same_command_completes(
         assert again.line["rows"] + again.line["rejected"] == ROWS
 
 
-@pytest.mark.parametrize("kind", ["rows", "ids"])
-def test_a_disk_that_is_full_for_a_small_file_of_a_part_is_one_paragraph(
-    promoted, score, table, words, tmp_path, kind
+@pytest.mark.parametrize(
+    ("ending", "file"),
+    [("csv", "rows.npy"), ("csv", "ids.npy"), ("csv", "csv"), ("parquet", "arrow")],
+)
+def test_a_disk_that_is_full_for_any_file_of_a_part_is_one_paragraph(
+    promoted, score, table, tmp_path, ending, file
 ):
-    job = start(promoted.home, *words, REJECT, halt=4)
-    folder = tmp_path / ".scored.csv.parts"
+    words = (f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.{ending}", REJECT)
+    job = start(promoted.home, *words, halt=4)
+    folder = tmp_path / f".scored.{ending}.parts"
     until(folder / "000004.json", job)
-    small = folder / f"000005.{kind}.npy"
-    small.symlink_to("/dev/full")
+    full = folder / f"000005.{file}"
+    full.symlink_to("/dev/full")
     ended = wait(job)
     assert ended.code == 1, ended.err
-    assert "Nothing more can be written to" in ended.err
+    assert f"written to {tmp_path} (No space left on device)" in ended.err
     assert not (folder / "000005.json").exists()
-    small.unlink()
-    ended = score(*words, REJECT)
+    full.unlink()
+    ended = score(*words)
     assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
 
 

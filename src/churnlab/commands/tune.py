@@ -223,10 +223,10 @@ def _log_study(study: optuna.Study, complete: Sequence[FrozenTrial], *, metric: 
     """Log the study's table, figures and best trial in the parent run."""
     mpl.use("Agg")
     artifacts.log_table(driver.trials_table(study), Artifact.TRIALS)
-    values, first = [trial.value for trial in complete], _best(complete, metric)
+    values, chosen = [trial.value for trial in complete], _best(complete, metric)
     best = np.minimum if metric in LOWER_IS_BETTER else np.maximum
     log_steps({f"trial_{metric}": values, f"best_cv_{metric}": best.accumulate(values).tolist()})
-    mlflow.set_tags({Tag.BEST_TRIAL: first.number, Tag.BEST_PARAMS: json.dumps(first.params)})
+    mlflow.set_tags({Tag.BEST_TRIAL: chosen.number, Tag.BEST_PARAMS: json.dumps(chosen.params)})
     if len(complete) < 2:
         return  # the figures compare trials
     with plt.rc_context():  # Optuna changes the style of all later figures

@@ -26,7 +26,7 @@ from churnlab.data.read_csv import read_csv
 from churnlab.data.read_parquet import MAGIC, first_bytes, read_parquet
 from churnlab.data.table import NotATable, Table, shorten
 from churnlab.data.violations import message
-from churnlab.errors import InputError, JobError
+from churnlab.errors import InputError, JobError, in_systems_words
 from churnlab.formatting import clipped
 
 TIMEOUT = 60
@@ -129,8 +129,8 @@ def local_file(path: str, *, key: str, folder: Path | None = None) -> Iterator[P
         except OSError as error:
             raise JobError(
                 f"The download of {shorten(path)} cannot be written to "
-                f"{folder or tempfile.gettempdir()} ({error.strerror or error}). Correct that and "
-                "run the same command again."
+                f"{folder or tempfile.gettempdir()} ({in_systems_words(error)}). Correct that "
+                "and run the same command again."
             ) from error
         yield file
 

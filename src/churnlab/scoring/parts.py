@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from churnlab.errors import InputError, JobError
+from churnlab.errors import InputError, JobError, in_systems_words
 from churnlab.scoring.answers import TEXTS
 from churnlab.scoring.counts import Counts, plain_counts
 from churnlab.scoring.part import Part, Scoring, keep
@@ -49,7 +49,7 @@ def writing(output: Path) -> Iterator[None]:
                 "same command again."
             ) from error
         raise JobError(
-            f"Nothing more can be written to {folder} ({error.strerror or error}). What was "
+            f"Nothing more can be written to {folder} ({in_systems_words(error)}). What was "
             "finished is kept there; correct that and run the same command again, which goes on."
         ) from error
 

@@ -165,8 +165,10 @@ def take_password(words: list[str]) -> list[str]:
 
 
 def _read(url: str) -> URL | None:
-    """Read the address of a PostgreSQL database; None if it is none, or another one than is meant:
-    the part before a second @ is no address."""
+    """Read the address of a PostgreSQL database; None if it is none.
+
+    A second @ belongs to a password that is not encoded: what is read would be another address.
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
