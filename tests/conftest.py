@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -47,7 +49,11 @@ def run_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
             if settings is not None:
                 return wait(start(home, *words, settings=settings))
             output, folder = root / "output", place_of(home)
-            code = forks.wait(forks.start(churnlab_in, folder, home, words, output=output))
+            pid = forks.start(churnlab_in, folder, home, words, output=output)
+            patience = Timer(300, os.kill, (pid, signal.SIGKILL))
+            patience.start()
+            code = forks.wait(pid)
+            patience.cancel()
             return Ended(code, *(Path(f"{output}.{name}").read_text() for name in ("out", "err")))
 
         yield run
