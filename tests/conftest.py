@@ -94,7 +94,7 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
 @pytest.fixture
 def moments_of_its_own(request: pytest.FixtureRequest) -> None:
     """Seed the random moments with the test's name, so that they do not depend on other tests."""
-    from support.killing import RANDOM, SEED
+    from support.soak import RANDOM, SEED
 
     RANDOM.seed(f"{SEED} {request.node.name}")
 

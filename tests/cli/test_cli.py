@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.killing import PATIENCE
 from support.running import churnlab_process, environment, scores_of, start, wait
+from support.waiting import until
 
 COMMANDS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "src/churnlab/commands").glob("[a-z]*.py")
@@ -508,13 +508,12 @@ def running(
     process: subprocess.Popen, home: Path, runs_at, *, command: str, count: int = 1
 ) -> None:
     """Wait until so many runs of a command are RUNNING in the store or have been."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def opened() -> bool:
         assert process.poll() is None, process.communicate()
-        if (home / "mlflow.db").exists() and len(runs_at(home, command=command)) >= count:
-            return
-        time.sleep(0.05)
-    pytest.fail("the run was never opened")
+        return (home / "mlflow.db").exists() and len(runs_at(home, command=command)) >= count
+
+    until(opened, "the run")
 
 
 @pytest.mark.slow

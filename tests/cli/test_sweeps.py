@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ import pytest
 
 from churnlab.data.demo import members
 from churnlab.tracking.processes import is_alive
-from support.killing import PATIENCE, SOAK, Command, gone, own_model
+from support.killing import Command, gone, own_model, runs
 from support.running import artifact, start, wait
+from support.soak import SOAK
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -145,14 +146,15 @@ def test_the_same_sweep_after_a_correction_runs_only_what_had_failed(
     assert (parent.info.run_id, parent.info.status) == (corrected.line["run_id"], "FINISHED")
 
 
-def killed(home: Path, words: list[str], until, *, by: signal.Signals = signal.SIGTERM) -> None:
+def killed(home: Path, words: list[str], holds, *, by: signal.Signals = signal.SIGTERM) -> None:
     """Start a sweep and send it a signal as soon as something holds of its store."""
     process: subprocess.Popen[str] = start(home, *words)
-    deadline = time.monotonic() + PATIENCE
-    while not ((home / "mlflow.db").exists() and until()):
+
+    def reached() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+        return (home / "mlflow.db").exists() and holds()
+
+    until(reached, "its moment")
     process.send_signal(by)
     ended = wait(process)
     assert (ended.code, ended.out) == (-by if by == signal.SIGKILL else 143, ""), ended.err
@@ -370,7 +372,7 @@ def settled(home: Path, runs_at) -> set[str]:
 
 def test_a_worker_that_is_killed_costs_an_attempt_and_no_job(tmp_path, home, runs_at):
     with Command(home, *slow_jobs(tmp_path)) as command:
-        running = until(command, home, runs_at, lambda run: run.info.status == "RUNNING")
+        running = run_that(lambda run: run.info.status == "RUNNING", command, home)
         os.kill(int(running.data.tags["churnlab.process"].split()[1]), signal.SIGKILL)
         ended = command.ended()
     assert ended.code == 0, ended.err
@@ -401,7 +403,7 @@ def test_a_signal_ends_the_workers_and_their_runs_and_the_same_sweep_goes_on(
 ):
     words = slow_jobs(tmp_path)
     with Command(home, *words) as command:
-        until(command, home, runs_at, lambda run: run.info.status == "FINISHED")
+        run_that(lambda run: run.info.status == "FINISHED", command, home)
         command.process.send_signal(by)
         ended = command.ended()
         assert (ended.code, ended.out) == (code, ""), ended.err
@@ -424,7 +426,7 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_next_start_cleans
 ):
     words = slow_jobs(tmp_path)
     with Command(home, *words) as command:
-        until(command, home, runs_at, lambda run: run.info.status == "RUNNING")
+        run_that(lambda run: run.info.status == "RUNNING", command, home)
         command.process.kill()
         command.process.wait()
         assert gone(command.session())
@@ -469,17 +471,14 @@ def test_a_plain_command_that_has_no_use_for_workers_says_so(home, run_command):
     assert ended.line["warnings"] == plain.line["warnings"] + 1
 
 
-def until(command: Command, home: Path, runs_at, holds) -> Any:
+def run_that(holds, command: Command, home: Path) -> Any:
     """Wait until a train run of the store is so; return it."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def found() -> Any:
         assert command.running, command.err
-        if (home / "mlflow.db").exists():
-            for run in runs_at(home, command="train"):
-                if holds(run):
-                    return run
-        time.sleep(0.2)  # each look costs as much as a small fit
-    raise AssertionError(command.err)
+        return next((run for run in runs(home, "train") if holds(run)), None)
+
+    return until(found, "the run")
 
 
 def client_status(runs, run_id: str) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from churnlab.data.demo import members
-from support.killing import SOAK
 from support.pages import FILE, PAGES, ROOT, Block, blocks, commands, name
 from support.reader import Ended, Reader, reading
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

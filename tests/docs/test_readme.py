@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from support.killing import SOAK
 from support.pages import ROOT, blocks, commands
 from support.reader import reading
 from support.running import THREE_SEGMENTS
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

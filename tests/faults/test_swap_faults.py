@@ -22,7 +22,7 @@ from churnlab.data import demo
 from support import promises
 from support.faulted_store import FIX, RAW, FaultedStore, chosen, read, until
 from support.forked import churnlab
-from support.killing import SEED
+from support.soak import SEED
 from support.write_faults import BROKEN, FULL, KILL, Point, Tracer, calls, hit
 
 pytestmark = pytest.mark.slow

@@ -15,9 +15,9 @@ import pytest
 
 from support import promises
 from support.faulted_store import FIX, PROMOTE, RAW, SEGMENT, TUNE, FaultedStore, chosen
-from support.killing import SEED
 from support.promises import Check
 from support.running import Ended
+from support.soak import SEED
 from support.write_faults import BROKEN, FULL, KILL, Point, calls, hit
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.killing import RANDOM, SOAK, Command, repeatable, runs
+from support.killing import Command, runs
 from support.running import THREE_SEGMENTS, artifact, churnlab_process, folder
+from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from churnlab.data.demo import members
 from churnlab.models.decision import COSTS
 from support.calls import score_in_small_parts
 from support.forked import Forks, churnlab
-from support.killing import SEED, SOAK
 from support.running import Ended, environment
+from support.soak import SEED, SOAK
 from support.write_faults import FULL, KILL, Call, Point, Tracer, calls, hit
 
 pytestmark = pytest.mark.slow

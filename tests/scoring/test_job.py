@@ -22,8 +22,8 @@ import pytest
 
 from churnlab.data.demo import members
 from churnlab.models.decision import COSTS
-from support.killing import SOAK
 from support.running import Ended, churnlab_process, environment, version_folder, wait
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

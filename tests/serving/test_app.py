@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from churnlab.data.demo import members
-from support.killing import SOAK
 from support.running import version_folder
 from support.servers import churnlab_serve, post
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

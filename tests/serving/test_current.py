@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from churnlab.data.demo import members
-from support.killing import SOAK
 from support.running import THREE_SEGMENTS, churnlab_process, tracked_at, version_folder
 from support.servers import churnlab_serve
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from mlflow.pyfunc.scoring_server import invocations as mlflow_server
 from churnlab.data.demo import members
 from churnlab.serving.requests import Invocations, Refusal
 from support.club import club_members
-from support.killing import SOAK
 from support.running import version_folder
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from support.killing import SOAK
 from support.planted import assert_at_most, tables
+from support.soak import SOAK
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)

@@ -19,9 +19,9 @@ from churnlab.registry.against_champion import (
     share_of_equals,
 )
 from churnlab.registry.gate import Check
-from support.killing import SOAK
 from support.planted import assert_at_least, assert_at_most, tables
 from support.planted_models import STRONG, WEAK, World
+from support.soak import SOAK
 
 WORLDS = {"weak": WEAK, "strong": STRONG, "few leave": World(-5.6, 3.0)}
 NOISE = 0.15

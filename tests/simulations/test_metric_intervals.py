@@ -10,9 +10,9 @@ from churnlab.evaluation.comparison import paired_difference
 from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.performance import bootstrap_intervals, classification_metrics
 from churnlab.models.decision import ContactEconomics
-from support.killing import SOAK
 from support.planted import assert_at_most, tables
 from support.planted_models import STRONG, WEAK, World
+from support.soak import SOAK
 
 WORLDS = {"weak": WEAK, "strong": STRONG, "few leave": World(-5.6, 3.0)}
 NOISE = {"weak": 0.8, "strong": 2.0, "few leave": 1.5}

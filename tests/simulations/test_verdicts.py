@@ -14,8 +14,8 @@ from churnlab.evaluation.metric_names import METRICS
 from churnlab.evaluation.verdicts import BETTER, EQUAL, Predictions, Verdict, decide, judge
 from churnlab.models import decision
 from churnlab.models.splits import make_folds
-from support.killing import SOAK
 from support.planted import assert_at_least, assert_at_most, count, tables
+from support.soak import SOAK
 
 A_SIDE = 0.025
 """How often a verdict may call one of two equal models better than the other."""

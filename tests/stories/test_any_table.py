@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from support.killing import SOAK
 from support.lookalikes import LOOK_ALIKES, look_alike
 from support.running import churnlab_process, tracked_at
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from churnlab.data import demo
-from support.killing import SOAK
 from support.running import (
     THREE_SEGMENTS,
     Ended,
@@ -20,6 +19,7 @@ from support.running import (
     churnlab_process,
     version_folder,
 )
+from support.soak import SOAK
 
 ROWS = ("dataset.rows=600",)
 FOLDS = (*ROWS, "evaluation.folds=3")

@@ -18,8 +18,6 @@ import pytest
 from churnlab.data.demo import members
 from support.dask_cluster import Cluster, dask_cluster
 from support.killing import (
-    PATIENCE,
-    SOAK,
     SUPPORT,
     Command,
     check_promise,
@@ -31,6 +29,8 @@ from support.killing import (
     trials,
 )
 from support.running import SMALL_SEGMENTS, artifact, churnlab_process, environment, wait
+from support.soak import SOAK
+from support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 
@@ -139,10 +139,7 @@ def test_a_sweep_that_is_killed_stopped_or_loses_its_scheduler_goes_on_where_it_
                 ended = command.ended()
             assert (ended.code, ended.out) == (code, ""), ended.err
             assert "Traceback" not in ended.err
-            deadline = time.monotonic() + PATIENCE
-            while "RUNNING" in statuses(home):  # the Dask worker ends what nobody waits for
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            until(lambda: "RUNNING" not in statuses(home), "the end of what nobody waits for")
             kept |= {
                 run.info.run_id for run in runs(home, "train") if run.info.status == "FINISHED"
             }

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from support.club import CLUB, club_members
-from support.killing import SOAK
 from support.running import THREE_SEGMENTS, churnlab_process, tracked_at
 from support.servers import churnlab_serve, post, serving
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from churnlab.data.demo import members
-from support.killing import SOAK
 from support.mlflow_server import MlflowServer, mlflow_server
 from support.running import THREE_SEGMENTS, Ended, churnlab_process, environment, start, wait
 from support.servers import churnlab_serve, post
+from support.soak import SOAK
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -320,6 +321,14 @@ def trials_of(server: MlflowServer, study: str) -> int:
     return sum(run.data.tags["churnlab.study"] == study for run in server.runs("trial"))
 
 
+def wait_for_trials(server, study: str, enough: int, tuning: subprocess.Popen[str]) -> None:
+    def reached() -> bool:
+        assert tuning.poll() is None, tuning.communicate()
+        return trials_of(server, study) >= enough
+
+    until(reached, f"trial {enough}")
+
+
 def test_a_server_and_its_database_that_restart_under_a_study_lose_nothing(
     server, made, postgres, tmp_path
 ):
@@ -328,9 +337,7 @@ def test_a_server_and_its_database_that_restart_under_a_study_lose_nothing(
     tuning = start(tmp_path / "home", *words, settings={"MLFLOW_TRACKING_URI": server.address})
     for stop, begin in ((server.kill, server.start), (postgres.stop, postgres.start)):
         enough = trials_of(server, "restarted") + 3
-        while trials_of(server, "restarted") < enough:
-            assert tuning.poll() is None, tuning.communicate()
-            time.sleep(0.2)
+        wait_for_trials(server, "restarted", enough, tuning)
         stop()
         time.sleep(10 if SOAK else 3)
         assert tuning.poll() is None, "it ended before the part was gone"
@@ -349,9 +356,7 @@ def test_a_server_that_is_gone_for_good_ends_the_command_and_the_same_command_co
     words = ("tune", *TRAINED, f"tune.n_trials={n}", "tune.study=gone")
     settings = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
     tuning = start(tmp_path / "home", *words, settings=settings)
-    while trials_of(server, "gone") < 3:
-        assert tuning.poll() is None, tuning.communicate()
-        time.sleep(0.2)
+    wait_for_trials(server, "gone", 3, tuning)
     server.kill()
     ended = wait(tuning)
     server.start()

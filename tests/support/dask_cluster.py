@@ -13,8 +13,9 @@ from typing import Any
 
 import psutil
 
-from support.killing import PATIENCE, SUPPORT, alive
+from support.killing import SUPPORT, alive
 from support.running import environment
+from support.waiting import PATIENCE
 
 
 class Cluster:

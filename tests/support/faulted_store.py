@@ -4,8 +4,7 @@ import random
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import psutil
 
 from churnlab.data import demo
 from support.forked import Forks, churnlab
-from support.killing import PATIENCE, SEED, SOAK
 from support.promises import Check, go_on, steps_ended
 from support.running import THREE_SEGMENTS, Ended, environment
+from support.soak import SEED, SOAK
+from support.waiting import until
 from support.write_faults import Call, Point, Tracer, points
 
 WRITES = 200
@@ -107,15 +107,6 @@ def chosen(name: str, found: list[Call], sizes: dict[str, int]) -> list[Point]:
         size = len(every) * SOAK // 100 if SOAK else size
         todo += rng.sample(every, min(size, len(every)))
     return todo
-
-
-def until(reached: Callable[[], Any], what: str) -> Any:
-    """Wait for an event, and return what it is."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := reached()):
-        assert time.monotonic() < deadline, f"{what} never came"
-        time.sleep(0.02)
-    return found
 
 
 def read(output: Path, name: str) -> str:

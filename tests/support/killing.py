@@ -6,13 +6,12 @@ and nothing else.
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,32 +24,13 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from support.running import Ended, artifact, environment
+from support.soak import RANDOM
+from support.waiting import PATIENCE, until
 
 SUPPORT = Path(__file__).parent
 ENDED = {"FINISHED", "KILLED", "FAILED"}
 FOLDS = 2
 SMALL = ("dataset.rows=200", f"evaluation.folds={FOLDS}")
-
-SEED = int(os.environ.get("CHURNLAB_SEED", 0))
-RANDOM = random.Random(SEED)
-"""The source of all random moments."""
-
-SOAK = int(os.environ.get("CHURNLAB_SOAK", 0))
-"""Kills per way of killing in the long form (make soak); 0 is the short form of every day."""
-
-PATIENCE = 60 * (20 if SOAK else 5)
-"""Seconds after which an event will never come; no measure of speed, because machines are busy."""
-
-
-@contextmanager
-def repeatable(*story: Any) -> Iterator[None]:
-    """Add the seed and the story so far to an exception that is raised inside."""
-    try:
-        yield
-    except BaseException as error:
-        error.add_note(f"CHURNLAB_SEED={SEED}; {' '.join(str(part) for part in story)}")
-        raise
-
 
 # Tests that run in the background ignore Ctrl-C, and so would everything that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -118,12 +98,11 @@ class Command:
 
     def until(self, reached: Callable[[], Any], what: str) -> bool:
         """Wait for an event; return False if the command ended first."""
-        deadline = time.monotonic() + PATIENCE
-        while not reached():
-            if not self.running:
-                return False
-            assert time.monotonic() < deadline, f"{what} never came: {self.err}"
-            time.sleep(0.05)
+        try:
+            until(lambda: reached() or not self.running, what)
+        except AssertionError as error:
+            error.add_note(self.err)
+            raise
         return self.running
 
     def pause(self, seconds: float) -> bool:

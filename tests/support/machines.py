@@ -5,7 +5,6 @@ import os
 import select
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from support.killing import Command, assert_logged, in_state, notes, own_model
 from support.mlflow_server import MlflowServer
 from support.postgres import Postgres, free_port
 from support.running import Ended
+from support.waiting import until
 
 HEARTBEAT, GRACE = 0.5, 3
 """Seconds between two signs of life of a worker, and after which a silent one loses its trial."""
@@ -39,7 +39,7 @@ class Link:
 
     def cut(self) -> int:
         """Break off all connections and take no new one; return how many there were."""
-        pairs = wait_for(lambda: list(self._pairs), "a connection")
+        pairs = until(lambda: list(self._pairs), "a connection")
         self.is_cut = True
         for pair in pairs:
             for end in pair:
@@ -205,12 +205,3 @@ def sharing(root: Path, postgres: Postgres, database: str) -> Iterator[Shared]:
         yield Shared(root, postgres, server.address, database)
     finally:
         server.kill()
-
-
-def wait_for(reached: Any, what: str, *, seconds: float = 120) -> Any:
-    """Wait until a function returns something true, and return it."""
-    end = time.monotonic() + seconds
-    while not (found := reached()):
-        assert time.monotonic() < end, f"{what} never came"
-        time.sleep(0.1)
-    return found

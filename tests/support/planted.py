@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import binomtest
 
-from support.killing import SOAK
+from support.soak import SOAK
 
 SURE = 0.999
 """A rate is called too high (or too low) when its CI at this level lies beyond the promise: the

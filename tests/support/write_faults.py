@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from support.killing import PATIENCE
+from support.waiting import PATIENCE
 
 SYNCS = ("fsync", "fdatasync", "rename", "renameat", "renameat2", "unlink", "unlinkat")
 """Calls that make a state last: every one is a point."""

@@ -9,8 +9,8 @@ import pytest
 from churnlab.errors import InputError, JobError
 from churnlab.tracking import postgres as module
 from churnlab.tracking.postgres import Session, make_server, take_password
-from support.machines import wait_for
 from support.postgres import PASSWORD, free_port
+from support.waiting import until
 
 
 def server(url, *, grace=10, patience=60):
@@ -112,7 +112,7 @@ def test_a_lock_belongs_to_one_session_until_it_ends(opened):
     assert first.try_lock("door"), "it is its own"
     assert not second.try_lock("door")
     first.close()
-    wait_for(lambda: second.try_lock("door"), "the lock", seconds=5)
+    until(lambda: second.try_lock("door"), "the lock", seconds=5)
 
 
 def test_a_shared_lock_has_many_holders(opened):
@@ -137,11 +137,11 @@ def test_a_session_that_sleeps_beyond_the_grace_period_has_lost_its_locks(opened
     sleeping, other = opened(grace=1, awake_every=3), opened()
     assert sleeping.try_lock("door")
     assert not other.try_lock("door")
-    wait_for(lambda: other.try_lock("door"), "the lock", seconds=2.9)
+    until(lambda: other.try_lock("door"), "the lock", seconds=2.9)
     time.sleep(3)
     assert not sleeping.try_lock("door"), "it has woken up, and believes that it has the lock"
     other.unlock("door")
-    wait_for(lambda: sleeping.try_lock("door"), "the lock again", seconds=10)
+    until(lambda: sleeping.try_lock("door"), "the lock again", seconds=10)
 
 
 def test_a_session_takes_its_locks_back_after_a_restart_of_the_server(postgres, opened):

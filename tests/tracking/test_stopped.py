@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from support.killing import SOAK
 from support.running import environment
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

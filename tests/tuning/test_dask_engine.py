@@ -17,8 +17,9 @@ from churnlab.tuning.dask_engine import Dask
 from churnlab.tuning.needs import Needs
 from support import calls
 from support.dask_cluster import Cluster, dask_cluster
-from support.killing import PATIENCE, gone
+from support.killing import gone
 from support.running import start, wait
+from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,6 @@ import pytest
 
 from support.killing import (
     ENDED,
-    RANDOM,
-    SEED,
-    SOAK,
     Command,
     check_promise,
     dead,
@@ -24,11 +21,11 @@ from support.killing import (
     kept,
     notes,
     own_model,
-    repeatable,
     runs,
     trials,
     unchanged,
 )
+from support.soak import RANDOM, SEED, SOAK, repeatable
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 

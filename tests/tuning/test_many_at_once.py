@@ -2,7 +2,8 @@
 
 import pytest
 
-from support.killing import SOAK, Command, check_promise, dead, notes, own_model, runs, trials
+from support.killing import Command, check_promise, dead, notes, own_model, runs, trials
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from support.killing import ENDED, RANDOM, SOAK, Command, check_promise, own_model, repeatable, runs
+from support.killing import ENDED, Command, check_promise, own_model, runs
 from support.running import Ended, artifact, churnlab_process
+from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = pytest.mark.slow
 

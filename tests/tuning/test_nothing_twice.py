@@ -4,18 +4,9 @@ from collections import Counter
 
 import pytest
 
-from support.killing import (
-    FOLDS,
-    SOAK,
-    SUPPORT,
-    check_promise,
-    in_state,
-    notes,
-    own_model,
-    runs,
-    trials,
-)
+from support.killing import FOLDS, SUPPORT, check_promise, in_state, notes, own_model, runs, trials
 from support.running import churnlab_process
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 

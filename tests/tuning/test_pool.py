@@ -9,7 +9,7 @@ import pytest
 
 from churnlab.tuning import pool
 from support import calls
-from support.killing import PATIENCE
+from support.waiting import PATIENCE
 
 
 def fail(place: int, attempts: int, code: int):

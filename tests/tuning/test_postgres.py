@@ -19,8 +19,8 @@ from churnlab.tracking import store
 from churnlab.tuning import orphans, trials
 from churnlab.tuning.postgres import Postgres
 from churnlab.tuning.workers import WorkerSlot
-from support.machines import wait_for
 from support.running import tracked_at
+from support.waiting import until
 
 SPACE = {"x": FloatDistribution(0, 1)}
 GRACE = 1.0
@@ -60,14 +60,14 @@ def test_a_trial_is_stale_when_its_worker_has_been_silent_for_the_grace_period(s
     beating, silent = study.ask(SPACE), study.ask(SPACE)
     with storage.beating(beating):
         assert numbers(storage, study) == []
-        wait_for(lambda: numbers(storage, study), "a stale trial", seconds=60)
+        until(lambda: numbers(storage, study), "a stale trial", seconds=60)
         assert numbers(storage, study) == [silent.number], "it had not even written a first beat"
-    wait_for(lambda: len(numbers(storage, study)) == 2, "the other", seconds=60)
+    until(lambda: len(numbers(storage, study)) == 2, "the other", seconds=60)
 
 
 def test_nobody_is_stale_right_after_a_restart_of_the_server(postgres, storage, study):
     study.ask(SPACE)
-    wait_for(lambda: numbers(storage, study), "a stale trial", seconds=60)
+    until(lambda: numbers(storage, study), "a stale trial", seconds=60)
     postgres.stop()
     postgres.start()
     before = time.monotonic()
@@ -77,7 +77,7 @@ def test_nobody_is_stale_right_after_a_restart_of_the_server(postgres, storage, 
 
 def test_a_stale_trial_is_enqueued_again_once_however_many_find_it(storage, study, job):
     x = study.ask(SPACE).params["x"]
-    wait_for(lambda: numbers(storage, study), "a stale trial", seconds=60)
+    until(lambda: numbers(storage, study), "a stale trial", seconds=60)
     together = [threading.Thread(target=trials.give_up_stale, args=[study, job]) for _ in range(6)]
     for reaper in together:
         reaper.start()
@@ -93,7 +93,7 @@ def test_a_stale_trial_is_enqueued_again_once_however_many_find_it(storage, stud
 def test_parameters_whose_worker_died_before_it_read_them_are_enqueued_again(storage, study, job):
     trials.enqueue(study, {"x": 0.25})
     study.ask()  # taken, and no parameter read
-    wait_for(lambda: numbers(storage, study), "a stale trial", seconds=60)
+    until(lambda: numbers(storage, study), "a stale trial", seconds=60)
     trials.give_up_stale(study, job)
     assert study.ask(SPACE).params == {"x": 0.25}
 
@@ -135,7 +135,7 @@ def test_a_study_with_a_driver_is_not_free_for_doctor(storage, study):
         with pytest.raises(BlockingIOError), storage.locked("s", wait=False):
             pass
         assert not seat.leaves_others()
-    wait_for(lambda: _free(storage), "the end of the session", seconds=10)
+    until(lambda: _free(storage), "the end of the session", seconds=10)
 
 
 def test_a_driver_knows_that_it_has_lost_the_lock_of_the_study_meanwhile(postgres, storage):

@@ -2,17 +2,8 @@
 
 import pytest
 
-from support.killing import (
-    RANDOM,
-    SOAK,
-    Command,
-    check_promise,
-    dead,
-    in_state,
-    own_model,
-    repeatable,
-    trials,
-)
+from support.killing import Command, check_promise, dead, in_state, own_model, trials
+from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from support.killing import RANDOM, SOAK, Command, dead, repeatable
-from support.machines import GRACE, Link, Shared, sharing, wait_for
+from support.killing import Command, dead
+from support.machines import GRACE, Link, Shared, sharing
+from support.soak import RANDOM, SOAK, repeatable
+from support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 
@@ -36,15 +38,15 @@ def test_two_machines_complete_exactly_n_whatever_hits_them(shared):
         repeatable("two machines"),
     ):
         # killed: the machine's only process, in the midst of a fit
-        victim, trial = wait_for(lambda: shared.busy(one), "a fit on the first machine")
+        victim, trial = until(lambda: shared.busy(one), "a fit on the first machine")
         one.kill_everything()
         killed = trial.number
         with shared.tune("one", *words) as one:
             # stopped: a worker, until another machine has given up its trial
-            worker, trial = wait_for(lambda: shared.busy(two), "a fit on the second machine")
+            worker, trial = until(lambda: shared.busy(two), "a fit on the second machine")
             worker.suspend()
             stopped = trial.number
-            wait_for(
+            until(
                 lambda: shared.trials()[stopped].state.name in ("FAIL", "COMPLETE"),
                 "the end of the stopped trial",
                 seconds=60,

@@ -11,18 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.killing import (
-    RANDOM,
-    SOAK,
-    Command,
-    check_promise,
-    in_state,
-    kept,
-    own_model,
-    repeatable,
-    trials,
-    unchanged,
-)
+from support.killing import Command, check_promise, in_state, kept, own_model, trials, unchanged
+from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 

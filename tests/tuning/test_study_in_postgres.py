@@ -5,10 +5,12 @@ import signal
 
 import pytest
 
-from support.killing import RANDOM, Command, check_promise, dead, in_state, own_model
-from support.machines import GRACE, HEARTBEAT, Shared, wait_for
+from support.killing import Command, check_promise, dead, in_state, own_model
+from support.machines import GRACE, HEARTBEAT, Shared
 from support.postgres import PASSWORD
 from support.running import churnlab_process
+from support.soak import RANDOM
+from support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("moments_of_its_own")]
 
@@ -60,16 +62,16 @@ def test_who_leaves_early_leaves_the_run_open_for_the_others(shared):
     words = shared.model(seconds=1.0)
     many = (*words, "tune.n_trials=200")
     with shared.tune("one", *many) as one:
-        wait_for(lambda: shared.busy(one), "a fit on the first machine")
+        until(lambda: shared.busy(one), "a fit on the first machine")
         with shared.tune("two", *many, "engine=processes", "engine.workers=1") as two:
-            wait_for(lambda: shared.busy(two), "a fit on the second machine")
+            until(lambda: shared.busy(two), "a fit on the second machine")
             os.kill(one.process.pid, signal.SIGINT)
             ended = one.ended()
             assert (ended.code, ended.out) == (130, "")
             assert shared.states()["tune"] == {"RUNNING"}
             assert PASSWORD not in ended.err
             assert "se%2Fcret" not in ended.err
-            wait_for(lambda: shared.busy(two), "another fit on the second machine")
+            until(lambda: shared.busy(two), "another fit on the second machine")
             two.process.terminate()
             assert two.ended().code == 143
     left = shared.states()
@@ -83,7 +85,7 @@ def test_who_leaves_early_leaves_the_run_open_for_the_others(shared):
 def test_a_server_that_is_gone_for_good_ends_the_command_and_it_resumes(shared):
     words = (*shared.model(seconds=0.3), "tune.n_trials=6")
     with shared.tune("one", *words, "storage.patience=1") as one:
-        wait_for(lambda: shared.busy(one), "a fit")
+        until(lambda: shared.busy(one), "a fit")
         shared.postgres.stop()
         try:
             ended = one.ended()
@@ -105,10 +107,10 @@ def test_doctor_knows_who_works_on_a_study_in_postgres(shared, tmp_path):
     tracking = f"tracking.uri={shared.tracking}"
     with churnlab_process(tmp_path / "doctor") as churnlab:
         with shared.tune("one", *words) as one:
-            wait_for(lambda: shared.busy(one), "a fit")
+            until(lambda: shared.busy(one), "a fit")
             assert churnlab("doctor", tracking, *shared.words()).line["problems"] == []
             one.kill()
-        wait_for(lambda: not one.session(), "its end")
+        until(lambda: not one.session(), "its end")
         elsewhere = churnlab("doctor", tracking, "fix=true")
         (left,) = elsewhere.line["left"] if elsewhere.code == 0 else [None]
         assert left is None
