@@ -13,6 +13,7 @@ import psutil
 
 from churnlab.data import demo
 from support.forked import Forks, churnlab
+from support.killing import has_a_study
 from support.promises import Check, go_on, steps_ended
 from support.running import THREE_SEGMENTS, Ended, environment
 from support.soak import SEED, SOAK
@@ -116,9 +117,9 @@ def read(output: Path, name: str) -> str:
 
 def _first_worker(pid: int) -> int | None:
     """Return a worker of a study that has opened the store: its imports would take long traced."""
-    for child in psutil.Process(pid).children():
+    for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):
-            is_worker = any(word.startswith("churnlab.tuning") for word in child.cmdline())
-            if is_worker and any(file.path.endswith("mlflow.db") for file in child.open_files()):
+            is_open = any(file.path.endswith("mlflow.db") for file in child.open_files())
+            if is_open and has_a_study(child):
                 return child.pid
     return None

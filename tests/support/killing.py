@@ -77,16 +77,12 @@ class Command:
         return (self.output / "err").read_text()
 
     def workers(self) -> list[psutil.Process]:
-        """Return its worker processes that are alive."""
+        """Return the workers of its study that are alive."""
         try:
             children = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [
-            child
-            for child in children
-            if alive(child) and "churnlab.tuning.workers" in _words(child)
-        ]
+        return [child for child in children if alive(child) and has_a_study(child)]
 
     def session(self) -> list[psutil.Process]:
         """Return all living processes of the command, orphans included."""
@@ -157,11 +153,12 @@ def _session(process: psutil.Process) -> int | None:
         return None
 
 
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
+def has_a_study(process: psutil.Process) -> bool:
+    """Return whether a process holds the lock of a study, which workers inherit."""
+    with suppress(psutil.Error):
+        files = [Path(file.path) for file in process.open_files()]
+        return any((file.parent.name, file.suffix) == ("studies", ".lock") for file in files)
+    return False
 
 
 # Models and their notes

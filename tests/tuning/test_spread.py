@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 def both(compute) -> tuple:
     """Return what a computation gives in this process, and in two others."""
     here = compute()
-    with spread_over(Processes(2), NOTHING):
+    with spread_over(Processes(2), NOTHING, "train"):
         return here, compute()
 
 
@@ -118,7 +118,7 @@ def test_an_exception_is_that_of_the_first_item_that_has_one_as_in_one_process()
 
     errors = []
     for engine in (Inline(), Processes(2)):
-        with spread_over(engine, NOTHING):
+        with spread_over(engine, NOTHING, "train"):
             assert spread(fail, [0, 1, 2]) == [0, 1, 2]
             for items in ([1, 4, 3], [4, 5]):
                 with pytest.raises(Exception, match="3 is too much|4 is odd") as caught:
@@ -134,7 +134,7 @@ def test_what_a_library_warns_of_in_a_worker_is_warned_of_here():
 
     found = []
     for engine in (Inline(), Processes(2)):
-        with spread_over(engine, NOTHING), warnings.catch_warnings(record=True) as caught:
+        with spread_over(engine, NOTHING, "train"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")
             spread(overflow, [0, 1, 0], n_jobs=1)
         found.append({(one.category, str(one.message)) for one in caught})
@@ -153,7 +153,7 @@ def test_a_worker_that_dies_costs_its_chunk_alone(tmp_path: Path, caplog):
         return path.name
 
     items = [first, *(tmp_path / str(number) for number in range(7))]
-    with spread_over(Processes(2), NOTHING):
+    with spread_over(Processes(2), NOTHING, "train"):
         assert spread(work, items) == [path.name for path in items]
     done = (tmp_path / "done").read_text().split()
     assert sorted(done) == sorted([*(path.name for path in items), "first"])
@@ -162,7 +162,7 @@ def test_a_worker_that_dies_costs_its_chunk_alone(tmp_path: Path, caplog):
 
 def test_work_that_kills_every_worker_is_one_paragraph():
     with (
-        spread_over(Processes(2), NOTHING),
+        spread_over(Processes(2), NOTHING, "train"),
         pytest.raises(JobError, match=f"died {ATTEMPTS} times.*Use fewer workers"),
     ):
         spread(calls.die, [0, 1])

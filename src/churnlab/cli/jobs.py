@@ -121,7 +121,7 @@ def _spread(job: Job, settings: Any) -> Iterator[None]:
     from churnlab.tuning.spread import spread_over
 
     engine = build_object(settings.engine, key="engine")
-    with spread_over(engine, Needs(types=frozenset(types_in(job.config)))):
+    with spread_over(engine, Needs(types=frozenset(types_in(job.config))), job.command):
         yield
 
 

@@ -6,7 +6,10 @@ It knows nothing of Dask: the Dask worker that starts it is dask_worker's.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +21,7 @@ from churnlab.errors import InputError
 from churnlab.models.own_code import own_code
 from churnlab.tracking.fingerprints import code_sha256, packages
 from churnlab.tuning import pool
-from churnlab.tuning.workers import WorkerSlot
+from churnlab.tuning.workers import WorkerSlot, pickled
 
 IDLE = 60.0
 """Seconds without a call after which a process ends: its command may have been killed."""
@@ -90,5 +93,33 @@ def look(setup: Setup, address: str, slot: WorkerSlot) -> Iterator[None]:
 
 def take_calls(handle: int, at_once: int, slot: WorkerSlot) -> Iterator[None]:
     """Take the calls of a pool."""
-    pool.serve(Connection(handle), workers=at_once, idle=IDLE)
+    pool.serve(Connection(handle), at_once, idle=IDLE)
     yield from ()
+
+
+def _main() -> None:
+    """Read the work from stdin, do it, and write the exception that ended it, if any, to stdout."""
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what an estimator prints goes to stderr
+    sys.path[:], work, slot = pickle.load(sys.stdin.buffer)  # the user's own modules, too
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        for _ in pickle.loads(work)(slot):
+            pass
+    except Exception as error:
+        stdout.write(pickled(error))
+        stdout.close()
+        os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """Exit when the process that started this one ends: then the pipe from it closes."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    # imported under its own name, not __main__, because the work was pickled with it
+    from churnlab.tuning.dask_process import _main as main
+
+    main()

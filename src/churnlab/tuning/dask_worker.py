@@ -1,10 +1,10 @@
 """Do the work of engine=dask on a Dask worker, for each command in processes of its own.
 
 A Dask worker lives long and serves many commands, so it runs none of their code itself: it starts
-the same worker processes as engine=processes does, and hands on bytes. What is imported, set and
-logged there ends with the command, signals end it in order, and a change of code is seen. A process
-ends with the task that is no longer wanted, with the Dask worker that has started it, and with its
-command.
+processes that do the same as those of engine=processes, and hands on bytes. What is imported, set
+and logged there ends with the command, signals end it in order, and a change of code is seen. A
+process ends with the task that is no longer wanted, with the Dask worker that has started it, and
+with its command.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import Pipe
@@ -30,7 +30,7 @@ from distributed.core import Status
 
 from churnlab.errors import InputError
 from churnlab.tracking.fingerprints import code_sha256
-from churnlab.tuning import dask_process, pool, workers
+from churnlab.tuning import dask_process, pool
 from churnlab.tuning.dask_process import CODE, Setup
 from churnlab.tuning.workers import WorkerSlot
 
@@ -84,19 +84,52 @@ def _start(
     folder = setup.folder if Path(setup.folder).is_dir() else None
     missing = [place for place in setup.path if place not in sys.path and Path(place).is_dir()]
     pickled = work if isinstance(work, bytes) else pickle.dumps(work)
-    process = workers.start(
-        pickle.dumps(partial(dask_process.checked, setup, worker.address, pickled)),
-        slot,
-        path=[*sys.path, *missing],
+    process = subprocess.Popen(
+        [sys.executable, "-m", "churnlab.tuning.dask_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if setup.forwards else None,
+        process_group=0,  # Ctrl-C must reach only the command, which ends its workers itself
         cwd=folder,
         env={name: value for name, value in os.environ.items() if not is_inherited(name)}
         | dict(setup.environment),
-        stderr=subprocess.PIPE if setup.forwards else None,
         **options,
+    )
+    _send(
+        process,
+        [*sys.path, *missing],
+        partial(dask_process.checked, setup, worker.address, pickled),
+        slot,
     )
     if process.stderr is not None:
         threading.Thread(target=_forward, args=(setup, worker, process.stderr), daemon=True).start()
     return process
+
+
+def _send(
+    process: subprocess.Popen[bytes], path: Sequence[str], work: Any, slot: WorkerSlot
+) -> None:
+    """Send a process its work, and where to import it from."""
+    assert process.stdin is not None
+    try:
+        # It reads bytes at once and imports what they need later.
+        pickle.dump((path, pickle.dumps(work), slot), process.stdin)
+        process.stdin.flush()  # left open: when it closes, the process knows that its parent died
+    except BrokenPipeError:
+        pass  # it died at once: the next poll notices
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+
+
+def _error_of(process: subprocess.Popen[bytes]) -> Exception | None:
+    """Return the exception that ended a process; None if there was none."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout as stdout:
+        pickled = stdout.read()
+    return pickle.loads(pickled) if pickled else None
 
 
 def _forward(setup: Setup, worker: Worker, lines: Any) -> None:
@@ -117,7 +150,7 @@ async def check(setup: Setup, dask_worker: Worker) -> Exception | None:
         work = partial(dask_process.look, setup, dask_worker.address)
         process = _start(setup, work, WorkerSlot(0, 0), dask_worker)
         process.wait()
-        return workers.worker_error(process)
+        return _error_of(process)
 
     return await asyncio.to_thread(error)
 
@@ -139,7 +172,7 @@ def study(setup: Setup, number: int, work: bytes) -> int | Exception:
         if not wanted():
             process.kill()
     _processes.pop(place, None)
-    return workers.worker_error(process) or process.returncode
+    return _error_of(process) or process.returncode
 
 
 def call(setup: Setup, item: bytes) -> bytes | int | Exception:
@@ -163,7 +196,7 @@ def call(setup: Setup, item: bytes) -> bytes | int | Exception:
         _processes.pop(place, None)
         known.pipe.close()
         code = known.running.wait()
-        return workers.worker_error(known.running) or code
+        return _error_of(known.running) or code
 
 
 def _taking_calls(setup: Setup, worker: Worker) -> Process:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -93,6 +93,28 @@ def warm_up(modules: Sequence[str]) -> None:
     forkserver.ensure_running()
 
 
+def start(target: Callable[..., None], *arguments: Any, keep: Sequence[int] = ()) -> Worker:
+    """Fork a worker that calls ``target(pipe, *arguments)`` and ends.
+
+    ``keep`` are file descriptors that it inherits.
+    """
+    ours, theirs = CONTEXT.Pipe()
+    kept = [Connection(os.dup(handle)) for handle in keep]  # what multiprocessing can send
+    words = (target, theirs, *arguments)
+    process = CONTEXT.Process(target=_work, args=(dict(os.environ), kept, words))
+    process.start()
+    for sent in (theirs, *kept):
+        sent.close()  # of the pipe, so that its end is noticed
+    return Worker(process, ours)
+
+
+def ready(workers: Collection[Worker], *, timeout: float | None = None) -> list[Worker]:
+    """Wait until some workers have sent something or are dead; return these."""
+    pipes = {worker.pipe: worker for worker in workers}
+    found = wait(list(pipes), timeout)
+    return [pipes[pipe] for pipe in found if isinstance(pipe, Connection)]
+
+
 class WorkerProcesses:
     """Make calls in up to ``workers`` processes, which start when they are needed."""
 
@@ -110,7 +132,10 @@ class WorkerProcesses:
         done = 0
         while waiting or self.busy:
             while waiting and len(self.busy) < self.workers:
-                worker, place = self.idle.pop() if self.idle else self._start(), waiting.popleft()
+                worker, place = (
+                    self.idle.pop() if self.idle else start(serve, self.workers),
+                    waiting.popleft(),
+                )
                 if attempts[place] == 0:
                     on_start(place, done)
                 self.busy[worker] = place
@@ -118,7 +143,7 @@ class WorkerProcesses:
                     worker.pipe.send((call, items[place]))
                 except OSError:  # it is dead: receiving says so, too
                     continue
-            for worker in self._ready():
+            for worker in ready(self.busy):
                 place = self.busy.pop(worker)
                 try:
                     results[place] = worker.pipe.recv()
@@ -133,18 +158,6 @@ class WorkerProcesses:
                         continue
                 done += 1
         return results
-
-    def _ready(self) -> list[Worker]:
-        """Wait until some workers have an answer or are dead; return these."""
-        pipes = {worker.pipe: worker for worker in self.busy}
-        return [pipes[pipe] for pipe in wait(list(pipes)) if isinstance(pipe, Connection)]
-
-    def _start(self) -> Worker:
-        ours, theirs = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=_serve, args=(theirs, self.workers))
-        process.start()
-        theirs.close()  # so that its end is noticed
-        return Worker(process, ours)
 
     def close(self) -> None:
         """Let idle workers go; end the others by SIGTERM, and after GRACE by SIGKILL."""
@@ -172,14 +185,18 @@ def worker_processes(workers: int) -> Iterator[WorkerProcesses]:
         opened.close()
 
 
-def _serve(pipe: Connection, workers: int) -> None:
-    """Take calls from the process that has forked this one."""
+def _work(environment: Mapping[str, str], kept: Sequence[Connection], words: Any) -> None:
+    """Do what this process was forked for; ``kept`` stays open until then."""
+    os.environ.clear()
+    os.environ.update(environment)
     os.dup2(2, 1)  # what an estimator prints goes to stderr
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that leads ends its workers itself
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    serve(pipe, workers=workers)
+    target, *arguments = words
+    target(*arguments)
 
 
-def serve(pipe: Connection, *, workers: int, idle: float | None = None) -> None:
+def serve(pipe: Connection, workers: int, *, idle: float | None = None) -> None:
     """Take calls from the pipe and return what they return, until it closes or SIGTERM comes.
 
     ``workers`` of them share the cores of the machine. Without a call for ``idle`` seconds it ends.
@@ -188,7 +205,6 @@ def serve(pipe: Connection, *, workers: int, idle: float | None = None) -> None:
 
     global _serves
     _serves = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that leads ends its workers itself
     raise_on_signals()
     os.environ["LOKY_MAX_CPU_COUNT"] = str(max(1, joblib.cpu_count() // workers))
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -26,12 +26,17 @@ log = logging.getLogger(__name__)
 CHUNKS = 4
 """Chunks per worker: with few the last one is waited for, and each carries the function's data."""
 
-WARM = (
-    "churnlab.tuning.spread",
-    "churnlab.evaluation.learning_curve",
-    "churnlab.segments.choose_k",
-)
-"""What the workers import while the command itself imports more."""
+_FOLDS, _REFITS = "churnlab.evaluation.learning_curve", "churnlab.segments.choose_k"
+
+WARM: Mapping[str, Sequence[str]] = {
+    "train": [_FOLDS],
+    "tune": [_FOLDS, "churnlab.tuning.trials", "mlflow.store.tracking.sqlalchemy_workspace_store"],
+    "segment": [_REFITS],
+    "claims": [_FOLDS, _REFITS],
+    "pipeline": [_FOLDS, _REFITS],
+    "score": ["churnlab.scoring.part"],
+}
+"""What the workers of each command import while the command itself imports more."""
 
 
 class Chunk(NamedTuple):
@@ -50,15 +55,16 @@ class Done(NamedTuple):
 
 
 @contextmanager
-def spread_over(engine: Any, needs: Needs) -> Iterator[None]:
-    """Let the workers of an engine do what ``threads.spread`` is given inside the block.
+def spread_over(engine: Any, needs: Needs, command: str) -> Iterator[None]:
+    """Let the workers of an engine do what ``threads.spread`` is given inside the block, which runs
+    a command.
 
     The workers are started when there is something to do. Inline has none: threads do it.
     """
     if isinstance(engine, Inline):
         yield
         return
-    engine.warm_up(WARM)
+    engine.warm_up(["churnlab.tuning.spread", *WARM[command]])
     with ExitStack() as opened:
         pools: list[Pool] = []
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from churnlab.errors import InputError, JobError
 from churnlab.tuning import pool
@@ -139,35 +136,30 @@ class Processes:
         that a lock is held until the last of them has ended. Raises a worker's own exception, and
         JobError when workers keep dying.
         """
-        workers: dict[WorkerSlot, subprocess.Popen[bytes]] = {}
-        deaths, pickled = Deaths(self.workers, on_death), pickle.dumps(work)
+        deaths, sent = Deaths(self.workers, on_death), pickle.dumps(work)
+        slots: dict[pool.Worker, WorkerSlot] = {}
         try:
-            for slot in [WorkerSlot(number, 0) for number in range(self.workers)]:
-                workers[slot] = start(pickled, slot, pass_fds=keep)
-            while workers:
-                time.sleep(POLL)
-                for slot, process in list(workers.items()):
-                    code = process.poll()
-                    if code is None:
-                        continue
-                    del workers[slot]
-                    error = worker_error(process)
+            for number in range(self.workers):
+                slot = WorkerSlot(number, 0)
+                slots[pool.start(_do, sent, slot, keep=keep)] = slot
+            while slots:
+                for worker in pool.ready(slots, timeout=POLL):
+                    slot, error = slots.pop(worker), _last_words(worker)
                     if error is not None:
                         raise error
-                    if code == 0:
-                        continue
-                    deaths.add(list(workers), cause_of_death(code))
-                    successor = WorkerSlot(slot.number, slot.deaths + 1)
-                    workers[successor] = start(pickled, successor, pass_fds=keep)
+                    if code := worker.process.exitcode:
+                        deaths.add([*slots.values()], cause_of_death(code))
+                        successor = WorkerSlot(slot.number, slot.deaths + 1)
+                        slots[pool.start(_do, sent, successor, keep=keep)] = successor
                 watch()
         finally:
-            for process in workers.values():
-                process.kill()  # the caller cleans up after it, as after any other death
-            for process in workers.values():
-                process.communicate()
+            for worker in slots:
+                worker.process.kill()  # the caller cleans up after it, as after any other death
+            for worker in slots:
+                _last_words(worker)
 
     def warm_up(self, modules: Sequence[str]) -> None:
-        """Let the workers of a sweep import these modules while Hydra composes its jobs."""
+        """Let the process that workers are forked from import these modules meanwhile."""
         pool.warm_up(modules)
 
     @contextmanager
@@ -177,41 +169,25 @@ class Processes:
             yield processes
 
 
-def start(
-    work: bytes, slot: WorkerSlot, *, path: Sequence[str] | None = None, **options: Any
-) -> subprocess.Popen[bytes]:
-    """Start a worker process and send it its pickled work, and where to import it from.
-
-    ``path`` is ``sys.path`` there, this process's own by default; ``options`` are Popen's.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "churnlab.tuning.workers"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        process_group=0,  # Ctrl-C must reach only this process, which ends its workers itself
-        **options,
-    )
-    assert process.stdin is not None
+def _do(pipe: Connection, work: bytes, slot: WorkerSlot) -> None:
+    """Do the work of a study; send the exception that ended it, if any, and exit."""
     try:
-        # The worker reads bytes at once and imports what they need later.
-        pickle.dump((sys.path if path is None else path, work, slot), process.stdin)
-        process.stdin.flush()  # left open: when it closes, the worker knows that its parent died
-    except BrokenPipeError:
-        pass  # it died at once: the next poll notices
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    return process
+        for _ in pickle.loads(work)(slot):
+            pass
+    except Exception as error:
+        pipe.send_bytes(pickled(error))
+        os._exit(1)
 
 
-def worker_error(process: subprocess.Popen[bytes]) -> Exception | None:
-    """Return the exception that ended a worker; None if there was none."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process.stdin, process.stdout as stdout:
-        pickled = stdout.read()
-    return pickle.loads(pickled) if pickled else None
+def _last_words(worker: pool.Worker) -> Exception | None:
+    """Wait for a worker's end; return the exception that it has sent, None if there was none."""
+    with worker.pipe:
+        try:
+            error = pickle.loads(worker.pipe.recv_bytes())
+        except (EOFError, OSError):
+            error = None
+    worker.process.join()
+    return error
 
 
 def cause_of_death(code: int | None) -> str:
@@ -223,27 +199,6 @@ def cause_of_death(code: int | None) -> str:
     return f"by signal {-code}" + (" (out of memory?)" if code == -9 else "")
 
 
-def _run_worker() -> None:
-    """Read the work from stdin, do it, and write the exception that ended it, if any, to stdout."""
-    stdout = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what an estimator prints goes to stderr
-    sys.path[:], work, slot = pickle.load(sys.stdin.buffer)  # the user's own modules, too
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        for _ in pickle.loads(work)(slot):
-            pass
-    except Exception as error:
-        stdout.write(pickled(error))
-        stdout.close()
-        os._exit(1)
-
-
-def _die_with_parent() -> None:
-    """Exit when the process that started this one ends: then the pipe from it closes."""
-    os.read(0, 1)
-    os._exit(1)
-
-
 def pickled(error: Exception) -> bytes:
     """Pickle an exception; one that cannot be rebuilt becomes a JobError with its text."""
     try:
@@ -252,10 +207,3 @@ def pickled(error: Exception) -> bytes:
     except Exception:  # some exceptions cannot be rebuilt from their arguments
         return pickle.dumps(JobError(f"{type(error).__name__}: {error}"))
     return text
-
-
-if __name__ == "__main__":
-    # imported under its own name, not __main__, because the work was pickled with it
-    from churnlab.tuning.workers import _run_worker as run_worker
-
-    run_worker()
