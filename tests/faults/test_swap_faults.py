@@ -23,7 +23,7 @@ from support import promises
 from support.faulted_store import FIX, RAW, FaultedStore, chosen, read, until
 from support.forked import churnlab
 from support.soak import SEED
-from support.write_faults import BROKEN, FULL, KILL, Point, Tracer, calls, hit
+from support.write_faults import BROKEN, FULL, KILL, Call, Point, Tracer, calls, hit
 
 pytestmark = pytest.mark.slow
 
@@ -123,3 +123,17 @@ def test_a_server_stopped_at_any_write_of_a_swap_harms_nothing(store: FaultedSto
     print(f"seed {SEED}: swap, of {len(found)} calls {dict(counts)}")
     assert not violations, "\n\n".join([f"{len(violations)} violations, seed {SEED}", *violations])
     assert counts["missed"] <= len(todo) / 10
+
+
+def test_a_version_that_a_full_disk_cannot_take_is_not_used_and_the_server_says_why(
+    store: FaultedStore,
+) -> None:
+    store.restore()
+    copying = Call("sendfile", 1, str(store.root / "tmp"))
+    trace, version = swap(store, Point(copying, FULL))
+    assert hit(trace) is not None
+    assert version == "3"
+    printed = read(store.root / "served", "err")
+    reason = "its files cannot be copied (No space left on device); version 3 stays"
+    assert printed.count(f"demo-churn version 2 is not used: {reason}") == 1
+    assert "cannot be reached" not in printed

@@ -18,6 +18,7 @@ import mlflow
 import orjson
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as RETRIES
 
+from churnlab.errors import disk_fault
 from churnlab.registry.champion import version_number
 from churnlab.registry.input_example import EXAMPLES
 from churnlab.registry.manifest import Unverified, verified_copy
@@ -190,7 +191,11 @@ class Current:
                 raise LookupError(f"no version has the alias {self.source.alias}")
             moved = self.source._replace(uri=f"models:/{name}/{number}")
             self.version = Version(moved, most_rows=self.most_rows)
-        except LookupError as error:
+        except Exception as error:
+            if fault := disk_fault(error):
+                error = LookupError(f"its files cannot be copied ({os.strerror(fault)})")
+            if not isinstance(error, LookupError):
+                raise
             refused, known = (number or "none", _reason(error)), self.refused
             self.refused, self._again = refused, time.monotonic() + AGAIN
             if refused != known:
