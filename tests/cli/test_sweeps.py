@@ -356,7 +356,7 @@ def test_studies_of_a_sweep_run_inline_each_in_one_worker(home, run_command, cli
 
 
 def slow_jobs(root: Path, **keys: Any) -> list[str]:
-    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, **{"seconds": 2.0, "uneven": 0.0} | keys)
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, **{"seconds": 1.0, "uneven": 0.0} | keys)
     return ["train", "-m", *model, "model.estimator.x=0.1,0.2,0.3,0.4", *TWO_WORKERS]
 
 

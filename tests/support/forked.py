@@ -10,12 +10,17 @@ import importlib
 import os
 import pickle
 import pkgutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from support.waiting import PATIENCE, until
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """A process with threads cannot be forked safely."""
@@ -84,6 +89,40 @@ class Forks:
         raise AssertionError(Path(self.errors.name).read_text(encoding="utf-8"))
 
 
+class Fork:
+    """A fork, as subprocess shows a process."""
+
+    def __init__(
+        self, forks: Forks, function: Callable[..., int], *arguments: Any, output: Path
+    ) -> None:
+        self.forks = forks
+        self.pid = forks.start(function, *arguments, output=output)
+        self._process, self.returncode = psutil.Process(self.pid), None
+
+    def poll(self) -> int | None:
+        """Return how it ended; None if it has not."""
+        if self.returncode is None and self._process.status() == psutil.STATUS_ZOMBIE:
+            self.returncode = self.forks.wait(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for its end; return its exit code, or minus the signal that killed it."""
+        until(lambda: self.poll() is not None, "its end", seconds=timeout)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 def churnlab(home: Path, words: tuple[str, ...]) -> int:
     """Run ``churnlab WORDS`` with its store in ``home``; return the exit code."""
     from churnlab.__main__ import main
@@ -99,6 +138,15 @@ def churnlab_in(folder: Path, home: Path, words: tuple[str, ...]) -> int:
     os.chdir(folder)
     sys.path[0] = str(folder)
     return churnlab(home, words)
+
+
+def churnlab_session(folder: Path, settings: dict[str, str], words: tuple[str, ...]) -> int:
+    """Run ``churnlab WORDS`` in a session of its own, so that all its processes can be killed."""
+    os.setsid()
+    paths = os.environ["PYTHONPATH"]
+    os.environ.clear()
+    os.environ.update(settings | ONE_THREAD | {"PYTHONPATH": paths})
+    return churnlab_in(folder, Path(settings["CHURNLAB_HOME"]), words)
 
 
 def import_all() -> int:

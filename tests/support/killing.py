@@ -4,14 +4,16 @@ A command is a process in a session of its own, so that a test can kill everythi
 and nothing else.
 """
 
+import atexit
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
+from support.forked import Fork, Forks, churnlab_session, import_all
 from support.running import Ended, artifact, environment
 from support.soak import RANDOM
 from support.waiting import PATIENCE, until
@@ -38,6 +41,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Commands
 
 
+@cache
+def _forks() -> Forks:
+    """Return the process from which all commands are forked, as each is killed in what it does, not
+    while it imports."""
+    root = Path(tempfile.mkdtemp())
+    forks = Forks(root, environment(root, PYTHONPATH=str(SUPPORT)))
+    forks.inside(import_all)
+    atexit.register(shutil.rmtree, root)
+    atexit.register(forks.__exit__)
+    return forks
+
+
 class Command:
     """Run a command, and keep track of every process that it starts; its output goes to files."""
 
@@ -45,16 +60,10 @@ class Command:
         self.started = time.time()
         root = root or next(parent for parent in home.parents if parent.is_dir())
         self.output = root / "output" / str(time.monotonic_ns())
-        self.output.mkdir(parents=True)
-        with (self.output / "out").open("w") as out, (self.output / "err").open("w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "churnlab", *words],
-                stdout=out,
-                stderr=err,
-                cwd=root,
-                env=environment(home, PYTHONPATH=str(SUPPORT)),
-                start_new_session=True,
-            )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        given = (root, environment(home), words)
+        self.process = Fork(_forks(), churnlab_session, *given, output=self.output)
+        until(lambda: _session(psutil.Process(self.process.pid)) == self.process.pid, "a session")
 
     def __enter__(self) -> "Command":
         return self
@@ -74,7 +83,7 @@ class Command:
 
     @property
     def err(self) -> str:
-        return (self.output / "err").read_text()
+        return Path(f"{self.output}.err").read_text()
 
     def workers(self) -> list[psutil.Process]:
         """Return the workers of its study that are alive."""
@@ -125,7 +134,7 @@ class Command:
     def ended(self) -> Ended:
         """Wait for its end, and return exit code and output."""
         self.process.wait(PATIENCE)
-        out = (self.output / "out").read_text().rstrip("\n")
+        out = Path(f"{self.output}.out").read_text().rstrip("\n")
         return Ended(self.process.returncode, out, self.err)
 
 

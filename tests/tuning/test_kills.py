@@ -37,7 +37,7 @@ ENGINES = {
     "inline": ("engine=inline",),
     "processes": ("engine=processes", f"engine.workers={WORKERS}"),
 }
-WHOLE = 15.0
+WHOLE = 10.0
 """Seconds that a whole run takes, about: the random moments are in this time."""
 
 
@@ -49,7 +49,7 @@ def words(root: Path, engine: str, n: int) -> list[str]:
 def reached(command: Command, root: Path, moment: str) -> bool:
     """Wait for a random moment of a command; return False if it ended before."""
     if moment == "start-up":
-        return command.pause(RANDOM.uniform(0, 4))
+        return command.pause(RANDOM.uniform(0, 0.2))
     if moment == "any":
         return command.pause(RANDOM.uniform(0, WHOLE))
     enough = RANDOM.randrange(1, 8)
@@ -136,7 +136,7 @@ def killed_until_done(home: Path, engine: str, *, everything: bool) -> list[str]
         killed = [run for run in runs(home, "trial") if run.info.status == "KILLED"]
         assert len(dead(found)) >= len(killed) >= hit.count("a trial")
         # any start: the last may have had nothing left to resume
-        logs = [log.read_text() for log in home.parent.glob("output/*/err")]
+        logs = [log.read_text() for log in home.parent.glob("output/*.err")]
         assert any("Resuming the study" in log for log in logs) or "a trial" not in hit
     return hit
 
