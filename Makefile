@@ -8,12 +8,12 @@ run: setup          ## the main job on generated members
 	$(BIN)/churnlab pipeline
 
 test: setup         ## the whole test suite
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 3 -q
 
 test-next:          ## the suite under the newest and pre-release dependencies, in .venv-next, made anew
 	$(PYTHON) -m venv --clear .venv-next
 	.venv-next/bin/python -m pip install --quiet --disable-pip-version-check --pre -e '.[test]'
-	.venv-next/bin/python -m pytest -n 2 -q
+	.venv-next/bin/python -m pytest -n 3 -q
 
 soak: setup         ## the long form of kills, races, sweeps, docs and simulations (hours), each time with another seed; KILLS=10 for a tenth
 	CHURNLAB_SOAK=$(or $(KILLS),100) CHURNLAB_SEED=$${CHURNLAB_SEED:-$$(date +%s)} \
