@@ -2,16 +2,13 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from support.forked import Forks, churnlab_in, import_all
 from support.postgres import Postgres, running_postgres
 from support.running import (
     PROMOTED_ROWS,
@@ -19,8 +16,7 @@ from support.running import (
     Ended,
     Promoted,
     churnlab_process,
-    environment,
-    place_of,
+    run_forked,
     start,
     wait,
 )
@@ -36,27 +32,18 @@ def gym_csv() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
-    """Yield ``run_command(home, *words)``: run ``churnlab WORDS`` with its store in ``home``.
+def run_command() -> Callable[..., Ended]:
+    """Return ``run_command(home, *words)``: run ``churnlab WORDS`` with its store in ``home``.
 
     Without ``settings`` the process is forked from one that has imported everything.
     """
-    root = tmp_path_factory.mktemp("forks")
-    with Forks(root, environment(root)) as forks:
-        forks.inside(import_all)
 
-        def run(home: Path, *words: str, settings: dict[str, str] | None = None) -> Ended:
-            if settings is not None:
-                return wait(start(home, *words, settings=settings))
-            output, folder = root / "output", place_of(home)
-            pid = forks.start(churnlab_in, folder, home, words, output=output)
-            patience = Timer(300, os.kill, (pid, signal.SIGKILL))
-            patience.start()
-            code = forks.wait(pid)
-            patience.cancel()
-            return Ended(code, *(Path(f"{output}.{name}").read_text() for name in ("out", "err")))
+    def run(home: Path, *words: str, settings: dict[str, str] | None = None) -> Ended:
+        if settings is not None:
+            return wait(start(home, *words, settings=settings))
+        return run_forked(home, *words)
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from churnlab.commands import doctor
 from churnlab.config import validation
 from churnlab.config.commands import Result
 from churnlab.doctor.problems import Problem
-from support.killing import SUPPORT, Command, notes, own_model, runs, trials
+from support.killing import Command, notes, own_model, runs, trials
 from support.running import SMALL_SEGMENTS, churnlab_process
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ SMALL = ("dataset.rows=300", "evaluation.folds=2")
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    with churnlab_process(shared_home, PYTHONPATH=str(SUPPORT)) as run:
+    with churnlab_process(shared_home) as run:
         yield run
 
 

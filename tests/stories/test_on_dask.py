@@ -18,7 +18,6 @@ import pytest
 from churnlab.data.demo import members
 from support.dask_cluster import Cluster, dask_cluster
 from support.killing import (
-    SUPPORT,
     Command,
     check_promise,
     dead,
@@ -182,7 +181,7 @@ def engines(cluster: Cluster) -> dict[str, tuple[str, ...]]:
 def own_process(tmp_path_factory: pytest.TempPathFactory):
     """Yield a folder, and what runs one command after another there, its store in ``home``."""
     root = tmp_path_factory.mktemp("engines")
-    with churnlab_process(root / "home", PYTHONPATH=str(SUPPORT)) as churnlab:
+    with churnlab_process(root / "home") as churnlab:
         yield root, churnlab
 
 

@@ -13,6 +13,8 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +42,7 @@ class Forks:
     """The parent of forks: ``inside`` calls a function in it, ``start`` in a fork of it."""
 
     def __init__(self, root: Path, settings: dict[str, str]) -> None:
-        self.errors = (root / "forks.stderr").open("w")
+        self.errors, self.lock = (root / "forks.stderr").open("w"), threading.Lock()
         paths = [str(Path(__file__).absolute().parents[1]), settings.get("PYTHONPATH")]
         self.process = subprocess.Popen(
             [sys.executable, __file__],
@@ -56,6 +58,10 @@ class Forks:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the parent."""
         self.process.communicate()
         self.errors.close()
 
@@ -81,11 +87,12 @@ class Forks:
     def _send(self, *request: Any) -> int:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(base64.b64encode(pickle.dumps(request)).decode() + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:  # commands print their results there, too
-            if line.startswith("answer "):
-                return int(line.split()[1])
+        with self.lock:
+            self.process.stdin.write(base64.b64encode(pickle.dumps(request)).decode() + "\n")
+            self.process.stdin.flush()
+            for line in self.process.stdout:  # commands print their results there, too
+                if line.startswith("answer "):
+                    return int(line.split()[1])
         raise AssertionError(Path(self.errors.name).read_text(encoding="utf-8"))
 
 
@@ -133,20 +140,23 @@ def churnlab(home: Path, words: tuple[str, ...]) -> int:
     return main([*words])
 
 
-def churnlab_in(folder: Path, home: Path, words: tuple[str, ...]) -> int:
-    """Run ``churnlab WORDS`` as if this process had been started in a folder."""
-    os.chdir(folder)
-    sys.path[0] = str(folder)
-    return churnlab(home, words)
-
-
-def churnlab_session(folder: Path, settings: dict[str, str], words: tuple[str, ...]) -> int:
-    """Run ``churnlab WORDS`` in a session of its own, so that all its processes can be killed."""
-    os.setsid()
+def churnlab_as(folder: Path, settings: dict[str, str], before: str, words: tuple[str, ...]) -> int:
+    """Run ``churnlab WORDS`` as if this process had been started in a folder with an environment;
+    ``before`` is Python that runs first."""
     paths = os.environ["PYTHONPATH"]
     os.environ.clear()
     os.environ.update(settings | ONE_THREAD | {"PYTHONPATH": paths})
-    return churnlab_in(folder, Path(settings["CHURNLAB_HOME"]), words)
+    tempfile.tempdir = None
+    os.chdir(folder)
+    sys.path[0] = str(folder)
+    exec(before, {})
+    return churnlab(Path(settings["CHURNLAB_HOME"]), words)
+
+
+def churnlab_session(*given: Any) -> int:
+    """Run a command in a session of its own, so that all its processes can be killed."""
+    os.setsid()
+    return churnlab_as(*given)
 
 
 def import_all() -> int:

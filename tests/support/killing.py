@@ -4,16 +4,12 @@ A command is a process in a session of its own, so that a test can kill everythi
 and nothing else.
 """
 
-import atexit
 import json
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +21,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from support.forked import Fork, Forks, churnlab_session, import_all
-from support.running import Ended, artifact, environment
+from support.forked import Fork, churnlab_session
+from support.running import Ended, artifact, environment, forks
 from support.soak import RANDOM
 from support.waiting import PATIENCE, until
 
@@ -41,18 +37,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Commands
 
 
-@cache
-def _forks() -> Forks:
-    """Return the process from which all commands are forked, as each is killed in what it does, not
-    while it imports."""
-    root = Path(tempfile.mkdtemp())
-    forks = Forks(root, environment(root, PYTHONPATH=str(SUPPORT)))
-    forks.inside(import_all)
-    atexit.register(shutil.rmtree, root)
-    atexit.register(forks.__exit__)
-    return forks
-
-
 class Command:
     """Run a command, and keep track of every process that it starts; its output goes to files."""
 
@@ -61,8 +45,8 @@ class Command:
         root = root or next(parent for parent in home.parents if parent.is_dir())
         self.output = root / "output" / str(time.monotonic_ns())
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        given = (root, environment(home), words)
-        self.process = Fork(_forks(), churnlab_session, *given, output=self.output)
+        given = (root, environment(home), "", words)
+        self.process = Fork(forks(), churnlab_session, *given, output=self.output)
         until(lambda: _session(psutil.Process(self.process.pid)) == self.process.pid, "a session")
 
     def __enter__(self) -> "Command":

@@ -1,19 +1,23 @@
 """Run churnlab as users do, as a process, and look into the store that it writes."""
 
+import atexit
 import csv
 import json
 import os
-import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
 import pytest
+
+from support.forked import Fork, Forks, churnlab_as, import_all
 
 SMALL_SEGMENTS = (
     *("segments.n_init=2", "segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2"),
@@ -94,14 +98,29 @@ def wait(process: subprocess.Popen[str], *, timeout: float = 300) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-SEVERAL_COMMANDS = """
-import json, shlex, sys
-from churnlab.__main__ import main
-for line in sys.stdin:
-    code = main(shlex.split(line))
-    sys.stderr.flush()
-    print(f"\\nended {code}", flush=True)
-"""
+@cache
+def forks() -> Forks:
+    """Return the process from which commands are forked, which has imported everything."""
+    root = Path(tempfile.mkdtemp())
+    forks = Forks(root, environment(root, PYTHONPATH=str(Path(__file__).parent)))
+    forks.inside(import_all)
+    atexit.register(shutil.rmtree, root)
+    atexit.register(forks.close)
+    return forks
+
+
+def run_forked(home: Path, *words: str, before: str = "", **settings: str) -> Ended:
+    """Run ``churnlab WORDS`` in a fork, after Python that is to run ``before``."""
+    output = Path(tempfile.mkdtemp()) / "output"
+    given = (place_of(home), environment(home, **settings), before, words)
+    command = Fork(forks(), churnlab_as, *given, output=output)
+    try:
+        code = command.wait()
+    finally:
+        command.kill()
+        printed = [Path(f"{output}.{name}").read_text(encoding="utf-8") for name in ("out", "err")]
+        shutil.rmtree(output.parent)
+    return Ended(code, *printed)
 
 
 @contextmanager
@@ -118,44 +137,12 @@ def process_beside(home: Path, tables: Mapping[str, Any]) -> Iterator[Callable[.
 def churnlab_process(
     home: Path, *, before: str = "", **settings: str
 ) -> Iterator[Callable[..., Ended]]:
-    """Start a process that runs one command after another: imports take most of a short command.
-    ``before`` is Python that it runs first.
+    """Yield ``churnlab(*words)``, which runs commands with their store in ``home``, each in a fork.
 
-    Yields a function: ``churnlab("train", "seed=1")`` runs a command and returns how it ended.
+    ``before`` is Python that runs first.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=home.parent, suffix=".stderr", delete=False) as errors:
-        stderr = Path(errors.name)
-        process = subprocess.Popen(
-            [sys.executable, "-c", before + SEVERAL_COMMANDS],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=place_of(home),
-            env=environment(home, **settings),
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines = process.stdout
-
-        def churnlab(*words: str) -> Ended:
-            before = stderr.stat().st_size
-            process.stdin.write(shlex.join(words) + "\n")
-            process.stdin.flush()
-            out = []
-            for line in lines:
-                if line.startswith("ended "):
-                    break
-                out.append(line)
-            else:
-                pytest.fail(f"{words} ended the process: {stderr.read_text(encoding='utf-8')}")
-            err = stderr.read_bytes()[before:].decode()
-            return Ended(int(line.split()[1]), "".join(out).rstrip("\n"), err)
-
-        with process:
-            yield churnlab
-            process.stdin.close()
+    yield partial(run_forked, home, before=before, **settings)
 
 
 class Promoted(NamedTuple):

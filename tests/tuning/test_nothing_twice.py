@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from support.killing import FOLDS, SUPPORT, check_promise, in_state, notes, own_model, runs, trials
+from support.killing import FOLDS, check_promise, in_state, notes, own_model, runs, trials
 from support.running import churnlab_process
 from support.soak import SOAK
 
@@ -24,7 +24,7 @@ def engine(request):
 def lab(tmp_path_factory):
     """Return a folder, and one process for all commands in it: start-up takes most of the time."""
     root = tmp_path_factory.mktemp("lab")
-    with churnlab_process(root / "home", PYTHONPATH=str(SUPPORT)) as churnlab:
+    with churnlab_process(root / "home") as churnlab:
         yield root, churnlab
 
 
