@@ -4,7 +4,6 @@ is run next time."""
 import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from churnlab.data.demo import members
 from churnlab.tracking.processes import is_alive
 from support.killing import Command, gone, own_model, runs
-from support.running import artifact, start, wait
+from support.running import artifact
 from support.soak import SOAK
 from support.waiting import until
 
@@ -148,15 +147,11 @@ def test_the_same_sweep_after_a_correction_runs_only_what_had_failed(
 
 def killed(home: Path, words: list[str], holds, *, by: signal.Signals = signal.SIGTERM) -> None:
     """Start a sweep and send it a signal as soon as something holds of its store."""
-    process: subprocess.Popen[str] = start(home, *words)
-
-    def reached() -> bool:
-        assert process.poll() is None, process.communicate()
-        return (home / "mlflow.db").exists() and holds()
-
-    until(reached, "its moment")
-    process.send_signal(by)
-    ended = wait(process)
+    with Command(home, *words) as command:
+        opened = home / "mlflow.db"
+        assert command.until(lambda: opened.exists() and holds(), "its moment"), command.err
+        command.process.send_signal(by)
+        ended = command.ended()
     assert (ended.code, ended.out) == (-by if by == signal.SIGKILL else 143, ""), ended.err
     assert "Traceback" not in ended.err
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from churnlab.errors import InputError
 from churnlab.tracking import store
 from churnlab.tuning.studies import Local
-from support.running import environment, folder, start, tracked_at, wait
+from support.killing import Command
+from support.running import environment, folder, tracked_at
 
 SMALL = ("dataset.rows=300", "evaluation.folds=3", "model=dummy")
 
@@ -27,8 +29,10 @@ def finished(home: Path, runs_at) -> int:
 
 @pytest.mark.parametrize("many", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at, client_at, many):
-    processes = [start(home, "train", *SMALL, f"seed={seed}") for seed in range(1, many + 1)]
-    ended = [wait(process) for process in processes]
+    with ExitStack() as opened:
+        seeds = [f"seed={seed}" for seed in range(1, many + 1)]
+        started = [opened.enter_context(Command(home, "train", *SMALL, seed)) for seed in seeds]
+        ended = [command.ended() for command in started]
     assert [end.code for end in ended] == [0] * many, [end.err for end in ended]
     assert finished(home, runs_at) == many == len({end.line["run_id"] for end in ended})
     assert len(client_at(home).search_experiments(filter_string="name LIKE 'demo-%'")) == 1
