@@ -132,10 +132,8 @@ class WorkerProcesses:
         done = 0
         while waiting or self.busy:
             while waiting and len(self.busy) < self.workers:
-                worker, place = (
-                    self.idle.pop() if self.idle else start(serve, self.workers),
-                    waiting.popleft(),
-                )
+                worker = self.idle.pop() if self.idle else start(serve, self.workers)
+                place = waiting.popleft()
                 if attempts[place] == 0:
                     on_start(place, done)
                 self.busy[worker] = place
