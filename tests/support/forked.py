@@ -132,9 +132,11 @@ class Fork:
 
 def churnlab(home: Path, words: tuple[str, ...]) -> int:
     """Run ``churnlab WORDS`` with its store in ``home``; return the exit code."""
+    import churnlab
     from churnlab.__main__ import main
     from churnlab.tracking.processes import process
 
+    importlib.reload(churnlab)  # it sets variables of MLflow
     process.cache_clear()  # a fork is a process of its own
     os.environ["CHURNLAB_HOME"] = str(home)
     return main([*words])
