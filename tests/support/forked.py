@@ -5,7 +5,9 @@ runs a hundred times then costs its own work, not the seconds of its imports.
 process itself, so that whatever they load is loaded in every fork.
 """
 
+import atexit
 import base64
+import gc
 import importlib
 import os
 import pickle
@@ -194,6 +196,7 @@ def _serve() -> None:
         elif kind == "inside":
             answer = function(*arguments)
         else:
+            gc.freeze()  # else each fork copies the pages of all objects when it collects garbage
             answer = os.fork()
             if answer == 0:
                 _fork(function, arguments, *where)
@@ -208,7 +211,12 @@ def _fork(
     while traced and "TracerPid:\t0\n" in Path("/proc/self/status").read_text(encoding="utf-8"):
         time.sleep(0.002)
     time.sleep(ATTACHED if traced else 0)
-    sys.exit(function(*arguments))
+    code = function(*arguments)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # as the interpreter ends, without freeing all that was imported
 
 
 if __name__ == "__main__":
