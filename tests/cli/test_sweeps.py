@@ -145,6 +145,13 @@ def test_the_same_sweep_after_a_correction_runs_only_what_had_failed(
     assert (parent.info.run_id, parent.info.status) == (corrected.line["run_id"], "FINISHED")
 
 
+def slow_jobs(root: Path, *, jobs: int, seconds: float = 1.0, **keys: Any) -> list[str]:
+    """Return the words of a sweep of jobs with several fits that take so many seconds each."""
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=seconds, uneven=0.0, **keys)
+    values = ",".join(str(number / 100) for number in range(10, 10 + jobs))
+    return ["train", "-m", *model, f"model.estimator.x={values}"]
+
+
 def killed(home: Path, words: list[str], holds, *, by: signal.Signals = signal.SIGTERM) -> None:
     """Start a sweep and send it a signal as soon as something holds of its store."""
     with Command(home, *words) as command:
@@ -156,9 +163,8 @@ def killed(home: Path, words: list[str], holds, *, by: signal.Signals = signal.S
     assert "Traceback" not in ended.err
 
 
-def test_a_killed_sweep_run_again_does_only_what_is_missing(home, run_command, runs_at):
-    forest = ("model=random_forest", "model.estimator.n_estimators=30")
-    words = ["train", "-m", *SMALL, *forest, "seed=1,2,3"]
+def test_a_killed_sweep_run_again_does_only_what_is_missing(tmp_path, home, run_command, runs_at):
+    words = slow_jobs(tmp_path, jobs=3)
 
     def statuses(command: str = "train") -> list[str]:
         return [run.info.status for run in runs_at(home, command=command)]
@@ -183,17 +189,10 @@ def test_a_killed_sweep_run_again_does_only_what_is_missing(home, run_command, r
 
 
 def test_a_sweep_that_was_killed_outright_leaves_its_running_job_to_be_done_again(
-    home, run_command, runs_at
+    tmp_path, home, run_command, runs_at
 ):
     """Kill -9 in the first job, then at any moment; finished jobs are not run again."""
-    forest = ("model=random_forest", "model.estimator.n_estimators=30")
-    words = [
-        "train",
-        "-m",
-        *SMALL,
-        *forest,
-        f"seed={','.join(str(seed) for seed in range(1, JOBS + 1))}",
-    ]
+    words = slow_jobs(tmp_path, jobs=JOBS)
 
     def statuses(command: str = "train") -> list[str]:
         return [run.info.status for run in runs_at(home, command=command)]
@@ -350,11 +349,6 @@ def test_studies_of_a_sweep_run_inline_each_in_one_worker(home, run_command, cli
     )
 
 
-def slow_jobs(root: Path, **keys: Any) -> list[str]:
-    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, **{"seconds": 1.0, "uneven": 0.0} | keys)
-    return ["train", "-m", *model, "model.estimator.x=0.1,0.2,0.3,0.4", *TWO_WORKERS]
-
-
 def settled(home: Path, runs_at) -> set[str]:
     """Return the states of all runs; a run that failed comes with its note."""
     return {
@@ -366,7 +360,7 @@ def settled(home: Path, runs_at) -> set[str]:
 
 
 def test_a_worker_that_is_killed_costs_an_attempt_and_no_job(tmp_path, home, runs_at):
-    with Command(home, *slow_jobs(tmp_path)) as command:
+    with Command(home, *slow_jobs(tmp_path, jobs=4), *TWO_WORKERS) as command:
         running = run_that(lambda run: run.info.status == "RUNNING", command, home)
         os.kill(int(running.data.tags["churnlab.process"].split()[1]), signal.SIGKILL)
         ended = command.ended()
@@ -381,7 +375,9 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_job(tmp_path, home, run
 def test_a_job_that_kills_its_workers_fails_with_a_command_that_repeats_only_it(
     tmp_path, home, runs_at
 ):
-    with Command(home, *slow_jobs(tmp_path, seconds=0.0, dies_below=0.15)) as command:
+    with Command(
+        home, *slow_jobs(tmp_path, jobs=4, seconds=0.0, dies_below=0.105), *TWO_WORKERS
+    ) as command:
         ended = command.ended()
     assert ended.code == 1
     assert "1 of 4 jobs failed:" in ended.err
@@ -396,7 +392,7 @@ def test_a_job_that_kills_its_workers_fails_with_a_command_that_repeats_only_it(
 def test_a_signal_ends_the_workers_and_their_runs_and_the_same_sweep_goes_on(
     tmp_path, home, runs_at, by, code
 ):
-    words = slow_jobs(tmp_path)
+    words = [*slow_jobs(tmp_path, jobs=4), *TWO_WORKERS]
     with Command(home, *words) as command:
         run_that(lambda run: run.info.status == "FINISHED", command, home)
         command.process.send_signal(by)
@@ -419,7 +415,7 @@ def test_a_signal_ends_the_workers_and_their_runs_and_the_same_sweep_goes_on(
 def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_next_start_cleans_up(
     tmp_path, home, runs_at
 ):
-    words = slow_jobs(tmp_path)
+    words = [*slow_jobs(tmp_path, jobs=4), *TWO_WORKERS]
     with Command(home, *words) as command:
         run_that(lambda run: run.info.status == "RUNNING", command, home)
         command.process.kill()

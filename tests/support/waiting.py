@@ -13,8 +13,8 @@ PATIENCE = 60 * (20 if SOAK else 5)
 def until(reached: Callable[[], Any], what: str, *, seconds: float = PATIENCE) -> Any:
     """Look until something is there, and return it.
 
-    A look into a store costs as much as a small fit: looks take at most a fifth of a core from the
-    processes that are waited for.
+    A look into a store costs as much as a small fit: looks leave most of a core to the processes
+    that are waited for, but come often enough for what lasts a second.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -23,4 +23,4 @@ def until(reached: Callable[[], Any], what: str, *, seconds: float = PATIENCE) -
             return found
         took = time.monotonic() - started
         assert started < deadline, f"{what} never came"
-        time.sleep(max(0.02, 4 * took))
+        time.sleep(min(max(0.02, 4 * took), 0.3))
