@@ -15,7 +15,7 @@ from support.running import (
     THREE_SEGMENTS,
     Ended,
     Promoted,
-    churnlab_process,
+    churnlab_at,
     run_forked,
     start,
     wait,
@@ -71,8 +71,8 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
                 ("segment", *PROMOTED_ROWS, *THREE_SEGMENTS),
                 ("promote", *PROMOTED_ROWS, "evaluation.folds=3", "reason=the first one"),
             ]
-            with churnlab_process(home) as churnlab:
-                ended = [churnlab(*words) for words in commands]
+            churnlab = churnlab_at(home)
+            ended = [churnlab(*words) for words in commands]
             assert [end.code for end in ended] == [0, 0, 0], [end.err for end in ended]
             made.write_text(json.dumps([end.line for end in ended]), encoding="utf-8")
     return Promoted(home, *json.loads(made.read_text(encoding="utf-8")))
@@ -101,12 +101,11 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def own_store(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Path, Callable[..., Ended]]]:
-    """Yield a second store of a file, whose runs are not among the shared ones, and ``churnlab``,
-    which runs commands in one process there."""
+) -> tuple[Path, Callable[..., Ended]]:
+    """Return a second store of a file, whose runs are not among the shared ones, and ``churnlab``,
+    which runs commands there."""
     home = tmp_path_factory.mktemp("own") / "home"
-    with churnlab_process(home) as churnlab:
-        yield home, churnlab
+    return home, churnlab_at(home)
 
 
 @pytest.fixture(scope="session")

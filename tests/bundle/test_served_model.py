@@ -26,7 +26,7 @@ from churnlab.data.demo import members
 from support.running import (
     PROMOTED_ROWS,
     THREE_SEGMENTS,
-    churnlab_process,
+    churnlab_at,
     environment,
     version_folder,
 )
@@ -546,17 +546,15 @@ def shop(shared_home):
     shoppers(400, seed=0).to_csv(place / "shop.csv", index=False)
     table = ("--config-dir", str(place / "conf"), "dataset=shop")
     trained = (*table, f"dataset.path={place}/shop.csv")
-    with churnlab_process(shared_home) as churnlab:
-        ended = {
-            "train": churnlab("train", *trained, "features=gap", "evaluation.folds=2"),
-            "segment": churnlab(
-                "segment", *trained, "segments=all", "playbook=any", *THREE_SEGMENTS
-            ),
-            "promote": churnlab("promote", *trained, "evaluation.folds=2"),
-        }
-        for name, end in ended.items():
-            assert end.code == 0, f"{name}: {end.err}"
-        yield lambda *words: churnlab("score", *table, *words)
+    churnlab = churnlab_at(shared_home)
+    ended = {
+        "train": churnlab("train", *trained, "features=gap", "evaluation.folds=2"),
+        "segment": churnlab("segment", *trained, "segments=all", "playbook=any", *THREE_SEGMENTS),
+        "promote": churnlab("promote", *trained, "evaluation.folds=2"),
+    }
+    for name, end in ended.items():
+        assert end.code == 0, f"{name}: {end.err}"
+    return lambda *words: churnlab("score", *table, *words)
 
 
 @pytest.fixture(scope="module")

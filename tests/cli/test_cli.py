@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.running import churnlab_process, environment, scores_of, start, wait
+from support.running import churnlab_at, environment, scores_of, start, wait
 from support.waiting import until
 
 COMMANDS = sorted(
@@ -280,38 +280,38 @@ PARAGRAPHS = {
 
 
 def test_a_mistake_is_answered_by_one_paragraph_in_our_own_words(home):
-    with churnlab_process(home) as churnlab:
-        for words, opening in PARAGRAPHS.items():
-            ended = churnlab(*words)
-            assert (ended.code, ended.out) == (2, ""), words
-            assert ended.err.startswith(opening.replace("\n", "")), words
-            assert ended.err.rstrip("\n").count("\n") == 0, words
-            for word in ("Traceback", "omegaconf", "hydra.errors", "pydantic", "Error executing"):
-                assert word not in ended.err, words
+    churnlab = churnlab_at(home)
+    for words, opening in PARAGRAPHS.items():
+        ended = churnlab(*words)
+        assert (ended.code, ended.out) == (2, ""), words
+        assert ended.err.startswith(opening.replace("\n", "")), words
+        assert ended.err.rstrip("\n").count("\n") == 0, words
+        for word in ("Traceback", "omegaconf", "hydra.errors", "pydantic", "Error executing"):
+            assert word not in ended.err, words
     assert not (home / "mlflow.db").exists()
 
 
 def test_the_quotes_that_a_message_advises_work_in_a_shell(home):
-    with churnlab_process(home) as churnlab:
-        for name in ("a,b.csv", "клиент, другой.csv", 'a,"b".csv', "it's, a.csv"):
-            advice = ADVICE.search(churnlab("init", f"path={name}").err)
-            word = f"path={name}"
-            if advice is not None:
-                shell = ["bash", "-c", f"printf %s {advice[1]}"]
-                word = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-            assert f"There is no file {name}" in churnlab("init", word).err
+    churnlab = churnlab_at(home)
+    for name in ("a,b.csv", "клиент, другой.csv", 'a,"b".csv', "it's, a.csv"):
+        advice = ADVICE.search(churnlab("init", f"path={name}").err)
+        word = f"path={name}"
+        if advice is not None:
+            shell = ["bash", "-c", f"printf %s {advice[1]}"]
+            word = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+        assert f"There is no file {name}" in churnlab("init", word).err
 
 
 def test_the_word_that_a_message_advises_for_a_key_without_a_value_works_in_a_shell(home):
-    with churnlab_process(home) as churnlab:
-        for value in (";", '";"', "|"):
-            refused = churnlab("explore", f"dataset.separator={value}", "dry_run=true")
-            assert refused.code == 2
-            advice = re.fullmatch(r".* add it with a plus: (.*)\n", refused.err)
-            shell = ["bash", "-c", f"printf %s {advice[1]}"]
-            word = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-            ended = churnlab("explore", word, "dry_run=true")
-            assert ended.code == 0, ended.err
+    churnlab = churnlab_at(home)
+    for value in (";", '";"', "|"):
+        refused = churnlab("explore", f"dataset.separator={value}", "dry_run=true")
+        assert refused.code == 2
+        advice = re.fullmatch(r".* add it with a plus: (.*)\n", refused.err)
+        shell = ["bash", "-c", f"printf %s {advice[1]}"]
+        word = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+        ended = churnlab("explore", word, "dry_run=true")
+        assert ended.code == 0, ended.err
 
 
 @pytest.mark.parametrize("name", ["клиенты.csv", "it's [new] & #1=2.csv", "2026", "café (май)"])
@@ -336,8 +336,8 @@ IDLE = dict.fromkeys(("rollback", "history", "doctor", "score", "serve"), "force
 
 
 def test_the_help_shows_no_key_without_effect_and_no_content_of_a_yaml(home):
-    with churnlab_process(home) as churnlab:
-        helped = {command: churnlab(command, "--help").out for command in COMMANDS}
+    churnlab = churnlab_at(home)
+    helped = {command: churnlab(command, "--help").out for command in COMMANDS}
     for command, text in helped.items():
         assert not re.search(
             r"``|_target_|\.levers\.|\.sentences\.|@claims|segments\.early\.", text

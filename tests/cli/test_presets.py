@@ -9,7 +9,7 @@ import yaml
 from churnlab.cli.presets import kept_words, preset_words
 from churnlab.config.shipped import ROOT
 from churnlab.errors import InputError
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 PRESETS = {"features": "raw", "segments": "all", "playbook": "any", "decision": "f1"}
 COLUMNS = {"age": {"kind": "numeric", "min": 0}, "active": {"kind": "binary"}}
@@ -151,18 +151,18 @@ def test_a_run_has_what_its_dataset_presets_and_a_config_without_the_presets(
     (tmp_path / "bank.csv").write_text("\n".join(["age,active,left", *rows]) + "\n")
     kept = tmp_path / "churnlab.yaml"
     kept.write_text("config_dir: my_conf\ndataset: bank\n")
-    with churnlab_process(home) as churnlab:  # runs in tmp_path
-        trained = churnlab("train", "evaluation.folds=3")
-        assert trained.code == 0, trained.err
-        params = runs_at(home, command="train")[0].data.params
-        assert params["dataset.name"] == "bank"
-        assert params["decision._target_"] == "churnlab.models.decision.f1"
-        assert not any("presets" in key for key in params)
-        shown = churnlab("segment", "--help").out
-        assert "dataset=bank|demo|gym" in shown
-        assert "dataset.target=left" in shown
-        assert "segments=all|" in shown
-        kept.unlink()
-        offered = churnlab("train", "dataset=bank")
-        assert offered.code == 2
-        assert "There is my_conf/dataset/bank.yaml: add --config-dir my_conf." in offered.err
+    churnlab = churnlab_at(home)  # runs in tmp_path
+    trained = churnlab("train", "evaluation.folds=3")
+    assert trained.code == 0, trained.err
+    params = runs_at(home, command="train")[0].data.params
+    assert params["dataset.name"] == "bank"
+    assert params["decision._target_"] == "churnlab.models.decision.f1"
+    assert not any("presets" in key for key in params)
+    shown = churnlab("segment", "--help").out
+    assert "dataset=bank|demo|gym" in shown
+    assert "dataset.target=left" in shown
+    assert "segments=all|" in shown
+    kept.unlink()
+    offered = churnlab("train", "dataset=bank")
+    assert offered.code == 2
+    assert "There is my_conf/dataset/bank.yaml: add --config-dir my_conf." in offered.err

@@ -11,7 +11,7 @@ import yaml
 
 from churnlab.claims.claim import Claim
 from churnlab.plots import claims as plots
-from support.running import artifact, churnlab_process, files
+from support.running import artifact, churnlab_at, files
 
 pytestmark = pytest.mark.slow
 
@@ -124,14 +124,13 @@ def readers(n: int = 900) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def there(shared_home):
-    """One process for the commands of this file, in the folder with the user's table and YAMLs."""
+    """Return what runs commands in the folder with the user's table and YAMLs."""
     folder = shared_home.parent
     for path, text in {"dataset/readers.yaml": READERS, "claims/board.yaml": OWN}.items():
         (folder / "my_conf" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "my_conf" / path).write_text(text, encoding="utf-8")
     readers().to_csv(folder / "readers.csv", index=False)
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss
 
-from support.running import artifact, churnlab_process, files, scores_of
+from support.running import artifact, churnlab_at, files, scores_of
 
 pytestmark = pytest.mark.slow
 
@@ -19,8 +19,7 @@ HOLD_OUT = {"hold_out_delta", "hold_out_low", "hold_out_high"}
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")
@@ -384,20 +383,16 @@ def real(gym_csv, tmp_path_factory):
         "forest": ("model=random_forest",),
         "forest tuned": ("model=random_forest", "+model.estimator.max_features=0.6"),
     }
-    with churnlab_process(tmp_path_factory.mktemp("real") / "home") as churnlab:
-        ids = {
-            name: churnlab("train", *gym, *words).line["run_id"] for name, words in wanted.items()
-        }
+    churnlab = churnlab_at(tmp_path_factory.mktemp("real") / "home")
+    ids = {name: churnlab("train", *gym, *words).line["run_id"] for name, words in wanted.items()}
 
-        def compare(first: str, second: str, metric: str):
-            ended = churnlab(
-                "compare", *gym, f"runs=[{ids[first]},{ids[second]}]", f"metric={metric}"
-            )
-            assert ended.code == 0, ended.err
-            names = {run_id: name for name, run_id in ids.items()} | {None: None}
-            return ended.line | {"winner": names[ended.line["winner"]]}, ended.err
+    def compare(first: str, second: str, metric: str):
+        ended = churnlab("compare", *gym, f"runs=[{ids[first]},{ids[second]}]", f"metric={metric}")
+        assert ended.code == 0, ended.err
+        names = {run_id: name for name, run_id in ids.items()} | {None: None}
+        return ended.line | {"winner": names[ended.line["winner"]]}, ended.err
 
-        yield compare
+    return compare
 
 
 def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_the_real_table(

@@ -12,7 +12,7 @@ from churnlab.config import validation
 from churnlab.config.commands import Result
 from churnlab.doctor.problems import Problem
 from support.killing import Command, notes, own_model, runs, trials
-from support.running import SMALL_SEGMENTS, churnlab_process
+from support.running import SMALL_SEGMENTS, churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +21,7 @@ SMALL = ("dataset.rows=300", "evaluation.folds=2")
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    with churnlab_process(shared_home) as run:
-        yield run
+    return churnlab_at(shared_home)
 
 
 def killed(home, command: str, *words: str, moment=None) -> str:

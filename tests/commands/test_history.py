@@ -4,7 +4,7 @@ import mlflow
 import pytest
 
 from support.champions import change, registered, store_at
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,7 @@ def model(at):
 
 @pytest.fixture(scope="module")
 def churnlab(at):
-    with churnlab_process(at) as churnlab:
-        yield churnlab
+    return churnlab_at(at)
 
 
 def test_history_lists_who_replaced_whom_when_why_and_how_the_oldest_first_and_records_nothing(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from churnlab.config.groups import DatasetKeys
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 
 def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
@@ -45,10 +45,9 @@ def clients(n: int = 900, *, seed: int = 3) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """One process for the short commands of this file, in the folder where the table is."""
+    """Return what runs commands in the folder where the table is."""
     clients().to_csv(shared_home.parent / "clients.csv", index=False)
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from support.running import artifact, churnlab_process
+from support.running import artifact, churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +36,8 @@ def ended(request, tmp_path_factory):
     """How the pipeline of such a table ended, its home, and the process for more commands."""
     home = tmp_path_factory.mktemp("pipeline") / "home"
     members(request.param).to_csv(home.parent / "club.csv", index=False)
-    with churnlab_process(home) as churnlab:
-        yield churnlab("pipeline", "input=club.csv", *LIGHT), home, churnlab
+    churnlab = churnlab_at(home)
+    return churnlab("pipeline", "input=club.csv", *LIGHT), home, churnlab
 
 
 def test_a_table_without_structure_ends_in_a_champion_without_segments_that_says_so(ended):

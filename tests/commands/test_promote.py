@@ -18,7 +18,7 @@ from support.running import (
     SMALL_SEGMENTS,
     THREE_SEGMENTS,
     artifact,
-    churnlab_process,
+    churnlab_at,
     start,
     version_folder,
     wait,
@@ -75,61 +75,60 @@ def story(shared_home, client_at):
         "pyproject.toml",
     ):  # MLflow would put them into every model that is logged from here
         (shared_home.parent / name).write_text("version = 1\n", encoding="utf-8")
-    with churnlab_process(shared_home) as ask:
-        ended = {
-            "good": ask("train", *TRAINED),
-            "dummy": ask("train", *TRAINED, "model=dummy"),
-            "other seed": ask("train", *TRAINED, "seed=1"),
-            "not kept": ask("train", *TRAINED, "model.estimator.C=100"),
-            "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
-        }
-        ended["promote without segments"] = ask("promote", *TRAINED)
-        ended["unstable"] = ask("segment", *ROWS, *SMALL_SEGMENTS)
-        ended["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
-        ended["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
-        run = {name: end.line["run_id"] for name, end in ended.items() if end.code == 0}
-        ended["segmented unstably"] = ended["unstable"]
-        # As runs of unreviewed types had it when such models were still trained.
-        client_at(shared_home).set_tag(run["not kept"], "churnlab.model", NOT_KEPT)
-        promotions = {
-            "first": [],
-            "champion": [],
-            "again": ["churn_run=best"],
-            "not worse": ["require=not_worse"],
-            "worse": [f"churn_run={run['dummy']}", "require=not_worse"],
-            "unseen": [f"churn_run={run['other seed']}", "metric=roc_auc"],
-            "few": [f"churn_run={run['other seed']}", "gate.members=20"],
-            "strict": [f"churn_run={run['good']}", *STRICT],
-            "unstable": ["require=not_worse", f"segment_run={run['unstable']}"],
-            "forced": [f"churn_run={run['dummy']}", "force=true"],
-        }
-        for name, words in promotions.items():
-            if name == "again":  # the same model in another run, which is the newest of its config
-                ended["twin"] = ask("train", *TRAINED)
-            ended[name] = ask("promote", *TRAINED, *words, f"reason=the {name}")
-            ended[f"aliases after {name}"] = aliases()
-        ended |= {
-            "run of another table": ask("promote", *TRAINED, f"churn_run={run['other table']}"),
-            "segments not of this table": ask(
-                "promote", *TRAINED, f"segment_run={run['segments of another table']}"
-            ),
-            "run without a model": ask("promote", *TRAINED, f"churn_run={run['not kept']}"),
-            "unknown run": ask("promote", *TRAINED, "churn_run=0123456789abcdef"),
-            "run of another command": ask("promote", *TRAINED, f"churn_run={run['segments']}"),
-            "force without a reason": ask("promote", *TRAINED, "force=true"),
-            "no train run": ask("promote", *ROWS, "evaluation.folds=2", "seed=77"),
-        }
-        ended["aliases in the end"] = aliases()
-        ask("train", *TRAINED, *PAIR)
-        ask("segment", *ROWS, *PAIR, *THREE_SEGMENTS)
+    ask = churnlab_at(shared_home)
+    ended = {
+        "good": ask("train", *TRAINED),
+        "dummy": ask("train", *TRAINED, "model=dummy"),
+        "other seed": ask("train", *TRAINED, "seed=1"),
+        "not kept": ask("train", *TRAINED, "model.estimator.C=100"),
+        "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
+    }
+    ended["promote without segments"] = ask("promote", *TRAINED)
+    ended["unstable"] = ask("segment", *ROWS, *SMALL_SEGMENTS)
+    ended["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
+    ended["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
+    run = {name: end.line["run_id"] for name, end in ended.items() if end.code == 0}
+    ended["segmented unstably"] = ended["unstable"]
+    # As runs of unreviewed types had it when such models were still trained.
+    client_at(shared_home).set_tag(run["not kept"], "churnlab.model", NOT_KEPT)
+    promotions = {
+        "first": [],
+        "champion": [],
+        "again": ["churn_run=best"],
+        "not worse": ["require=not_worse"],
+        "worse": [f"churn_run={run['dummy']}", "require=not_worse"],
+        "unseen": [f"churn_run={run['other seed']}", "metric=roc_auc"],
+        "few": [f"churn_run={run['other seed']}", "gate.members=20"],
+        "strict": [f"churn_run={run['good']}", *STRICT],
+        "unstable": ["require=not_worse", f"segment_run={run['unstable']}"],
+        "forced": [f"churn_run={run['dummy']}", "force=true"],
+    }
+    for name, words in promotions.items():
+        if name == "again":  # the same model in another run, which is the newest of its config
+            ended["twin"] = ask("train", *TRAINED)
+        ended[name] = ask("promote", *TRAINED, *words, f"reason=the {name}")
+        ended[f"aliases after {name}"] = aliases()
+    ended |= {
+        "run of another table": ask("promote", *TRAINED, f"churn_run={run['other table']}"),
+        "segments not of this table": ask(
+            "promote", *TRAINED, f"segment_run={run['segments of another table']}"
+        ),
+        "run without a model": ask("promote", *TRAINED, f"churn_run={run['not kept']}"),
+        "unknown run": ask("promote", *TRAINED, "churn_run=0123456789abcdef"),
+        "run of another command": ask("promote", *TRAINED, f"churn_run={run['segments']}"),
+        "force without a reason": ask("promote", *TRAINED, "force=true"),
+        "no train run": ask("promote", *ROWS, "evaluation.folds=2", "seed=77"),
+    }
+    ended["aliases in the end"] = aliases()
+    ask("train", *TRAINED, *PAIR)
+    ask("segment", *ROWS, *PAIR, *THREE_SEGMENTS)
     return ended
 
 
 @pytest.fixture(scope="module")
 def ask(story, shared_home):
-    """More commands, in one process."""
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    """Return what runs more commands."""
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture
@@ -589,14 +588,14 @@ def test_a_version_needs_only_packages_of_a_fixed_version(story, client):
 
 
 def test_a_run_that_is_too_good_to_be_true_is_left_out_unless_it_is_named(home, client_at):
-    with churnlab_process(home) as churnlab:
-        best, other = (
-            churnlab("train", *TRAINED, f"model={model}").line["run_id"]
-            for model in ("logistic_regression", "dummy")
-        )
-        words = ("promote", *TRAINED, "segment_run=none", "ceiling.cv_roc_auc=0.7")
-        ended = churnlab(*words)
-        named = churnlab(*words, f"churn_run={best}")
+    churnlab = churnlab_at(home)
+    best, other = (
+        churnlab("train", *TRAINED, f"model={model}").line["run_id"]
+        for model in ("logistic_regression", "dummy")
+    )
+    words = ("promote", *TRAINED, "segment_run=none", "ceiling.cv_roc_auc=0.7")
+    ended = churnlab(*words)
+    named = churnlab(*words, f"churn_run={best}")
     assert "cv_roc_auc" in ended.err
     assert f"To let the gate judge it: churn_run={best}" in ended.err
     versions = client_at(home).search_model_versions(f"name = '{NAME}'")

@@ -15,7 +15,7 @@ from support.running import (
     THREE_SEGMENTS,
     Ended,
     artifact,
-    churnlab_process,
+    churnlab_at,
     version_folder,
 )
 
@@ -121,41 +121,41 @@ def pages(shared_home, client_at) -> Pages:
         return Page((folder / name).read_text(encoding="utf-8"))
 
     lines: dict[str, dict[str, Any]] = {}
-    with churnlab_process(shared_home) as run:
-        empty = page(run, "empty.html", *TRAINED)
-        for name, words in {
-            "explore": ("explore", *ROWS),
-            "train": ("train", *TRAINED, "model=random_forest", "+model.estimator.max_depth=3"),
-            "rival": ("train", *TRAINED, "model=dummy"),
-            "segment": ("segment", *ROWS, *THREE_SEGMENTS),
-            "promote": ("promote", *TRAINED, "reason='a try with <em>emphasis</em>'"),
-        }.items():
-            done(run, name, *words)
-        full = page(run, "full.html", *TRAINED)
-        done(run, "twin", "train", *TRAINED, "model=random_forest", "model.estimator.max_depth=3")
-        twin = page(run, "twin.html", *TRAINED)
-        done(run, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
-        later = page(run, "later.html", *TRAINED)
-        suspect = page(run, "suspect.html", *TRAINED, "ceiling.cv_roc_auc=0.6")
-        done(run, "default output", "report", *TRAINED)
-        replaced = run("report", "dataset.rows=500")
-        done(run, "default output again", "report", *TRAINED)
-        done(run, "bank explored", "explore", *bank_words)
-        bank_early = page(run, "bank early.html", *bank_words)
-        done(run, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
-        client = client_at(shared_home)  # a champion registered without churnlab promote
-        client.create_registered_model("bank-churn")
-        made = client.create_model_version(
-            "bank-churn", client.get_model_version_download_uri("demo-churn", "1")
-        )
-        client.set_registered_model_alias("bank-churn", "champion", made.version)
-        bank = page(run, "bank.html", *bank_words)
-        refused = {
-            output: run("report", *ROWS, f"output={output}")
-            for output in ("report.pdf", "nowhere/report.html")
-        }
-        (version_folder(client, "demo-churn", "1") / "artifacts" / "churn.skops").unlink()
-        lost = page(run, "lost.html", *TRAINED)
+    run = churnlab_at(shared_home)
+    empty = page(run, "empty.html", *TRAINED)
+    for name, words in {
+        "explore": ("explore", *ROWS),
+        "train": ("train", *TRAINED, "model=random_forest", "+model.estimator.max_depth=3"),
+        "rival": ("train", *TRAINED, "model=dummy"),
+        "segment": ("segment", *ROWS, *THREE_SEGMENTS),
+        "promote": ("promote", *TRAINED, "reason='a try with <em>emphasis</em>'"),
+    }.items():
+        done(run, name, *words)
+    full = page(run, "full.html", *TRAINED)
+    done(run, "twin", "train", *TRAINED, "model=random_forest", "model.estimator.max_depth=3")
+    twin = page(run, "twin.html", *TRAINED)
+    done(run, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
+    later = page(run, "later.html", *TRAINED)
+    suspect = page(run, "suspect.html", *TRAINED, "ceiling.cv_roc_auc=0.6")
+    done(run, "default output", "report", *TRAINED)
+    replaced = run("report", "dataset.rows=500")
+    done(run, "default output again", "report", *TRAINED)
+    done(run, "bank explored", "explore", *bank_words)
+    bank_early = page(run, "bank early.html", *bank_words)
+    done(run, "bank", "segment", "segments=all", "playbook=any", *SMALL_SEGMENTS, *bank_words)
+    client = client_at(shared_home)  # a champion registered without churnlab promote
+    client.create_registered_model("bank-churn")
+    made = client.create_model_version(
+        "bank-churn", client.get_model_version_download_uri("demo-churn", "1")
+    )
+    client.set_registered_model_alias("bank-churn", "champion", made.version)
+    bank = page(run, "bank.html", *bank_words)
+    refused = {
+        output: run("report", *ROWS, f"output={output}")
+        for output in ("report.pdf", "nowhere/report.html")
+    }
+    (version_folder(client, "demo-churn", "1") / "artifacts" / "churn.skops").unlink()
+    lost = page(run, "lost.html", *TRAINED)
     assert {path.name for path in folder.iterdir()} == {
         *("bank <x>.csv", "bank early.html", "bank.html", "empty.html", "full.html"),
         *("later.html", "lost.html", "suspect.html", "twin.html"),

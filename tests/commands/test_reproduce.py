@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from churnlab.data import demo
-from support.running import SMALL_SEGMENTS, Ended, artifact, churnlab_process
+from support.running import SMALL_SEGMENTS, Ended, artifact, churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,8 @@ FOREST = ("model=random_forest", "evaluation.folds=2", "model.estimator.n_estima
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """Run all commands of this file in one process."""
-    with churnlab_process(shared_home) as run:
-        yield run
+    """Run the commands of this file."""
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from support.running import THREE_SEGMENTS, churnlab_process, version_folder
+from support.running import THREE_SEGMENTS, churnlab_at, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -17,52 +17,50 @@ def story(shared_home, client_at):
     """Promotions and rollbacks in order: name -> how it ended, and the aliases after it."""
     client = client_at(shared_home)
     ended_as = {}
-    with churnlab_process(shared_home) as churnlab:
+    churnlab = churnlab_at(shared_home)
 
-        def step(name: str, *words: str) -> None:
-            ended = churnlab(*words)
-            found = client.get_registered_model(NAME).aliases
-            aliases = {
-                alias: str(version) for alias, version in found.items() if alias != "challenger"
-            }
-            ended_as[name] = (ended, aliases)
+    def step(name: str, *words: str) -> None:
+        ended = churnlab(*words)
+        found = client.get_registered_model(NAME).aliases
+        aliases = {alias: str(version) for alias, version in found.items() if alias != "challenger"}
+        ended_as[name] = (ended, aliases)
 
-        def promote(version: str, *words: str) -> None:
-            step(
-                f"promote {version}",
-                "promote",
-                *TRAINED,
-                *words,
-                "require=not_worse",
-                "force=true",  # the runs are those of the champion
-                f"reason=number {version}",
-            )
-            ended = ended_as[f"promote {version}"][0]
-            assert (ended.code, ended.line["version"]) == (0, version), ended.err
+    def promote(version: str, *words: str) -> None:
+        step(
+            f"promote {version}",
+            "promote",
+            *TRAINED,
+            *words,
+            "require=not_worse",
+            "force=true",  # the runs are those of the champion
+            f"reason=number {version}",
+        )
+        ended = ended_as[f"promote {version}"][0]
+        assert (ended.code, ended.line["version"]) == (0, version), ended.err
 
-        ended_as["nothing there"] = churnlab("rollback")
-        assert churnlab("train", *TRAINED).code == 0
-        assert churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS).code == 0
-        promote("1")
-        step("only one", "rollback")
-        promote("2", "gate.minimum.roc_auc=1")
-        promote("3")
-        step("tried", "rollback", "dry_run=true")
-        step("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
-        step("back to 1", "rollback")
-        step("no further", "rollback")
-        ended_as["another dataset"] = churnlab("rollback", "dataset=gym")
-        promote("4")
-        promote("5")
-        promote("6")
-        client.delete_model_version(NAME, "5")
-        (version_folder(client, NAME, "4") / "artifacts" / "churn.skops").unlink()
-        step("past 5 and 4", "rollback")
-        ended_as["history"] = churnlab("history")
-        (version_folder(client, NAME, "1") / "artifacts" / "churn.skops").unlink()
-        ended_as["without files"] = churnlab("doctor")
-        fix = ended_as["without files"].line["problems"][-1]["fix"]
-        ended_as["pasted"] = churnlab(*shlex.split(fix.rpartition(": ")[2])[1:])
+    ended_as["nothing there"] = churnlab("rollback")
+    assert churnlab("train", *TRAINED).code == 0
+    assert churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS).code == 0
+    promote("1")
+    step("only one", "rollback")
+    promote("2", "gate.minimum.roc_auc=1")
+    promote("3")
+    step("tried", "rollback", "dry_run=true")
+    step("back to 2", "rollback", "dataset=demo", 'reason="3 is doubted"')
+    step("back to 1", "rollback")
+    step("no further", "rollback")
+    ended_as["another dataset"] = churnlab("rollback", "dataset=gym")
+    promote("4")
+    promote("5")
+    promote("6")
+    client.delete_model_version(NAME, "5")
+    (version_folder(client, NAME, "4") / "artifacts" / "churn.skops").unlink()
+    step("past 5 and 4", "rollback")
+    ended_as["history"] = churnlab("history")
+    (version_folder(client, NAME, "1") / "artifacts" / "churn.skops").unlink()
+    ended_as["without files"] = churnlab("doctor")
+    fix = ended_as["without files"].line["problems"][-1]["fix"]
+    ended_as["pasted"] = churnlab(*shlex.split(fix.rpartition(": ")[2])[1:])
     return ended_as
 
 

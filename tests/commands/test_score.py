@@ -17,7 +17,7 @@ from support.running import (
     PROMOTED_ROWS,
     THREE_SEGMENTS,
     artifact,
-    churnlab_process,
+    churnlab_at,
     version_folder,
 )
 
@@ -28,8 +28,7 @@ ANSWERS = ["churn_probability", "will_churn", "segment", "segment_name", "recomm
 
 @pytest.fixture(scope="module")
 def churnlab(promoted):
-    with churnlab_process(promoted.home) as churnlab:
-        yield churnlab
+    return churnlab_at(promoted.home)
 
 
 @pytest.fixture
@@ -258,22 +257,22 @@ def test_a_promotion_while_members_are_scored_does_not_change_the_version_that_a
     shared_home, run_command, client_at, table, tmp_path
 ):
     trained, output = ("dataset.rows=300", "evaluation.folds=2"), tmp_path / "scored.parquet"
-    with churnlab_process(shared_home) as churnlab:
-        assert churnlab("train", *trained).code == 0
-        dummy = churnlab("train", *trained, "model=dummy").line["run_id"]
-        assert churnlab("segment", trained[0], *THREE_SEGMENTS).code == 0
-        assert churnlab("promote", *trained).line["version"] == "1"
-        promotions = []
+    churnlab = churnlab_at(shared_home)
+    assert churnlab("train", *trained).code == 0
+    dummy = churnlab("train", *trained, "model=dummy").line["run_id"]
+    assert churnlab("segment", trained[0], *THREE_SEGMENTS).code == 0
+    assert churnlab("promote", *trained).line["version"] == "1"
+    promotions = []
 
-        def promote() -> None:
-            words = ("promote", *trained, f"churn_run={dummy}", "force=true", "reason=meanwhile")
-            promotions.append(run_command(shared_home, *words))
+    def promote() -> None:
+        words = ("promote", *trained, f"churn_run={dummy}", "force=true", "reason=meanwhile")
+        promotions.append(run_command(shared_home, *words))
 
-        content = table.to_csv(index=False).encode()
-        with served_after(promote, content) as address:
-            ended = churnlab("score", f"input={address}", f"output={output}")
-        table.to_csv(tmp_path / "members.csv", index=False)
-        later = churnlab("score", f"input={tmp_path}/members.csv", f"output={tmp_path}/later.csv")
+    content = table.to_csv(index=False).encode()
+    with served_after(promote, content) as address:
+        ended = churnlab("score", f"input={address}", f"output={output}")
+    table.to_csv(tmp_path / "members.csv", index=False)
+    later = churnlab("score", f"input={tmp_path}/members.csv", f"output={tmp_path}/later.csv")
     assert [(end.code, end.line["version"]) for end in promotions] == [(0, "2")]
     client = client_at(shared_home)
     assert str(client.get_model_version_by_alias("demo-churn", "champion").version) == "2"

@@ -9,7 +9,7 @@ import pytest
 
 from churnlab.data.demo import members
 from churnlab.models.decision import COSTS
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +18,7 @@ FILES = ("", ".summary.json", ".left_out.csv")
 
 @pytest.fixture(scope="module")
 def churnlab(promoted):
-    with churnlab_process(promoted.home) as churnlab:
-        yield churnlab
+    return churnlab_at(promoted.home)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from churnlab.data.demo import members
-from support.running import churnlab_process, start, tracked_at, version_folder, wait
+from support.running import churnlab_at, start, tracked_at, version_folder, wait
 from support.servers import churnlab_serve, post
 
 pytestmark = pytest.mark.slow
@@ -18,9 +18,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def churnlab(promoted):
-    """Run commands that end by themselves, in one process."""
-    with churnlab_process(promoted.home) as run:
-        yield run
+    """Run commands that end by themselves."""
+    return churnlab_at(promoted.home)
 
 
 def test_without_a_champion_the_answer_is_no(home, run_command):

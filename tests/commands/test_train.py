@@ -23,7 +23,7 @@ from churnlab.tracking.fingerprints import config_sha256
 from support.running import (
     THREE_SEGMENTS,
     artifact,
-    churnlab_process,
+    churnlab_at,
     files,
     folder,
     model_uri,
@@ -503,19 +503,17 @@ def forest(tmp_path_factory, client_at):
     home = tmp_path_factory.mktemp("forest") / "home"
     rows = ("dataset.rows=600",)
     words = (*rows, "model=random_forest", "model.estimator.n_estimators=25", "evaluation.folds=3")
-    with churnlab_process(home) as ask:
-        ended = {
-            "plain": ask("train", *words, "decision=expected_value"),
-            "calibrated": ask(
-                "train", *words, "decision=expected_value", "evaluation.calibration=auto"
-            ),
-            "segment": ask("segment", *rows, "segments=all", "playbook=any", *THREE_SEGMENTS),
-        }
-        assert [end.code for end in ended.values()] == [0, 0, 0], [
-            end.err for end in ended.values()
-        ]
-        line = ended["calibrated"].line
-        promoted = ask("promote", *rows, "evaluation.folds=3", f"churn_run={line['run_id']}")
+    ask = churnlab_at(home)
+    ended = {
+        "plain": ask("train", *words, "decision=expected_value"),
+        "calibrated": ask(
+            "train", *words, "decision=expected_value", "evaluation.calibration=auto"
+        ),
+        "segment": ask("segment", *rows, "segments=all", "playbook=any", *THREE_SEGMENTS),
+    }
+    assert [end.code for end in ended.values()] == [0, 0, 0], [end.err for end in ended.values()]
+    line = ended["calibrated"].line
+    promoted = ask("promote", *rows, "evaluation.folds=3", f"churn_run={line['run_id']}")
     client = client_at(home)
     bundle = version_folder(client, "demo-churn", promoted.line["version"])
     return Calibrated(

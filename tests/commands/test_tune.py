@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from churnlab.config import validation
 from churnlab.config.build import build_pipeline, load_dataset
 from churnlab.models.splits import make_split
-from support.running import artifact, churnlab_process, environment, files
+from support.running import artifact, churnlab_at, environment, files
 
 pytestmark = pytest.mark.slow
 
@@ -213,9 +213,8 @@ def test_each_part_of_the_question_that_differs_is_named(
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """Run many short commands on the store of this file in one process."""
-    with churnlab_process(shared_home) as run:
-        yield run
+    """Run commands on the store of this file."""
+    return churnlab_at(shared_home)
 
 
 def test_a_finite_space_ends_early_and_a_sweep_of_studies_is_not_run_again(

@@ -7,13 +7,12 @@ import pytest
 
 from churnlab.config.commands import COMMANDS
 from churnlab.config.shipped import yamls
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 def test_every_name_that_churnlab_has_is_refused_with_both_paths_and_a_free_name(

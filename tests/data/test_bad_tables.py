@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +50,7 @@ MESSAGES = {
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture

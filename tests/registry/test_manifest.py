@@ -17,7 +17,7 @@ from churnlab.registry.input_example import EXAMPLES
 from churnlab.tracking.names import Tag
 from support.champions import store_at
 from support.planted import tables
-from support.running import churnlab_process, version_folder
+from support.running import churnlab_at, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,8 @@ IMPORTED = "raise SystemExit('a changed file was run')\n"
 def home(promoted, tmp_path):
     """A copy of a store with a champion."""
     shutil.copytree(promoted.home, tmp_path / "home")
-    with churnlab_process(tmp_path / "home") as churnlab:  # opens the moved store
-        assert churnlab("history").code == 0
+    churnlab = churnlab_at(tmp_path / "home")  # opens the moved store
+    assert churnlab("history").code == 0
     return tmp_path / "home"
 
 
@@ -123,16 +123,16 @@ def test_every_command_refuses_a_champion_whose_file_was_changed(files, home, tm
     code = files / "served_model.py"
     code.write_text(IMPORTED + code.read_text(encoding="utf-8"), encoding="utf-8")
     output = tmp_path / "out.csv"
-    with churnlab_process(home) as churnlab:
-        (home / "in.csv").write_text("Age\n30\n", encoding="utf-8")
-        scored = churnlab("score", f"input={home}/in.csv", f"output={output}")
-        unverified = churnlab(
-            "score", f"input={home}/in.csv", f"output={output}", "model.unverified=true"
-        )
-        report = churnlab("report", f"output={tmp_path}/report.html", "dataset.rows=400")
-        history = churnlab("history")
-        rollback = churnlab("rollback")
-        doctor = churnlab("doctor")
+    churnlab = churnlab_at(home)
+    (home / "in.csv").write_text("Age\n30\n", encoding="utf-8")
+    scored = churnlab("score", f"input={home}/in.csv", f"output={output}")
+    unverified = churnlab(
+        "score", f"input={home}/in.csv", f"output={output}", "model.unverified=true"
+    )
+    report = churnlab("report", f"output={tmp_path}/report.html", "dataset.rows=400")
+    history = churnlab("history")
+    rollback = churnlab("rollback")
+    doctor = churnlab("doctor")
     for ended in (scored, unverified, report):
         assert ended.code == 3, ended.err
         assert "changed: served_model.py" in ended.err
@@ -152,11 +152,11 @@ def test_a_version_without_a_manifest_is_refused_unless_it_is_taken_unverified(
     client_at(home).delete_model_version_tag("demo-churn", "1", Tag.MANIFEST)
     members(20, seed=1).drop(columns="Churn").to_csv(tmp_path / "in.csv", index=False)
     words = ("score", f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
-    with churnlab_process(home) as churnlab:
-        refused = churnlab(*words)
-        assert refused.code == 3
-        assert "no manifest" in refused.err
-        assert "model.unverified=true" in refused.err
-        taken = churnlab(*words, "model.unverified=true")
-        assert taken.code == 0, taken.err
-        assert churnlab("history").code == 0
+    churnlab = churnlab_at(home)
+    refused = churnlab(*words)
+    assert refused.code == 3
+    assert "no manifest" in refused.err
+    assert "model.unverified=true" in refused.err
+    taken = churnlab(*words, "model.unverified=true")
+    assert taken.code == 0, taken.err
+    assert churnlab("history").code == 0

@@ -15,7 +15,7 @@ import pytest
 
 from churnlab.data.demo import members
 from support.killing import Command, runs
-from support.running import THREE_SEGMENTS, artifact, churnlab_process, folder
+from support.running import THREE_SEGMENTS, artifact, churnlab_at, folder
 from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = pytest.mark.slow
@@ -123,14 +123,14 @@ def check_registry(home: Path, client) -> tuple[list[dict], list]:
 @pytest.fixture(scope="module")
 def home(shared_home) -> Path:
     """A store with a champion, models to replace it, and a poor one."""
-    with churnlab_process(shared_home) as churnlab:
-        ended = {
-            "twin": churnlab("train", *TRAINED),
-            "good": churnlab("train", *TRAINED),
-            "segments": churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS),
-            "champion": churnlab("promote", *TRAINED),
-            "poor": churnlab("train", *TRAINED, "model=dummy"),
-        }
+    churnlab = churnlab_at(shared_home)
+    ended = {
+        "twin": churnlab("train", *TRAINED),
+        "good": churnlab("train", *TRAINED),
+        "segments": churnlab("segment", "dataset.rows=300", *THREE_SEGMENTS),
+        "champion": churnlab("promote", *TRAINED),
+        "poor": churnlab("train", *TRAINED, "model=dummy"),
+    }
     assert [end.code for end in ended.values()] == [0] * 5, [end.err for end in ended.values()]
     return shared_home
 

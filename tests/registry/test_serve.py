@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import churnlab_process, environment, version_folder
+from support.running import churnlab_at, environment, version_folder
 from support.servers import post, serving
 
 pytestmark = pytest.mark.slow
@@ -35,9 +35,9 @@ def server(promoted):
 
 def test_the_server_answers_what_churnlab_score_writes(server, promoted, table, tmp_path):
     table.to_csv(tmp_path / "in.csv", index=False)
-    with churnlab_process(promoted.home) as churnlab:
-        words = ("score", f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
-        ended = churnlab(*words, "dataset.id=member_id", "score.reasons=true")
+    churnlab = churnlab_at(promoted.home)
+    words = ("score", f"input={tmp_path}/in.csv", f"output={tmp_path}/out.csv")
+    ended = churnlab(*words, "dataset.id=member_id", "score.reasons=true")
     assert ended.code == 0, ended.err
     scored = pd.read_csv(tmp_path / "out.csv", dtype={"member_id": "str"}, keep_default_na=False)
     status, answer = post(server, {"dataframe_records": table.to_dict("records")})

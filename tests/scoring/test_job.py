@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
@@ -22,7 +22,7 @@ import pytest
 
 from churnlab.data.demo import members
 from churnlab.models.decision import COSTS
-from support.running import Ended, churnlab_process, environment, version_folder, wait
+from support.running import Ended, churnlab_at, environment, version_folder, wait
 from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
@@ -74,10 +74,10 @@ def start(
 
 
 @pytest.fixture(scope="module")
-def score(promoted) -> Iterator[Callable[..., Ended]]:
-    """Score in one process for all tests."""
-    with churnlab_process(promoted.home, before=SMALL_PARTS) as churnlab:
-        yield partial(churnlab, "score")
+def score(promoted) -> Callable[..., Ended]:
+    """Return what scores in small parts."""
+    churnlab = churnlab_at(promoted.home, before=SMALL_PARTS)
+    return partial(churnlab, "score")
 
 
 def until(file: Path, job: subprocess.Popen[str]) -> None:
@@ -115,8 +115,8 @@ REJECT = "score.on_bad_row=reject"
 
 def test_the_same_bits_come_out_in_batches_of_any_size(promoted, score, table, words, tmp_path):
     whole = tmp_path / "whole.csv"
-    with churnlab_process(promoted.home) as churnlab:
-        ended = churnlab("score", words[0], f"output={whole}", REJECT, "score.reasons=true")
+    churnlab = churnlab_at(promoted.home)
+    ended = churnlab("score", words[0], f"output={whole}", REJECT, "score.reasons=true")
     assert ended.code == 0, ended.err
     small = score(*words, REJECT, "score.reasons=true")
     assert small.code == 0, small.err

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.club import CLUB, club_members
-from support.running import THREE_SEGMENTS, churnlab_process, version_folder
+from support.running import THREE_SEGMENTS, churnlab_at, version_folder
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +17,11 @@ def club(tmp_path_factory: pytest.TempPathFactory, client_at: Any) -> Path:
     (place / "conf" / "dataset" / "club.yaml").write_text(CLUB, encoding="utf-8")
     club_members(400, seed=0).to_csv(place / "club.csv", index=False)
     table = ("--config-dir", f"{place}/conf", "dataset=club", f"dataset.path={place}/club.csv")
-    with churnlab_process(place / "home") as churnlab:
-        ended = [
-            churnlab("train", *table, "features=raw", "evaluation.folds=2"),
-            churnlab("segment", *table, "segments=all", "playbook=any", *THREE_SEGMENTS),
-            churnlab("promote", *table, "evaluation.folds=2", "force=true", "reason=a test"),
-        ]
+    churnlab = churnlab_at(place / "home")
+    ended = [
+        churnlab("train", *table, "features=raw", "evaluation.folds=2"),
+        churnlab("segment", *table, "segments=all", "playbook=any", *THREE_SEGMENTS),
+        churnlab("promote", *table, "evaluation.folds=2", "force=true", "reason=a test"),
+    ]
     assert [end.code for end in ended] == [0, 0, 0], [end.err for end in ended]
     return version_folder(client_at(place / "home"), "club-churn", "1")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, churnlab_process, tracked_at, version_folder
+from support.running import THREE_SEGMENTS, churnlab_at, tracked_at, version_folder
 from support.servers import churnlab_serve
 from support.soak import SOAK
 
@@ -41,12 +41,12 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("moving") / "home"
     small = ("dataset.rows=400", "evaluation.folds=2")
     forced = ("force=true", "reason=a test")
-    with churnlab_process(home) as churnlab:
-        ended = [churnlab("segment", "dataset.rows=400", *THREE_SEGMENTS)]
-        for strength in ("1", "0.01", "0.0001"):
-            train = churnlab("train", *small, f"model.estimator.C={strength}")
-            run = f"churn_run={train.line['run_id']}"
-            ended += [train, churnlab("promote", *small, run, *forced)]
+    churnlab = churnlab_at(home)
+    ended = [churnlab("segment", "dataset.rows=400", *THREE_SEGMENTS)]
+    for strength in ("1", "0.01", "0.0001"):
+        train = churnlab("train", *small, f"model.estimator.C={strength}")
+        run = f"churn_run={train.line['run_id']}"
+        ended += [train, churnlab("promote", *small, run, *forced)]
     assert {end.code for end in ended} == {0}, [end.err for end in ended]
     return home
 
@@ -298,6 +298,24 @@ def test_a_registry_that_cannot_be_read_keeps_the_version(home, server, client, 
     client.set_registered_model_alias(MODEL, "champion", "2")
     wait_until(lambda: state(server)["version"] == "2")
     assert written_by(server, "cannot be reached") == written + 1
+
+
+def test_a_version_whose_files_cannot_be_copied_here_is_not_used_and_the_registry_is_not_blamed(
+    home, client, tmp_path
+):
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    with churnlab_serve(home, "serve.poll=0.1", TMPDIR=str(copies)) as server:
+        before = state(server)
+        shutil.rmtree(copies)
+        client.set_registered_model_alias(MODEL, "champion", "3")
+        wait_until(lambda: state(server)["refused"])
+        reason = "its files cannot be copied (No such file or directory)"
+        assert state(server)["refused"] == {"version": "3", "reason": reason}
+        assert state(server)["registry"] == "reachable"
+        assert state(server)["version"] == before["version"] != "3"
+        assert written_by(server, f"version 3 is not used: {reason}") == 1
+        assert written_by(server, "cannot be reached") == 0
 
 
 def test_a_version_with_a_number_stays(home, client, table, promised):

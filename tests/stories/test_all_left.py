@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from support.running import artifact, process_beside, tracked_at
+from support.running import artifact, churnlab_beside, tracked_at
 
 pytestmark = pytest.mark.slow
 
@@ -28,19 +28,19 @@ def members() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def ended(shared_home):
     """What train, segment, promote and report end with, by command."""
-    with process_beside(shared_home, {"club": members()}) as churnlab:
-        folder = shared_home.parent / "my_conf" / "dataset"
-        folder.mkdir(parents=True)
-        club = {"name": "club", "path": "club.csv", "target": "Churn", "positive": "Yes"}
-        club |= {"id": None, "columns": dict.fromkeys(["months", "fee"], {"kind": "numeric"})}
-        (folder / "club.yaml").write_text(yaml.safe_dump(club | {"rules": {}, "late": []}))
-        keys = {
-            "train": ("evaluation.folds=3",),
-            "segment": ("segments=all", "playbook=any", "segments.k=2", *LIGHT),
-            "promote": ("evaluation.folds=3", "gate.members=20", "force=true", "reason=small"),
-            "report": ("evaluation.folds=3",),
-        }
-        return {command: churnlab(command, *CLUB, *words) for command, words in keys.items()}
+    churnlab = churnlab_beside(shared_home, {"club": members()})
+    folder = shared_home.parent / "my_conf" / "dataset"
+    folder.mkdir(parents=True)
+    club = {"name": "club", "path": "club.csv", "target": "Churn", "positive": "Yes"}
+    club |= {"id": None, "columns": dict.fromkeys(["months", "fee"], {"kind": "numeric"})}
+    (folder / "club.yaml").write_text(yaml.safe_dump(club | {"rules": {}, "late": []}))
+    keys = {
+        "train": ("evaluation.folds=3",),
+        "segment": ("segments=all", "playbook=any", "segments.k=2", *LIGHT),
+        "promote": ("evaluation.folds=3", "gate.members=20", "force=true", "reason=small"),
+        "report": ("evaluation.folds=3",),
+    }
+    return {command: churnlab(command, *CLUB, *words) for command, words in keys.items()}
 
 
 def test_nobody_is_addressed_in_a_segment_that_all_have_left(ended, shared_home, client_at):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from support.lookalikes import LOOK_ALIKES, look_alike
-from support.running import churnlab_process, tracked_at
+from support.running import churnlab_at, tracked_at
 from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
@@ -43,10 +43,10 @@ def ended(name, table, home):
     """How the pipeline and the scoring of the file's own rows ended."""
     file = table.write(home.parent, name).name
     words = () if SOAK else LITTLE
-    with churnlab_process(home) as churnlab:
-        made = churnlab("pipeline", f"input={file}", f"target={table.target}", *words)
-        own = ("--config-dir", "my_conf", f"dataset={name}")
-        return made, churnlab("score", *own, f"input={file}", "output=scored.csv")
+    churnlab = churnlab_at(home)
+    made = churnlab("pipeline", f"input={file}", f"target={table.target}", *words)
+    own = ("--config-dir", "my_conf", f"dataset={name}")
+    return made, churnlab("score", *own, f"input={file}", "output=scored.csv")
 
 
 def test_a_foreign_table_ends_in_a_champion(ended):

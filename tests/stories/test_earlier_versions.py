@@ -17,7 +17,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from churnlab.data.demo import members
 from churnlab.tracking.names import Tag
 from support.champions import change, store_at
-from support.running import THREE_SEGMENTS, churnlab_process, version_folder
+from support.running import THREE_SEGMENTS, churnlab_at, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -58,10 +58,10 @@ def earlier_version(new: Path, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def champion(shared_home, tmp_path_factory):
     """A store whose champion, version 2, is an earlier one with the models of version 1."""
-    with churnlab_process(shared_home) as churnlab:
-        for words in (("train", *FEW), ("segment", FEW[0], *THREE_SEGMENTS), ("promote", *FEW)):
-            ended = churnlab(*words)
-            assert ended.code == 0, ended.err
+    churnlab = churnlab_at(shared_home)
+    for words in (("train", *FEW), ("segment", FEW[0], *THREE_SEGMENTS), ("promote", *FEW)):
+        ended = churnlab(*words)
+        assert ended.code == 0, ended.err
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     with store_at(shared_home):
         client = mlflow.MlflowClient()
@@ -98,17 +98,17 @@ def test_it_answers_as_it_did(champion, shared_home):
 def test_it_scores_files_and_is_replaced_after_a_comparison(champion, shared_home, tmp_path):
     table = members(20, seed=4).drop(columns="Churn").assign(card=range(20))
     table.to_csv(tmp_path / "in.csv", index=False)
-    with churnlab_process(shared_home) as churnlab:
-        words = ("score", f"input={tmp_path}/in.csv", "dataset.id=card")
-        refused = churnlab(*words, f"output={tmp_path}/out.csv")
-        assert refused.code == 3
-        assert "no manifest" in refused.err
-        ended = churnlab(*words, f"output={tmp_path}/out.csv", "model.unverified=true")
-        assert ended.code == 0, ended.err
-        assert ended.line["version"] == "2"
-        again = ("force=true", "reason=the same models in the new form")
-        promoted = churnlab("promote", *FEW, "require=not_worse", "gate.margin=0.2", *again)
-        assert promoted.code in (0, 3), promoted.err
+    churnlab = churnlab_at(shared_home)
+    words = ("score", f"input={tmp_path}/in.csv", "dataset.id=card")
+    refused = churnlab(*words, f"output={tmp_path}/out.csv")
+    assert refused.code == 3
+    assert "no manifest" in refused.err
+    ended = churnlab(*words, f"output={tmp_path}/out.csv", "model.unverified=true")
+    assert ended.code == 0, ended.err
+    assert ended.line["version"] == "2"
+    again = ("force=true", "reason=the same models in the new form")
+    promoted = churnlab("promote", *FEW, "require=not_worse", "gate.margin=0.2", *again)
+    assert promoted.code in (0, 3), promoted.err
     scored = pd.read_csv(tmp_path / "out.csv")
     assert "member_id" not in scored
     answers = champion.predict(table.drop(columns="card").astype("float64"))

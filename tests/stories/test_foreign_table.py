@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import make_classification
 
 from support.pages import ROOT, blocks
-from support.running import THREE_SEGMENTS, artifact, churnlab_process, tracked_at
+from support.running import THREE_SEGMENTS, artifact, churnlab_at, tracked_at
 from support.servers import post, serving
 
 pytestmark = pytest.mark.slow
@@ -54,10 +54,9 @@ def readers(rows: slice) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """One process for the commands of this file, in the folder of the tables."""
+    """Return what runs commands in the folder of the tables."""
     readers(slice(1500)).to_csv(shared_home.parent / "readers.csv", index=False)
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

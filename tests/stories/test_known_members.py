@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, artifact, process_beside
+from support.running import THREE_SEGMENTS, artifact, churnlab_beside
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +27,13 @@ TABLES["visits"] = pd.concat([TABLES["june"], TABLES["june"].assign(Age=30)], ig
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
     """One process, in the folder of the tables; the champion is that of June."""
-    with process_beside(shared_home, TABLES) as run:
+    run = churnlab_beside(shared_home, TABLES)
 
-        def run_on(command, table, *words, name="club"):
-            here = (f"dataset.path={table}.csv", "dataset.id=Client", f"dataset.name={name}")
-            return run(command, "dataset=gym", *here, *words)
+    def run_on(command, table, *words, name="club"):
+        here = (f"dataset.path={table}.csv", "dataset.id=Client", f"dataset.name={name}")
+        return run(command, "dataset=gym", *here, *words)
 
-        yield run_on
+    return run_on
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from support.running import (
     THREE_SEGMENTS,
     Ended,
     artifact,
-    churnlab_process,
+    churnlab_at,
     version_folder,
 )
 from support.soak import SOAK
@@ -51,14 +51,14 @@ class Store(NamedTuple):
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return the store that the tests copy."""
     home, runs = tmp_path_factory.mktemp("store") / "home", {}
-    with churnlab_process(home) as churnlab:
-        for name, words in MADE.items():
-            ended = churnlab(*words)
-            assert ended.code == 0, ended.err
-            runs[name] = ended.line["run_id"]
-            if name == "tune":
-                runs["best"] = ended.line["best_run_id"]
-        assert churnlab("doctor").line["problems"] == []
+    churnlab = churnlab_at(home)
+    for name, words in MADE.items():
+        ended = churnlab(*words)
+        assert ended.code == 0, ended.err
+        runs[name] = ended.line["run_id"]
+        if name == "tune":
+            runs["best"] = ended.line["best_run_id"]
+    assert churnlab("doctor").line["problems"] == []
     demo.members(5, seed=1).drop(columns="Churn").to_csv(home / "members.csv", index=False)
     return Store(home, runs)
 
@@ -159,8 +159,8 @@ def lose(store: Store, tmp_path: Path, client_at: Any, kind: str) -> tuple[Path,
     """Copy the store and delete something in the copy; return the copy and the name of the loss."""
     home, loss = tmp_path / "copy", LOSSES[kind]
     shutil.copytree(store.home, home)
-    with churnlab_process(home) as churnlab:
-        assert churnlab("history").code == 0  # the addresses in the database are those of the copy
+    churnlab = churnlab_at(home)
+    assert churnlab("history").code == 0  # the addresses in the database are those of the copy
     place = loss.find(store, home, client_at(home))
     assert place.is_relative_to(home)
     shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -193,15 +193,15 @@ def test_every_command_names_what_it_lacks_and_goes_on_or_says_how_to(
     store, tmp_path, client_at, kind
 ):
     home, name = lose(store, tmp_path, client_at, kind)
-    with churnlab_process(home) as churnlab:
-        for command, words in commands(store, home).items():
-            if not concerns(command, LOSSES[kind]):
-                continue
-            ended = churnlab(*words)
-            check(ended, command, LOSSES[kind], name)
-            if command == "doctor":
-                found = [f"{each['what']} {each['where']}" for each in ended.line["problems"]]
-                assert any(re.search(name, text) for text in found), ended.err
+    churnlab = churnlab_at(home)
+    for command, words in commands(store, home).items():
+        if not concerns(command, LOSSES[kind]):
+            continue
+        ended = churnlab(*words)
+        check(ended, command, LOSSES[kind], name)
+        if command == "doctor":
+            found = [f"{each['what']} {each['where']}" for each in ended.line["problems"]]
+            assert any(re.search(name, text) for text in found), ended.err
 
 
 @pytest.mark.slow

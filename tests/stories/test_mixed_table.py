@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from support.planted_members import planted
-from support.running import artifact, process_beside, tracked_at
+from support.running import artifact, churnlab_beside, tracked_at
 from support.servers import post, serving
 
 pytestmark = pytest.mark.slow
@@ -51,15 +51,15 @@ def contract(table: pd.DataFrame, *, only_words: bool = False) -> dict:
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """One process for the commands of this file, in the folder of the table and its YAMLs."""
+    """Return what runs commands in the folder of the table and its YAMLs."""
     table, _ = clients()
-    with process_beside(shared_home, {"mix": table}) as run:
-        folder = shared_home.parent / "my_conf" / "dataset"
-        folder.mkdir(parents=True)
-        for only_words in (False, True):
-            made = contract(table, only_words=only_words)
-            (folder / f"{made['name']}.yaml").write_text(yaml.safe_dump(made), encoding="utf-8")
-        yield run
+    run = churnlab_beside(shared_home, {"mix": table})
+    folder = shared_home.parent / "my_conf" / "dataset"
+    folder.mkdir(parents=True)
+    for only_words in (False, True):
+        made = contract(table, only_words=only_words)
+        (folder / f"{made['name']}.yaml").write_text(yaml.safe_dump(made), encoding="utf-8")
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from churnlab.models.decision import COSTS
-from support.running import THREE_SEGMENTS, churnlab_process
+from support.running import THREE_SEGMENTS, churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +18,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def churnlab(home):
-    with churnlab_process(home) as churnlab:
-        yield churnlab
+    return churnlab_at(home)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, artifact, process_beside, version_folder
+from support.running import THREE_SEGMENTS, artifact, churnlab_beside, version_folder
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +33,13 @@ TABLES = {
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
     """One process, in the folder of the tables; the champion is trained on the complete one."""
-    with process_beside(shared_home, TABLES) as run:
+    run = churnlab_beside(shared_home, TABLES)
 
-        def run_on(command, name, *words):
-            return run(command, "dataset=gym", f"dataset.path={name}.csv", *words)
+    def run_on(command, name, *words):
+        return run(command, "dataset=gym", f"dataset.path={name}.csv", *words)
 
-        assert [end.code for end in promotion(run_on, "complete")] == [0, 0, 0]
-        yield run_on
+    assert [end.code for end in promotion(run_on, "complete")] == [0, 0, 0]
+    return run_on
 
 
 def promotion(churnlab, name):

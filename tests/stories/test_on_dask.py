@@ -27,7 +27,7 @@ from support.killing import (
     runs,
     trials,
 )
-from support.running import SMALL_SEGMENTS, artifact, churnlab_process, environment, wait
+from support.running import SMALL_SEGMENTS, artifact, churnlab_at, environment, wait
 from support.soak import SOAK
 from support.waiting import PATIENCE, until
 
@@ -181,8 +181,8 @@ def engines(cluster: Cluster) -> dict[str, tuple[str, ...]]:
 def own_process(tmp_path_factory: pytest.TempPathFactory):
     """Yield a folder, and what runs one command after another there, its store in ``home``."""
     root = tmp_path_factory.mktemp("engines")
-    with churnlab_process(root / "home") as churnlab:
-        yield root, churnlab
+    churnlab = churnlab_at(root / "home")
+    return root, churnlab
 
 
 @pytest.mark.parametrize(

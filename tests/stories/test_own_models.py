@@ -14,7 +14,7 @@ from churnlab.data.demo import members
 from support.running import (
     THREE_SEGMENTS,
     artifact,
-    churnlab_process,
+    churnlab_at,
     environment,
     folder,
     version_folder,
@@ -86,8 +86,7 @@ def churnlab(shared_home):
         (conf / f"model/{name}.yaml").write_text(
             f"name: {name}\nscale: {scale}\nestimator: {estimator}\n"
         )
-    with churnlab_process(shared_home) as run:
-        yield run
+    return churnlab_at(shared_home)
 
 
 def line(churnlab, *words):
@@ -206,11 +205,11 @@ def test_a_changed_class_is_trained_again_and_does_not_change_the_version(
     helpers = shared_home.parent / "my_conf/my_helpers.py"
     try:
         helpers.write_text(HELPERS.replace("1.0", "3.0"))
-        with churnlab_process(shared_home) as another:  # as a user's next command is
-            second = line(another, *sweep)["runs"]
-            assert not set(first) & set(second)
-            words = ["promote", *SMALL, "seed=1", f"churn_run={second[0]}", "force=true"]
-            new = line(another, *words, "reason=the new class")["version"]
+        another = churnlab_at(shared_home)  # as a user's next command is
+        second = line(another, *sweep)["runs"]
+        assert not set(first) & set(second)
+        words = ["promote", *SMALL, "seed=1", f"churn_run={second[0]}", "force=true"]
+        new = line(another, *words, "reason=the new class")["version"]
     finally:
         helpers.write_text(HELPERS)
     changed = str(version_folder(client_at(shared_home), "demo-churn", new))

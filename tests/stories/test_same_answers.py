@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from support.club import CLUB, club_members
-from support.running import THREE_SEGMENTS, churnlab_process, tracked_at
+from support.running import THREE_SEGMENTS, churnlab_at, tracked_at
 from support.servers import churnlab_serve, post, serving
 from support.soak import SOAK
 
@@ -39,13 +39,13 @@ def home(tmp_path_factory):
     (place / "conf" / "dataset" / "club.yaml").write_text(REPEATED, encoding="utf-8")
     club_members(400, seed=0).to_csv(place / "club.csv", index=False)
     table = (*dataset(place), f"dataset.path={place}/club.csv")
-    with churnlab_process(place / "home") as churnlab:
-        ended = [churnlab("segment", *table, "segments=all", "playbook=any", *THREE_SEGMENTS)]
-        for model in MODELS.values():
-            train = churnlab("train", *table, *model, "features=raw", "evaluation.folds=2")
-            run = f"churn_run={train.line['run_id']}"
-            forced = ("evaluation.folds=2", "force=true", "reason=a test")
-            ended += [train, churnlab("promote", *table, run, *forced)]
+    churnlab = churnlab_at(place / "home")
+    ended = [churnlab("segment", *table, "segments=all", "playbook=any", *THREE_SEGMENTS)]
+    for model in MODELS.values():
+        train = churnlab("train", *table, *model, "features=raw", "evaluation.folds=2")
+        run = f"churn_run={train.line['run_id']}"
+        forced = ("evaluation.folds=2", "force=true", "reason=a test")
+        ended += [train, churnlab("promote", *table, run, *forced)]
     assert {end.code for end in ended} == {0}, [end.err for end in ended]
     return place / "home"
 
@@ -114,13 +114,13 @@ def test_a_scored_file_of_any_length_has_the_bits_of_a_notebook(
     expected = [{**answer, "reasons": "; ".join(answer["reasons"])} for answer in answers]
     uri = f"model_uri=models:/club-churn/{version}"
     chosen = (*dataset(home.parent), uri)
-    with churnlab_process(home) as churnlab:
-        for rows in BATCHES:
-            places = [place % ROWS for place in range(rows)]
-            members.iloc[places].to_csv(tmp_path / "in.csv", index=False)
-            output = tmp_path / f"{rows}.parquet"
-            words = ("score", f"input={tmp_path}/in.csv", f"output={output}", *chosen)
-            ended = churnlab(*words, "score.reasons=true")
-            assert ended.code == 0, ended.err
-            scored = pq.read_table(output, columns=[*expected[0]]).to_pylist()
-            assert scored == [*islice(cycle(expected), rows)]
+    churnlab = churnlab_at(home)
+    for rows in BATCHES:
+        places = [place % ROWS for place in range(rows)]
+        members.iloc[places].to_csv(tmp_path / "in.csv", index=False)
+        output = tmp_path / f"{rows}.parquet"
+        words = ("score", f"input={tmp_path}/in.csv", f"output={output}", *chosen)
+        ended = churnlab(*words, "score.reasons=true")
+        assert ended.code == 0, ended.err
+        scored = pq.read_table(output, columns=[*expected[0]]).to_pylist()
+        assert scored == [*islice(cycle(expected), rows)]

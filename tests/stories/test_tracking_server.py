@@ -17,7 +17,7 @@ import pytest
 
 from churnlab.data.demo import members
 from support.mlflow_server import MlflowServer, mlflow_server
-from support.running import THREE_SEGMENTS, Ended, churnlab_process, environment, start, wait
+from support.running import THREE_SEGMENTS, Ended, churnlab_at, environment, start, wait
 from support.servers import churnlab_serve, post
 from support.soak import SOAK
 from support.waiting import until
@@ -56,12 +56,11 @@ def machines(server, tmp_path_factory) -> Iterator[tuple[Machine, Machine]]:
     places = [root / name / "home" for name in ("one", "two")]
     for place in places:
         (place.parent / "tmp").mkdir(parents=True)
-    processes = [
-        churnlab_process(home, MLFLOW_TRACKING_URI=server.address, TMPDIR=str(home.parent / "tmp"))
+    one, two = [
+        churnlab_at(home, MLFLOW_TRACKING_URI=server.address, TMPDIR=str(home.parent / "tmp"))
         for home in places
     ]
-    with processes[0] as one, processes[1] as two:
-        yield Machine(places[0], one), Machine(places[1], two)
+    yield Machine(places[0], one), Machine(places[1], two)
     left = [path for home in places for path in (home.parent / "tmp").rglob("*")]
     assert not [path for path in left if path.is_file()], "copies of the server's files are left"
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from support.champions import loaded
-from support.running import churnlab_process
+from support.running import churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +41,11 @@ def untidy_club(n: int, *, seed: int) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """One process for the commands of this file, in the folder of the tables."""
+    """Return what runs commands in the folder of the tables."""
     untidy_club(400, seed=0).to_csv(shared_home.parent / "club.csv", index=False)
     new = untidy_club(40, seed=1).drop(columns="status")
     new.to_csv(shared_home.parent / "new.csv", index=False)
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

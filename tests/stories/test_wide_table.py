@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from support.running import churnlab_process, tracked_at
+from support.running import churnlab_at, tracked_at
 
 pytestmark = pytest.mark.slow
 
@@ -44,16 +44,16 @@ def calls_of_an_answer(home, columns: int) -> int:
 
 def test_reasons_cost_in_proportion_to_the_columns(tmp_path):
     home = tmp_path / "home"
-    with churnlab_process(home) as churnlab:
-        for columns in (NARROW, WIDE):
-            measures(columns).to_csv(tmp_path / f"wide{columns}.csv", index=False)
-            own = ("--config-dir", "my_conf", f"dataset=wide{columns}")
-            for words in (
-                ("init", f"wide{columns}.csv"),
-                ("train", *own, *LIGHT),
-                ("promote", *own, *LIGHT[:1], "segment_run=none", "force=true", "reason=wide"),
-            ):
-                ended = churnlab(*words)
-                assert ended.code == 0, ended.err
+    churnlab = churnlab_at(home)
+    for columns in (NARROW, WIDE):
+        measures(columns).to_csv(tmp_path / f"wide{columns}.csv", index=False)
+        own = ("--config-dir", "my_conf", f"dataset=wide{columns}")
+        for words in (
+            ("init", f"wide{columns}.csv"),
+            ("train", *own, *LIGHT),
+            ("promote", *own, *LIGHT[:1], "segment_run=none", "force=true", "reason=wide"),
+        ):
+            ended = churnlab(*words)
+            assert ended.code == 0, ended.err
     narrow, wide = (calls_of_an_answer(home, columns) for columns in (NARROW, WIDE))
     assert wide < 1.5 * WIDE / NARROW * narrow  # members differ in how many reasons they have

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from churnlab.models.decision import COSTS
 from support.champions import loaded
 from support.odd_club import odd_club
-from support.running import THREE_SEGMENTS, churnlab_process
+from support.running import THREE_SEGMENTS, churnlab_at
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +27,12 @@ def read(scored: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    """One process for the commands of this file, in the folder of the tables."""
+    """Return what runs commands in the folder of the tables."""
     odd_club(700, seed=0).to_csv(shared_home.parent / "club.csv", sep=";", index=False)
     new = odd_club(40, seed=1).drop(columns="Customer Status")
     new.to_csv(shared_home.parent / "new.csv", sep=";", index=False)
     new.assign(Visits="?").to_csv(shared_home.parent / "nobody.csv", sep=";", index=False)
-    with churnlab_process(shared_home) as churnlab:
-        yield churnlab
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

@@ -123,26 +123,21 @@ def run_forked(home: Path, *words: str, before: str = "", **settings: str) -> En
     return Ended(code, *printed)
 
 
-@contextmanager
-def process_beside(home: Path, tables: Mapping[str, Any]) -> Iterator[Callable[..., Ended]]:
-    """Write frames as NAME.csv into the folder where such a process runs, and start it."""
-    home.parent.mkdir(exist_ok=True)
-    for name, table in tables.items():
-        table.to_csv(home.parent / f"{name}.csv", index=False)
-    with churnlab_process(home) as run:
-        yield run
-
-
-@contextmanager
-def churnlab_process(
-    home: Path, *, before: str = "", **settings: str
-) -> Iterator[Callable[..., Ended]]:
-    """Yield ``churnlab(*words)``, which runs commands with their store in ``home``, each in a fork.
+def churnlab_at(home: Path, *, before: str = "", **settings: str) -> Callable[..., Ended]:
+    """Return ``churnlab(*words)``, which runs a command with its store in ``home`` in a fork.
 
     ``before`` is Python that runs first.
     """
     home.mkdir(parents=True, exist_ok=True)
-    yield partial(run_forked, home, before=before, **settings)
+    return partial(run_forked, home, before=before, **settings)
+
+
+def churnlab_beside(home: Path, tables: Mapping[str, Any]) -> Callable[..., Ended]:
+    """Write frames as NAME.csv into the folder where commands run; return what runs them."""
+    home.parent.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(home.parent / f"{name}.csv", index=False)
+    return churnlab_at(home)
 
 
 class Promoted(NamedTuple):

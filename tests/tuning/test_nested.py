@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from support.killing import ENDED, Command, check_promise, own_model, runs
-from support.running import Ended, artifact, churnlab_process
+from support.running import Ended, artifact, churnlab_at
 from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,7 @@ def check_nested(home: Path, ended: Ended, *, study: str, n: int, outer: int) ->
 
 @pytest.fixture(scope="module")
 def churnlab(shared_home):
-    with churnlab_process(shared_home) as run:
-        yield run
+    return churnlab_at(shared_home)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from support.killing import FOLDS, check_promise, in_state, notes, own_model, runs, trials
-from support.running import churnlab_process
+from support.running import churnlab_at
 from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
@@ -22,10 +22,10 @@ def engine(request):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Return a folder, and one process for all commands in it: start-up takes most of the time."""
+    """Return a folder, and what runs commands in it."""
     root = tmp_path_factory.mktemp("lab")
-    with churnlab_process(root / "home") as churnlab:
-        yield root, churnlab
+    churnlab = churnlab_at(root / "home")
+    return root, churnlab
 
 
 UNTUNED = 0.5

@@ -1,5 +1,6 @@
 """Worker processes do what a command spreads: to the same bits, and a dead one costs its chunk."""
 
+import importlib
 import logging
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from churnlab.config.commands import COMMANDS
 from churnlab.data.contract import Column
 from churnlab.errors import InputError, JobError
 from churnlab.evaluation.cross_validation import fold_predictions
@@ -24,7 +26,7 @@ from churnlab.segments.null_model import groups_p_value
 from churnlab.threads import spread
 from churnlab.tuning.needs import NOTHING
 from churnlab.tuning.pool import ATTEMPTS
-from churnlab.tuning.spread import spread_over
+from churnlab.tuning.spread import WARM, spread_over
 from churnlab.tuning.workers import Inline, Processes
 from support import calls
 
@@ -166,3 +168,9 @@ def test_work_that_kills_every_worker_is_one_paragraph():
         pytest.raises(JobError, match=f"died {ATTEMPTS} times.*Use fewer workers"),
     ):
         spread(calls.die, [0, 1])
+
+
+def test_every_command_with_work_for_an_engine_names_modules_that_its_workers_can_import():
+    assert WARM.keys() == {name for name, keys in COMMANDS.items() if keys.runs_engine}
+    for module in {module for modules in WARM.values() for module in modules}:
+        importlib.import_module(module)

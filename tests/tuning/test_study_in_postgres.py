@@ -8,7 +8,7 @@ import pytest
 from support.killing import Command, check_promise, dead, in_state, own_model
 from support.machines import GRACE, HEARTBEAT, Shared
 from support.postgres import PASSWORD
-from support.running import churnlab_process
+from support.running import churnlab_at
 from support.soak import RANDOM
 from support.waiting import until
 
@@ -105,22 +105,22 @@ def test_a_server_that_is_gone_for_good_ends_the_command_and_it_resumes(shared):
 def test_doctor_knows_who_works_on_a_study_in_postgres(shared, tmp_path):
     words = (*shared.model(seconds=1.0), "tune.n_trials=8")
     tracking = f"tracking.uri={shared.tracking}"
-    with churnlab_process(tmp_path / "doctor") as churnlab:
-        with shared.tune("one", *words) as one:
-            until(lambda: shared.busy(one), "a fit")
-            assert churnlab("doctor", tracking, *shared.words()).line["problems"] == []
-            one.kill()
-        until(lambda: not one.session(), "its end")
-        elsewhere = churnlab("doctor", tracking, "fix=true")
-        (left,) = elsewhere.line["left"] if elsewhere.code == 0 else [None]
-        assert left is None
-        found = churnlab("doctor", tracking)
-        assert found.code == 3
-        assert [problem["kind"] for problem in found.line["problems"]] == ["open study elsewhere"]
-        found = churnlab("doctor", tracking, *shared.words())
-        assert found.code == 3
-        assert [problem["kind"] for problem in found.line["problems"]] == ["dead process"]
-        assert churnlab("doctor", tracking, *shared.words(), "fix=true").code == 0
+    churnlab = churnlab_at(tmp_path / "doctor")
+    with shared.tune("one", *words) as one:
+        until(lambda: shared.busy(one), "a fit")
+        assert churnlab("doctor", tracking, *shared.words()).line["problems"] == []
+        one.kill()
+    until(lambda: not one.session(), "its end")
+    elsewhere = churnlab("doctor", tracking, "fix=true")
+    (left,) = elsewhere.line["left"] if elsewhere.code == 0 else [None]
+    assert left is None
+    found = churnlab("doctor", tracking)
+    assert found.code == 3
+    assert [problem["kind"] for problem in found.line["problems"]] == ["open study elsewhere"]
+    found = churnlab("doctor", tracking, *shared.words())
+    assert found.code == 3
+    assert [problem["kind"] for problem in found.line["problems"]] == ["dead process"]
+    assert churnlab("doctor", tracking, *shared.words(), "fix=true").code == 0
     left = shared.states()
     assert "RUNNING" not in left["study"] | left["trial"] | left["tune"]
 
@@ -131,14 +131,14 @@ def test_what_is_wrong_is_said_in_one_paragraph_and_no_password_is_kept(
     home = tmp_path / "one"
     words = ("tune", *SMALL, "tune.n_trials=2", "tune.study=ours")
     url, times = shared.url, (f"storage.heartbeat={HEARTBEAT}", f"storage.grace={GRACE}")
-    with churnlab_process(home) as churnlab:
-        refused = [
-            churnlab(*words, "storage=postgres"),
-            churnlab(*words, "storage=postgres", f"storage.url={url}".replace("cret", "x")),
-            churnlab(*words, "storage=postgres", f"storage.url={url}nowhere"),
-            churnlab(*words, "storage=postgres", f"storage.url={url}", "storage.grace=1"),
-        ]
-        done = churnlab(*words, "storage=postgres", f"storage.url={url}", *times)
+    churnlab = churnlab_at(home)
+    refused = [
+        churnlab(*words, "storage=postgres"),
+        churnlab(*words, "storage=postgres", f"storage.url={url}".replace("cret", "x")),
+        churnlab(*words, "storage=postgres", f"storage.url={url}nowhere"),
+        churnlab(*words, "storage=postgres", f"storage.url={url}", "storage.grace=1"),
+    ]
+    done = churnlab(*words, "storage=postgres", f"storage.url={url}", *times)
     other = (*words, "storage=postgres", *times, f"tracking.uri=sqlite:///{tmp_path}/other.db")
     refused.append(run_command(home, *other, settings={"CHURNLAB_STORAGE_URL": url}))
     assert done.code == 0, done.err

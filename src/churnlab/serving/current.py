@@ -26,6 +26,7 @@ from churnlab.registry.versions import load_files
 from churnlab.serving import openapi
 from churnlab.serving.requests import Invocations, Refusal
 from churnlab.tracking.search import look_up
+from churnlab.tracking.server import is_gone
 
 log = logging.getLogger(__name__)
 
@@ -191,24 +192,29 @@ class Current:
                 raise LookupError(f"no version has the alias {self.source.alias}")
             moved = self.source._replace(uri=f"models:/{name}/{number}")
             self.version = Version(moved, most_rows=self.most_rows)
+        except LookupError as error:
+            self._refuse(number, error)
+            return
         except Exception as error:
-            if fault := disk_fault(error):
-                error = LookupError(f"its files cannot be copied ({os.strerror(fault)})")
-            if not isinstance(error, LookupError):
-                raise
-            refused, known = (number or "none", _reason(error)), self.refused
-            self.refused, self._again = refused, time.monotonic() + AGAIN
-            if refused != known:
-                log.warning(
-                    "warning: %s version %s is not used: %s; version %s stays",
-                    name,
-                    *(refused[0], error, before),
-                )
-                self.events("refused")
+            fault = disk_fault(error) or getattr(error, "errno", None)
+            if is_gone(error) or fault is None:
+                raise  # it says nothing of the version
+            self._refuse(number, LookupError(f"its files cannot be copied ({os.strerror(fault)})"))
             return
         self.refused = None
         log.info("%s: version %s replaces version %s", name, number, before)
         self.events("swapped")
+
+    def _refuse(self, number: str | None, error: LookupError) -> None:
+        """Report a version that is not used, once for each reason, and try it again in a while."""
+        refused, known = (number or "none", _reason(error)), self.refused
+        self.refused, self._again = refused, time.monotonic() + AGAIN
+        if refused != known:
+            log.warning(
+                "warning: %s version %s is not used: %s; version %s stays",
+                *(self.source.name, refused[0], error, self.version.number),
+            )
+            self.events("refused")
 
 
 def _reason(error: LookupError) -> str:
