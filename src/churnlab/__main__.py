@@ -11,12 +11,13 @@ from pathlib import Path
 from churnlab.cli import help, outcomes, terminal
 from churnlab.cli.presets import kept_words
 from churnlab.config.shipped import CHECKOUT, ROOT, check_names
-from churnlab.errors import InputError, Terminated, did_you_mean
+from churnlab.errors import InputError, JobError, Terminated, did_you_mean
 from churnlab.tracking.processes import raise_on_signals
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
+    terminal.open_streams()
     raise_on_signals()
     gc.disable()  # what is imported lives to the end: a fifth of the start; until a job is run
     typed = sys.argv[1:] if arguments is None else arguments
@@ -27,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         flags, words = terminal.set_up(typed)
         return _dispatch(words, as_json="--json" in flags)
-    except InputError as error:
-        return outcomes.refuse(str(error))
+    except (InputError, JobError) as error:
+        return outcomes.report_error(error)
     except (KeyboardInterrupt, Terminated) as stop:
         terminal.show_error(f"Stopped. To run it again: {shlex.join(['churnlab', *typed])}")
         interrupted = isinstance(stop, KeyboardInterrupt)
@@ -38,19 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
 def _dispatch(words: list[str], *, as_json: bool) -> int:
     """Show a help text, or run a command; returns the exit code."""
     if not words or words[0] in ("--help", "-h", "help"):
-        _show(help.overview())
+        terminal.print_out(help.overview())
         return outcomes.DONE
     if words[0] == "--version":
         from importlib.metadata import version
 
-        print(version("churnlab"))
+        terminal.print_out(version("churnlab"))
         return outcomes.DONE
     command, *rest = words
     if command == "completion":
         from churnlab.cli.completion import completion
 
         if text := completion(rest, root=ROOT):
-            _show(text)
+            terminal.print_out(text)
         return outcomes.DONE
     known = help.commands()
     if command not in known:
@@ -61,17 +62,9 @@ def _dispatch(words: list[str], *, as_json: bool) -> int:
     if "--help" in rest or "-h" in rest:
         words = [word for word in rest if word not in ("--help", "-h")]
         words = [*kept_words(command, words, root=ROOT), *words]
-        _show(help.command_help(command, words, root=ROOT))
+        terminal.print_out(help.command_help(command, words, root=ROOT))
         return outcomes.DONE
     return _run(command, rest, as_json=as_json)
-
-
-def _show(text: str) -> None:
-    """Print for a person, who may read no further than ``| head`` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # Python flushes again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(command: str, words: list[str], *, as_json: bool) -> int:

@@ -53,19 +53,6 @@ LIGHT = {
 """Command lines that answer without work, and how the answer begins."""
 
 
-def test_help_may_be_read_no_further_than_its_first_line(home):
-    answer = subprocess.Popen(
-        [sys.executable, "-m", "churnlab", "train", "--help"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(home),
-    )
-    answer.stdout.close()  # as `head` does when it has enough
-    with answer.stderr:
-        assert answer.stderr.read() == b""
-    assert answer.wait() == 0
-
-
 def cpu_seconds(home: Path, *words: str) -> float:
     """What one start of Python with these words takes."""
     process = subprocess.Popen(

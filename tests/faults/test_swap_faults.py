@@ -134,6 +134,9 @@ def test_a_version_that_a_full_disk_cannot_take_is_not_used_and_the_server_says_
     assert hit(trace) is not None
     assert version == "3"
     printed = read(store.root / "served", "err")
-    reason = "its files cannot be copied (No space left on device); version 3 stays"
+    reason = (
+        "its files cannot be copied to the folder of temporary files (TMPDIR): No space left on "
+        "device; version 3 stays"
+    )
     assert printed.count(f"demo-churn version 2 is not used: {reason}") == 1
     assert "cannot be reached" not in printed

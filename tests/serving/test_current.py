@@ -310,7 +310,10 @@ def test_a_version_whose_files_cannot_be_copied_here_is_not_used_and_the_registr
         shutil.rmtree(copies)
         client.set_registered_model_alias(MODEL, "champion", "3")
         wait_until(lambda: state(server)["refused"])
-        reason = "its files cannot be copied (No such file or directory)"
+        reason = (
+            "its files cannot be copied to the folder of temporary files (TMPDIR): No such file or "
+            "directory"
+        )
         assert state(server)["refused"] == {"version": "3", "reason": reason}
         assert state(server)["registry"] == "reachable"
         assert state(server)["version"] == before["version"] != "3"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.killing import (
@@ -208,6 +209,17 @@ def test_a_killed_worker_is_replaced_and_another_runs_its_trial_again(home):
     assert {line["pid"] for line in fitted if line["x"] == attempt.params["x"]} > {victim.pid}
     workers = {trial.user_attrs["worker"] for trial in found}
     assert len(workers) == 3, "the killed worker was not replaced"
+
+
+def test_a_study_goes_on_when_the_process_that_its_workers_were_forked_from_is_killed(home):
+    with Command(home, *words(home.parent, "processes", 8)) as command:
+        assert command.until(lambda: notes(home.parent, "sleeper"), "the first fit")
+        children = psutil.Process(command.process.pid).children()
+        (parent,) = [child for child in children if child.children()]
+        parent.kill()
+        found = check_promise(home, 8, command.ended())
+    assert not dead(found)
+    assert "died" not in command.err
 
 
 @pytest.mark.skipif(not SOAK, reason="part of the long form: make soak")

@@ -47,8 +47,12 @@ def launch(
     words = quoting.quote_texts(command, overrides, several=several)
     presets = preset_words(command, overrides, root=root, folders=arguments.config_folders(options))
     words = [*options, *mode, *presets, *hydra_compose.open_model(words)]
+    prints, composed = bool(PRINTING & {*options}), None
     try:
-        composed = _compose(command, words, overrides, options, presets=presets, conf=root / "conf")
+        with terminal.printing() if prints else nullcontext():
+            composed = _compose(
+                command, words, overrides, options, presets=presets, conf=root / "conf"
+            )
     except SystemExit as leaving:  # argparse refused a word
         return WRONG_INPUT if leaving.code else DONE
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -59,7 +63,7 @@ def launch(
             f"Nothing can be written to {os.environ['CHURNLAB_HOME']} ({error.strerror}); set "
             "CHURNLAB_HOME to a folder of yours."
         ) from None
-    if composed is None and several and not PRINTING & {*options}:
+    if composed is None and several and not prints:
         raise InputError("The sweep has no job: one of its keys has no value (as range(1,1) has).")
     if composed is None:
         return DONE

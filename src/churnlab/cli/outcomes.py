@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from churnlab.cli import terminal
+from churnlab.errors import InputError, JobError
 
 DONE = 0
 """The command did its work, and its answer, if it has one, is yes."""
@@ -49,10 +50,10 @@ class Outcome:
     then: str | None = None
 
 
-def refuse(message: str) -> int:
-    """Print what is wrong with the input; returns the exit code."""
-    terminal.show_error(message)
-    return WRONG_INPUT
+def report_error(error: InputError | JobError) -> int:
+    """Print the error that stopped a command; returns the exit code."""
+    terminal.show_error(str(error))
+    return WRONG_INPUT if isinstance(error, InputError) else FAILED
 
 
 def report_job(command: str, outcome: Outcome, *, as_json: bool = False) -> int:
@@ -110,7 +111,7 @@ def shell_words(words: list[str]) -> str:
 def _print_line(values: dict[str, Any], *, as_json: bool) -> None:
     if sys.stdout.isatty() and not as_json:
         return  # a person has read the answer on stderr
-    print(json.dumps(_to_json(values), allow_nan=False, ensure_ascii=False))
+    terminal.print_out(json.dumps(_to_json(values), allow_nan=False, ensure_ascii=False))
 
 
 def _to_json(value: Any) -> Any:

@@ -8,12 +8,12 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from churnlab.errors import InputError
+from churnlab.errors import InputError, JobError, in_systems_words
 from churnlab.formatting import PROGRESS, Table, clipped
 
 if TYPE_CHECKING:  # what runs in pipes does not load rich
@@ -50,6 +50,40 @@ ERASE = "\r\x1b[2K"
 
 MARGIN = 14
 """The columns of the live line that its spinner and the elapsed time take."""
+
+
+def open_streams() -> None:
+    """Open stdin, stdout and stderr if this process was started without them: else the next file
+    that is opened takes the number of one, and what is printed gets into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)  # dup2 of a number to itself leaves it as it was
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print a result on stdout inside; its reader may read no further than ``| head`` does.
+
+    JobError: it cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:  # Python flushes again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise JobError(
+                f"The result cannot be written to standard output ({in_systems_words(error)}); the "
+                "command itself has done its work. Send the output to where it can be written."
+            ) from None
+
+
+def print_out(text: str) -> None:
+    """Print a result on stdout. JobError: it cannot be written."""
+    with printing():
+        print(text)
 
 
 def set_up(words: list[str]) -> tuple[set[str], list[str]]:
@@ -302,7 +336,8 @@ def show_error(message: str) -> None:
     if terminal is not None:
         terminal.console.print(message, style="red", soft_wrap=True)
     else:
-        print(message, file=sys.stderr)
+        with suppress(OSError):  # nobody can read it, but the exit code
+            print(message, file=sys.stderr)
 
 
 def _terminal() -> Terminal | None:

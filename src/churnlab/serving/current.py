@@ -199,7 +199,9 @@ class Current:
             fault = disk_fault(error) or getattr(error, "errno", None)
             if is_gone(error) or fault is None:
                 raise  # it says nothing of the version
-            self._refuse(number, LookupError(f"its files cannot be copied ({os.strerror(fault)})"))
+            where = "to the folder of temporary files (TMPDIR)"
+            why = f"its files cannot be copied {where}: {os.strerror(fault)}"
+            self._refuse(number, LookupError(why))
             return
         self.refused = None
         log.info("%s: version %s replaces version %s", name, number, before)

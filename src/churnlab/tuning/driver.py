@@ -289,8 +289,8 @@ def _resume(there: OpenStudy, job: trials.Job) -> None:
     found = orphans.reconcile(study, job, others=there.seat.others)
     complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
     if found or complete:
-        done, found = counted(complete, "trial"), found and f"Found {found}."
-        log.info("Resuming the study %s: %s complete. %s", job.study, done, found)
+        done, found = counted(complete, "trial"), found and f" Found {found}."
+        log.info("Resuming the study %s: %s complete.%s", job.study, done, found)
     if job.exhaustive:
         points = list(studies.points(job.space))
         log.info("The space has %s: each is tried once.", counted(len(points), "point"))
@@ -321,7 +321,7 @@ def _run_workers(
 
     def on_death(living: Collection[WorkerSlot]) -> int:
         found = orphans.reconcile(study, job, living=living, others=others)
-        log.info("A worker died and is replaced. %s", found and f"Found {found}.")
+        log.info("A worker died and is replaced.%s", found and f" Found {found}.")
         ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         return len([trial for trial in ended if not trials.is_dead(trial)])
 

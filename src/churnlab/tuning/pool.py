@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol
@@ -90,7 +90,20 @@ def warm_up(modules: Sequence[str]) -> None:
     """Start the process that workers are forked from; it imports the modules meanwhile."""
     if sys.platform == "linux":  # elsewhere a fork after such imports may crash
         CONTEXT.set_forkserver_preload(list(modules))
-    forkserver.ensure_running()
+    _ensure_forkserver()
+
+
+def _ensure_forkserver() -> None:
+    """Start the process that workers are forked from if it does not run; Ctrl-C does not reach it.
+
+    Python's own lets Ctrl-C be only after its imports, which take seconds.
+    """
+    resource_tracker.ensure_running()  # the first that it starts, and it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start(target: Callable[..., None], *arguments: Any, keep: Sequence[int] = ()) -> Worker:
@@ -101,6 +114,7 @@ def start(target: Callable[..., None], *arguments: Any, keep: Sequence[int] = ()
     ours, theirs = CONTEXT.Pipe()
     kept = [Connection(os.dup(handle)) for handle in keep]  # what multiprocessing can send
     words = (target, theirs, *arguments)
+    _ensure_forkserver()
     process = CONTEXT.Process(target=_work, args=(dict(os.environ), kept, words))
     process.start()
     for sent in (theirs, *kept):

@@ -144,11 +144,11 @@ class Processes:
                 slots[pool.start(_do, sent, slot, keep=keep)] = slot
             while slots:
                 for worker in pool.ready(slots, timeout=POLL):
-                    slot, error = slots.pop(worker), _last_words(worker)
-                    if error is not None:
-                        raise error
-                    if code := worker.process.exitcode:
-                        deaths.add([*slots.values()], cause_of_death(code))
+                    slot, words = slots.pop(worker), _last_words(worker)
+                    if words:
+                        raise pickle.loads(words)
+                    if words is None:
+                        deaths.add([*slots.values()], cause_of_death(worker.process.exitcode))
                         successor = WorkerSlot(slot.number, slot.deaths + 1)
                         slots[pool.start(_do, sent, successor, keep=keep)] = successor
                 watch()
@@ -170,24 +170,28 @@ class Processes:
 
 
 def _do(pipe: Connection, work: bytes, slot: WorkerSlot) -> None:
-    """Do the work of a study; send the exception that ended it, if any, and exit."""
+    """Do the work of a study; send the exception that ended it, or nothing, and exit."""
     try:
         for _ in pickle.loads(work)(slot):
             pass
+        pipe.send_bytes(b"")
     except Exception as error:
         pipe.send_bytes(pickled(error))
         os._exit(1)
 
 
-def _last_words(worker: pool.Worker) -> Exception | None:
-    """Wait for a worker's end; return the exception that it has sent, None if there was none."""
+def _last_words(worker: pool.Worker) -> bytes | None:
+    """Wait for a worker's end; return the exception that ended it, empty if it did all its work.
+
+    None: it died.
+    """
     with worker.pipe:
         try:
-            error = pickle.loads(worker.pipe.recv_bytes())
+            words = worker.pipe.recv_bytes()
         except (EOFError, OSError):
-            error = None
+            words = None
     worker.process.join()
-    return error
+    return words
 
 
 def cause_of_death(code: int | None) -> str:
