@@ -16,6 +16,7 @@ from support.running import (
     Ended,
     Promoted,
     churnlab_at,
+    make_home,
     run_forked,
     start,
     wait,
@@ -87,15 +88,24 @@ def moments_of_its_own(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def new_home(tmp_path: Path) -> Path:
     """Return a CHURNLAB_HOME that does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def home(new_home: Path) -> Path:
+    """Return a CHURNLAB_HOME with an empty store."""
+    make_home(new_home)
+    return new_home
 
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a CHURNLAB_HOME for expensive runs that the tests of one file share."""
-    return tmp_path_factory.mktemp("shared") / "home"
+    home = tmp_path_factory.mktemp("shared") / "home"
+    make_home(home)
+    return home
 
 
 @pytest.fixture(scope="module")

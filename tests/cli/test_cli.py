@@ -85,12 +85,12 @@ def test_an_answer_without_work_takes_less_than_a_third_of_what_importing_mlflow
 
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
-def test_an_answer_without_work_imports_nothing_heavy_and_says_what_exists(home, words):
+def test_an_answer_without_work_imports_nothing_heavy_and_says_what_exists(new_home, words):
     answer = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "churnlab", *words],
         capture_output=True,
         text=True,
-        env=environment(home),
+        env=environment(new_home),
     )
     output = answer.stdout + re.sub(r"^import time:.*\n", "", answer.stderr, flags=re.MULTILINE)
     imported = {
@@ -101,7 +101,7 @@ def test_an_answer_without_work_imports_nothing_heavy_and_says_what_exists(home,
     assert "churnlab.errors" in imported
     assert not imported & set(HEAVY)
     assert output.startswith(LIGHT[words])
-    assert not home.exists()
+    assert not new_home.exists()
 
 
 def test_the_overview_names_every_command_with_what_it_does(home, run_command):
@@ -211,9 +211,9 @@ WRONG = {
 
 @pytest.mark.parametrize(("words", "expected"), WRONG.values(), ids=WRONG)
 def test_wrong_input_is_one_short_message_that_lists_what_there_is(
-    home, run_command, words, expected
+    new_home, run_command, words, expected
 ):
-    ended = run_command(home, *words)
+    ended = run_command(new_home, *words)
     assert ended.code == 2
     assert ended.out == ""
     for part in expected:
@@ -221,7 +221,7 @@ def test_wrong_input_is_one_short_message_that_lists_what_there_is(
     assert "Traceback" not in ended.err
     assert len(ended.err) < 600
     assert len(ended.err.splitlines()) <= 2
-    assert not (home / "mlflow.db").exists()
+    assert not (new_home / "mlflow.db").exists()
 
 
 PARAGRAPHS = {
@@ -266,16 +266,15 @@ PARAGRAPHS = {
 """Command lines with one mistake, and how the only paragraph on stderr begins."""
 
 
-def test_a_mistake_is_answered_by_one_paragraph_in_our_own_words(home):
-    churnlab = churnlab_at(home)
+def test_a_mistake_is_answered_by_one_paragraph_in_our_own_words(new_home, run_command):
     for words, opening in PARAGRAPHS.items():
-        ended = churnlab(*words)
+        ended = run_command(new_home, *words)
         assert (ended.code, ended.out) == (2, ""), words
         assert ended.err.startswith(opening.replace("\n", "")), words
         assert ended.err.rstrip("\n").count("\n") == 0, words
         for word in ("Traceback", "omegaconf", "hydra.errors", "pydantic", "Error executing"):
             assert word not in ended.err, words
-    assert not (home / "mlflow.db").exists()
+    assert not (new_home / "mlflow.db").exists()
 
 
 def test_the_quotes_that_a_message_advises_work_in_a_shell(home):
@@ -397,9 +396,9 @@ def test_options_stand_before_between_or_after_overrides(home, run_command, tmp_
     assert ended.line["runs"] == [None, None]
 
 
-def test_a_dry_run_says_what_would_be_run_and_leaves_no_store(home, run_command):
-    plain = run_command(home, "train", "seed=3", "dry_run=true")
-    sweep = run_command(home, "train", "-m", "model=dummy,random_forest", "dry_run=true")
+def test_a_dry_run_says_what_would_be_run_and_leaves_no_store(new_home, run_command):
+    plain = run_command(new_home, "train", "seed=3", "dry_run=true")
+    sweep = run_command(new_home, "train", "-m", "model=dummy,random_forest", "dry_run=true")
     assert (plain.code, plain.line) == (0, {"command": "train", "run_id": None, "dry_run": True})
     assert "would be run" in plain.err or "would run: churnlab train seed=3" in plain.err
     assert (sweep.code, sweep.line) == (
@@ -410,7 +409,7 @@ def test_a_dry_run_says_what_would_be_run_and_leaves_no_store(home, run_command)
         "dummy",
         "random_forest",
     ]
-    assert not (home / "mlflow.db").exists()
+    assert not (new_home / "mlflow.db").exists()
 
 
 def test_what_a_dry_run_shows_can_be_pasted(home, run_command, tmp_path):

@@ -440,12 +440,12 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_next_start_cleans
     ],
 )
 def test_an_engine_that_cannot_run_the_jobs_or_the_job_is_wrong_input(
-    home, run_command, words, message
+    new_home, run_command, words, message
 ):
-    ended = run_command(home, "train", *SMALL, "model=dummy", *words)
+    ended = run_command(new_home, "train", *SMALL, "model=dummy", *words)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(message)
-    assert not (home / "mlflow.db").exists()
+    assert not (new_home / "mlflow.db").exists()
 
 
 def test_a_sweep_without_a_job_is_wrong_input(home, run_command):

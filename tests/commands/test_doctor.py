@@ -145,18 +145,18 @@ def test_what_is_repaired_is_listed_without_its_fix(caplog):
     ]
 
 
-def test_a_home_without_a_store_has_no_problems_and_gets_no_store(home, run_doctor):
+def test_a_home_without_a_store_has_no_problems_and_gets_no_store(new_home, run_doctor):
     assert run_doctor(fix=False) == Result({"run_id": None, "problems": []}, then="")
     assert run_doctor(fix=True) == Result({"run_id": None, "problems": [], "left": []})
-    assert not home.exists()
+    assert not new_home.exists()
 
 
 def test_a_store_with_another_schema_is_reported_and_not_opened(
-    repaired, home, shared_home, run_doctor
+    repaired, new_home, shared_home, run_doctor
 ):
-    home.mkdir()
-    shutil.copy(shared_home / "mlflow.db", home)
-    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+    new_home.mkdir()
+    shutil.copy(shared_home / "mlflow.db", new_home)
+    with closing(sqlite3.connect(new_home / "mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
     result = run_doctor(fix=True)
     assert (result.yes, result.values["problems"]) == (False, [])

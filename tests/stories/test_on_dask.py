@@ -291,12 +291,12 @@ def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(
     assert pd.read_parquet(tmp_path / "scored.parquet")["card"].tolist() == table["card"].tolist()
 
 
-def test_without_dask_the_extra_is_named(home, tmp_path, run_command):
+def test_without_dask_the_extra_is_named(new_home, tmp_path, run_command):
     (tmp_path / "distributed.py").write_text("raise ImportError\n")
     words = ("train", "-m", "dataset.rows=200", "seed=0,1", "engine=dask")
-    ended = run_command(home, *words, settings={"PYTHONPATH": str(tmp_path)})
+    ended = run_command(new_home, *words, settings={"PYTHONPATH": str(tmp_path)})
     assert (ended.code, ended.out) == (2, "")
     assert (
         "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'" in ended.err
     )
-    assert not (home / "mlflow.db").exists()
+    assert not (new_home / "mlflow.db").exists()

@@ -174,6 +174,14 @@ def import_all() -> int:
     return 0
 
 
+def make_store(home: Path) -> int:
+    """Make an empty store in a home, as the first command there does."""
+    from churnlab.tracking.store import open_store
+
+    open_store(None, home=home)
+    return 0
+
+
 def redirect(output: str | Path) -> None:
     """Send what this process prints from now on to ``output``.out and .err."""
     sys.stdout.flush()

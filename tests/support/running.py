@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from support.forked import Fork, Forks, churnlab_as, import_all
+from support.forked import Fork, Forks, churnlab_as, import_all, make_store
 
 SMALL_SEGMENTS = (
     *("segments.n_init=2", "segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2"),
@@ -68,6 +68,29 @@ def tracked_at(home: Path) -> Iterator[Path]:
             yield home
         finally:
             mlflow.set_tracking_uri(before)
+
+
+@cache
+def _empty_store() -> Path:
+    """Return a database with MLflow's schema, made once for all tests of this process."""
+    home = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, home)
+    assert forks().inside(make_store, home) == 0
+    return home / "mlflow.db"
+
+
+def make_home(home: Path) -> None:
+    """Make a home with an empty store, if it has none: a copy, because MLflow's migrations take
+    most of a second."""
+    from churnlab.tracking.moved import ARTIFACTS, connect
+
+    if (home / "mlflow.db").exists():
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_empty_store(), home / "mlflow.db")
+    with connect(home / "mlflow.db") as database:
+        address = (home / ARTIFACTS / "0").as_uri()
+        database.execute("UPDATE experiments SET artifact_location = ?", [address])
 
 
 def place_of(home: Path) -> Path:
@@ -128,7 +151,7 @@ def churnlab_at(home: Path, *, before: str = "", **settings: str) -> Callable[..
 
     ``before`` is Python that runs first.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     return partial(run_forked, home, before=before, **settings)
 
 

@@ -21,6 +21,12 @@ from support.running import environment, folder, tracked_at
 SMALL = ("dataset.rows=300", "evaluation.folds=3", "model=dummy")
 
 
+@pytest.fixture
+def home(new_home: Path) -> Path:
+    """Return a home without a store: how one is made is tested here."""
+    return new_home
+
+
 def finished(home: Path, runs_at) -> int:
     statuses = [run.info.status for run in runs_at(home)]
     assert set(statuses) <= {"FINISHED"}
