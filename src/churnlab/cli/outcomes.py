@@ -17,7 +17,8 @@ DONE = 0
 """The command did its work, and its answer, if it has one, is yes."""
 
 FAILED = 1
-"""A job failed. A sweep says how many failed, which, and how to run only those."""
+"""A job failed, or its result cannot be written to standard output. A sweep says how many failed,
+which, and how to run only those."""
 
 WRONG_INPUT = 2
 """The input is wrong: one paragraph says where, what was found and how to fix it."""
