@@ -3,26 +3,24 @@
 import csv
 import gzip
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
-from pathlib import Path
 from threading import Event, Thread
 
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from churnlab.data.demo import members
 from churnlab.models.decision import COSTS
-from support.running import Ended, churnlab_at, environment, version_folder, wait
+from support.killing import Command
+from support.running import Ended, churnlab_at, version_folder
 from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
@@ -35,42 +33,40 @@ blocks.SIZE, blocks.ROWS = 20_000, 400
 """
 """Parts of some 400 rows, so that a small table has many."""
 
-ONE_COMMAND = """
-import resource, sys
-limit, halt = map(int, sys.argv[1:3])
+LIMITED = """
+import atexit, os, resource, signal, sys
 begin, finish = parts.begin, parts.finish
 def begin_without_room(*words):
     begin(*words)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-def finish_and_wait(part, number, *words):
+def finish_and_stop(part, number, *words):
     finish(part, number, *words)
     if number == halt:
-        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGSTOP)
 if limit:
     parts.begin = begin_without_room
-parts.finish = finish_and_wait
-from churnlab.__main__ import main
-code = main(sys.argv[3:])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(f"peak {peak}", file=sys.stderr)
-sys.exit(code)
+parts.finish = finish_and_stop
+def print_peak():
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+atexit.register(print_peak)
 """
-"""A process that ends with its command, or is killed, and may lack room on the disk. After the part
-``halt`` it waits until its standard input ends."""
+"""A process that may lack room on the disk, and stops itself after the part ``halt``."""
 
 
-def start(
-    home: Path, *words: str, limit: int = 0, halt: int = -1, size: int = 20_000
-) -> subprocess.Popen[str]:
-    code = f"{SMALL_PARTS}blocks.SIZE = {size}\n{ONE_COMMAND}"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(limit), str(halt), "score", *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(home),
-    )
+@pytest.fixture
+def start(promoted, tmp_path_factory) -> Iterator[Callable[..., Command]]:
+    """Yield what starts a job in a process of its own, which can be stopped and killed."""
+    root, jobs = tmp_path_factory.mktemp("jobs"), []
+
+    def start(*words: str, limit: int = 0, halt: int = -1, size: int = 20_000) -> Command:
+        given = f"{SMALL_PARTS}blocks.SIZE, limit, halt = {size}, {limit}, {halt}\n"
+        jobs.append(Command(promoted.home, "score", *words, root=root, before=given + LIMITED))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.process.kill()
+        job.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +76,16 @@ def score(promoted) -> Callable[..., Ended]:
     return partial(churnlab, "score")
 
 
-def until(file: Path, job: subprocess.Popen[str]) -> None:
-    """Wait until a running job has made a file."""
-    deadline = time.monotonic() + 300
-    while not file.exists():
-        assert job.poll() is None, job.communicate()[1]
-        assert time.monotonic() < deadline, f"no {file}"
-        time.sleep(0.002)
+def wait_until_halted(job: Command) -> None:
+    """Wait until a job has finished the part after which it stops itself."""
+    process = psutil.Process(job.process.pid)
+    assert job.until(lambda: process.status() == psutil.STATUS_STOPPED, "its halt"), job.err
 
 
-def kill(job: subprocess.Popen[str]) -> None:
-    os.kill(job.pid, signal.SIGKILL)
-    assert wait(job).code == -signal.SIGKILL, "the kill hit"
+def go_on(job: Command) -> Ended:
+    """Let a job that has stopped itself go on to its end."""
+    job.process.send_signal(signal.SIGCONT)
+    return job.ended()
 
 
 @pytest.fixture
@@ -133,13 +127,13 @@ def test_the_same_bits_come_out_in_batches_of_any_size(promoted, score, table, w
     [*product((0, 5, 13), ("csv", "parquet"))] if SOAK else [(0, "csv"), (5, "parquet")],
 )
 def test_a_killed_job_goes_on_with_the_finished_parts(
-    promoted, score, table, words, tmp_path, part, ending
+    start, score, table, words, tmp_path, part, ending
 ):
     words = [words[0], f"output={tmp_path}/scored.{ending}", REJECT]
     folder = tmp_path / f".scored.{ending}.parts"
-    job = start(promoted.home, *words, halt=part)
-    until(folder / f"{part:06d}.json", job)
-    kill(job)
+    job = start(*words, halt=part)
+    wait_until_halted(job)
+    job.kill()
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
     assert len(kept) == part + 2, "the manifest, too"
     assert not (tmp_path / f"scored.{ending}").exists()
@@ -168,10 +162,10 @@ def test_a_row_that_breaks_the_contract_late_in_the_file_leaves_nothing(
 
 
 def test_a_full_disk_is_one_paragraph_and_the_same_command_completes(
-    promoted, score, table, words, tmp_path
+    start, score, table, words, tmp_path
 ):
     parquet = [words[0], f"output={tmp_path}/scored.parquet", REJECT]
-    ended = wait(start(promoted.home, *words, REJECT, limit=30_000))
+    ended = start(*words, REJECT, limit=30_000).ended()
     assert ended.code == 1, ended.err
     said = [line for line in ended.err.splitlines() if not line.startswith(("warning", "peak"))]
     assert len(said) == 1
@@ -187,15 +181,15 @@ def test_a_full_disk_is_one_paragraph_and_the_same_command_completes(
     [("csv", "rows.npy"), ("csv", "ids.npy"), ("csv", "csv"), ("parquet", "arrow")],
 )
 def test_a_disk_that_is_full_for_any_file_of_a_part_is_one_paragraph(
-    promoted, score, table, tmp_path, ending, file
+    start, score, table, tmp_path, ending, file
 ):
     words = (f"input={tmp_path}/members.csv", f"output={tmp_path}/scored.{ending}", REJECT)
-    job = start(promoted.home, *words, halt=4)
+    job = start(*words, halt=4)
     folder = tmp_path / f".scored.{ending}.parts"
-    until(folder / "000004.json", job)
+    wait_until_halted(job)
     full = folder / f"000005.{file}"
     full.symlink_to("/dev/full")
-    ended = wait(job)
+    ended = go_on(job)
     assert ended.code == 1, ended.err
     assert f"written to {tmp_path} (No space left on device)" in ended.err
     assert not (folder / "000005.json").exists()
@@ -204,13 +198,13 @@ def test_a_disk_that_is_full_for_any_file_of_a_part_is_one_paragraph(
     assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
 
 
-def test_an_output_folder_that_is_removed_is_one_paragraph(promoted, score, table, words, tmp_path):
+def test_an_output_folder_that_is_removed_is_one_paragraph(start, score, table, words, tmp_path):
     (tmp_path / "out").mkdir()
     words = [words[0], f"output={tmp_path}/out/scored.csv", REJECT]
-    job = start(promoted.home, *words, halt=2)
-    until(tmp_path / "out" / ".scored.csv.parts" / "000002.json", job)
+    job = start(*words, halt=2)
+    wait_until_halted(job)
     (tmp_path / "out").rename(tmp_path / "away")
-    ended = wait(job)
+    ended = go_on(job)
     assert ended.code == 1, ended.err
     assert "Create it and run the same command again" in ended.err
     (tmp_path / "out").mkdir()
@@ -218,12 +212,12 @@ def test_an_output_folder_that_is_removed_is_one_paragraph(promoted, score, tabl
     assert again.line["rows"] + again.line["rejected"] == ROWS
 
 
-def test_an_input_that_changes_while_it_is_read_is_refused(promoted, score, table, words, tmp_path):
-    job = start(promoted.home, *words, REJECT, halt=2)
-    until(tmp_path / ".scored.csv.parts" / "000002.json", job)
+def test_an_input_that_changes_while_it_is_read_is_refused(start, score, table, words, tmp_path):
+    job = start(*words, REJECT, halt=2)
+    wait_until_halted(job)
     with (tmp_path / "members.csv").open("a") as file:
         file.write(",".join(map(str, table.iloc[0])) + "\n")
-    ended = wait(job)
+    ended = go_on(job)
     assert ended.code == 2, ended.err
     assert "was changed while it was read" in ended.err
     assert not (tmp_path / "scored.csv").exists()
@@ -231,25 +225,25 @@ def test_an_input_that_changes_while_it_is_read_is_refused(promoted, score, tabl
 
 
 def test_an_input_rewritten_in_the_same_size_while_it_is_read_is_refused(
-    promoted, score, table, words, tmp_path
+    start, score, table, words, tmp_path
 ):
-    job = start(promoted.home, *words, REJECT, halt=2)
-    until(tmp_path / ".scored.csv.parts" / "000002.json", job)
+    job = start(*words, REJECT, halt=2)
+    wait_until_halted(job)
     content = (tmp_path / "members.csv").read_bytes()
     (tmp_path / "members.csv").write_bytes(content.replace(b"00017,", b"90017,"))
-    ended = wait(job)
+    ended = go_on(job)
     assert ended.code == 2, ended.err
     assert "was changed while it was read" in ended.err
     assert {path.name for path in tmp_path.iterdir()} == {"members.csv"}
 
 
 def test_an_input_that_is_away_for_a_while_costs_no_finished_part(
-    promoted, score, table, words, tmp_path
+    start, score, table, words, tmp_path
 ):
-    job = start(promoted.home, *words, REJECT, halt=4)
-    until(tmp_path / ".scored.csv.parts" / "000004.json", job)
+    job = start(*words, REJECT, halt=4)
+    wait_until_halted(job)
     (tmp_path / "members.csv").rename(tmp_path / "away.csv")
-    ended = wait(job)
+    ended = go_on(job)
     assert ended.code == 2, ended.err
     assert "No such file" in ended.err
     kept = sorted((tmp_path / ".scored.csv.parts").glob("*.json"))
@@ -263,7 +257,7 @@ def test_an_input_that_is_away_for_a_while_costs_no_finished_part(
 
 
 def test_a_url_that_breaks_off_or_a_kill_while_it_comes_costs_no_finished_part(
-    promoted, score, table, tmp_path
+    start, score, table, tmp_path
 ):
     content, sent, killed = (tmp_path / "members.csv").read_bytes(), [], Event()
     half = len(content) // 2
@@ -288,16 +282,17 @@ def test_a_url_that_breaks_off_or_a_kill_while_it_comes_costs_no_finished_part(
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/members.csv"
         words = [f"input={url}", f"output={tmp_path}/scored.csv", REJECT]
-        job = start(promoted.home, *words)
-        while not [file for file in folder.rglob("members.csv") if file.stat().st_size]:
-            assert job.poll() is None, job.communicate()
-            time.sleep(0.05)
-        kill(job)
+        job = start(*words)
+        assert job.until(
+            lambda: [file for file in folder.rglob("members.csv") if file.stat().st_size],
+            "the first half",
+        )
+        job.kill()
         killed.set()
         assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".parts"}
-        job = start(promoted.home, *words, halt=4)
-        until(folder / "000004.json", job)
-        kill(job)
+        job = start(*words, halt=4)
+        wait_until_halted(job)
+        job.kill()
         kept = {path: path.stat().st_mtime_ns for path in folder.glob("0*.json")}
         ended = score(*words)
         assert ended.code == 2, ended.err
@@ -311,12 +306,10 @@ def test_a_url_that_breaks_off_or_a_kill_while_it_comes_costs_no_finished_part(
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv"}
 
 
-def test_parts_of_another_input_or_command_are_not_continued(
-    promoted, score, table, words, tmp_path
-):
-    job = start(promoted.home, *words, REJECT, halt=4)
-    until(tmp_path / ".scored.csv.parts" / "000004.json", job)
-    kill(job)
+def test_parts_of_another_input_or_command_are_not_continued(start, score, table, words, tmp_path):
+    job = start(*words, REJECT, halt=4)
+    wait_until_halted(job)
+    job.kill()
     table.iloc[::-1].to_csv(tmp_path / "members.csv", index=False)
     ended = score(*words, REJECT, "score.reasons=true")
     assert ended.code == 0, ended.err
@@ -341,7 +334,7 @@ def test_a_folder_of_csv_files_is_scored_in_the_order_of_their_names(score, tabl
 
 
 def test_a_folder_of_parquet_files_is_scored_in_the_order_of_their_names(
-    promoted, score, table, tmp_path
+    start, score, table, tmp_path
 ):
     folder = tmp_path / "monthly"
     folder.mkdir()
@@ -349,9 +342,9 @@ def test_a_folder_of_parquet_files_is_scored_in_the_order_of_their_names(
     table.iloc[:2_600].to_parquet(folder / "a.parquet")
     table.iloc[2_600:].to_parquet(folder / "b.parquet")
     words = [f"input={folder}", f"output={tmp_path}/scored.csv", REJECT, "dataset.id=card"]
-    job = start(promoted.home, *words, halt=4)
-    until(tmp_path / ".scored.csv.parts" / "000004.json", job)
-    kill(job)
+    job = start(*words, halt=4)
+    wait_until_halted(job)
+    job.kill()
     ended = score(*words)
     assert ended.code == 0, ended.err
     assert (ended.line["rows"], ended.line["rejected"]) == (ROWS - 3, 3)
@@ -391,7 +384,7 @@ def test_an_id_of_an_earlier_part_is_rejected(score, table, words, tmp_path):
     assert rejected["reason"].tolist() == ["id card: '00010' occurs in an earlier row, too"]
 
 
-def test_the_memory_of_a_job_does_not_grow_with_its_input(promoted, tmp_path):
+def test_the_memory_of_a_job_does_not_grow_with_its_input(start, tmp_path):
     rows, more = 20_000, 20 if SOAK else 10
     table, peaks = members(rows, seed=5).drop(columns="Churn"), []
     for times in (1, more):
@@ -399,7 +392,7 @@ def test_the_memory_of_a_job_does_not_grow_with_its_input(promoted, tmp_path):
         for number in range(times):
             table.to_csv(file, index=False, mode="a", header=number == 0)
         words = (f"input={file}", f"output={tmp_path}/{times}.parquet")
-        ended = wait(start(promoted.home, *words, size=500_000))
+        ended = start(*words, size=500_000).ended()
         assert ended.code == 0, ended.err
         assert ended.line["rows"] == rows * times
         peaks.append(int(ended.err.rpartition("peak ")[2]))

@@ -38,14 +38,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Command:
-    """Run a command, and keep track of every process that it starts; its output goes to files."""
+    """Run a command, and keep track of every process that it starts; its output goes to files.
 
-    def __init__(self, home: Path, *words: str, root: Path | None = None) -> None:
+    ``before`` is Python that the process runs first.
+    """
+
+    def __init__(self, home: Path, *words: str, root: Path | None = None, before: str = "") -> None:
         self.started = time.time()
         root = root or next(parent for parent in home.parents if parent.is_dir())
         self.output = root / "output" / str(time.monotonic_ns())
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        given = (root, environment(home), "", words)
+        given = (root, environment(home), before, words)
         self.process = Fork(forks(), churnlab_session, *given, output=self.output)
         until(lambda: _session(psutil.Process(self.process.pid)) == self.process.pid, "a session")
 
