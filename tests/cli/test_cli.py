@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.killing import SUPPORT, notes, own_model
 from support.running import churnlab_at, environment, scores_of, start, wait
 from support.waiting import until
 
@@ -321,20 +322,26 @@ IDLE = dict.fromkeys(("rollback", "history", "doctor", "score", "serve"), "force
 """Commands to which a key that all have means nothing."""
 
 
-def test_the_help_shows_no_key_without_effect_and_no_content_of_a_yaml(home):
-    churnlab = churnlab_at(home)
-    helped = {command: churnlab(command, "--help").out for command in COMMANDS}
-    for command, text in helped.items():
+@pytest.fixture(scope="module")
+def helped(shared_home):
+    """Return what each command prints with --help."""
+    churnlab = churnlab_at(shared_home)
+    return {command: churnlab(command, "--help") for command in COMMANDS}
+
+
+def test_the_help_shows_no_key_without_effect_and_no_content_of_a_yaml(helped):
+    for command, answer in helped.items():
+        text = answer.out
         assert not re.search(
             r"``|_target_|\.levers\.|\.sentences\.|@claims|segments\.early\.", text
         )
         assert not re.search(r"^  [\w.]+=.{200}", text, re.MULTILINE), command
         assert f"{IDLE.get(command, 'hydra')}=" not in text
-    assert re.search(r"^  force=false +overwrite the output", helped["init"], re.MULTILINE)
-    assert re.search(r"^  force=false +promote in spite of", helped["promote"], re.MULTILINE)
-    assert re.search(r"^  force=false +with -m: run a job again", helped["train"], re.MULTILINE)
-    assert re.search(r"^  ceiling\.cv_roc_auc=0\.995 +\w+", helped["compare"], re.MULTILINE)
-    assert re.search(r"^  dataset\.target=Churn +\w+", helped["explore"], re.MULTILINE)
+    assert re.search(r"^  force=false +overwrite the output", helped["init"].out, re.MULTILINE)
+    assert re.search(r"^  force=false +promote in spite of", helped["promote"].out, re.MULTILINE)
+    assert re.search(r"^  force=false +with -m: run a job again", helped["train"].out, re.MULTILINE)
+    assert re.search(r"^  ceiling\.cv_roc_auc=0\.995 +\w+", helped["compare"].out, re.MULTILINE)
+    assert re.search(r"^  dataset\.target=Churn +\w+", helped["explore"].out, re.MULTILINE)
 
 
 def test_a_key_misspelt_inside_the_users_own_yaml_is_refused_with_the_keys_there_are(
@@ -450,10 +457,8 @@ def test_a_key_of_other_commands_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_shows_why_its_keys_its_choices_and_three_examples(
-    home, run_command, command
-):
-    answer = run_command(home, command, "--help")
+def test_the_help_of_a_command_shows_why_its_keys_its_choices_and_three_examples(helped, command):
+    answer = helped[command]
     assert answer.code == 0
     assert answer.err == ""
     about, _, keys = answer.out.partition("Keys and their defaults:")
@@ -490,34 +495,16 @@ def test_a_successful_run_says_its_result_on_the_last_line_and_nothing_else(
     assert [line.split(":")[0] for line in ended.err.splitlines()] == ["logistic_regression raw"]
 
 
-def running(
-    process: subprocess.Popen, home: Path, runs_at, *, command: str, count: int = 1
-) -> None:
-    """Wait until so many runs of a command are RUNNING in the store or have been."""
-
-    def opened() -> bool:
-        assert process.poll() is None, process.communicate()
-        return (home / "mlflow.db").exists() and len(runs_at(home, command=command)) >= count
-
-    until(opened, "the run")
-
-
 @pytest.mark.slow
-def test_an_interrupt_ends_a_training_as_killed(home, runs_at):
-    words = [
-        "train",
-        *SMALL,
-        "model=random_forest",
-        "model.estimator.n_estimators=3000",
-        "evaluation.repeats=20",
-    ]
-    process = start(home, *words)
-    running(process, home, runs_at, command="train")
+def test_an_interrupt_ends_a_training_as_killed(home, runs_at, tmp_path):
+    words = ["train", *own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=60)]
+    process = start(home, *words, settings={"PYTHONPATH": str(SUPPORT)})
+    until(lambda: notes(tmp_path, "sleeper"), "the first fit")
     process.send_signal(signal.SIGINT)
     ended = wait(process, timeout=30)
     assert (ended.code, ended.out) == (130, "")
     assert "Traceback" not in ended.err
-    assert "churnlab train dataset.rows=300" in ended.err
+    assert "churnlab train --config-dir own model=sleeper dataset.rows=200" in ended.err
     assert [run.info.status for run in runs_at(home)] == ["KILLED"]
 
 
@@ -538,11 +525,8 @@ def members(n, seed):
 @pytest.mark.slow
 def test_a_signal_that_comes_inside_a_destructor_is_not_lost(home, run_command, tmp_path):
     (tmp_path / "deaf.py").write_text(DEAF)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     started = time.monotonic()
-    ended = run_command(
-        home, "train", "dataset.generator._target_=deaf.members", settings={"PYTHONPATH": path}
-    )
+    ended = run_command(home, "train", "dataset.generator._target_=deaf.members")
     assert (ended.code, ended.out) == (143, "")
     assert time.monotonic() - started < 50
     assert "Traceback" not in ended.err
@@ -572,39 +556,11 @@ def test_a_signal_is_not_lost_when_what_it_interrupts_fails_over_it(
     home, run_command, runs_at, tmp_path, words
 ):
     (tmp_path / "clumsy.py").write_text(CLUMSY)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     model = ("model.estimator._target_=clumsy.Clumsy", "model.trusted=[clumsy.Clumsy]")
-    ended = run_command(home, *words, *SMALL, *model, settings={"PYTHONPATH": path})
+    ended = run_command(home, *words, *SMALL, *model)
     assert (ended.code, ended.out) == (143, ""), ended.err
     assert "Traceback" not in ended.err
     assert "cannot be repaired" not in ended.err
     assert ended.err.splitlines()[-1].startswith("Stopped. To run it again: churnlab ")
     assert {run.info.status for run in runs_at(home)} == {"KILLED"}
     assert len(runs_at(home, command="train")) <= 1
-
-
-@pytest.mark.slow
-def test_a_termination_ends_a_study_as_killed_and_the_same_command_goes_on(
-    home, run_command, runs_at
-):
-    words = [
-        "tune",
-        *SMALL,
-        "model=random_forest",
-        "model.estimator.n_estimators=300",
-        "tune.n_trials=3",
-    ]
-    process = start(home, *words)
-    running(process, home, runs_at, command="trial", count=2)
-    process.send_signal(signal.SIGTERM)
-    ended = wait(process, timeout=30)
-    assert (ended.code, ended.out) == (143, "")
-    assert {run.info.status for run in runs_at(home)} <= {"KILLED", "FINISHED"}
-    assert [run.info.status for run in runs_at(home, command="tune")] == ["KILLED"]
-
-    again = run_command(home, *words)
-    assert again.code == 0, again.err
-    trials = [run.info.status for run in runs_at(home, command="trial")]
-    assert trials.count("FINISHED") == again.line["n_complete"] == 3
-    assert set(trials) <= {"KILLED", "FINISHED"}
-    assert [run.info.status for run in runs_at(home, command="tune")] == ["FINISHED"]

@@ -19,7 +19,7 @@ from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("dataset.rows=300", "evaluation.folds=3")
+SMALL = ("dataset.rows=300", "evaluation.folds=2")
 JOBS = 20 if SOAK else 3
 GRID = ("train", "-m", *SMALL, "model=dummy,logistic_regression", "features=raw,early")
 
@@ -127,7 +127,10 @@ def test_the_same_sweep_after_a_correction_runs_only_what_had_failed(
 ):
     tables = [tmp_path / "first.csv", tmp_path / "second.csv"]
     members(300, seed=1).to_csv(tables[0], index=False)
-    words = ["train", "-m", "model=dummy", "dataset=gym", f"dataset.path={tables[0]},{tables[1]}"]
+    words = [
+        *("train", "-m", "model=dummy", "evaluation.folds=2", "dataset=gym"),
+        f"dataset.path={tables[0]},{tables[1]}",
+    ]
     broken = run_command(home, *words)
     assert broken.code == 1
     assert f"There is no file {tables[1]}" in broken.err
@@ -152,76 +155,61 @@ def slow_jobs(root: Path, *, jobs: int, seconds: float = 1.0, **keys: Any) -> li
     return ["train", "-m", *model, f"model.estimator.x={values}"]
 
 
-def killed(home: Path, words: list[str], holds, *, by: signal.Signals = signal.SIGTERM) -> None:
+def statuses(home: Path, command: str = "train") -> list[str]:
+    return [run.info.status for run in runs(home, command)]
+
+
+def killed(home: Path, words: list[str], holds, *, by: signal.Signals) -> None:
     """Start a sweep and send it a signal as soon as something holds of its store."""
     with Command(home, *words) as command:
-        opened = home / "mlflow.db"
-        assert command.until(lambda: opened.exists() and holds(), "its moment"), command.err
+        assert command.until(holds, "its moment"), command.err
         command.process.send_signal(by)
         ended = command.ended()
     assert (ended.code, ended.out) == (-by if by == signal.SIGKILL else 143, ""), ended.err
     assert "Traceback" not in ended.err
 
 
-def test_a_killed_sweep_run_again_does_only_what_is_missing(tmp_path, home, run_command, runs_at):
-    words = slow_jobs(tmp_path, jobs=3)
-
-    def statuses(command: str = "train") -> list[str]:
-        return [run.info.status for run in runs_at(home, command=command)]
-
-    killed(home, words, lambda: "RUNNING" in statuses())
-    assert statuses() == ["KILLED"]
-    assert statuses("sweep") == ["KILLED"]
-
-    killed(home, words, lambda: statuses().count("FINISHED") >= 1 and "RUNNING" in statuses())
-    finished = [
-        run.info.run_id for run in runs_at(home, command="train") if run.info.status == "FINISHED"
-    ]
-    assert 1 <= len(finished) < 3
-    assert statuses("sweep") == ["KILLED"]
-
-    ended = run_command(home, *words)
-    assert ended.code == 0, ended.err
-    assert ended.line["runs"][: len(finished)] == finished
-    assert statuses().count("FINISHED") == 3 == len(set(ended.line["runs"]))
-    assert set(statuses()) == {"FINISHED", "KILLED"}
-    assert statuses("sweep") == ["FINISHED"]
-
-
-def test_a_sweep_that_was_killed_outright_leaves_its_running_job_to_be_done_again(
+def test_a_sweep_that_was_killed_outright_or_stopped_does_only_what_is_missing_when_run_again(
     tmp_path, home, run_command, runs_at
 ):
-    """Kill -9 in the first job, then at any moment; finished jobs are not run again."""
+    """Kill -9 in the first job, SIGTERM in the second, then kill -9 at any moment."""
     words = slow_jobs(tmp_path, jobs=JOBS)
+    killed(home, words, lambda: "RUNNING" in statuses(home), by=signal.SIGKILL)
+    assert (statuses(home), statuses(home, "sweep")) == (["RUNNING"], ["RUNNING"])
 
-    def statuses(command: str = "train") -> list[str]:
-        return [run.info.status for run in runs_at(home, command=command)]
+    killed(
+        home,
+        words,
+        lambda: "FINISHED" in statuses(home) and "RUNNING" in statuses(home),
+        by=signal.SIGTERM,
+    )
+    assert set(statuses(home)) == {"FINISHED", "KILLED"}
+    assert statuses(home, "sweep") == ["KILLED"]
 
-    killed(home, words, lambda: "RUNNING" in statuses(), by=signal.SIGKILL)
-    assert (statuses(), statuses("sweep")) == (["RUNNING"], ["RUNNING"])
     kept: dict[str, int] = {}
-    for enough in range(1, JOBS):
+    for enough in range(2, JOBS):
         killed(
             home,
             words,
-            lambda enough=enough: statuses().count("FINISHED") >= enough,
+            lambda enough=enough: statuses(home).count("FINISHED") >= enough,
             by=signal.SIGKILL,
         )
         ended = [
             run.info for run in runs_at(home, command="train") if run.info.status == "FINISHED"
         ]
         finished = {info.run_id: info.end_time for info in ended}
+        assert enough <= len(finished) < JOBS
         assert kept.items() <= finished.items()
-        assert statuses().count("RUNNING") <= 1
+        assert statuses(home).count("RUNNING") <= 1
         kept = finished
 
     ended = run_command(home, *words)
     assert ended.code == 0, ended.err
     assert "This sweep was killed before" in ended.err
     assert set(kept) <= set(ended.line["runs"])
-    assert (statuses().count("FINISHED"), len(set(ended.line["runs"]))) == (JOBS, JOBS)
-    assert set(statuses()) == {"FINISHED", "KILLED"}
-    assert statuses("sweep") == ["FINISHED"]
+    assert (statuses(home).count("FINISHED"), len(set(ended.line["runs"]))) == (JOBS, JOBS)
+    assert set(statuses(home)) == {"FINISHED", "KILLED"}
+    assert statuses(home, "sweep") == ["FINISHED"]
     assert run_command(home, "doctor").code == 0
 
 
@@ -308,15 +296,16 @@ def test_the_parent_holds_a_table_and_a_figure_of_all_jobs_with_the_best_first(
 
 
 def test_a_sweep_holds_the_jobs_that_an_earlier_one_has_finished_too(
-    grid, shared_home, run_command, client_at, runs_at
+    in_parallel, run_command, client_at
 ):
-    before = {run.info.run_id for run in runs_at(shared_home, command="train")}
-    again = run_command(shared_home, *GRID[:-1], "features=raw", *TWO_WORKERS)
+    """Whatever engine ran them."""
+    home, earlier = in_parallel
+    again = run_command(home, *GRID[:-1], "features=raw")
     assert again.code == 0, again.err
     assert len(again.line["runs"]) == 2
-    assert set(again.line["runs"]) <= before
-    assert again.line["run_id"] != grid.line["run_id"]
-    parent = client_at(shared_home).get_run(again.line["run_id"])
+    assert set(again.line["runs"]) <= set(earlier.line["runs"])
+    assert again.line["run_id"] != earlier.line["run_id"]
+    parent = client_at(home).get_run(again.line["run_id"])
     assert set(parent.data.tags["churnlab.jobs"].split(",")) == set(again.line["runs"])
     assert parent.data.metrics["cv_log_loss"] > 0
     assert set(pd.read_csv(artifact(parent, "jobs.csv"))["run_id"]) == set(again.line["runs"])
@@ -331,7 +320,7 @@ def test_jobs_on_other_folds_are_not_ranked_without_saying_so(home, run_command,
 
 
 def test_studies_of_a_sweep_run_inline_each_in_one_worker(home, run_command, client_at, runs_at):
-    words = ["tune", "-m", *SMALL, "features=raw,early", "tune.n_trials=3", *TWO_WORKERS]
+    words = ["tune", "-m", *SMALL, "features=raw,early", "tune.n_trials=2", *TWO_WORKERS]
     ended = run_command(home, *words)
     assert ended.code == 0, ended.err
     parent = client_at(home).get_run(ended.line["run_id"])
@@ -342,7 +331,7 @@ def test_studies_of_a_sweep_run_inline_each_in_one_worker(home, run_command, cli
             for run in runs_at(home, command="trial")
             if run.data.tags["mlflow.parentRunId"] == run_id
         ]
-        assert len(trials) == 3
+        assert len(trials) == 2
         assert study.data.tags["engine._target_"] == "churnlab.tuning.workers.Inline"
     assert parent.data.metrics["cv_log_loss"] == min(
         run.data.metrics["cv_log_loss"] for run in runs_at(home, command="train")
@@ -359,74 +348,63 @@ def settled(home: Path, runs_at) -> set[str]:
     }
 
 
-def test_a_worker_that_is_killed_costs_an_attempt_and_no_job(tmp_path, home, runs_at):
-    with Command(home, *slow_jobs(tmp_path, jobs=4), *TWO_WORKERS) as command:
-        running = run_that(lambda run: run.info.status == "RUNNING", command, home)
-        os.kill(int(running.data.tags["churnlab.process"].split()[1]), signal.SIGKILL)
-        ended = command.ended()
-    assert ended.code == 0, ended.err
-    assert re.search(r"The worker of job \d died by signal 9 .*; the job is run again", ended.err)
-    statuses = sorted(run.info.status for run in runs_at(home, command="train"))
-    assert statuses == ["FINISHED"] * 4 + ["KILLED"]
-    assert client_status(runs_at(home), running.info.run_id) == "KILLED"
-    assert len(set(ended.line["runs"])) == 4
-
-
-def test_a_job_that_kills_its_workers_fails_with_a_command_that_repeats_only_it(
+def test_workers_end_with_a_sweep_that_is_killed_or_stopped_and_the_same_sweep_goes_on(
     tmp_path, home, runs_at
 ):
-    with Command(
-        home, *slow_jobs(tmp_path, jobs=4, seconds=0.0, dies_below=0.105), *TWO_WORKERS
-    ) as command:
-        ended = command.ended()
-    assert ended.code == 1
-    assert "1 of 4 jobs failed:" in ended.err
-    assert "its worker died 3 times, the last by signal 9 (out of memory?)." in ended.err
-    assert re.search(r"^  churnlab train --config-dir own .*model.estimator.x=0.1", ended.err, re.M)
-    statuses = sorted(run.info.status for run in runs_at(home, command="train"))
-    assert statuses == ["FINISHED"] * 3 + ["KILLED"] * 3
-    assert [run.info.status for run in parents(runs_at(home))] == ["FAILED"]
-
-
-@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_workers_and_their_runs_and_the_same_sweep_goes_on(
-    tmp_path, home, runs_at, by, code
-):
-    words = [*slow_jobs(tmp_path, jobs=4), *TWO_WORKERS]
-    with Command(home, *words) as command:
-        run_that(lambda run: run.info.status == "FINISHED", command, home)
-        command.process.send_signal(by)
-        ended = command.ended()
-        assert (ended.code, ended.out) == (code, ""), ended.err
-        assert "Traceback" not in ended.err
-        assert gone(command.session())
-    assert settled(home, runs_at) <= {"FINISHED", "KILLED"}
-    assert [run.info.status for run in parents(runs_at(home))] == ["KILLED"]
-    kept = {
-        run.info.run_id for run in runs_at(home, command="train") if run.info.status == "FINISHED"
-    }
-    with Command(home, *words) as command:
-        ended = command.ended()
-    assert ended.code == 0, ended.err
-    assert kept <= set(ended.line["runs"])
-    assert [run.info.status for run in parents(runs_at(home))] == ["FINISHED"]
-
-
-def test_workers_do_not_outlive_a_sweep_that_is_killed_and_the_next_start_cleans_up(
-    tmp_path, home, runs_at
-):
-    words = [*slow_jobs(tmp_path, jobs=4), *TWO_WORKERS]
+    """Kill -9, then Ctrl-C in the first jobs, SIGTERM later; in the last start a worker is killed,
+    which costs an attempt and no job."""
+    words = [*slow_jobs(tmp_path, jobs=3), *TWO_WORKERS]
     with Command(home, *words) as command:
         run_that(lambda run: run.info.status == "RUNNING", command, home)
         command.process.kill()
         command.process.wait()
         assert gone(command.session())
     assert "RUNNING" in settled(home, runs_at)
+
+    kept: set[str] = set()
+    for by, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with Command(home, *words) as command:
+            run_that(lambda run: running_since(command, run), command, home)
+            if by == signal.SIGTERM:
+                run_that(lambda run: run.info.status == "FINISHED", command, home)
+            command.process.send_signal(by)
+            ended = command.ended()
+            assert (ended.code, ended.out) == (code, ""), ended.err
+            assert "Traceback" not in ended.err
+            assert ("This sweep was killed before" in ended.err) == (by == signal.SIGINT)
+            assert gone(command.session())
+        assert settled(home, runs_at) <= {"FINISHED", "KILLED"}
+        assert statuses(home, "sweep") == ["KILLED"]
+        jobs = runs_at(home, command="train")
+        kept = {run.info.run_id for run in jobs if run.info.status == "FINISHED"}
+        assert (len(kept) > 0) == (by == signal.SIGTERM)
+
     with Command(home, *words) as command:
+        running = run_that(lambda run: running_since(command, run), command, home)
+        os.kill(int(running.data.tags["churnlab.process"].split()[1]), signal.SIGKILL)
         ended = command.ended()
     assert ended.code == 0, ended.err
-    assert "This sweep was killed before" in ended.err
-    assert settled(home, runs_at) <= {"FINISHED", "KILLED"}
+    assert re.search(r"The worker of job \d died by signal 9 .*; the job is run again", ended.err)
+    assert client_status(runs_at(home), running.info.run_id) == "KILLED"
+    assert kept <= set(ended.line["runs"])
+    assert statuses(home).count("FINISHED") == 3 == len(set(ended.line["runs"]))
+    assert settled(home, runs_at) == {"FINISHED", "KILLED"}
+    assert statuses(home, "sweep") == ["FINISHED"]
+
+
+def test_a_job_that_kills_its_workers_fails_with_a_command_that_repeats_only_it(
+    tmp_path, home, runs_at
+):
+    with Command(
+        home, *slow_jobs(tmp_path, jobs=2, seconds=0.0, dies_below=0.105), *TWO_WORKERS
+    ) as command:
+        ended = command.ended()
+    assert ended.code == 1
+    assert "1 of 2 jobs failed:" in ended.err
+    assert "its worker died 3 times, the last by signal 9 (out of memory?)." in ended.err
+    assert re.search(r"^  churnlab train --config-dir own .*model.estimator.x=0.1", ended.err, re.M)
+    assert sorted(statuses(home)) == ["FINISHED"] + ["KILLED"] * 3
+    assert [run.info.status for run in parents(runs_at(home))] == ["FAILED"]
 
 
 @pytest.mark.parametrize(
@@ -454,12 +432,12 @@ def test_a_sweep_without_a_job_is_wrong_input(home, run_command):
     assert "The sweep has no job: one of its keys has no value" in ended.err
 
 
-def test_a_plain_command_that_has_no_use_for_workers_says_so(home, run_command):
+def test_a_plain_command_that_has_no_use_for_workers_says_so(home, run_command, client_at):
     ended = run_command(home, "explore", "dataset.rows=200", *TWO_WORKERS)
     assert ended.code == 0, ended.err
     assert "engine runs the jobs of a sweep (-m); this one job runs in one process." in ended.err
-    plain = run_command(home, "explore", "dataset.rows=200")
-    assert ended.line["warnings"] == plain.line["warnings"] + 1
+    of_the_table = client_at(home).get_run(ended.line["run_id"]).data.metrics["warnings"]
+    assert ended.line["warnings"] == of_the_table + 1
 
 
 def run_that(holds, command: Command, home: Path) -> Any:
@@ -470,6 +448,11 @@ def run_that(holds, command: Command, home: Path) -> Any:
         return next((run for run in runs(home, "train") if holds(run)), None)
 
     return until(found, "the run")
+
+
+def running_since(command: Command, run: Any) -> bool:
+    """Return whether a run is RUNNING that this command has started."""
+    return run.info.status == "RUNNING" and run.info.start_time > 1000 * command.started
 
 
 def client_status(runs, run_id: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,10 +18,10 @@ from churnlab.cli.next_step import FOLLOWING, IF_NO, next_step
 from churnlab.cli.terminal import draw
 from churnlab.config.commands import COMMANDS
 from churnlab.formatting import Table
-from support.running import environment
+from support.running import PROMOTED_ROWS, environment
 from support.terminals import CONTROL, on_terminal, python_on_terminal
 
-SMALL = ("dataset.rows=300", "evaluation.folds=3")
+TRAINED = (*PROMOTED_ROWS, "evaluation.folds=3")
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 SHOWN = "import logging, time; from churnlab.cli import terminal; terminal.set_up([]); "
 LOG = "log = logging.getLogger('churnlab.x'); "
@@ -28,16 +29,16 @@ LINE = '{"command"'
 
 
 @pytest.fixture(scope="module")
-def trained(shared_home, succeed):
+def trained(promoted, tmp_path_factory, succeed):
     """Return a home with two models."""
-    for model in ("logistic_regression", "dummy"):
-        succeed(shared_home, "train", *SMALL, f"model={model}")
-    return shared_home
+    home = shutil.copytree(promoted.home, tmp_path_factory.mktemp("trained") / "home")
+    succeed(home, "train", *TRAINED, "model=dummy")
+    return home
 
 
-@pytest.mark.parametrize("columns", [70, 80, 160])
+@pytest.mark.parametrize("columns", [70, 160])
 def test_a_terminal_shows_a_table_within_its_width_and_no_json(trained, columns):
-    seen = on_terminal(trained, "compare", *SMALL, columns=columns)
+    seen = on_terminal(trained, "compare", *TRAINED, columns=columns)
     assert seen.code == 0
     assert LINE not in seen.text
     rule = next(number for number, line in enumerate(seen.lines) if set(line.strip()) == {"─"})
@@ -46,7 +47,7 @@ def test_a_terminal_shows_a_table_within_its_width_and_no_json(trained, columns)
     numbers = re.findall(r"\b0\.\d{4}\b", "\n".join(table))
     assert len(numbers) >= 3, "numbers are not broken"
     assert COLOR.search(seen.raw)
-    assert seen.lines[-2] == f"next: churnlab segment {SMALL[0]}"
+    assert seen.lines[-2] == f"next: churnlab segment {TRAINED[0]}"
 
 
 def test_the_result_line_goes_to_a_pipe_although_stderr_is_a_terminal(promoted):
@@ -56,24 +57,20 @@ def test_the_result_line_goes_to_a_pipe_although_stderr_is_a_terminal(promoted):
     assert "\x1b" not in seen.out
 
 
-def test_json_on_a_terminal_is_asked_for(promoted):
-    seen = on_terminal(promoted.home, "history", "--json", columns=400)
-    assert json.loads(next(line for line in seen.lines if line.startswith(LINE)))["entries"]
-
-
-def test_no_color_leaves_tables_without_color(promoted):
+def test_json_on_a_terminal_is_asked_for_and_no_color_leaves_tables_without_color(promoted):
     assert COLOR.search(on_terminal(promoted.home, "hist").raw)
-    seen = on_terminal(promoted.home, "history", NO_COLOR="1")
+    seen = on_terminal(promoted.home, "history", "--json", columns=400, NO_COLOR="1")
+    assert json.loads(next(line for line in seen.lines if line.startswith(LINE)))["entries"]
     assert not COLOR.search(seen.raw)
     assert "─────" in seen.text
 
 
 def test_quiet_shows_nothing_of_a_command_that_succeeds(promoted, run_command):
+    assert on_terminal(promoted.home, "-q", "history").raw == ""
     for flag in ("-q", "--quiet"):
-        assert on_terminal(promoted.home, flag, "history").raw == ""
-    ended = run_command(promoted.home, "history", "-q")
-    assert (ended.code, ended.err) == (0, "")
-    assert ended.line["entries"]
+        ended = run_command(promoted.home, "history", flag)
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.line["entries"]
 
 
 def test_quiet_shows_errors_and_warnings(promoted, run_command):
@@ -84,10 +81,9 @@ def test_quiet_shows_errors_and_warnings(promoted, run_command):
 
 
 def test_verbose_shows_the_progress_of_a_study_in_a_pipe(home, run_command):
-    words = ("tune", *SMALL, "tune.n_trials=2")
-    ended = run_command(home, *words, "-v")
-    assert "2 of 2 trials, best" in ended.err
-    assert "of 2 trials" not in run_command(home, *words, "tune.study=other").err
+    words = ("tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=2", "-v")
+    ended = run_command(home, *words)
+    assert "2 of 2 trials, best" in ended.err  # tests/tuning/test_nothing_twice.py: not without -v
 
 
 def test_quiet_and_verbose_together_are_refused(home, run_command):

@@ -5,15 +5,18 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
 
 from churnlab.data.demo import members
 from support.running import churnlab_at, environment, version_folder
 from support.servers import post, serving
+from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
 
@@ -163,9 +166,9 @@ def test_a_version_works_in_an_environment_made_from_its_own_requirements(
     shutil.copytree(version_folder(client_at(promoted.home), "demo-churn", "1"), files)
     members = table.drop(columns="member_id").astype("float64")
     members.to_json(tmp_path / "members.json", orient="records", double_precision=15)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    install(python, files / "requirements.txt")
+    (install if SOAK else link)(python, files / "requirements.txt")
     settings = environment(tmp_path) | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     alone = subprocess.run(
         [python, "-c", ALONE, files, tmp_path / "members.json"],
@@ -184,9 +187,31 @@ def test_a_version_works_in_an_environment_made_from_its_own_requirements(
         assert {**one, "churn_probability": 0} == {**other, "churn_probability": 0}
 
 
+def link(python: Path, requirements: Path) -> None:
+    """Give an environment what pip would install, from the packages that are installed here."""
+    (place,) = python.parents[1].glob("lib/*/site-packages")
+    wanted = [Requirement(line) for line in requirements.read_text().splitlines()]
+    linked = set()
+    while wanted:
+        requirement = wanted.pop()
+        package = distribution(requirement.name)
+        assert requirement.specifier.contains(package.version, prereleases=True), requirement
+        extras = ("", *sorted(requirement.extras))
+        if (package.name, extras) in linked:
+            continue
+        linked.add((package.name, extras))
+        needs = [Requirement(text) for text in package.requires or ()]
+        for need in needs:
+            if need.marker is None or any(need.marker.evaluate({"extra": one}) for one in extras):
+                wanted.append(need)
+        for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            if not (place / name).is_symlink():
+                (place / name).symlink_to(package.locate_file(name))
+
+
 def install(python: Path, requirements: Path) -> None:
     """Install a version's requirements; skip the test where pip reaches no registry."""
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     smallest = next(line for line in requirements.read_text().split() if line.startswith("skops=="))
     download = subprocess.run(
         [

@@ -15,7 +15,7 @@ import pytest
 
 from churnlab.data.demo import members
 from support.running import version_folder
-from support.servers import churnlab_serve, post
+from support.servers import forked_serve, post
 from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
@@ -35,14 +35,14 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def server(promoted):
-    with churnlab_serve(promoted.home, *LIMITS) as started:
+    with forked_serve(promoted.home, *LIMITS) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def guarded(promoted):
     words = ("serve.hosts=[churn.example.com,localhost]",)
-    with churnlab_serve(promoted.home, *words, CHURNLAB_SERVE_TOKEN=TOKEN) as started:
+    with forked_serve(promoted.home, *words, CHURNLAB_SERVE_TOKEN=TOKEN) as started:
         yield started
 
 
@@ -317,7 +317,7 @@ def test_clients_that_take_no_answer_are_given_up(server, table, promised):
     sent, used = whole(records(table, 2000)), []
     for _ in range(5 if SOAK else 1):
         with ExitStack() as opened:
-            for _ in range(60):
+            for _ in range(60 if SOAK else 30):
                 client = opened.enter_context(socket.socket())
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 client.connect(("127.0.0.1", server.port))

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from churnlab.data.demo import members
-from support.running import THREE_SEGMENTS, churnlab_at, tracked_at, version_folder
-from support.servers import churnlab_serve
+from support.running import PROMOTED_ROWS, churnlab_at, tracked_at, version_folder
+from support.servers import forked_serve
 from support.soak import SOAK
 
 pytestmark = pytest.mark.slow
@@ -36,14 +36,13 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(promoted, tmp_path_factory):
     """A store with three versions that answer differently; the first is the champion."""
-    home = tmp_path_factory.mktemp("moving") / "home"
-    small = ("dataset.rows=400", "evaluation.folds=2")
+    home = shutil.copytree(promoted.home, tmp_path_factory.mktemp("moving") / "home")
+    small = (*PROMOTED_ROWS, "evaluation.folds=2")
     forced = ("force=true", "reason=a test")
-    churnlab = churnlab_at(home)
-    ended = [churnlab("segment", "dataset.rows=400", *THREE_SEGMENTS)]
-    for strength in ("1", "0.01", "0.0001"):
+    churnlab, ended = churnlab_at(home), []
+    for strength in ("0.01", "0.0001"):
         train = churnlab("train", *small, f"model.estimator.C={strength}")
         run = f"churn_run={train.line['run_id']}"
         ended += [train, churnlab("promote", *small, run, *forced)]
@@ -63,7 +62,7 @@ def client(home, client_at):
 def following(home, client_at):
     """A server that follows the champion; most tests share it."""
     client_at(home).set_registered_model_alias(MODEL, "champion", "1")
-    with churnlab_serve(home, "serve.poll=0.1") as started:
+    with forked_serve(home, "serve.poll=0.1") as started:
         yield started
 
 
@@ -305,7 +304,7 @@ def test_a_version_whose_files_cannot_be_copied_here_is_not_used_and_the_registr
 ):
     copies = tmp_path / "copies"
     copies.mkdir()
-    with churnlab_serve(home, "serve.poll=0.1", TMPDIR=str(copies)) as server:
+    with forked_serve(home, "serve.poll=0.1", TMPDIR=str(copies)) as server:
         before = state(server)
         shutil.rmtree(copies)
         client.set_registered_model_alias(MODEL, "champion", "3")
@@ -323,7 +322,7 @@ def test_a_version_whose_files_cannot_be_copied_here_is_not_used_and_the_registr
 
 def test_a_version_with_a_number_stays(home, client, table, promised):
     words = ("model_uri=models:/demo-churn/2", "serve.poll=0.1")
-    with churnlab_serve(home, *words) as server:
+    with forked_serve(home, *words) as server:
         client.set_registered_model_alias(MODEL, "champion", "3")
         time.sleep(0.5)  # five looks of a server that follows
         assert asked(server, table) == (200, "2", promised["2"])
@@ -340,7 +339,7 @@ def test_all_workers_follow_and_a_dead_one_is_replaced(home, client, table, prom
     made = str(number)
     client.set_registered_model_alias(MODEL, "champion", made)
     promised = promised | {made: promised["1"]}
-    with churnlab_serve(home, "serve.poll=0.1", "serve.workers=2") as server:
+    with forked_serve(home, "serve.poll=0.1", "serve.workers=2") as server:
 
         def answers() -> set[str]:
             found = set()

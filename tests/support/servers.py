@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.running import environment
+from support.forked import Fork, churnlab_as
+from support.running import environment, forks
 
 
 @contextmanager
@@ -69,7 +70,7 @@ class Server(NamedTuple):
     """A ``churnlab serve`` that answers: its address, process, and file of messages."""
 
     address: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Fork
     output: Path
 
     @property
@@ -93,6 +94,16 @@ class Server(NamedTuple):
 
 
 @contextmanager
+def forked_serve(home: Path, *words: str, **settings: str) -> Iterator[Server]:
+    """Run ``churnlab serve WORDS`` in a fork, without the cost of its imports."""
+    with NamedTemporaryFile(suffix=".err", delete=False, dir=home.parent) as log:
+        output = Path(log.name)
+    given = (home, environment(home, **settings), "", ("serve", "port=0", *words))
+    process = Fork(forks(), churnlab_as, *given, output=output.with_suffix(""))
+    yield from _answering(process, output)
+
+
+@contextmanager
 def churnlab_serve(home: Path, *words: str, **settings: str) -> Iterator[Server]:
     """Run ``churnlab serve WORDS`` on a free port until it answers; end it with SIGTERM."""
     with NamedTemporaryFile("w", suffix=".txt", delete=False, dir=home.parent) as log:
@@ -104,7 +115,11 @@ def churnlab_serve(home: Path, *words: str, **settings: str) -> Iterator[Server]
             stderr=log,
             text=True,
         )
-    output = Path(log.name)
+    yield from _answering(process, Path(log.name))
+
+
+def _answering(process: subprocess.Popen[str] | Fork, output: Path) -> Iterator[Server]:
+    """Yield a server when it answers; end it with SIGTERM."""
     try:
         for _ in range(600):
             found = re.search(r"http://\S+:\d+", output.read_text(encoding="utf-8"))
@@ -122,7 +137,7 @@ def churnlab_serve(home: Path, *words: str, **settings: str) -> Iterator[Server]
         process.wait(timeout=60)
 
 
-def _wait_for(address: str, process: subprocess.Popen[Any], output: Path) -> None:
+def _wait_for(address: str, process: subprocess.Popen[Any] | Fork, output: Path) -> None:
     for _ in range(240):
         try:
             urllib.request.urlopen(address, timeout=5).close()

@@ -18,7 +18,6 @@ from churnlab.tuning.needs import Needs
 from support import calls
 from support.dask_cluster import Cluster, dask_cluster
 from support.killing import gone
-from support.running import start, wait
 from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -157,10 +156,10 @@ def test_an_address_where_something_else_listens_is_wrong_input(answers, monkeyp
 
 @pytest.mark.parametrize("words", [("train", "model=dummy"), ("tune", "tune.n_trials=2")])
 def test_a_command_without_its_scheduler_ends_in_one_paragraph_and_leaves_no_run(
-    home, runs_at, words
+    home, run_command, runs_at, words
 ):
     given = ("dataset.rows=250", "evaluation.folds=2", "engine=dask", "engine.address=nowhere")
-    ended = wait(start(home, *words, *given))
+    ended = run_command(home, *words, *given)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("No Dask scheduler answers at engine.address=nowhere.")
     assert ended.err.count("\n") == 1
@@ -232,19 +231,18 @@ def package(folder: Path, name: str, version: str) -> None:
     (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
-def test_a_worker_with_another_version_of_a_package_is_refused_by_name(tmp_path):
+def test_a_worker_with_another_version_of_a_package_is_refused_by_name(cluster, engine, tmp_path):
     package(tmp_path / "other", "optuna", "0.0.1")
-    with dask_cluster(tmp_path / "dask", workers=1) as cluster:
-        cluster.worker(PYTHONPATH=str(tmp_path / "other"))
-        with pytest.raises(
-            InputError, match=r"worker tcp://\S+ is not .*optuna is 5\S+ here and 0.0.1"
-        ):
-            Dask(workers=1, address=cluster.address).pool().__enter__()
     (tmp_path / "empty" / "churnlab").mkdir(parents=True)
     (tmp_path / "empty" / "churnlab" / "__init__.py").touch()
-    with dask_cluster(tmp_path / "dask2", workers=0) as cluster:
-        cluster.worker(PYTHONPATH=str(tmp_path / "empty"))
-        with pytest.raises(
-            InputError, match="cannot run churnlab .*install the same churnlab there"
-        ):
-            Dask(workers=1, address=cluster.address).pool().__enter__()
+    for folder, message in (
+        ("other", r"worker tcp://\S+ is not .*optuna is 5\S+ here and 0.0.1"),
+        ("empty", "cannot run churnlab .*install the same churnlab there"),
+    ):
+        worker = cluster.worker(PYTHONPATH=str(tmp_path / folder))
+        try:
+            with pytest.raises(InputError, match=message):
+                engine.pool().__enter__()
+        finally:
+            os.killpg(worker.pid, signal.SIGTERM)
+            worker.wait()

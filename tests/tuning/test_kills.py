@@ -6,7 +6,8 @@ In the short form every way of killing gets a few kills; `make soak` gives each 
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -98,22 +99,22 @@ def study_after_study(root: Path, end_early: Callable[[Path], list[str]]) -> Cou
     return hit
 
 
-def moments() -> list[str]:
+def moments(engine: str) -> list[str]:
     """Return the moments at which to kill one study."""
     if not SOAK:
-        return ["start-up", "trial"]
+        return ["start-up", *["trial"] * len(WAYS[engine])]
     return [
         RANDOM.choice(["start-up", "any"]),
         *RANDOM.choices(["start-up", "any", "trial"], weights=[1, 4, 2], k=RANDOM.randrange(2, 8)),
     ]
 
 
-def killed_until_done(home: Path, engine: str, *, everything: bool) -> list[str]:
+def killed_until_done(home: Path, engine: str, ways: Sequence[str]) -> list[str]:
     """Kill a new study at some moments, run it to its end and check it; return what was hit."""
     command_line = words(home.parent, engine, N[engine])
     hit: list[str] = []
     before = kept(home)
-    for moment in moments():
+    for moment, way in zip(moments(engine), cycle(ways), strict=False):
         with (
             Command(home, *command_line) as command,
             repeatable("the kills hit", hit, "the next came at", moment),
@@ -122,7 +123,7 @@ def killed_until_done(home: Path, engine: str, *, everything: bool) -> list[str]
                 check_promise(home, N[engine], command.ended())
                 return hit
             workers = command.workers()
-            if everything:
+            if way == "everything":
                 command.kill_everything()
             else:
                 command.kill()
@@ -142,17 +143,21 @@ def killed_until_done(home: Path, engine: str, *, everything: bool) -> list[str]
     return hit
 
 
+WAYS = {"inline": ["the one process"], "processes": ["the parent of workers", "everything"]}
+"""What is killed at once, by engine; in the long form each in studies of its own."""
+
+
 @pytest.mark.parametrize(
-    ("engine", "everything"),
-    [("inline", False), ("processes", False), ("processes", True)],
-    ids=["the one process", "the parent of workers", "everything at once"],
+    ("engine", "ways"),
+    [
+        (engine, alone)
+        for engine, ways in WAYS.items()
+        for alone in ([[way] for way in ways] if SOAK else [ways])
+    ],
+    ids=lambda given: given if isinstance(given, str) else " and ".join(given),
 )
-def test_a_study_killed_at_random_moments_ends_with_exactly_its_trials(
-    tmp_path, engine, everything
-):
-    hit = study_after_study(
-        tmp_path, lambda home: killed_until_done(home, engine, everything=everything)
-    )
+def test_a_study_killed_at_random_moments_ends_with_exactly_its_trials(tmp_path, engine, ways):
+    hit = study_after_study(tmp_path, lambda home: killed_until_done(home, engine, ways))
     assert hit["a trial"]
     assert hit["an empty store"]
 
@@ -190,9 +195,9 @@ def test_workers_killed_at_random_moments_are_replaced_and_their_trials_run_agai
 
 
 def test_a_killed_worker_is_replaced_and_another_runs_its_trial_again(home):
-    model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
+    model = own_model(home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.4)
     with Command(
-        home, "tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=16"
+        home, "tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=10"
     ) as command:
         assert command.until(lambda: notes(home.parent, "sleeper"), "the first fit")
         (victim,) = [
@@ -201,7 +206,7 @@ def test_a_killed_worker_is_replaced_and_another_runs_its_trial_again(home):
             if worker.pid == notes(home.parent, "sleeper")[0]["pid"]
         ]
         victim.kill()
-        found = check_promise(home, 16, command.ended())
+        found = check_promise(home, 10, command.ended())
     (attempt,) = dead(found)
     (again,) = [trial for trial in in_state(found, "COMPLETE") if trial.params == attempt.params]
     assert again.user_attrs["worker"] != attempt.user_attrs["worker"]
@@ -289,6 +294,8 @@ def stopped_until_done(home: Path) -> list[str]:
             assert last.startswith("Stopped. To run it again: churnlab tune "), ended.err
             assert last.endswith(command_line[-1])
             assert {run.info.status for run in runs(home)} <= ENDED
+            if moment == "trial":
+                assert [run.info.status for run in runs(home, "tune")] == ["KILLED"]
             assert gone(workers)
             after = kept(home)
             assert unchanged(before, after)

@@ -11,11 +11,14 @@ from support.soak import RANDOM, SOAK, repeatable
 
 pytestmark = pytest.mark.slow
 
-OUTER, N = 2, 3
+OUTER, N = 2, 2
 TUNE = (
     *("tune", "tune.study=mine", "dataset.rows=300", "evaluation.folds=3", "model=random_forest"),
     *("model.estimator.n_estimators=5", f"tune.n_trials={N}", f"tune.outer={OUTER}"),
 )
+
+
+INLINE, PROCESSES = (), ("engine=processes", "engine.workers=2")
 
 
 def table(run, path: str) -> pd.DataFrame:
@@ -137,13 +140,18 @@ def kills(home: Path, words: list[str], study: str, n: int) -> int:
 
 
 @pytest.mark.usefixtures("moments_of_its_own")
-@pytest.mark.parametrize("engine", [(), ("engine=processes", "engine.workers=2")])
-def test_a_nested_study_killed_at_random_moments_ends_with_exactly_its_trials(tmp_path, engine):
+@pytest.mark.parametrize(
+    ("killed", "resumed"),
+    [(INLINE, INLINE), (PROCESSES, PROCESSES)] if SOAK else [(INLINE, PROCESSES)],
+)
+def test_a_nested_study_killed_at_random_moments_ends_with_exactly_its_trials(
+    tmp_path, killed, resumed
+):
     home = tmp_path / "home"
     model = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.1)
-    words = ["tune", *model, *engine, f"tune.n_trials={N}", "tune.outer=2", "tune.study=nested"]
-    assert kills(home, words, "nested", N)
-    with Command(home, *words) as command:
+    words = ["tune", *model, f"tune.n_trials={N}", "tune.outer=2", "tune.study=nested"]
+    assert kills(home, [*words, *killed], "nested", N)
+    with Command(home, *words, *resumed) as command:
         check_nested(home, command.ended(), study="nested", n=N, outer=2)
 
 

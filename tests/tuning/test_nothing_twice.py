@@ -55,6 +55,7 @@ def test_a_space_of_six_points_is_tried_once(lab, engine):
     assert refit > 0
     assert untuned > 0
     assert "The space has 6 points: each is tried once." in ended.err
+    assert "trials, best" not in ended.err, "without -v a pipe gets no progress"
 
     again = churnlab("tune", *model, *ENGINES[engine], "tune.n_trials=20")
     assert (again.code, again.line["n_complete"]) == (0, 6)

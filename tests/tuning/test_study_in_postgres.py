@@ -29,7 +29,7 @@ def history(found) -> list[tuple[dict, float | None]]:
 
 
 def test_one_worker_has_the_same_trials_as_in_files_also_when_it_is_killed(shared, tmp_path):
-    n = 14  # more than 10: the first ones are drawn at random
+    n = 12  # more than 10: the first ones are drawn at random
     words = (*SMALL, f"tune.n_trials={n}")
     with Command(tmp_path / "files", "tune", *words) as command:
         in_files = history(check_promise(tmp_path / "files", n, command.ended()))
@@ -46,11 +46,11 @@ def test_one_worker_has_the_same_trials_as_in_files_also_when_it_is_killed(share
 
 def test_a_driver_that_wants_fewer_trials_speaks_of_the_model_that_it_has_trained(shared):
     with (
-        shared.tune("one", *SMALL, "tune.n_trials=4") as one,
-        shared.tune("two", *SMALL, "tune.n_trials=25") as two,
+        shared.tune("one", *SMALL, "tune.n_trials=3") as one,
+        shared.tune("two", *SMALL, "tune.n_trials=12") as two,
     ):
         ended = [one.ended(), two.ended()]
-    for end, n in zip(ended, (4, 25), strict=True):
+    for end, n in zip(ended, (3, 12), strict=True):
         assert (end.code, end.line["n_complete"] >= n) == (0, True), end.err
         best = shared.client.get_run(end.line["best_run_id"]).data
         assert best.metrics["cv_log_loss"] == pytest.approx(end.line["best_value"])
@@ -63,7 +63,7 @@ def test_who_leaves_early_leaves_the_run_open_for_the_others(shared):
     many = (*words, "tune.n_trials=200")
     with shared.tune("one", *many) as one:
         until(lambda: shared.busy(one), "a fit on the first machine")
-        with shared.tune("two", *many, "engine=processes", "engine.workers=1") as two:
+        with shared.tune("two", *many) as two:
             until(lambda: shared.busy(two), "a fit on the second machine")
             os.kill(one.process.pid, signal.SIGINT)
             ended = one.ended()
@@ -125,9 +125,7 @@ def test_doctor_knows_who_works_on_a_study_in_postgres(shared, tmp_path):
     assert "RUNNING" not in left["study"] | left["trial"] | left["tune"]
 
 
-def test_what_is_wrong_is_said_in_one_paragraph_and_no_password_is_kept(
-    shared, tmp_path, run_command
-):
+def test_what_is_wrong_is_said_in_one_paragraph_and_no_password_is_kept(shared, tmp_path):
     home = tmp_path / "one"
     words = ("tune", *SMALL, "tune.n_trials=2", "tune.study=ours")
     url, times = shared.url, (f"storage.heartbeat={HEARTBEAT}", f"storage.grace={GRACE}")
@@ -140,7 +138,7 @@ def test_what_is_wrong_is_said_in_one_paragraph_and_no_password_is_kept(
     ]
     done = churnlab(*words, "storage=postgres", f"storage.url={url}", *times)
     other = (*words, "storage=postgres", *times, f"tracking.uri=sqlite:///{tmp_path}/other.db")
-    refused.append(run_command(home, *other, settings={"CHURNLAB_STORAGE_URL": url}))
+    refused.append(churnlab_at(home, CHURNLAB_STORAGE_URL=url)(*other))
     assert done.code == 0, done.err
     says = [
         *("CHURNLAB_STORAGE_URL", "does not let this user in", "no such user or database"),
