@@ -131,6 +131,42 @@ def test_every_key_of_a_space_is_a_parameter_of_its_estimator_and_its_range_hold
                         part._validate_params()
 
 
+FLOAT, INT, CHOICES = (
+    f"optuna.distributions.{kind}Distribution" for kind in ("Float", "Int", "Categorical")
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["model.space.C=[0.1,1,10]"], {"C": {"_target_": CHOICES, "choices": [0.1, 1, 10]}}),
+        (
+            ["model.space.C.low=0.1"],
+            {"C": {"_target_": FLOAT, "low": 0.1, "high": 100.0, "log": True}},
+        ),
+        (
+            ["model.space.C={low: 1e-3, high: 10, log: true}"],
+            {"C": {"_target_": FLOAT, "low": 0.001, "high": 10, "log": True}},
+        ),
+        (["model.space.C={low: 1, high: 3}"], {"C": {"_target_": INT, "low": 1, "high": 3}}),
+        (
+            ["model.space.max_iter={low: 50, high: 60, step: 5}", "~model.space.C"],
+            {"max_iter": {"_target_": INT, "low": 50, "high": 60, "step": 5}},
+        ),
+        (
+            ["model.space={C: [1,2], tol: [0.001]}"],
+            {
+                "C": {"_target_": CHOICES, "choices": [1, 2]},
+                "tol": {"_target_": CHOICES, "choices": [0.001]},
+            },
+        ),
+    ],
+    ids=lambda part: str(part)[:40],
+)
+def test_a_space_on_the_command_line_becomes_distributions(composed, words, expected):
+    assert composed("tune", *words).model.space == expected
+
+
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_takes_the_seed_and_can_be_built(composed, model):
     settings = composed("train", f"model={model}", "seed=7").model
@@ -168,9 +204,9 @@ def places(block: dict | list, path: tuple = ()) -> Iterator[tuple]:
 
 def refusal(command: str, config: dict, path: tuple, wrong: object) -> str:
     """The message for a config with a wrong value at one place, empty if it is accepted."""
-    changed = copy.deepcopy(config)
-    block = changed
+    changed = block = copy.copy(config)
     for part in path[:-1]:
+        block[part] = copy.copy(block[part])
         block = block[part]
     block[path[-1]] = wrong
     try:

@@ -14,7 +14,7 @@ from support.planted_models import MODELS, STRONG, WEAK, World, draw, true_calib
 
 LIMITS = {"slope": (0.9, 1.1), "ece": 0.02}
 WORLDS = pytest.mark.parametrize("world", [WEAK, STRONG], ids=["weak", "strong"])
-N, MANY = tables(40, 4000), tables(80, 4000)
+N, MANY = tables(20, 4000), tables(40, 4000)
 
 
 @WORLDS
@@ -42,7 +42,7 @@ def test_the_printed_ci_of_a_perfect_model_covers_an_error_of_nothing(world: Wor
         low, high = bootstrap_intervals(y, probability, threshold=0.5, seed=0)["ece"]
         return not low <= true_calibration_error(world, "perfect") <= high
 
-    of = tables(40, 1000)
+    of = tables(20, 1000)
     assert_at_most(0.06, count(missed, of=of, seed=1), of=of)
 
 
@@ -88,7 +88,7 @@ def test_the_gate_seldom_refuses_a_calibrated_model_for_its_calibration(world: W
         )
         return not all(check.passed for check in checks)
 
-    of = tables(40, 2000)
+    of = tables(20, 2000)
     assert_at_most(0.05, count(refused, of=of, seed=members), of=of)
 
 
@@ -115,5 +115,5 @@ def test_the_ci_of_a_difference_in_calibration_error_covers_the_true_difference(
         found = paired_difference(y, *sides, metric="ece", thresholds=(0.5, 0.5), seed=0)
         return not found.ci_low <= true <= found.ci_high
 
-    of = tables(30, 4000)
+    of = tables(15, 4000)
     assert_at_most(0.05, count(missed, of=of, seed=3), of=of)

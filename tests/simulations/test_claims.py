@@ -96,7 +96,7 @@ ABOUT_SEGMENTS = {
 
 @pytest.mark.parametrize("stated", ABOUT_SEGMENTS.values(), ids=ABOUT_SEGMENTS)
 def test_a_segment_chosen_on_the_members_it_is_measured_on_differs_by_chance_in_few_tables(stated):
-    of = tables(80, 4000)
+    of = tables(40, 4000)
     wrong = count(lambda rng: decided(stated, segmented(rng)) == "holds", of=of, seed=5)
     assert_at_most(0.025, wrong, of=of)
 
@@ -118,7 +118,7 @@ def test_a_stated_size_that_is_wrong_holds_in_few_tables_however_vague_the_data(
         frame = pd.DataFrame({"a": a, "left": left}, dtype="float64")
         return decided(stated, ClaimContext(frame, "left")) == "holds"
 
-    of = tables(80, 2000)
+    of = tables(40, 2000)
     assert_at_most(0.025, count(holds, of=of, seed=7), of=of)
 
 
@@ -149,7 +149,7 @@ def test_of_two_equal_models_one_is_called_better_in_few_tables(metric, draws):
     stated = claim(
         "model_difference", direction=direction, of="one", against="other", metric=metric
     )
-    of = tables(25, 2000)
+    of = tables(12, 2000)
     wrong = count(
         lambda rng: decided(stated, two_models(rng, draws=draws)) == "holds", of=of, seed=8
     )
@@ -160,7 +160,7 @@ def test_a_better_model_is_found():
     stated = claim(
         "model_difference", direction="below", of="one", against="other", metric="log_loss"
     )
-    of = tables(15, 500)
+    of = tables(6, 500)
     found = count(
         lambda rng: decided(stated, two_models(rng, better=2, draws=5)) == "holds", of=of, seed=9
     )

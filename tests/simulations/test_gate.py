@@ -99,7 +99,7 @@ def tables_with_both(members: int, world: str, of: int, *, extra: float = 0.0) -
 @pytest.mark.parametrize("world", list(WORLDS))
 @pytest.mark.parametrize("members", [50, 200, 800, 4000] if SOAK else [50])
 def test_a_model_worse_by_the_margin_is_promoted_in_at_most_2_5_percent(world: str, members: int):
-    extra, of = extra_error(world, "log_loss", 0.01), tables(300, 4000 if members < 1000 else 500)
+    extra, of = extra_error(world, "log_loss", 0.01), tables(150, 4000 if members < 1000 else 500)
     drawn = tables_with_both(members, world, of, extra=extra)
     assert_at_most(0.025, sum(against(*table).passed for table in drawn), of=of)
 
@@ -122,7 +122,7 @@ def test_a_model_better_by_a_hundredth_passes_not_worse_in_at_least_80_percent()
 
 @pytest.mark.parametrize("members", [200, 800] if SOAK else [400])
 def test_the_message_states_the_share_of_equal_models_that_pass(members: int):
-    of, passed, promised = tables(40, 2000), 0, 0.0
+    of, passed, promised = tables(20, 2000), 0, 0.0
     for y, *models in tables_with_both(members, "weak", of):
         loss = measure_loss(y, *models, metric="log_loss", thresholds=(0.5, 0.5), seed=0)
         passed += loss.high <= 0.01
@@ -163,7 +163,7 @@ def lost_error(loss: float) -> float:
 
 
 def test_equal_models_are_refused_for_a_slice_in_at_most_5_percent():
-    of, refused = tables(100, 4000), 0
+    of, refused = tables(50, 4000), 0
     for y, *models in tables_with_both(800, "weak", of):
         plan = np.repeat([f"plan {i}" for i in range(10)], 80)
         segment = np.arange(800) % 20

@@ -48,7 +48,7 @@ def truth(world: str, threshold: float) -> tuple[dict[str, float], dict[str, flo
 def test_the_ci_of_a_metric_covers_its_true_value(world: str, threshold: float, members: int):
     true, _ = truth(world, threshold)
     missed = dict.fromkeys(METRICS, 0)
-    of = tables(25, 4000)
+    of = tables(12, 4000)
     for rng in np.random.default_rng(members).spawn(of):
         y, model, _ = rivals(rng, members, world)
         found = bootstrap_intervals(y, model, threshold=threshold, seed=0, costs=COSTS)
@@ -60,7 +60,7 @@ def test_the_ci_of_a_metric_covers_its_true_value(world: str, threshold: float, 
 
 @pytest.mark.parametrize("metric", list(METRICS))
 def test_the_ci_of_a_paired_difference_covers_its_true_value(metric: str):
-    of, missed = tables(12, 2000), 0
+    of, missed = tables(8, 2000), 0
     first, second = (scores[metric] for scores in truth("weak", 0.5))
     for rng in np.random.default_rng(5).spawn(of):
         y, *models = rivals(rng, 800, "weak")

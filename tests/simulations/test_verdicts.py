@@ -155,7 +155,7 @@ def test_two_models_with_a_chosen_threshold_are_equal_in_f1():
             sides.append(made._replace(out_of_fold=made.out_of_fold.assign(threshold=chosen)))
         return judge(*sides, metric="f1", seed=0)
 
-    of = tables(10, 1000)
+    of = tables(6, 1000)
     first, second, _ = verdicts(judged, of=of)
     assert_at_most(A_SIDE, first, of=of)
     assert_at_most(A_SIDE, second, of=of)
@@ -208,7 +208,7 @@ def test_the_best_of_fifty_worthless_candidates_is_not_better_than_the_untuned_m
             tuned if outer else tuned._replace(nested=None), untuned, metric="log_loss", seed=0
         )
 
-    of = tables(20, 2000)
+    of = tables(10, 2000)
     first, second, _ = verdicts(judged, of=of)
     assert_at_most(A_SIDE, first, of=of)
     assert_at_most(A_SIDE, second, of=of)
@@ -261,7 +261,7 @@ def test_the_best_of_fifty_sets_of_useless_columns_is_not_better_than_one_set(ou
             tuned = tuned._replace(nested=table_of(train, yt, nested, **folds))
         return judge(tuned._replace(chosen_among=CANDIDATES), untuned, metric="log_loss", seed=0)
 
-    of = tables(4 if outer else 15, 500)
+    of = tables(4 if outer else 8, 500)
     first, _, _ = verdicts(judged, of=of)
     assert_at_most(A_SIDE, first, of=of)
 
@@ -276,7 +276,7 @@ def f1(y: np.ndarray, marked: np.ndarray) -> float:
 def test_the_score_of_a_chosen_threshold_is_that_of_new_outcomes_of_the_same_folds():
     n = 300
     fold, gaps = np.arange(n) % FOLDS, []
-    for rng in np.random.default_rng(3).spawn(tables(250, 5000)):
+    for rng in np.random.default_rng(3).spawn(tables(120, 5000)):
         logit = rng.normal(-1.5, 1, n)
         table = table_of(np.arange(n), outcomes(rng, logit), sigmoid(logit), fold=fold, repeat=0)
         table["threshold"] = cross_fitted_thresholds(table, decision.f1)

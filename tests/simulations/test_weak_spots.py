@@ -44,7 +44,7 @@ def planted_slices(
 
 @pytest.mark.parametrize(
     ("members", "columns", "world", "short"),
-    [(800, 5, WEAK, 40), (800, 50, WEAK, 6), (800, 5, RARE, 40), (3200, 5, STRONG, 20)],
+    [(800, 5, WEAK, 20), (800, 50, WEAK, 4), (800, 5, RARE, 20), (3200, 5, STRONG, 10)],
     ids=["few columns", "many columns", "rare churn", "strong"],
 )
 def test_a_calibrated_model_has_no_weakest_slice(members, columns, world, short):
@@ -68,7 +68,7 @@ def test_a_slice_of_a_tenth_that_is_off_by_a_third_is_found(columns, power):
         drawn = planted_slices(rng, 3200, columns, WEAK, off=2 / 3)
         return "where weak is 1" in weakest(slice_table(*with_threshold(drawn)))
 
-    many = tables(15 if columns < 10 else 3, 300)
+    many = tables(8 if columns < 10 else 3, 300)
     assert_at_least(power, count(found, of=many, seed=2), of=many)
 
 
@@ -130,7 +130,7 @@ def test_the_predicted_gain_from_twice_the_members_covers_the_true_one(draw):
         columns=dict.fromkeys(columns, Column("numeric")),
         scale=True,
     )
-    truth, predicted = true_gain(draw, members, of=tables(10, 200)), []
+    truth, predicted = true_gain(draw, members, of=tables(5, 200)), []
 
     def covered(rng: np.random.Generator) -> bool:
         X, y = draw(rng, members)
