@@ -63,8 +63,7 @@ def test_a_bad_table_ends_with_2_a_short_message_and_nothing_kept(
     churnlab, path, shared_home, runs_at, client_at, bad
 ):
     path.write_bytes(BAD[bad])
-    commands = {"three leavers": ("train", "tune"), "one class": ("explore", "train")}
-    for command in commands.get(bad, ("explore",)):
+    for command in ("train", "tune") if bad == "three leavers" else ("explore", "train"):
         ended = churnlab(command, "dataset=gym", f"dataset.path={path}")
         assert (ended.code, ended.out) == (2, ""), ended.err
         assert MESSAGES[bad] in ended.err

@@ -31,7 +31,7 @@ NUMBERS = st.one_of(
 TEXTS = st.sampled_from([*COLUMNS["plan"].values, "silver", "Basic", "", "`", None])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(list(COLUMNS)), data=st.data())
 def test_a_table_is_refused_for_exactly_the_values_that_a_served_model_refuses(name, data):
     column = COLUMNS[name]

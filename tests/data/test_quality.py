@@ -78,7 +78,7 @@ def test_a_leaking_column_is_refused(leak, n):
     assert "strong" not in message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     n=st.integers(10, 50),
     left=st.integers(1, 5),

@@ -372,7 +372,7 @@ SOUND = members(40, seed=3)
 assert 0 < SOUND["Churn"].sum() < 40
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cell=ONE_BAD_CELL, row=st.integers(0, 39))
 def test_any_single_impossible_cell_is_found_with_its_line_and_value(cell, row):
     name, value = cell
@@ -741,7 +741,7 @@ def written(frame: pd.DataFrame, folder: Path, how: str) -> str:
 WAYS = st.sampled_from(["csv", "csv.gz", "parquet", "txt"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(made=tables(), how=WAYS)
 def test_a_good_table_of_any_contract_is_accepted_in_any_format(tmp_path_factory, made, how):
     contract, frame = made
@@ -758,7 +758,7 @@ def test_a_good_table_of_any_contract_is_accepted_in_any_format(tmp_path_factory
         )
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(made=tables(), how=WAYS, data=st.data())
 def test_a_broken_table_of_any_contract_never_gets_through(tmp_path_factory, made, how, data):
     contract, frame = made

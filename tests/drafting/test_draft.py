@@ -21,7 +21,7 @@ from churnlab.formatting import counted
 from support.drafts import CASES, drafted, written
 
 N = 40
-LIMITS = settings(max_examples=7, deadline=None)
+LIMITS = settings(max_examples=12, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.drafts import drafted, written
 
 N = 60
-LIMITS = settings(max_examples=6, deadline=None)
+LIMITS = settings(max_examples=10, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -20,7 +20,7 @@ def rows(left: np.ndarray, codes: tuple[str, str], others: list[str]) -> list[st
     return [*cells[: N - len(others)], *others]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     codes=st.sampled_from(CODES),

@@ -11,7 +11,7 @@ from churnlab.formatting import counted
 from support.drafts import drafted, written
 
 N = 60
-LIMITS = settings(max_examples=7, deadline=None)
+LIMITS = settings(max_examples=12, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
