@@ -373,38 +373,30 @@ def test_a_run_of_another_command_is_refused(runs, pair, churnlab):
 
 
 @pytest.fixture(scope="module")
-def real(gym_csv, tmp_path_factory):
-    """``real(A, B, metric)`` compares two of four models on the real table: the result and
-    stderr."""
-    gym = ("dataset=gym", f"dataset.path={gym_csv}")
-    wanted = {
-        "linear": (),
-        "linear behaviour": ("features=behaviour",),
-        "forest": ("model=random_forest",),
-        "forest tuned": ("model=random_forest", "+model.estimator.max_features=0.6"),
-    }
-    churnlab = churnlab_at(tmp_path_factory.mktemp("real") / "home")
-    ids = {name: churnlab("train", *gym, *words).line["run_id"] for name, words in wanted.items()}
+def against(real):
+    """``against(A, B, metric)`` compares two models of the real table: the result and stderr."""
+    churnlab = churnlab_at(real.home)
 
     def compare(first: str, second: str, metric: str):
-        ended = churnlab("compare", *gym, f"runs=[{ids[first]},{ids[second]}]", f"metric={metric}")
+        named = f"runs=[{real.ids[first]},{real.ids[second]}]"
+        ended = churnlab("compare", *real.gym, named, f"metric={metric}")
         assert ended.code == 0, ended.err
-        names = {run_id: name for name, run_id in ids.items()} | {None: None}
+        names = {run_id: name for name, run_id in real.ids.items()} | {None: None}
         return ended.line | {"winner": names[ended.line["winner"]]}, ended.err
 
     return compare
 
 
 def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_the_real_table(
-    real,
+    against,
 ):
-    line, stderr = real("linear", "forest", "log_loss")
+    line, stderr = against("linear", "forest", "log_loss")
     assert line["winner"] == "linear"
     assert line["delta"] == pytest.approx(
         -0.030, abs=0.007
     )  # on four fifths of the members the reference was taken on
     assert "The fold test agrees over 5 folds" in stderr
-    line, stderr = real("linear", "forest", "roc_auc")
+    line, stderr = against("linear", "forest", "roc_auc")
     assert line["delta"] == pytest.approx(0.0045, abs=0.003)
     assert line["ci_low"] > 0
     # five folds are too few to confirm it; the reference has more
@@ -416,16 +408,16 @@ def test_with_default_settings_logistic_regression_is_better_than_the_forest_on_
 @pytest.mark.parametrize(
     ("metric", "delta", "around"), [("roc_auc", 0.0145, 0.003), ("log_loss", -0.0707, 0.006)]
 )
-def test_the_behavior_features_are_decisive_on_the_real_table(real, metric, delta, around):
-    line, stderr = real("linear behaviour", "linear", metric)
+def test_the_behavior_features_are_decisive_on_the_real_table(against, metric, delta, around):
+    line, stderr = against("linear behaviour", "linear", metric)
     assert line["winner"] == "linear behaviour"
     assert line["delta"] == pytest.approx(delta, abs=around)
     assert min(abs(line["ci_low"]), abs(line["ci_high"])) > 3 * around
     assert "The fold test agrees over 25 folds" in stderr
 
 
-def test_a_tuned_forest_ranks_members_no_worse_than_logistic_regression_on_the_real_table(real):
-    line, stderr = real("linear", "forest tuned", "roc_auc")
+def test_a_tuned_forest_ranks_members_no_worse_than_logistic_regression_on_the_real_table(against):
+    line, stderr = against("linear", "forest tuned", "roc_auc")
     assert line["winner"] is None
     assert abs(line["delta"]) < 0.0045
     assert line["verdict"] == "equal for all practical purposes"

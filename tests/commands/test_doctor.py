@@ -111,7 +111,7 @@ def test_a_study_that_doctor_has_repaired_resumes(repaired, shared_home, churnla
     assert complete
     model = own_model(shared_home.parent, "sleeper", {"x": (0.0, 1.0)}, seconds=0.3)
     n = len(complete) + 2
-    ended = churnlab("tune", *model, "engine=processes", "engine.workers=2", f"tune.n_trials={n}")
+    ended = churnlab("tune", *model, f"tune.n_trials={n}")
     assert (ended.code, ended.line["n_complete"]) == (0, n), ended.err
     assert churnlab("doctor").line["problems"] == []
 

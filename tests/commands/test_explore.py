@@ -125,14 +125,15 @@ def odd_tables():
     mixed = mixed.mask(rng.random(mixed.shape) < 0.3)
     wide = X.assign(**{f"measure_{i}": rng.normal(size=300) for i in range(27)})
     few = (np.arange(300) < 2).astype(int)
-    yield pytest.param(X.iloc[:10], np.arange(10) % 2, id="ten rows")
-    yield pytest.param(mixed.iloc[:10], np.arange(10) % 2, id="ten rows with gaps")
+    some = mixed[["Age", "Lifetime", "plan", "city", "empty", "country"]]
+    yield pytest.param(X.iloc[:10, :6], np.arange(10) % 2, id="ten rows")
+    yield pytest.param(some.iloc[:10], np.arange(10) % 2, id="ten rows with gaps")
     yield pytest.param(X[["Age"]], y, id="one feature")
     yield pytest.param(mixed[["plan"]], y, id="one category with gaps")
     yield pytest.param(mixed[["country"]], y, id="one constant with gaps")
     yield pytest.param(mixed[["empty"]], y, id="one empty column")
-    yield pytest.param(mixed, few, id="two leavers")
-    yield pytest.param(mixed, 1 - few, id="two stayers")
+    yield pytest.param(some, few, id="two leavers")
+    yield pytest.param(some, 1 - few, id="two stayers")
     yield pytest.param(wide, y, id="forty columns")
 
 
@@ -183,7 +184,7 @@ def wide_table(n: int):
 
 def test_the_cost_of_exploring_grows_no_faster_than_the_members():
     spent = []
-    for n in (3_000, 30_000):
+    for n in (2_000, 20_000):
         dataset, started = wide_table(n), time.process_time()
         tables = explore.describe(dataset)
         spent.append(time.process_time() - started)

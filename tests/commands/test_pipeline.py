@@ -14,7 +14,7 @@ LIGHT = (
     *("tune.n_trials=1", "evaluation.folds=3", "evaluation.further_draws=0", "gate.members=20"),
     *("evaluation.learning_curve=false", "evaluation.importance_repeats=2", "gate.one_ms=20000"),
     *("segments.n_init=3", "segments.bootstraps=3", "segments.splits=3", "segments.null_tables=20"),
-    "gate.slices=[segment]",
+    *("gate.slices=[segment]", "evaluation.early=false", "~models.random_forest"),
 )
 
 
@@ -58,6 +58,7 @@ def test_judges_who_are_alike_with_trained_members_are_counted_and_not_left_out(
     assert left_out["value"] == 60
 
 
+@pytest.mark.parametrize("ended", ["two flags"], indirect=True)
 def test_a_champion_with_segments_is_not_replaced_by_one_without(ended, client_at):
     _, home, churnlab = ended
     own = ("--config-dir", "my_conf", "dataset=club")

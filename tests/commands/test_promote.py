@@ -14,14 +14,13 @@ from sklearn.model_selection import train_test_split
 
 import churnlab
 from churnlab.data import demo
+from support.killing import Command
 from support.running import (
     SMALL_SEGMENTS,
     THREE_SEGMENTS,
     artifact,
     churnlab_at,
-    start,
     version_folder,
-    wait,
 )
 
 ROWS = ("dataset.rows=600",)
@@ -53,7 +52,7 @@ STRICT = (
 """Limits that no honest model keeps."""
 NOT_KEPT = "not kept: it holds types that bundle/skops_types.py does not list"
 NAME = "demo-churn"
-AGAIN = ("require=not_worse", "force=true", "reason=both at once")
+AGAIN = ("segment_run=none", "require=not_worse", "force=true", "reason=both at once")
 
 pytestmark = pytest.mark.slow
 
@@ -80,17 +79,12 @@ def story(shared_home, client_at):
         "good": ask("train", *TRAINED),
         "dummy": ask("train", *TRAINED, "model=dummy"),
         "other seed": ask("train", *TRAINED, "seed=1"),
-        "not kept": ask("train", *TRAINED, "model.estimator.C=100"),
-        "other table": ask("train", "dataset.rows=500", "evaluation.folds=2"),
     }
     ended["promote without segments"] = ask("promote", *TRAINED)
     ended["unstable"] = ask("segment", *ROWS, *SMALL_SEGMENTS)
     ended["segments"] = ask("segment", *ROWS, *THREE_SEGMENTS)
-    ended["segments of another table"] = ask("segment", "dataset.rows=500", *THREE_SEGMENTS)
     run = {name: end.line["run_id"] for name, end in ended.items() if end.code == 0}
     ended["segmented unstably"] = ended["unstable"]
-    # As runs of unreviewed types had it when such models were still trained.
-    client_at(shared_home).set_tag(run["not kept"], "churnlab.model", NOT_KEPT)
     promotions = {
         "first": [],
         "champion": [],
@@ -108,12 +102,15 @@ def story(shared_home, client_at):
             ended["twin"] = ask("train", *TRAINED)
         ended[name] = ask("promote", *TRAINED, *words, f"reason=the {name}")
         ended[f"aliases after {name}"] = aliases()
+    twin = ended["twin"].line["run_id"]
+    # As runs of unreviewed types had it when such models were still trained.
+    client_at(shared_home).set_tag(twin, "churnlab.model", NOT_KEPT)
+    for name in ("other seed", "unstable"):
+        client_at(shared_home).set_tag(run[name], "churnlab.data_sha256", "0" * 64)
     ended |= {
-        "run of another table": ask("promote", *TRAINED, f"churn_run={run['other table']}"),
-        "segments not of this table": ask(
-            "promote", *TRAINED, f"segment_run={run['segments of another table']}"
-        ),
-        "run without a model": ask("promote", *TRAINED, f"churn_run={run['not kept']}"),
+        "run of another table": ask("promote", *TRAINED, f"churn_run={run['other seed']}"),
+        "segments not of this table": ask("promote", *TRAINED, f"segment_run={run['unstable']}"),
+        "run without a model": ask("promote", *TRAINED, f"churn_run={twin}"),
         "unknown run": ask("promote", *TRAINED, "churn_run=0123456789abcdef"),
         "run of another command": ask("promote", *TRAINED, f"churn_run={run['segments']}"),
         "force without a reason": ask("promote", *TRAINED, "force=true"),
@@ -121,7 +118,6 @@ def story(shared_home, client_at):
     }
     ended["aliases in the end"] = aliases()
     ask("train", *TRAINED, *PAIR)
-    ask("segment", *ROWS, *PAIR, *THREE_SEGMENTS)
     return ended
 
 
@@ -435,8 +431,7 @@ NOISE = (*on("shuffled", "noise"), "evaluation.folds=2")
 def noise(tables, ask):
     """How the promotion of a model of shuffled outcomes ended."""
     assert ask("train", *NOISE).code == 0
-    assert ask("segment", *on("shuffled", "noise"), *THREE_SEGMENTS).code == 0
-    return ask("promote", *NOISE, "require=not_worse")
+    return ask("promote", *NOISE, "segment_run=none", "require=not_worse")
 
 
 def test_a_model_of_shuffled_outcomes_is_never_promoted(noise, client):
@@ -449,8 +444,8 @@ def test_the_champions_training_members_are_recognized_in_another_table(tables, 
     for table, enough in (("early", 50), ("whole", 140)):
         words = (*on(table, "grown"), "evaluation.folds=2")
         assert ask("train", *words).code == 0
-        assert ask("segment", *on(table, "grown"), *THREE_SEGMENTS).code == 0
-        ended = ask("promote", *words, "require=not_worse", f"gate.members={enough}")
+        words += ("segment_run=none", "require=not_worse", f"gate.members={enough}")
+        ended = ask("promote", *words)
         assert ended.code == (0 if table == "early" else 3), ended.err
     early, whole = (pd.read_csv(tables / f"{name}.csv") for name in ("early", "whole"))
     (trained, _), (_, held_out) = (
@@ -472,8 +467,8 @@ def test_a_champion_set_by_hand_is_no_traceback_but_a_refusal_that_force_overrul
     )
     client.set_registered_model_alias(name, "champion", "2")
     refused, forced = (
-        ask("promote", *NOISE),
-        ask("promote", *NOISE, "force=true", "reason=ours from here on"),
+        ask("promote", *NOISE, "segment_run=none"),
+        ask("promote", *NOISE, "segment_run=none", "force=true", "reason=ours from here on"),
     )
     assert refused.code == 3, refused.err
     assert "champion_known" in failed(refused)
@@ -517,10 +512,9 @@ def test_what_cannot_be_promoted_is_the_users_mistake_and_says_what_to_do(story,
 
 
 def test_two_promotions_at_once_come_one_after_the_other(story, shared_home, client):
-    both = [
-        wait(process)
-        for process in [start(shared_home, "promote", *TRAINED, *PAIR, *AGAIN) for _ in range(2)]
-    ]
+    words = ("promote", *TRAINED, *PAIR, *AGAIN)
+    with Command(shared_home, *words) as one, Command(shared_home, *words) as other:
+        both = [one.ended(), other.ended()]
     assert [ended.code for ended in both] == [0, 0], [ended.err for ended in both]
     first, second = sorted((ended.line for ended in both), key=lambda line: int(line["version"]))
     assert (first["version"], second["version"]) == ("1", "2")

@@ -23,6 +23,10 @@ pytestmark = pytest.mark.slow
 
 ROWS = ("dataset.rows=600",)
 TRAINED = (*ROWS, "evaluation.folds=3")
+FOREST = (
+    *("model=random_forest", "+model.estimator.max_depth=3"),
+    "model.estimator.n_estimators=20",
+)
 
 
 BANK = """\
@@ -125,14 +129,14 @@ def pages(shared_home, client_at) -> Pages:
     empty = page(run, "empty.html", *TRAINED)
     for name, words in {
         "explore": ("explore", *ROWS),
-        "train": ("train", *TRAINED, "model=random_forest", "+model.estimator.max_depth=3"),
+        "train": ("train", *TRAINED, *FOREST),
         "rival": ("train", *TRAINED, "model=dummy"),
         "segment": ("segment", *ROWS, *THREE_SEGMENTS),
         "promote": ("promote", *TRAINED, "reason='a try with <em>emphasis</em>'"),
     }.items():
         done(run, name, *words)
     full = page(run, "full.html", *TRAINED)
-    done(run, "twin", "train", *TRAINED, "model=random_forest", "model.estimator.max_depth=3")
+    done(run, "twin", "train", *TRAINED, *FOREST)
     twin = page(run, "twin.html", *TRAINED)
     done(run, "tune", "tune", *TRAINED, "features=behaviour", "tune.n_trials=2")
     later = page(run, "later.html", *TRAINED)

@@ -42,7 +42,7 @@ def made(churnlab, table):
                 "tune",
                 "dataset.rows=300",
                 *FOREST,
-                "tune.n_trials=4",
+                "tune.n_trials=3",
                 "engine=processes",
                 "engine.workers=2",
             ),
@@ -60,9 +60,16 @@ def again(churnlab, made) -> dict[str, Ended]:
 
 
 @pytest.fixture(scope="module")
-def spare(churnlab, made):
-    """Make a run whose records tests may change."""
-    return churnlab("reproduce", made["logistic regression"]["run_id"]).line["run_id"]
+def swept(churnlab, made) -> Ended:
+    """Reproduce two runs in one sweep."""
+    ids = [made[name]["run_id"] for name in ("logistic regression", "forest")]
+    return churnlab("reproduce", "-m", f"run={','.join(ids)}")
+
+
+@pytest.fixture(scope="module")
+def spare(swept):
+    """Return a run whose records tests may change."""
+    return swept.line["runs"][0]
 
 
 NAMES = ["logistic regression", "forest", "study", "study of two workers", "segments"]
@@ -265,8 +272,7 @@ def test_runs_that_cannot_be_reproduced_are_refused_with_those_that_can(
     )
 
 
-def test_several_runs_are_reproduced_as_a_sweep_of_their_ids(churnlab, made):
+def test_several_runs_are_reproduced_as_a_sweep_of_their_ids(swept, made):
     ids = [made[name]["run_id"] for name in ("logistic regression", "forest")]
-    ended = churnlab("reproduce", "-m", f"run={','.join(ids)}")
-    assert ended.code == 0, ended.err
-    assert len(set(ended.line["runs"]) - set(ids) - {None}) == 2
+    assert swept.code == 0, swept.err
+    assert len(set(swept.line["runs"]) - set(ids) - {None}) == 2

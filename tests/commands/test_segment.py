@@ -320,14 +320,14 @@ def test_every_action_is_in_one_table_with_its_reach_and_what_it_costs_and_is_wo
 
 def test_a_sweep_compares_column_sets(home, succeed, client_at):
     words = [
-        f"dataset.rows={ROWS}",
+        "dataset.rows=300",
         *SMALL_SEGMENTS,
-        "segments=behaviour,seed002,course",
+        "segments=behaviour,seed002",
         "segments.k=auto",
     ]
     line = succeed(home, "segment", "-m", *words)
     runs = [client_at(home).get_run(run_id) for run_id in line["runs"]]
-    assert [run.data.params["segments.name"] for run in runs] == ["behaviour", "seed002", "course"]
+    assert [run.data.params["segments.name"] for run in runs] == ["behaviour", "seed002"]
     assert all(
         run.data.tags["churnlab.k_reason"].startswith(f"k={run.data.metrics['k']:.0f} ")
         for run in runs

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from churnlab.data.demo import members
-from support.running import churnlab_at, start, tracked_at, version_folder, wait
+from support.killing import Command
+from support.running import churnlab_at, tracked_at, version_folder
 from support.servers import churnlab_serve, post
 
 pytestmark = pytest.mark.slow
@@ -109,12 +110,11 @@ def test_a_signal_waits_for_the_requests_in_flight(promoted, number, code):
     assert text.endswith("Stopped. To run it again: churnlab serve port=0\n")
 
 
-def test_a_signal_before_the_first_request_ends_it_at_once(promoted):
-    process = start(promoted.home, "serve", "port=0")
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    assert line.startswith("http://127.0.0.1:")
-    process.terminate()
-    ended = wait(process, timeout=30)
+def test_a_signal_before_the_first_request_ends_it_at_once(promoted, tmp_path):
+    with Command(promoted.home, "serve", "port=0", root=tmp_path) as server:
+        assert server.until(lambda: server.err.endswith("\n"), "its first line")
+        assert server.err.startswith("http://127.0.0.1:")
+        server.process.terminate()
+        ended = server.ended()
     assert ended.code == 143
     assert ended.out == ""

@@ -20,12 +20,12 @@ from churnlab.data.demo import members
 from churnlab.evaluation import calibration, performance
 from churnlab.evaluation.metric_names import METRICS, WITHOUT_COSTS
 from churnlab.tracking.fingerprints import config_sha256
+from support.real_table import ONLY_VERDICTS
 from support.running import (
     THREE_SEGMENTS,
     artifact,
     churnlab_at,
     files,
-    folder,
     model_uri,
     scores_of,
     tracked_at,
@@ -40,7 +40,7 @@ name: gradient_boosting
 scale: false
 estimator:
   _target_: sklearn.ensemble.HistGradientBoostingClassifier
-  max_iter: 30
+  max_iter: 10
   random_state: ${seed}
 space:
   learning_rate: {_target_: optuna.distributions.FloatDistribution, low: 0.02, high: 0.3, log: true}
@@ -502,7 +502,8 @@ class Calibrated(NamedTuple):
 def forest(tmp_path_factory, client_at):
     home = tmp_path_factory.mktemp("forest") / "home"
     rows = ("dataset.rows=600",)
-    words = (*rows, "model=random_forest", "model.estimator.n_estimators=25", "evaluation.folds=3")
+    words = (*rows, "model=random_forest", "model.estimator.n_estimators=10", "evaluation.folds=3")
+    words += (*ONLY_VERDICTS, "evaluation.calibration_folds=3")
     ask = churnlab_at(home)
     ended = {
         "plain": ask("train", *words, "decision=expected_value"),
@@ -604,7 +605,7 @@ def test_impossible_calibration_settings_are_input_errors(home, run_command, wor
 
 
 def test_a_model_that_is_one_yaml_can_be_tuned_too(home, own_conf, succeed, runs_at):
-    words = ["dataset.rows=300", "evaluation.folds=2", "model=gradient_boosting", "tune.n_trials=2"]
+    words = ["dataset.rows=200", "evaluation.folds=2", "model=gradient_boosting", "tune.n_trials=2"]
     line = succeed(home, "tune", "--config-dir", str(own_conf), *words)
     assert line["n_complete"] == 2
     assert set(line["best_params"]) == {"learning_rate", "max_leaf_nodes"}
@@ -649,7 +650,7 @@ def test_any_parameter_of_the_estimator_is_a_key_without_a_plus_also_in_a_sweep(
     assert [run.data.params["model.estimator.C"] for run in runs] == ["0.01", "0.1"]
     assert {run.data.params["model.estimator.tol"] for run in runs} == {"0.001"}
     assert [run.info.run_name.rpartition(" ")[2] for run in runs] == ["C=0.01", "C=0.1"]
-    failed = churnlab("train", "-m", *SHORT, "model.estimator.C=1,-1")
+    failed = churnlab("train", "-m", *SHORT, "model.estimator.C=-1")
     assert failed.code == 1
     assert "must be a float in the range (0.0, inf]. Got -1" in failed.err
     assert "model.estimator.C=-1" in failed.err.splitlines()[-1]
@@ -713,6 +714,7 @@ def course(gym_csv, tmp_path_factory, succeed, client_at):
         f"dataset.path={gym_csv}",
         "evaluation.stratify=false",
         "evaluation.folds=2",
+        *ONLY_VERDICTS,
     ]
     line = succeed(
         home,
@@ -756,10 +758,9 @@ def test_the_courses_random_forest_is_reproduced(course, scale):
     assert logged["test_recall"] == pytest.approx(0.8131, abs=0.01)
 
 
-def test_cross_validation_on_the_real_table_reaches_its_figures(gym_csv, home, succeed, client_at):
-    words = ["dataset=gym", f"dataset.path={gym_csv}", "model=logistic_regression,random_forest"]
-    line = succeed(home, "train", "-m", *words, "features=raw,behaviour")
-    runs = map(client_at(home).get_run, line["runs"])
+def test_cross_validation_on_the_real_table_reaches_its_figures(real, client_at):
+    client = client_at(real.home)
+    runs = [client.get_run(run_id) for name, run_id in real.ids.items() if name != "forest tuned"]
     found = {
         (run.data.params["model.name"], run.data.params["features.name"]): run.data.metrics
         for run in runs
@@ -769,13 +770,14 @@ def test_cross_validation_on_the_real_table_reaches_its_figures(gym_csv, home, s
     assert found["logistic_regression", "behaviour"]["cv_log_loss"] <= 0.102
     assert found["random_forest", "behaviour"]["cv_roc_auc"] >= 0.983
     assert found["random_forest", "raw"]["cv_roc_auc"] == pytest.approx(0.972, abs=0.006)
-    assert folder(client_at(home).get_run(line["run_id"]).info.artifact_uri).is_relative_to(home)
+    assert artifact(client.get_run(real.sweep)).is_relative_to(real.home)
 
 
 def test_on_the_real_table_the_forest_needs_calibration_and_logistic_regression_does_not(
     gym_csv, home, succeed, client_at
 ):
     words = ["dataset=gym", f"dataset.path={gym_csv}", "evaluation.calibration=auto"]
+    words += [*ONLY_VERDICTS, "evaluation.calibration_folds=3"]
     line = succeed(home, "train", "-m", *words, "model=logistic_regression,random_forest")
     runs = {
         run.data.params["model.name"]: run for run in map(client_at(home).get_run, line["runs"])
