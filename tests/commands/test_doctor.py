@@ -12,15 +12,15 @@ from churnlab.config import validation
 from churnlab.config.commands import Result
 from churnlab.doctor.problems import Problem
 from support.killing import Command, notes, own_model, runs, trials
-from support.running import SMALL_SEGMENTS, churnlab_at
+from support.running import PROMOTED_ROWS, churnlab_at
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("dataset.rows=300", "evaluation.folds=2")
+SMALL = (*PROMOTED_ROWS, "evaluation.folds=3")
 
 
 @pytest.fixture(scope="module")
-def churnlab(shared_home):
+def churnlab(left, shared_home):
     return churnlab_at(shared_home)
 
 
@@ -45,16 +45,16 @@ def killed(home, command: str, *words: str, moment=None) -> str:
 
 
 @pytest.fixture(scope="module")
-def left(shared_home, churnlab):
+def left(promoted, shared_home):
     """Kill commands in a store with finished runs; return the runs that they left, by command."""
-    for words in (("train", *SMALL), ("segment", "dataset.rows=300", *SMALL_SEGMENTS)):
-        ended = churnlab(*words)
-        assert ended.code == 0, ended.err
+    shutil.copytree(promoted.home, shared_home)
+    churnlab = churnlab_at(shared_home)
+    assert churnlab("history").code == 0  # which finds the files of a store that was moved
     home, root = shared_home, shared_home.parent
     model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.3)
     return {
         "train": killed(home, "train", *SMALL, "evaluation.repeats=20"),
-        "segment": killed(home, "segment", "dataset.rows=300"),
+        "segment": killed(home, "segment", *PROMOTED_ROWS),
         "promote": killed(home, "promote", *SMALL, "force=true", "reason=a kill"),
         "tune": killed(
             *(home, "tune", *model, "engine=processes", "engine.workers=2", "tune.n_trials=30"),

@@ -22,7 +22,6 @@ from churnlab.evaluation.metric_names import METRICS, WITHOUT_COSTS
 from churnlab.tracking.fingerprints import config_sha256
 from support.real_table import ONLY_VERDICTS
 from support.running import (
-    THREE_SEGMENTS,
     artifact,
     churnlab_at,
     files,
@@ -510,11 +509,11 @@ def forest(tmp_path_factory, client_at):
         "calibrated": ask(
             "train", *words, "decision=expected_value", "evaluation.calibration=auto"
         ),
-        "segment": ask("segment", *rows, "segments=all", "playbook=any", *THREE_SEGMENTS),
     }
-    assert [end.code for end in ended.values()] == [0, 0, 0], [end.err for end in ended.values()]
+    assert [end.code for end in ended.values()] == [0, 0], [end.err for end in ended.values()]
     line = ended["calibrated"].line
-    promoted = ask("promote", *rows, "evaluation.folds=3", f"churn_run={line['run_id']}")
+    without = (f"churn_run={line['run_id']}", "segment_run=none")
+    promoted = ask("promote", *rows, "evaluation.folds=3", *without)
     client = client_at(home)
     bundle = version_folder(client, "demo-churn", promoted.line["version"])
     return Calibrated(
