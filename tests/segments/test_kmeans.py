@@ -97,7 +97,7 @@ def test_the_fit_of_one_number_does_not_depend_on_the_others(groups):
     assert alone.cluster_centers_.tobytes() == among.cluster_centers_.tobytes()
 
 
-@pytest.mark.parametrize("k", [3, 6, 9])
+@pytest.mark.parametrize("k", [3, 9])
 def test_the_fit_is_as_good_as_that_of_scikit_learn_from_as_many_starts(k):
     Z = standardized(members(1500, seed=3).drop(columns="Churn"))
     best = KMeans(k, n_init=40, random_state=1).fit(Z).inertia_

@@ -13,6 +13,7 @@ import pytest
 
 from churnlab.data import demo
 from support.running import (
+    SMALL_CLAIMS,
     THREE_SEGMENTS,
     Ended,
     artifact,
@@ -22,9 +23,9 @@ from support.running import (
 from support.soak import SOAK
 
 ROWS = ("dataset.rows=600",)
-FOLDS = (*ROWS, "evaluation.folds=3")
-TUNE = ("tune", *FOLDS, "tune.n_trials=2")
-CLAIMS = ("claims", *ROWS, "folds=2", "resamples=100")
+FOLDS = (*ROWS, "evaluation.folds=2")
+TUNE = ("tune", *FOLDS, f"tune.n_trials={2 if SOAK else 1}")
+CLAIMS = ("claims", *ROWS, *SMALL_CLAIMS)
 FORCED = ("promote", *FOLDS, "force=true", "reason=the second one")
 
 MADE = {

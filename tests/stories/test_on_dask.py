@@ -4,10 +4,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,40 +24,27 @@ from support.killing import (
     runs,
     trials,
 )
-from support.running import SMALL_SEGMENTS, artifact, churnlab_at, environment, wait
+from support.running import SMALL_CLAIMS, SMALL_SEGMENTS, artifact, churnlab_at, run_forked
 from support.soak import SOAK
-from support.waiting import PATIENCE, until
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
 FILES = 100 if SOAK else 12
+JOBS = 4 if SOAK else 3
 
 SMALL_FOREST = (
     *("model=random_forest", "model.estimator.n_estimators=5", "evaluation.folds=3"),
     *("evaluation.repeats=2", "evaluation.learning_curve=true"),
 )
 
-SMALL_CLAIMS = (
-    *("folds=3", "resamples=100", "further_draws=1"),
-    "claims.models.random_forest.estimator.n_estimators=10",
-    "claims.models.tuned_forest.estimator.estimator.n_estimators=10",
-    *(f"claims.segmentations.{name}.n_init=1" for name in ("seed002", "course")),
-)
-
 DIFFERS = {"run_id", "fit_seconds", "model_bytes"}
 """Keys of results that two equal runs do not share."""
 
-STOPS = [(signal.SIGKILL, -9), *([(signal.SIGTERM, 143)] if SOAK else []), (None, 1)]
-"""Signals and the exit codes after them; None: the scheduler is killed. The short form leaves
-SIGTERM to tests/tuning."""
+STOPS = [(signal.SIGKILL, -9), *([(signal.SIGTERM, 143)] if SOAK else [])]
+"""Signals and the exit codes after them. The short form leaves SIGTERM to tests/tuning."""
 
-A_FILE_AT_A_TIME = """
-import sys
-from churnlab.scoring import blocks
-blocks.ROWS = 50
-from churnlab.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
+A_FILE_AT_A_TIME = "from churnlab.scoring import blocks; blocks.ROWS = 50"
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +53,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory):
         yield cluster
 
 
-def on(cluster: Cluster) -> tuple[str, ...]:
-    return ("engine=dask", f"engine.address={cluster.address}", "engine.workers=2")
-
-
-def slow_jobs(root: Path, *, seconds: float = 0.5) -> tuple[str, ...]:
-    """Return the words of a sweep of four jobs, each of which takes some seconds."""
-    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=seconds)
-    return ("train", "-m", *model, "model.estimator.x=0.1,0.2,0.3,0.4")
+def on(cluster: Cluster, *, workers: int = 2) -> tuple[str, ...]:
+    return ("engine=dask", f"engine.address={cluster.address}", f"engine.workers={workers}")
 
 
 def statuses(home: Path, command: str = "train") -> list[str]:
@@ -103,20 +81,20 @@ def test_a_sweep_has_the_same_bits_as_in_one_process_although_a_dask_worker_is_k
     tmp_path, cluster
 ):
     model, found = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=1.0), {}
-    words = ("train", "-m", *model, "model.estimator.x=0.1,0.2,0.3")
+    words = ("train", "-m", *model, "evaluation.early=false", "model.estimator.x=0.1,0.2")
     for name, engine in (("inline", ()), ("dask", on(cluster))):
         with Command(tmp_path / name, *words, *engine, root=tmp_path) as command:
             if engine:
                 kill_a_holder(command, cluster, tmp_path)
             ended = command.ended()
         assert ended.code == 0, ended.err
-        assert re.search(r"^job 3 of 3.*x=0.3$", ended.err, re.MULTILINE)
+        assert re.search(r"^job 2 of 2.*x=0.2$", ended.err, re.MULTILINE)
         assert statuses(tmp_path / name, "sweep") == ["FINISHED"]
         jobs = {run.info.run_id: run for run in runs(tmp_path / name, "train")}
         found[name] = [jobs[run_id] for run_id in ended.line["runs"]]
     assert re.search(r"The worker of job \d died with its Dask worker; the job is run", ended.err)
     assert "job 1: sleeper raw" in ended.err, "what the jobs log reaches the command"
-    assert statuses(tmp_path / "dask") == ["FINISHED"] * 3 + ["KILLED"]
+    assert statuses(tmp_path / "dask") == ["FINISHED"] * 2 + ["KILLED"]
     for one, other in zip(*found.values(), strict=True):
         assert one.info.run_name == other.info.run_name
         for file in ("config.yaml", "predictions/oof.parquet", "predictions/test.parquet"):
@@ -125,46 +103,70 @@ def test_a_sweep_has_the_same_bits_as_in_one_process_although_a_dask_worker_is_k
         assert all(one.data.metrics[key] == other.data.metrics[key] for key in same)
 
 
-def test_a_sweep_that_is_killed_stopped_or_loses_its_scheduler_goes_on_where_it_was(tmp_path, home):
-    words, kept = slow_jobs(tmp_path), set[str]()
-    with dask_cluster(tmp_path / "dask", workers=1) as cluster:
+def test_a_sweep_that_is_killed_and_all_that_lose_their_scheduler_go_on_where_they_were(
+    tmp_path, home
+):
+    training = ("train", *own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5))
+    values = ",".join(str(job / 10) for job in range(1, JOBS + 1))
+    sweep = (*training, "-m", "evaluation.early=false", f"model.estimator.x={values}")
+    alone, kept = tmp_path / "alone", set[str]()
+
+    def keep() -> None:
+        until(lambda: "RUNNING" not in statuses(home), "the end of what nobody waits for")
+        kept.update(run.info.run_id for run in runs(home, "train") if run.info.status == "FINISHED")
+
+    with dask_cluster(tmp_path / "dask", workers=0) as cluster:
+        cluster.worker("--nthreads", "2")
+        words = (*sweep, *on(cluster, workers=1))
         for stop, code in STOPS:
-            with Command(home, *words, *on(cluster)) as command:
+            with Command(home, *words) as command:
                 assert command.until(lambda: "RUNNING" in statuses(home), "a job"), command.err
-                if stop is None:
-                    cluster.scheduler.kill()
-                else:
-                    command.process.send_signal(stop)
+                command.process.send_signal(stop)
                 ended = command.ended()
             assert (ended.code, ended.out) == (code, ""), ended.err
             assert "Traceback" not in ended.err
-            until(lambda: "RUNNING" not in statuses(home), "the end of what nobody waits for")
-            kept |= {
-                run.info.run_id for run in runs(home, "train") if run.info.status == "FINISHED"
-            }
-    assert "The Dask scheduler is gone" in ended.err
-    with Command(home, *words) as command:
-        ended = command.ended()
-    assert ended.code == 0, ended.err
-    assert kept <= set(ended.line["runs"])
-    assert statuses(home).count("FINISHED") == 4
+            keep()
+        with (
+            Command(home, *words) as command,
+            Command(alone, *training, *on(cluster, workers=1), root=tmp_path) as single,
+        ):
+            assert command.until(lambda: "RUNNING" in statuses(home), "a job"), command.err
+            assert single.until(
+                lambda: any(line["x"] == 0.5 for line in notes(tmp_path, "sleeper")), "a fit"
+            ), single.err
+            cluster.scheduler.kill()
+            both = command.ended(), single.ended()
+        for ended in both:
+            assert (ended.code, ended.out) == (1, ""), ended.err
+            assert "The Dask scheduler is gone" in ended.err
+            assert "Traceback" not in ended.err
+        keep()
+    assert statuses(alone) == ["FAILED"]
+    for at, words in ((home, sweep), (alone, training)):
+        with Command(at, *words, root=tmp_path) as command:
+            ended = command.ended()
+        assert ended.code == 0, ended.err
+        if at == home:
+            assert kept <= set(ended.line["runs"])
+    assert statuses(home).count("FINISHED") == JOBS
     assert (set(statuses(home)), statuses(home, "sweep")) == ({"FINISHED", "KILLED"}, ["FINISHED"])
+    assert statuses(alone) == ["FAILED", "FINISHED"]
 
 
 def test_a_study_has_exactly_n_trials_although_a_dask_worker_is_killed(tmp_path, home, cluster):
-    model = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
-    with Command(home, "tune", *model, "tune.n_trials=10", *on(cluster)) as command:
+    n, model = 4, own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
+    with Command(home, "tune", *model, f"tune.n_trials={n}", *on(cluster)) as command:
         kill_a_holder(command, cluster, tmp_path)
-        check_promise(home, 10, command.ended())
+        check_promise(home, n, command.ended())
     assert len(dead(trials(home))) == 1
 
 
 def test_a_study_with_one_worker_has_the_same_trials_as_in_one_process(tmp_path):
-    words = ("tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=4")
+    words = ("tune", "dataset.rows=200", "evaluation.folds=2", "tune.n_trials=3")
     found = []
     for name, engine in (("inline", ()), ("dask", ("engine=dask", "engine.workers=1"))):
         with Command(tmp_path / name, *words, *engine, root=tmp_path) as command:
-            check_promise(tmp_path / name, 4, command.ended())
+            check_promise(tmp_path / name, 3, command.ended())
             assert gone(command.session()), "a cluster of its own leaves no process"
         found.append([(trial.params, trial.value) for trial in trials(tmp_path / name)])
     assert found[0] == found[1]
@@ -186,19 +188,25 @@ def own_process(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "files"),
+    ("command", "words", "files", "others"),
     [
-        ("train", SMALL_FOREST, ("predictions/oof.parquet", "folds.csv", "learning_curve.csv")),
-        ("segment", SMALL_SEGMENTS, ("evidence.csv", "segments/members.parquet")),
-        ("claims", SMALL_CLAIMS, ("claims.csv",)),
+        (
+            *("train", SMALL_FOREST),
+            ("predictions/oof.parquet", "folds.csv", "learning_curve.csv"),
+            ("processes",),
+        ),
+        ("segment", SMALL_SEGMENTS, ("evidence.csv", "segments/members.parquet"), ("dask",)),
+        ("claims", SMALL_CLAIMS, ("claims.csv",), ("processes",)),
     ],
 )
 def test_folds_refits_and_claims_have_the_same_bits_with_every_engine(
-    own_process, engines, command, words, files
+    own_process, engines, command, words, files, others
 ):
+    """Processes and Dask workers take the same pickled calls: each command on both of them is left
+    to the long form."""
     (root, churnlab), found = own_process, {}
-    for name, engine in engines.items():
-        ended = churnlab(command, "dataset.rows=700", *words, *engine)
+    for name in engines if SOAK else ("inline", *others):
+        ended = churnlab(command, "dataset.rows=700", *words, *engines[name])
         assert ended.code == 0, ended.err
         assert "runs in one process" not in ended.err
         run = runs(root / "home", command)[-1]
@@ -209,53 +217,40 @@ def test_folds_refits_and_claims_have_the_same_bits_with_every_engine(
             ],
             *[artifact(run, file).read_bytes() for file in files],
         ]
-    for name in engines:
-        assert found[name] == found["inline"], name
+    for name, of_engine in found.items():
+        assert of_engine == found["inline"], name
 
 
 def test_a_fit_that_fails_is_the_same_paragraph_with_every_engine(own_process, engines):
     root, churnlab = own_process
     model, found = own_model(root, "sleeper", {"x": (0.0, 1.0)}, fails_below=2.0), []
-    for engine in engines.values():
-        ended = churnlab("train", *model, *engine)
+    for name in engines if SOAK else ("inline", "dask"):
+        ended = churnlab("train", *model, *engines[name])
         found.append((ended.code, ended.out, ended.err))
     assert found[0][:2] == (1, "")
-    assert found == found[:1] * 3
+    assert found == found[:1] * len(found)
 
 
-def test_a_dask_worker_that_dies_during_a_fold_costs_that_fold_alone(tmp_path, home, cluster):
-    model = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5)
-    words = ("train", *model, "evaluation.repeats=2", "evaluation.early=false", *on(cluster))
-    with Command(home, *words) as command:
-        kill_a_holder(command, cluster, tmp_path)
-        ended = command.ended()
-    assert ended.code == 0, ended.err
-    assert "A worker died with its Dask worker; only what it was doing is done again" in ended.err
-    assert len(notes(tmp_path, "sleeper")) == 4 + 1 + 1, "the folds, one again, the whole"
-    assert statuses(home) == ["FINISHED"]
-
-
-def test_a_training_that_loses_its_scheduler_is_one_paragraph_and_can_be_run_again(
-    own_process, tmp_path
+def test_a_dask_worker_that_dies_during_a_fold_costs_that_fold_alone_and_changes_no_bit(
+    tmp_path, cluster
 ):
-    (root, churnlab), started = own_process, time.time()
-    words = ("train", *own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5))
-    with dask_cluster(tmp_path, workers=1) as mortal:
-
-        def kill() -> None:
-            while not notes(root, "sleeper", since=started):
-                time.sleep(0.02)
-            mortal.scheduler.kill()
-
-        threading.Thread(target=kill, daemon=True).start()
-        ended = churnlab(*words, *on(mortal))
-    assert (ended.code, ended.out) == (1, "")
-    assert "The Dask scheduler is gone" in ended.err
-    assert "Traceback" not in ended.err
-    assert runs(root / "home", "train")[-1].info.status == "FAILED"
-    again = churnlab(*words)
-    assert again.code == 0, again.err
-    assert runs(root / "home", "train")[-1].info.status == "FINISHED"
+    found = []
+    for name, seconds, engine in (("inline", 0.0, ()), ("dask", 0.5, on(cluster))):
+        model = own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=seconds)
+        words = ("train", *model, "evaluation.repeats=2", "evaluation.early=false", *engine)
+        with Command(tmp_path / name, *words, root=tmp_path) as command:
+            if engine:
+                kill_a_holder(command, cluster, tmp_path)
+            ended = command.ended()
+        assert ended.code == 0, ended.err
+        fits = notes(tmp_path, "sleeper", since=command.started)
+        (run,) = runs(tmp_path / name, "train")
+        assert run.info.status == "FINISHED"
+        files = ("predictions/oof.parquet", "folds.csv")
+        found.append([artifact(run, file).read_bytes() for file in files])
+    assert "A worker died with its Dask worker; only what it was doing is done again" in ended.err
+    assert len(fits) == 4 + 1 + 1, "the folds, one again, the whole"
+    assert found[0] == found[1]
 
 
 def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(
@@ -271,30 +266,22 @@ def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(
         part.to_parquet(folder / f"{number:03d}.parquet", index=False)
     words = ("score", f"input={folder}", f"output={tmp_path}/scored.parquet")
     parts = tmp_path / ".scored.parquet.parts"
-    scoring = subprocess.Popen(
-        [sys.executable, "-c", A_FILE_AT_A_TIME, *words, *on(cluster)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(home),
-    )
-    deadline = time.monotonic() + PATIENCE
-    while len(list(parts.glob("0*.json"))) < 3:
-        assert scoring.poll() is None, scoring.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(cluster.pids()[0], signal.SIGKILL)
-    assert len(list(parts.glob("0*.json"))) < FILES, "the kill came too late"
-    ended = wait(scoring)
+    churnlab = churnlab_at(home, before=A_FILE_AT_A_TIME)
+    with ThreadPoolExecutor() as pool:
+        scoring = pool.submit(churnlab, *words, *on(cluster))
+        until(lambda: scoring.done() or len(list(parts.glob("0*.json"))) >= 3, "three files")
+        assert not scoring.done(), scoring.result()
+        os.kill(cluster.pids()[0], signal.SIGKILL)
+        assert len(list(parts.glob("0*.json"))) < FILES, "the kill came too late"
+        ended = scoring.result()
     assert ended.code == 0, ended.err
     assert ended.line["rows"] == len(table)
     assert pd.read_parquet(tmp_path / "scored.parquet")["card"].tolist() == table["card"].tolist()
 
 
-def test_without_dask_the_extra_is_named(new_home, tmp_path, run_command):
-    (tmp_path / "distributed.py").write_text("raise ImportError\n")
+def test_without_dask_the_extra_is_named(new_home):
     words = ("train", "-m", "dataset.rows=200", "seed=0,1", "engine=dask")
-    ended = run_command(new_home, *words, settings={"PYTHONPATH": str(tmp_path)})
+    ended = run_forked(new_home, *words, before="import sys; sys.modules['distributed'] = None")
     assert (ended.code, ended.out) == (2, "")
     assert (
         "engine=dask needs Dask, which is not installed: pip install 'churnlab[dask]'" in ended.err

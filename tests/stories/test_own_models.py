@@ -118,7 +118,7 @@ def test_a_boosting_model_is_one_yaml_and_is_kept_with_its_package_among_its_req
     churnlab, segmented, shared_home, client_at, model
 ):
     package = pytest.importorskip(PACKAGES[model])
-    words = [*CONF, *SMALL, f"model={model}", "tune.n_trials=2"]
+    words = [*CONF, *SMALL, f"model={model}", "tune.n_trials=1"]
     tuned = churnlab("tune", *words)
     assert tuned.code == 0, tuned.err
     assert "takes any parameter" not in tuned.err
@@ -154,9 +154,9 @@ def test_an_untrusted_class_is_refused_before_training_with_a_list_to_paste(
 
 
 def test_the_class_is_tuned_by_workers_in_other_processes(churnlab):
-    engine = ("engine=processes", "engine.workers=2", "tune.n_trials=3")
+    engine = ("engine=processes", "engine.workers=2", "tune.n_trials=2")
     out = line(churnlab, "tune", *CONF, *SMALL, "model=net", TRUSTED, *engine)
-    assert out["n_complete"] == 3
+    assert out["n_complete"] == 2
     assert set(out["best_params"]) == {"rate"}
 
 
@@ -199,7 +199,7 @@ def test_a_changed_class_is_trained_again_and_does_not_change_the_version(
 
     uri = str(version_folder(client_at(shared_home), "demo-churn", promoted["promote"]["version"]))
     before = mlflow.pyfunc.load_model(uri).predict(requests())
-    sweep = ("train", *CONF, *SMALL, "-m", "model=net", TRUSTED, "seed=1,2")
+    sweep = ("train", *CONF, *SMALL, "-m", "model=net", TRUSTED, "seed=1")
     first = line(churnlab, *sweep)["runs"]
     assert line(churnlab, *sweep)["runs"] == first
     helpers = shared_home.parent / "my_conf/my_helpers.py"

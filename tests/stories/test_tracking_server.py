@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +17,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from churnlab.data.demo import members
+from support.killing import own_model
 from support.mlflow_server import MlflowServer, mlflow_server
-from support.running import THREE_SEGMENTS, Ended, churnlab_at, environment, start, wait
+from support.running import (
+    SMALL_CLAIMS,
+    THREE_SEGMENTS,
+    Ended,
+    churnlab_at,
+    environment,
+)
 from support.servers import churnlab_serve, post
 from support.soak import SOAK
 from support.waiting import until
@@ -76,11 +84,11 @@ def made(machines) -> dict[str, Ended]:
         "tune": one.succeed(*tune),
         "workers": one.succeed(*tune, "tune.study=two", "engine=processes", "engine.workers=2"),
         "segment": one.succeed("segment", *ROWS, *THREE_SEGMENTS),
-        "sweep": one.succeed("train", "-m", *TRAINED, "model=dummy", "seed=1,2"),
+        "sweep": one.succeed("train", "-m", *TRAINED, "model=dummy"),
         "compare": one.succeed("compare", *TRAINED),
         "promote": one.succeed("promote", *TRAINED, "reason=the first"),
         "again": one.succeed(*AGAIN, "reason=the second"),
-        "claims": one.succeed("claims", *ROWS, "folds=2", "resamples=100"),
+        "claims": one.succeed("claims", *ROWS, *SMALL_CLAIMS),
     }
 
 
@@ -126,7 +134,7 @@ def test_what_one_machine_made_is_used_by_every_command_on_another(server, machi
 def test_the_servers_own_database_is_refused_for_studies(server, machines, postgres, tmp_path):
     settings = {"MLFLOW_TRACKING_URI": server.address}
     settings |= {"CHURNLAB_STORAGE_URL": postgres.url("mlflow")}
-    ended = wait(start(tmp_path / "home", "tune", *TRAINED, "storage=postgres", settings=settings))
+    ended = churnlab_at(tmp_path / "home", **settings)("tune", *TRAINED, "storage=postgres")
     assert (ended.code, ended.out) == (2, "")
     assert "is the database of an MLflow server: name another one for the studies." in ended.err
 
@@ -141,7 +149,7 @@ def test_promotions_at_once_from_two_machines_keep_the_history_whole(
     server, machines, made, postgres, lock
 ):
     words = ("storage=postgres", f"storage.url={postgres.url('studies')}") if lock else ()
-    for number in range(SOAK or (1 if lock else 2)):
+    for number in range(SOAK or 1):
         before, ended = history(server), {}
 
         def promote(machine: Machine, name: str) -> None:
@@ -203,7 +211,7 @@ print(overtaken)
 
 
 def test_of_two_that_replace_one_champion_at_once_only_one_does(server, tmp_path):
-    number, name = max(15, SOAK), "raced-churn"
+    number, name = max(8, SOAK), "raced-churn"
     server.client.create_registered_model(name)
     racers = [
         subprocess.Popen(
@@ -285,7 +293,7 @@ sys.exit(max(one.exitcode for one in crowd))
 def test_eight_clients_that_make_one_experiment_and_log_one_table_at_once_lose_no_run(
     server, tmp_path
 ):
-    each = max(3, SOAK)
+    each = max(2, SOAK)
     crowd = subprocess.run(
         [sys.executable, "-c", CLIENTS, str(each)],
         env=environment(tmp_path, MLFLOW_TRACKING_URI=server.address),
@@ -320,9 +328,15 @@ def trials_of(server: MlflowServer, study: str) -> int:
     return sum(run.data.tags["churnlab.study"] == study for run in server.runs("trial"))
 
 
-def wait_for_trials(server, study: str, enough: int, tuning: subprocess.Popen[str]) -> None:
+def sleeping_study(root: Path, study: str, *, n: int) -> tuple[str, ...]:
+    """Return the words of a study whose trials take time, but little work."""
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.3)
+    return ("tune", *model, f"tune.n_trials={n}", f"tune.study={study}")
+
+
+def wait_for_trials(server, study: str, enough: int, tuning: Future[Ended]) -> None:
     def reached() -> bool:
-        assert tuning.poll() is None, tuning.communicate()
+        assert not tuning.done(), tuning.result()
         return trials_of(server, study) >= enough
 
     until(reached, f"trial {enough}")
@@ -331,17 +345,19 @@ def wait_for_trials(server, study: str, enough: int, tuning: subprocess.Popen[st
 def test_a_server_and_its_database_that_restart_under_a_study_lose_nothing(
     server, made, postgres, tmp_path
 ):
-    n = 30
-    words = ("tune", *TRAINED, f"tune.n_trials={n}", "tune.study=restarted")
-    tuning = start(tmp_path / "home", *words, settings={"MLFLOW_TRACKING_URI": server.address})
-    for stop, begin in ((server.kill, server.start), (postgres.stop, postgres.start)):
-        enough = trials_of(server, "restarted") + 3
-        wait_for_trials(server, "restarted", enough, tuning)
-        stop()
-        time.sleep(10 if SOAK else 3)
-        assert tuning.poll() is None, "it ended before the part was gone"
-        begin()
-    ended = wait(tuning)
+    n = 30 if SOAK else 10
+    words = sleeping_study(tmp_path, "restarted", n=n)
+    churnlab = churnlab_at(tmp_path / "home", MLFLOW_TRACKING_URI=server.address)
+    with ThreadPoolExecutor() as background:
+        tuning = background.submit(churnlab, *words)
+        for stop, begin in ((server.kill, server.start), (postgres.stop, postgres.start)):
+            enough = trials_of(server, "restarted") + 2
+            wait_for_trials(server, "restarted", enough, tuning)
+            stop()
+            time.sleep(10 if SOAK else 3)
+            assert not tuning.done(), "it ended before the part was gone"
+            begin()
+        ended = tuning.result()
     assert ended.code == 0, ended.err
     assert ended.err.count("does not answer") == 1  # with its database gone the server does
     assert "Retry" not in ended.err
@@ -351,13 +367,15 @@ def test_a_server_and_its_database_that_restart_under_a_study_lose_nothing(
 def test_a_server_that_is_gone_for_good_ends_the_command_and_the_same_command_completes_it(
     server, made, tmp_path
 ):
-    n = 60
-    words = ("tune", *TRAINED, f"tune.n_trials={n}", "tune.study=gone")
+    n = 60 if SOAK else 8
+    words = sleeping_study(tmp_path, "gone", n=n)
     settings = {"MLFLOW_TRACKING_URI": server.address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-    tuning = start(tmp_path / "home", *words, settings=settings)
-    wait_for_trials(server, "gone", 3, tuning)
-    server.kill()
-    ended = wait(tuning)
+    churnlab = churnlab_at(tmp_path / "home", **settings)
+    with ThreadPoolExecutor() as background:
+        tuning = background.submit(churnlab, *words)
+        wait_for_trials(server, "gone", 2, tuning)
+        server.kill()
+        ended = tuning.result()
     server.start()
     assert ended.code == 1, ended.err
     assert ended.out == ""
@@ -365,7 +383,7 @@ def test_a_server_that_is_gone_for_good_ends_the_command_and_the_same_command_co
     assert "does not answer any more" in message
     assert "run the same command again" in message
     assert "Traceback" not in ended.err
-    again = wait(start(tmp_path / "home", *words, settings=settings))
+    again = churnlab(*words)
     assert (again.code, again.line["n_complete"]) == (0, n), again.err
     check_study(server, "gone", n=n)
 
@@ -387,7 +405,7 @@ def test_a_wrong_password_is_named_in_a_paragraph_that_does_not_show_it(tmp_path
         threading.Thread(target=guarded.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{guarded.server_port}"
         settings = {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "s3cret"}
-        ended = wait(start(tmp_path, "train", f"tracking.uri={address}", settings=settings))
+        ended = churnlab_at(tmp_path / "home", **settings)("train", f"tracking.uri={address}")
         guarded.shutdown()
     assert (ended.code, ended.out) == (2, "")
     assert "refused the name or the password" in ended.err
@@ -410,7 +428,7 @@ def test_an_address_with_a_password_is_refused_because_every_run_would_record_it
 ):
     words = [f"tracking.uri='{address}'"] if by == "key" else []
     settings = {} if by == "key" else {"MLFLOW_TRACKING_URI": address}
-    ended = wait(start(tmp_path, "history", *words, settings=settings))
+    ended = churnlab_at(tmp_path / "home", **settings)("history", *words)
     assert ended.code == 2
     assert "every run would record" in ended.err
     assert instead in ended.err

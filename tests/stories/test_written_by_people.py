@@ -254,8 +254,8 @@ def test_a_contact_list_knows_the_value_and_the_id_as_the_table_writes_them(
     words = ("score", *NAMED, f"input=renamed.{form}", renamed, "score.on_bad_row=reject")
     words = (*words, "contacts=true", *COSTS.split(), "decision.retained_value=null")
     words = (*words, "decision.value_column=Paid")
-    lists = []
-    for engine in ((), ("engine=processes", "engine.workers=2")):
+    lists, workers = [], ("engine=processes", "engine.workers=2")
+    for engine in ((), workers) if form == "csv" else ((),):
         ended = churnlab(*words, f"output=contacts.{form}", *engine)
         assert ended.code == 0, ended.err
         assert (ended.line["rows"], ended.line["rejected"]) == (39, 1)
@@ -267,7 +267,7 @@ def test_a_contact_list_knows_the_value_and_the_id_as_the_table_writes_them(
         assert sorted([*found["Card No"], *out["Card No"]]) == sorted(cells["Card No"])
         (why,) = out.loc[out["Card No"] == cells["Card No"][3], "reason"]
         assert why == "rejected: column Offer: 'Silver' is not one of Basic, Gold, None"
-    pd.testing.assert_frame_equal(*lists)
+    pd.testing.assert_frame_equal(lists[0], lists[-1])
     paid = cells.set_index("Card No")[" Paid "].loc[found["Card No"]].str.removesuffix(" €")
     amounts = paid.str.replace(".", "").str.replace(",", ".").astype("float64")
     assert len(found) > 3

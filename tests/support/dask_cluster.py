@@ -17,6 +17,13 @@ from support.killing import SUPPORT, alive
 from support.running import environment
 from support.waiting import PATIENCE
 
+QUIET = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "false",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+}
+"""What Dask watches of itself costs a tenth of a core for as long as a cluster lives."""
+
 
 class Cluster:
     """A scheduler and its workers; each worker has one thread and a nanny that restarts it."""
@@ -72,7 +79,7 @@ class Cluster:
 
     def _start(self, *words: str, **settings: str) -> subprocess.Popen[bytes]:
         given = {"PYTHONPATH": str(SUPPORT), "CHURNLAB_HOME": ""} | settings
-        variables: dict[str, Any] = environment(self.root, **given)
+        variables: dict[str, Any] = environment(self.root, **QUIET, **given)
         with (self.root / f"{len(self.processes)}.txt").open("w") as output:
             self.processes.append(
                 subprocess.Popen(

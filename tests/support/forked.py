@@ -33,6 +33,14 @@ LATE = (
     *("mlflow.sklearn", "mlflow.store.tracking.sqlalchemy_store", "optuna", "skops.io"),
     *("mlflow.store.model_registry.sqlalchemy_store", "churnlab.cli.launch", "hydra.main"),
     *("matplotlib.backends.backend_agg", "pyarrow.parquet", "sklearn.ensemble", "scipy.stats"),
+    *("git", "sqlalchemy.dialects.sqlite", "alembic.command", "opentelemetry.sdk.metrics"),
+    *("mlflow.tracing.processor.base_mlflow", "mlflow.store.tracking.sqlalchemy_workspace_store"),
+    *("mlflow.store.model_registry.sqlalchemy_workspace_store", "mlflow.models.display_utils"),
+    *("mlflow.utils.search_logged_model_utils", "mlflow.pyfunc.utils.environment"),
+    *("narwhals._pandas_like.dataframe", "narwhals._interchange.dataframe", "pyarrow.dataset"),
+    *("pyarrow.pandas_compat", "optuna.importance", "pydantic.dataclasses", "churnlab.cli.help"),
+    *("hydra._internal.core_plugins.basic_sweeper", "PIL.JpegImagePlugin", "PIL.GifImagePlugin"),
+    *("churnlab.__main__", "churnlab.cli.drafted", "churnlab.data.demo"),
 )
 """What is imported inside of functions, and takes long."""
 

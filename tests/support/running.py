@@ -31,6 +31,15 @@ THREE_SEGMENTS = (*SMALL_SEGMENTS, "segments.k=3")
 always accepted."""
 
 
+SMALL_CLAIMS = (
+    *("folds=2", "resamples=100", "further_draws=1"),
+    "claims.models.random_forest.estimator.n_estimators=10",
+    "claims.models.tuned_forest.estimator.estimator.n_estimators=10",
+    *(f"claims.segmentations.{name}.n_init=1" for name in ("seed002", "course")),
+)
+"""The claims about the course's table in half the time: for tests of what they log."""
+
+
 class Ended(NamedTuple):
     """Exit code and output of a command."""
 

@@ -16,9 +16,10 @@ from churnlab.errors import InputError
 from churnlab.tracking import store
 from churnlab.tuning.studies import Local
 from support.killing import Command
-from support.running import environment, folder, tracked_at
+from support.running import folder, run_forked, tracked_at
+from support.soak import SOAK
 
-SMALL = ("dataset.rows=300", "evaluation.folds=3", "model=dummy")
+SMALL = ("dataset.rows=300", "evaluation.folds=2", "model=dummy")
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def finished(home: Path, runs_at) -> int:
     return len(statuses)
 
 
-@pytest.mark.parametrize("many", [2, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [2, pytest.param(6 if SOAK else 4, marks=pytest.mark.slow)])
 def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at, client_at, many):
     with ExitStack() as opened:
         seeds = [f"seed={seed}" for seed in range(1, many + 1)]
@@ -45,27 +46,16 @@ def test_trainings_that_start_at_once_on_an_empty_home_all_finish(home, runs_at,
     assert not list(home.glob("*.tmp*"))
 
 
-CREATE = """
-import os
-from pathlib import Path
-from churnlab.tracking import store
-home = Path(os.environ["CHURNLAB_HOME"])
-store.open_store(f"sqlite:///{home}/mlflow.db", home=home)
-"""
-
-
 @pytest.mark.slow
 def test_a_kill_while_the_store_is_created_leaves_one_that_the_next_run_can_use(
     home, run_command, runs_at
 ):
     for delay in (0.0, 0.1, 0.2):  # the schema takes about a second to build
-        process = subprocess.Popen([sys.executable, "-c", CREATE], env=environment(home))
-        while not list(home.glob(f"mlflow.db.{process.pid}.tmp")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(delay)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "no kill came while the schema was being built"
+        with Command(home, "history") as command:
+            being_built = home / f"mlflow.db.{command.process.pid}.tmp"
+            assert command.until(being_built.exists, "the schema"), command.err
+            time.sleep(delay)
+            command.kill()
         assert not (home / "mlflow.db").exists()
     ended = run_command(home, "train", *SMALL)
     assert ended.code == 0, ended.err
@@ -97,12 +87,10 @@ def test_a_store_that_was_killed_during_a_commit_is_intact_for_the_next_command(
 
 @pytest.mark.slow
 def test_the_tracking_uri_of_the_environment_wins_and_artifacts_are_next_to_its_store(
-    home, run_command, runs_at, tmp_path
+    home, runs_at, tmp_path
 ):
     other = tmp_path / "other home"
-    ended = run_command(
-        home, "train", *SMALL, settings={"MLFLOW_TRACKING_URI": f"sqlite:///{other}/mlflow.db"}
-    )
+    ended = run_forked(home, "train", *SMALL, MLFLOW_TRACKING_URI=f"sqlite:///{other}/mlflow.db")
     assert ended.code == 0, ended.err
     assert not (home / "mlflow.db").exists()
     (run,) = runs_at(other)
@@ -118,8 +106,8 @@ def test_the_tracking_uri_of_the_environment_wins_and_artifacts_are_next_to_its_
         ([], {"MLFLOW_TRACKING_URI": "./mlruns"}),
     ],
 )
-def test_a_store_of_files_is_refused(home, run_command, words, settings):
-    ended = run_command(home, "train", *SMALL, *words, settings=settings)
+def test_a_store_of_files_is_refused(home, words, settings):
+    ended = run_forked(home, "train", *SMALL, *words, **settings)
     assert (ended.code, ended.out) == (2, "")
     assert "a folder of files" in ended.err
     assert "sqlite:////absolute/path/mlflow.db" in ended.err
