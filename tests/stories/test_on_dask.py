@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -41,8 +42,9 @@ SMALL_FOREST = (
 DIFFERS = {"run_id", "fit_seconds", "model_bytes"}
 """Keys of results that two equal runs do not share."""
 
-STOPS = [(signal.SIGKILL, -9), *([(signal.SIGTERM, 143)] if SOAK else [])]
-"""Signals and the exit codes after them. The short form leaves SIGTERM to tests/tuning."""
+STOPS = [(signal.SIGKILL, -9), *([(signal.SIGTERM, 143)] if SOAK else []), (None, 1)]
+"""Signals and the exit codes after them; None: the scheduler is killed. The short form leaves
+SIGTERM to tests/tuning."""
 
 A_FILE_AT_A_TIME = "from churnlab.scoring import blocks; blocks.ROWS = 50"
 
@@ -53,8 +55,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory):
         yield cluster
 
 
-def on(cluster: Cluster, *, workers: int = 2) -> tuple[str, ...]:
-    return ("engine=dask", f"engine.address={cluster.address}", f"engine.workers={workers}")
+def on(cluster: Cluster) -> tuple[str, ...]:
+    return ("engine=dask", f"engine.address={cluster.address}", "engine.workers=2")
+
+
+def slow_jobs(root: Path, *, seconds: float = 0.5) -> tuple[str, ...]:
+    """Return the words of a sweep of JOBS jobs, each of which takes some seconds."""
+    model = own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=seconds)
+    values = ",".join(str(job / 10) for job in range(1, JOBS + 1))
+    return ("train", "-m", *model, "evaluation.early=false", f"model.estimator.x={values}")
 
 
 def statuses(home: Path, command: str = "train") -> list[str]:
@@ -103,54 +112,30 @@ def test_a_sweep_has_the_same_bits_as_in_one_process_although_a_dask_worker_is_k
         assert all(one.data.metrics[key] == other.data.metrics[key] for key in same)
 
 
-def test_a_sweep_that_is_killed_and_all_that_lose_their_scheduler_go_on_where_they_were(
-    tmp_path, home
-):
-    training = ("train", *own_model(tmp_path, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5))
-    values = ",".join(str(job / 10) for job in range(1, JOBS + 1))
-    sweep = (*training, "-m", "evaluation.early=false", f"model.estimator.x={values}")
-    alone, kept = tmp_path / "alone", set[str]()
-
-    def keep() -> None:
-        until(lambda: "RUNNING" not in statuses(home), "the end of what nobody waits for")
-        kept.update(run.info.run_id for run in runs(home, "train") if run.info.status == "FINISHED")
-
-    with dask_cluster(tmp_path / "dask", workers=0) as cluster:
-        cluster.worker("--nthreads", "2")
-        words = (*sweep, *on(cluster, workers=1))
+def test_a_sweep_that_is_killed_stopped_or_loses_its_scheduler_goes_on_where_it_was(tmp_path, home):
+    words, kept = slow_jobs(tmp_path), set[str]()
+    with dask_cluster(tmp_path / "dask", workers=1) as cluster:
         for stop, code in STOPS:
-            with Command(home, *words) as command:
+            with Command(home, *words, *on(cluster)) as command:
                 assert command.until(lambda: "RUNNING" in statuses(home), "a job"), command.err
-                command.process.send_signal(stop)
+                if stop is None:
+                    cluster.scheduler.kill()
+                else:
+                    command.process.send_signal(stop)
                 ended = command.ended()
             assert (ended.code, ended.out) == (code, ""), ended.err
             assert "Traceback" not in ended.err
-            keep()
-        with (
-            Command(home, *words) as command,
-            Command(alone, *training, *on(cluster, workers=1), root=tmp_path) as single,
-        ):
-            assert command.until(lambda: "RUNNING" in statuses(home), "a job"), command.err
-            assert single.until(
-                lambda: any(line["x"] == 0.5 for line in notes(tmp_path, "sleeper")), "a fit"
-            ), single.err
-            cluster.scheduler.kill()
-            both = command.ended(), single.ended()
-        for ended in both:
-            assert (ended.code, ended.out) == (1, ""), ended.err
-            assert "The Dask scheduler is gone" in ended.err
-            assert "Traceback" not in ended.err
-        keep()
-    assert statuses(alone) == ["FAILED"]
-    for at, words in ((home, sweep), (alone, training)):
-        with Command(at, *words, root=tmp_path) as command:
-            ended = command.ended()
-        assert ended.code == 0, ended.err
-        if at == home:
-            assert kept <= set(ended.line["runs"])
+            until(lambda: "RUNNING" not in statuses(home), "the end of what nobody waits for")
+            kept |= {
+                run.info.run_id for run in runs(home, "train") if run.info.status == "FINISHED"
+            }
+    assert "The Dask scheduler is gone" in ended.err
+    with Command(home, *words) as command:
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    assert kept <= set(ended.line["runs"])
     assert statuses(home).count("FINISHED") == JOBS
     assert (set(statuses(home)), statuses(home, "sweep")) == ({"FINISHED", "KILLED"}, ["FINISHED"])
-    assert statuses(alone) == ["FAILED", "FINISHED"]
 
 
 def test_a_study_has_exactly_n_trials_although_a_dask_worker_is_killed(tmp_path, home, cluster):
@@ -251,6 +236,25 @@ def test_a_dask_worker_that_dies_during_a_fold_costs_that_fold_alone_and_changes
     assert "A worker died with its Dask worker; only what it was doing is done again" in ended.err
     assert len(fits) == 4 + 1 + 1, "the folds, one again, the whole"
     assert found[0] == found[1]
+
+
+def test_a_training_that_loses_its_scheduler_is_one_paragraph_and_can_be_run_again(
+    own_process, tmp_path
+):
+    (root, churnlab), started = own_process, time.time()
+    words = ("train", *own_model(root, "sleeper", {"x": (0.0, 1.0)}, seconds=0.5))
+    with dask_cluster(tmp_path, workers=1) as mortal, ThreadPoolExecutor() as background:
+        training = background.submit(churnlab, *words, *on(mortal))
+        until(lambda: training.done() or notes(root, "sleeper", since=started), "a fit")
+        mortal.scheduler.kill()
+        ended = training.result()
+    assert (ended.code, ended.out) == (1, "")
+    assert "The Dask scheduler is gone" in ended.err
+    assert "Traceback" not in ended.err
+    assert runs(root / "home", "train")[-1].info.status == "FAILED"
+    again = churnlab(*words)
+    assert again.code == 0, again.err
+    assert runs(root / "home", "train")[-1].info.status == "FINISHED"
 
 
 def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(
