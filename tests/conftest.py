@@ -9,6 +9,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from support.forked import ONE_THREAD
+
+os.environ |= ONE_THREAD  # before NumPy is loaded: threads that wait for others take CPU
+
+# ruff: isort: split
 from support.postgres import Postgres, running_postgres
 from support.running import (
     PROMOTED_ROWS,

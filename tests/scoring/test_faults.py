@@ -128,7 +128,7 @@ def chosen(found: list[Call], kind: str) -> list[Point]:
         if Path(call.path).name.startswith(("building.", ".new.", "#"))
     )
     rng, todo = random.Random(f"{SEED} {kind}"), list[Point]()
-    for stage, size in ((found[:joined], 1), (found[joined:], 3)):
+    for stage, size in ((found[:joined], 1), (found[joined:], 2)):
         for fault in (KILL, FULL):
             points = [Point(call, fault) for call in stage]
             todo += points if SOAK else rng.sample(points, min(size, len(points)))

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from support.forked import Fork, Forks, churnlab_as, import_all, make_store
+from support.forked import ONE_THREAD, Fork, Forks, churnlab_as, import_all, make_store
 
 SMALL_SEGMENTS = (
     *("segments.n_init=2", "segments.bootstraps=2", "segments.refit_n_init=1", "segments.splits=2"),
@@ -54,8 +54,9 @@ class Ended(NamedTuple):
 
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
-    """Return the environment of a process with its store in ``home``, without MLflow settings."""
-    ours = ("MLFLOW_", "CHURNLAB_", "PYTHONDONTWRITEBYTECODE", "PYTEST_")
+    """Return the environment of a process with its store in ``home``, without MLflow settings and
+    what is set for these tests."""
+    ours = ("MLFLOW_", "CHURNLAB_", "PYTHONDONTWRITEBYTECODE", "PYTEST_", *ONE_THREAD)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     return inherited | {"CHURNLAB_HOME": str(home)} | settings
 
