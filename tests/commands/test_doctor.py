@@ -47,7 +47,7 @@ def killed(home, command: str, *words: str, moment=None) -> str:
 @pytest.fixture(scope="module")
 def left(promoted, shared_home):
     """Kill commands in a store with finished runs; return the runs that they left, by command."""
-    shutil.copytree(promoted.home, shared_home)
+    shutil.copytree(promoted.home, shared_home, dirs_exist_ok=True)
     churnlab = churnlab_at(shared_home)
     assert churnlab("history").code == 0  # which finds the files of a store that was moved
     home, root = shared_home, shared_home.parent
@@ -117,13 +117,13 @@ def test_a_study_that_doctor_has_repaired_resumes(repaired, shared_home, churnla
 
 
 @pytest.fixture
-def run_doctor(monkeypatch, home):
+def run_doctor(monkeypatch, new_home):
     """Return ``run_doctor(fix=True)``: run doctor on an empty home, in this process."""
-    monkeypatch.setenv("CHURNLAB_HOME", str(home))
+    monkeypatch.setenv("CHURNLAB_HOME", str(new_home))
     shared = {"seed": 0, "run_name": None, "force": False, "dry_run": False}
     paths = {
-        "tracking": {"uri": f"sqlite:///{home}/mlflow.db"},
-        "storage": {"folder": str(home / "studies")},
+        "tracking": {"uri": f"sqlite:///{new_home}/mlflow.db"},
+        "storage": {"folder": str(new_home / "studies")},
     }
     return lambda **keys: doctor.run(
         validation.read("doctor", shared | paths | {"elsewhere": False} | keys)
