@@ -161,7 +161,10 @@ def churnlab_at(home: Path, *, before: str = "", **settings: str) -> Callable[..
 
     ``before`` is Python that runs first.
     """
-    make_home(home)
+    if "MLFLOW_TRACKING_URI" in settings:
+        home.mkdir(parents=True, exist_ok=True)
+    else:
+        make_home(home)
     return partial(run_forked, home, before=before, **settings)
 
 
