@@ -56,9 +56,9 @@ COLUMNS = {
 }
 
 
+@pytest.mark.parametrize("gaps", [True, False])
 @pytest.mark.parametrize(
-    ("estimator", "gaps"),
-    [(LogisticRegression(), True), (RandomForestClassifier(9, random_state=0), False)],
+    "estimator", [LogisticRegression(), RandomForestClassifier(9, random_state=0)]
 )
 def test_folds_and_learning_curves_have_the_same_bits(estimator, gaps):
     X, y = members(400)
