@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
     """Return a trained, segmented and promoted store for reading, made once for all workers."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    made, home = root / "promoted.json", root / "promoted" / "home"
+    made, home, kept = (root / name for name in ("promoted.json", "promoted/home", "promoted/kept"))
     with FileLock(root / "promoted.lock"):
         if not made.exists():
             commands = [
@@ -80,8 +81,9 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Promoted:
             churnlab = churnlab_at(home)
             ended = [churnlab(*words) for words in commands]
             assert [end.code for end in ended] == [0, 0, 0], [end.err for end in ended]
+            shutil.copytree(home, kept)
             made.write_text(json.dumps([end.line for end in ended]), encoding="utf-8")
-    return Promoted(home, *json.loads(made.read_text(encoding="utf-8")))
+    return Promoted(home, kept, *json.loads(made.read_text(encoding="utf-8")))
 
 
 @pytest.fixture

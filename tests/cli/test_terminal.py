@@ -31,7 +31,7 @@ LINE = '{"command"'
 @pytest.fixture(scope="module")
 def trained(promoted, tmp_path_factory, succeed):
     """Return a home with two models."""
-    home = shutil.copytree(promoted.home, tmp_path_factory.mktemp("trained") / "home")
+    home = shutil.copytree(promoted.kept, tmp_path_factory.mktemp("trained") / "home")
     succeed(home, "train", *TRAINED, "model=dummy")
     return home
 

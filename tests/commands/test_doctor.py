@@ -47,7 +47,7 @@ def killed(home, command: str, *words: str, moment=None) -> str:
 @pytest.fixture(scope="module")
 def left(promoted, shared_home):
     """Kill commands in a store with finished runs; return the runs that they left, by command."""
-    shutil.copytree(promoted.home, shared_home, dirs_exist_ok=True)
+    shutil.copytree(promoted.kept, shared_home, dirs_exist_ok=True)
     churnlab = churnlab_at(shared_home)
     assert churnlab("history").code == 0  # which finds the files of a store that was moved
     home, root = shared_home, shared_home.parent

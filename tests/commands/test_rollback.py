@@ -18,7 +18,7 @@ def story(promoted, shared_home, client_at):
     """Promotions and rollbacks after the first one, in order: name -> how it ended, and the aliases
     after it."""
     ended_as = {"nothing there": churnlab_at(shared_home.parent / "empty")("rollback")}
-    shutil.copytree(promoted.home, shared_home, dirs_exist_ok=True)
+    shutil.copytree(promoted.kept, shared_home, dirs_exist_ok=True)
     client = client_at(shared_home)
     churnlab = churnlab_at(shared_home)
     assert churnlab("history").code == 0  # which finds the files of a store that was moved

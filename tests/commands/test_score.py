@@ -257,7 +257,7 @@ def test_a_promotion_while_members_are_scored_does_not_change_the_version_that_a
     promoted, shared_home, run_command, client_at, table, tmp_path
 ):
     trained, output = (*PROMOTED_ROWS, "evaluation.folds=3"), tmp_path / "scored.parquet"
-    shutil.copytree(promoted.home, shared_home, dirs_exist_ok=True)
+    shutil.copytree(promoted.kept, shared_home, dirs_exist_ok=True)
     churnlab = churnlab_at(shared_home)
     assert churnlab("history").code == 0  # which finds the files of a store that was moved
     dummy = churnlab("train", *trained, "model=dummy").line["run_id"]

@@ -37,7 +37,7 @@ def test_a_version_that_does_not_exist_is_wrong_input(churnlab):
 
 
 def test_several_champions_need_a_choice(tmp_path, promoted, client_at, run_command):
-    home = shutil.copytree(promoted.home, tmp_path / "home")
+    home = shutil.copytree(promoted.kept, tmp_path / "home")
     with tracked_at(home):
         client = client_at(home)
         source = client.get_model_version("demo-churn", "1").source

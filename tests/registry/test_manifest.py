@@ -27,7 +27,7 @@ IMPORTED = "raise SystemExit('a changed file was run')\n"
 @pytest.fixture
 def home(promoted, tmp_path):
     """A copy of a store with a champion."""
-    shutil.copytree(promoted.home, tmp_path / "home")
+    shutil.copytree(promoted.kept, tmp_path / "home")
     churnlab = churnlab_at(tmp_path / "home")  # opens the moved store
     assert churnlab("history").code == 0
     return tmp_path / "home"

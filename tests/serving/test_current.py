@@ -38,7 +38,7 @@ def table() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def home(promoted, tmp_path_factory):
     """A store with three versions that answer differently; the first is the champion."""
-    home = shutil.copytree(promoted.home, tmp_path_factory.mktemp("moving") / "home")
+    home = shutil.copytree(promoted.kept, tmp_path_factory.mktemp("moving") / "home")
     small = (*PROMOTED_ROWS, "evaluation.folds=2")
     forced = ("force=true", "reason=a test")
     churnlab, ended = churnlab_at(home), []

@@ -261,7 +261,7 @@ def test_many_files_are_scored_once_each_although_a_dask_worker_is_killed(
     promoted, tmp_path, cluster
 ):
     home, folder = tmp_path / "home", tmp_path / "members"
-    shutil.copytree(promoted.home, home, dirs_exist_ok=True)
+    shutil.copytree(promoted.kept, home, dirs_exist_ok=True)
     folder.mkdir()
     table = members(FILES * 50, seed=3).drop(columns="Churn")
     table.insert(0, "card", range(len(table)))

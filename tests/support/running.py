@@ -177,9 +177,13 @@ def churnlab_beside(home: Path, tables: Mapping[str, Any]) -> Callable[..., Ende
 
 
 class Promoted(NamedTuple):
-    """A store with one champion of generated members, and the result lines of its commands."""
+    """A store with one champion of generated members, and the result lines of its commands.
+
+    ``kept`` is a copy in which no test runs a command: what is copied has no runs of other tests.
+    """
 
     home: Path
+    kept: Path
     train: dict[str, Any]
     segment: dict[str, Any]
     promote: dict[str, Any]
