@@ -123,3 +123,14 @@ def test_a_copy_that_cannot_be_written_makes_a_rollback_skip_no_version(
     assert ended.code == 1, ended.err
     assert not RAW.search(ended.err), ended.err
     store.go_on([FIX, ("rollback",), ("doctor",)], promises.version_is_champion, sound.line)
+
+
+def test_a_message_for_which_the_disk_has_no_space_is_only_left_out(store: FaultedStore) -> None:
+    store.restore()
+    sound, trace = store.run(("rollback",))
+    first = calls(trace, [store.root / "tried.err"])[0]
+    store.restore()
+    ended, trace = store.run(("rollback",), Point(first, FULL))
+    assert hit(trace) is not None
+    assert (ended.code, ended.line["version"]) == (0, sound.line["version"])
+    assert set(ended.err.splitlines()) < set(sound.err.splitlines())

@@ -112,6 +112,7 @@ def log_to_stderr(
     its jobs one after another, and prints over that one's live line. On a terminal a warning is
     printed only by the first of the workers that share the folder ``warned_in``.
     """
+    logging.raiseExceptions = False  # it would print a traceback about a full disk under stderr
     level = logging.getLevelNamesMapping()[shown_level()]
     if sys.stderr.isatty():
         handler: logging.Handler = Terminal(prefix, level, is_worker=is_worker, warned_in=warned_in)
