@@ -7,8 +7,10 @@ process itself, so that whatever they load is loaded in every fork.
 
 import atexit
 import base64
+import functools
 import gc
 import importlib
+import io
 import os
 import pickle
 import pkgutil
@@ -182,6 +184,21 @@ def import_all() -> int:
     return 0
 
 
+def keep_fonts() -> None:
+    """Let matplotlib read fonts from memory: it looks up each letter in the file, and of ten calls
+    of a command at which a tracer stops nine would be these."""
+    from matplotlib import ft2font
+
+    from_file, kept = ft2font.FT2Font, functools.cache(lambda path: Path(path).read_bytes())
+
+    def from_memory(path: str, *words: Any, **settings: Any) -> Any:
+        font = io.BytesIO(kept(path))
+        font.name = path  # type: ignore[attr-defined]  # as of a file
+        return from_file(font, *words, **settings)
+
+    ft2font.FT2Font = from_memory  # type: ignore[assignment, misc]
+
+
 def make_store(home: Path) -> int:
     """Make an empty store in a home, as the first command there does."""
     from churnlab.tracking.store import open_store
@@ -203,6 +220,7 @@ def redirect(output: str | Path) -> None:
 def _serve() -> None:
     """Answer each request with a number, until the last one."""
     first = dict(os.environ)
+    keep_fonts()
     for line in sys.stdin:
         os.environ.clear()
         os.environ.update(first)  # MLflow keeps the store of the last command there
