@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -64,6 +66,17 @@ def register_experiments(folder: Path, *, command: str) -> set[str]:
                 name, experiment, group="experiment", package="_global_", provider=str(path)
             )
     return sweeps
+
+
+def one_job(command: str, words: list[str], *, conf: Path) -> DictConfig:
+    """Compose the config of a plain command: hydra.main would compose it twice, the first time only
+    to see whether it is a sweep."""
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose(command, words, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    return config
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

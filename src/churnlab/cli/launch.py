@@ -124,6 +124,9 @@ def _compose(
         assert isinstance(found, Sweep)
         found.add(made)
 
+    if not any(word.lstrip("+~").startswith(("-", "hydra")) for word in words):
+        job(hydra_compose.one_job(command, words, conf=conf))
+        return found
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own messages are for programmers
     sys.argv = [f"churnlab {command}", *words]
     hydra.main(version_base="1.3", config_path=str(conf), config_name=command)(job)()
