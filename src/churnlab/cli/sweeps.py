@@ -131,15 +131,19 @@ class Sweep:
 
 
 def _engine(jobs: Sequence[Job]) -> Inline | Processes | Dask:
-    """Build the engine that runs the jobs; InputError: it is swept itself or cannot be built."""
+    """Build the engine that runs the jobs; a dry run needs no workers.
+
+    InputError: it is swept itself or cannot be built.
+    """
     specs = [job.engine for job in jobs if job.engine is not None] or [INLINE]
     if any(spec != specs[0] for spec in specs):
         raise InputError("The engine runs the jobs of a sweep: give engine and its keys one value.")
     spec = dict(specs[0])
     try:
-        return get_class(spec.pop("_target_"))(**spec)
+        engine: Inline | Processes | Dask = get_class(spec.pop("_target_"))(**spec)
     except (ImportError, TypeError) as error:
         raise InputError(f"engine cannot be made of {dict(specs[0])}: {error}") from None
+    return Inline() if all(job.config.get("dry_run") for job in jobs) else engine
 
 
 def _give_up(place: int, attempts: int, code: int | None) -> None:
