@@ -9,7 +9,6 @@ import mlflow
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -183,20 +182,22 @@ def test_a_server_that_stays_away_ends_a_call_in_one_sentence(postgres, request)
 def test_processes_that_make_the_tables_at_once_all_go_on(storage):
     made, failed = [], []
 
-    def make() -> None:
-        try:
-            again = Postgres(storage.url, heartbeat=0.2, grace=GRACE + len(made) / 1000)
+    def make(number: int) -> None:
+        try:  # another grace: another server to this process, which opens each once
+            again = Postgres(storage.url, heartbeat=0.2, grace=GRACE + number)
             made.append(again.open())
         except Exception as error:
             failed.append(error)
 
-    together = [threading.Thread(target=make) for _ in range(4)]
+    together = [threading.Thread(target=make, args=(number,)) for number in range(4)]
     for thread in together:
         thread.start()
     for thread in together:
         thread.join()
+    for opened in made:
+        opened.engine.dispose()
     assert not failed
-    assert all(isinstance(opened, RDBStorage) for opened in made)
+    assert len({id(opened) for opened in made}) == 4
 
 
 def test_heartbeats_too_rare_for_the_grace_period_are_refused(storage):
