@@ -177,6 +177,7 @@ def test_a_server_that_stays_away_ends_a_call_in_one_sentence(postgres, request)
             study.ask(SPACE)
     finally:
         postgres.start()
+        storage.open().engine.dispose()
 
 
 def test_processes_that_make_the_tables_at_once_all_go_on(storage):
