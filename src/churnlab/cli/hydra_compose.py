@@ -1,4 +1,4 @@
-"""Register experiments with Hydra, identify sweeps, and explain Hydra's errors."""
+"""Compose a plain command, register experiments with Hydra, identify sweeps, explain its errors."""
 
 from __future__ import annotations
 
