@@ -79,10 +79,18 @@ def test_force_runs_a_finished_job_again(grid, shared_home, run_command, runs_at
     assert not set(forced.line["runs"]) & before
 
 
-def test_an_experiment_that_is_a_sweep_needs_no_m(home, run_command):
-    ended = run_command(home, "train", "experiment=forest_size", "dry_run=true")
+@pytest.mark.parametrize(
+    ("words", "jobs"),
+    [
+        (("experiment=forest_size",), 4),
+        (("experiment='forest_size'",), 4),
+        (('experiment="forest_size"', "seed=1,2"), 8),
+    ],
+)
+def test_an_experiment_that_is_a_sweep_needs_no_m(home, run_command, words, jobs):
+    ended = run_command(home, "train", *words, "dry_run=true")
     assert ended.code == 0, ended.err
-    assert len(ended.line["runs"]) == 4
+    assert len(ended.line["runs"]) == jobs
 
 
 def test_failing_jobs_do_not_stop_the_others_and_are_listed_with_the_command_that_repeats_only_them(

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -68,11 +69,15 @@ def register_experiments(folder: Path, *, command: str) -> set[str]:
     return sweeps
 
 
-def one_job(command: str, words: list[str], *, conf: Path) -> DictConfig:
-    """Compose the config of a plain command: hydra.main would compose it twice, the first time only
-    to see whether it is a sweep."""
+def one_job(command: str, words: list[str], *, conf: Path) -> DictConfig | None:
+    """Compose the config of a plain command; None: a YAML makes it a sweep.
+
+    hydra.main would compose it twice, the first time only to see whether it is one.
+    """
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose(command, words, return_hydra_config=True)
+    if config.hydra.mode == RunMode.MULTIRUN:
+        return None
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]

@@ -30,6 +30,9 @@ from churnlab.errors import InputError, JobError
 
 log = logging.getLogger(__name__)
 
+SAYS_MORE = ("-", "hydra", "experiment")
+"""How words begin that are for Hydra itself, or can make a sweep."""
+
 
 def launch(
     command: str, options: list[str], overrides: list[str], *, root: Path, as_json: bool
@@ -124,8 +127,9 @@ def _compose(
         assert isinstance(found, Sweep)
         found.add(made)
 
-    if not any(word.lstrip("+~").startswith(("-", "hydra")) for word in words):
-        job(hydra_compose.one_job(command, words, conf=conf))
+    is_plain = not any(word.lstrip("+~").startswith(SAYS_MORE) for word in words)
+    if is_plain and (config := hydra_compose.one_job(command, words, conf=conf)) is not None:
+        job(config)
         return found
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own messages are for programmers
     sys.argv = [f"churnlab {command}", *words]
